@@ -1,0 +1,49 @@
+//! The nouns and laws of Cachevault.
+//!
+//! Everything here is plain data and pure functions: what an instance, a backup and a job are,
+//! which states they have and how these may change. The central type is [`Backup`].
+//!
+//! This crate deliberately knows nothing of storage, networks, wire formats or the time of day:
+//! a moment and a random number are always parameters ([`Clock`], [`Entropy`]).
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | project | the tenant: 32 hex digits; everything belongs to one |
+//! | instance | one registered Redis or Valkey deployment |
+//! | shard | one primary's key space inside an instance; a standalone has one |
+//! | backup | the record of one copy of an instance's data |
+//! | artifact | one object in the store: one shard's RDB, encoded |
+//! | manifest | the object that commits a backup set; written last |
+//! | capture | stream the data of a live server into an artifact |
+//! | job, step, attempt, lease | durable unit of work; its parts; one try; the right to run it until a time |
+
+#![deny(missing_docs)]
+
+mod backup;
+mod clock;
+mod id;
+mod instance;
+mod job;
+mod listing;
+mod server;
+
+pub use backup::{
+    Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
+    NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, Trigger,
+};
+pub use clock::{Clock, Entropy, SystemClock};
+pub use id::{
+    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId,
+};
+pub use instance::{
+    INSTANCE_NAME_CHARS_MAX, Health, Instance, InstanceName, InvalidInstanceName, Observation,
+    SealedConnection, SealedSecret,
+};
+pub use job::{Backoff, Job, JobKind, JobState, Lease, StepRecord};
+pub use listing::{BackupFilter, InstanceFilter, Listing, Page};
+pub use server::{
+    Address, ClientIdentity, EngineKind, InvalidVersion, Login, ProbeError, Role, ServerVersion,
+    Target, TlsSettings,
+};

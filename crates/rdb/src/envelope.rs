@@ -1,0 +1,284 @@
+//! The whole stream, checked while it passes.
+
+use crc_fast::{CrcAlgorithm, Digest};
+
+use crate::header::{HEADER_BYTES, Header, HeaderError};
+
+const CHECKSUM_BYTES: usize = 8;
+const END_OF_FILE: u8 = 0xFF;
+
+/// What is wrong with a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvelopeError {
+    /// It does not begin as an RDB.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// It ends too soon to be an RDB at all.
+    #[error("the stream ends after {size_bytes} bytes, too short for an RDB")]
+    TooShort {
+        /// Bytes that came.
+        size_bytes: u64,
+    },
+    /// The opcode that ends every RDB is missing.
+    #[error("the stream of {size_bytes} bytes does not end with the end-of-file opcode: it was cut or altered")]
+    NoEnd {
+        /// Bytes that came.
+        size_bytes: u64,
+    },
+    /// The bytes are not those that the server sent.
+    #[error("CRC-64 mismatch: the stream says {stored:016x}, its {size_bytes} bytes give {computed:016x}")]
+    ChecksumMismatch {
+        /// What the last eight bytes say.
+        stored: u64,
+        /// What the content gives.
+        computed: u64,
+        /// Bytes that came.
+        size_bytes: u64,
+    },
+}
+
+/// What the stream's own checksum told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksum {
+    /// It is there and right.
+    Matches(u64),
+    /// The server does not compute one.
+    Absent,
+}
+
+/// What a complete and unharmed stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EnvelopeReport {
+    /// Its header.
+    pub header: Header,
+    /// Its length in bytes, header and checksum included.
+    pub size_bytes: u64,
+    /// What its checksum told.
+    pub checksum: Checksum,
+}
+
+/// Checks the frame of an RDB stream, fed in pieces of any size.
+///
+/// Memory is a constant: the last nine bytes are held back, because only the end of the stream
+/// tells that they are the end opcode and the checksum.
+pub struct Envelope {
+    header: Option<Header>,
+    crc: Digest,
+    held: Tail,
+    size_bytes: u64,
+    head: [u8; HEADER_BYTES],
+}
+
+/// The most recent bytes of a stream, up to the length of end opcode and checksum.
+#[derive(Default)]
+struct Tail {
+    bytes: [u8; 1 + CHECKSUM_BYTES],
+    len: usize,
+}
+
+impl Default for Envelope {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Envelope {
+    /// An envelope that has seen nothing.
+    pub fn new() -> Self {
+        Self {
+            header: None,
+            crc: Digest::new(CrcAlgorithm::Crc64Redis),
+            held: Tail::default(),
+            size_bytes: 0,
+            head: [0; HEADER_BYTES],
+        }
+    }
+
+    /// The header, once its nine bytes have come.
+    pub fn header(&self) -> Option<Header> {
+        self.header
+    }
+
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`EnvelopeError::Header`] as soon as the first nine bytes are no RDB header.
+    pub fn update(&mut self, piece: &[u8]) -> Result<(), EnvelopeError> {
+        self.collect_header(piece)?;
+        self.size_bytes += piece.len() as u64;
+        self.held.shift(piece, |settled| self.crc.update(settled));
+        Ok(())
+    }
+
+    /// Judges the stream, of which all has come.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`] when it is not a complete RDB or its checksum does not match.
+    pub fn finish(mut self) -> Result<EnvelopeReport, EnvelopeError> {
+        let size_bytes = self.size_bytes;
+        let header = self.header.ok_or(EnvelopeError::TooShort { size_bytes })?;
+        let trailer_len = if header.has_checksum() { 1 + CHECKSUM_BYTES } else { 1 };
+        if size_bytes < (HEADER_BYTES + trailer_len) as u64 {
+            return Err(EnvelopeError::TooShort { size_bytes });
+        }
+        let held = &self.held.bytes[..self.held.len];
+        let (content, trailer) = held.split_at(held.len() - trailer_len);
+        if trailer[0] != END_OF_FILE {
+            return Err(EnvelopeError::NoEnd { size_bytes });
+        }
+        self.crc.update(content);
+        self.crc.update(&trailer[..1]);
+        let checksum = match <[u8; CHECKSUM_BYTES]>::try_from(&trailer[1..]).map(u64::from_le_bytes) {
+            Err(_) | Ok(0) => Checksum::Absent,
+            Ok(stored) => {
+                let computed = self.crc.finalize();
+                if stored != computed {
+                    return Err(EnvelopeError::ChecksumMismatch { stored, computed, size_bytes });
+                }
+                Checksum::Matches(stored)
+            }
+        };
+        Ok(EnvelopeReport { header, size_bytes, checksum })
+    }
+
+    fn collect_header(&mut self, piece: &[u8]) -> Result<(), HeaderError> {
+        if self.header.is_some() {
+            return Ok(());
+        }
+        // `size_bytes` is below nine here: each full header either sets `header` or ends the use.
+        let have = (self.size_bytes as usize).min(HEADER_BYTES);
+        let take = piece.len().min(HEADER_BYTES - have);
+        self.head[have..have + take].copy_from_slice(&piece[..take]);
+        if have + take == HEADER_BYTES {
+            self.header = Some(Header::parse(self.head)?);
+        }
+        Ok(())
+    }
+}
+
+impl Tail {
+    /// Appends `piece` and hands on the bytes that can no longer be among the last nine.
+    fn shift(&mut self, piece: &[u8], mut settled: impl FnMut(&[u8])) {
+        let capacity = self.bytes.len();
+        if piece.len() >= capacity {
+            let (before, last) = piece.split_at(piece.len() - capacity);
+            settled(&self.bytes[..self.len]);
+            settled(before);
+            self.bytes.copy_from_slice(last);
+            self.len = capacity;
+            return;
+        }
+        let overflow = (self.len + piece.len()).saturating_sub(capacity);
+        settled(&self.bytes[..overflow]);
+        self.bytes.copy_within(overflow..self.len, 0);
+        let kept = self.len - overflow;
+        self.bytes[kept..kept + piece.len()].copy_from_slice(piece);
+        self.len = kept + piece.len();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::header::Magic;
+
+    fn judge(stream: &[u8], chunk: usize) -> Result<EnvelopeReport, EnvelopeError> {
+        let mut envelope = Envelope::new();
+        for piece in stream.chunks(chunk) {
+            envelope.update(piece)?;
+        }
+        envelope.finish()
+    }
+
+    fn samples() -> Vec<PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rdb");
+        let mut files = Vec::new();
+        for folder in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+            if !folder.is_dir() {
+                continue;
+            }
+            for file in fs::read_dir(folder).unwrap() {
+                let path = file.unwrap().path();
+                if path.extension().is_some_and(|e| e == "rdb") {
+                    files.push(path);
+                }
+            }
+        }
+        assert!(files.len() > 80, "only {} sample files", files.len());
+        files
+    }
+
+    #[test]
+    fn every_sample_is_whole_however_it_is_cut() {
+        for path in samples() {
+            let stream = fs::read(&path).unwrap();
+            let whole = judge(&stream, stream.len()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+            assert_eq!(whole.size_bytes, stream.len() as u64);
+            let unchecked = path.ends_with("nochecksum.rdb")
+                || path.parent().is_some_and(|folder| folder.ends_with("handmade"));
+            assert_eq!(whole.checksum == Checksum::Absent, unchecked, "{path:?}");
+            let small = stream.len() < 100_000;
+            for chunk in [1, 2, 3, 7, 8, 9, 10, 4096].into_iter().filter(|c| small || *c > 1000) {
+                assert_eq!(judge(&stream, chunk).as_ref(), Ok(&whole), "{path:?} in chunks of {chunk}");
+            }
+        }
+    }
+
+    fn small_sample() -> Vec<u8> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rdb");
+        fs::read(root.join("valkey-9.1.2/ttl.rdb")).unwrap()
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_is_noticed() {
+        let good = small_sample();
+        assert_eq!(judge(&good, 64).unwrap().header.magic, Magic::Valkey);
+        // Among the last eight bytes a change could make the stored checksum zero; not here.
+        for at in (0..good.len()).step_by(11).chain(good.len() - 9..good.len()) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            assert!(judge(&bad, 64).is_err(), "bit flipped at {at}");
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_anywhere_is_noticed() {
+        let good = small_sample();
+        for len in (0..good.len()).rev().take(300).chain(0..30) {
+            assert!(judge(&good[..len], 64).is_err(), "cut to {len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_header_of_something_else_is_refused_at_once() {
+        let mut envelope = Envelope::new();
+        envelope.update(b"HTTP/").unwrap();
+        assert!(matches!(envelope.update(b"1.1 200"), Err(EnvelopeError::Header(_))));
+    }
+
+    #[test]
+    fn the_checksum_is_the_one_of_redis() {
+        // The check value of CRC-64/REDIS for "123456789" in Redis' own crc64.c.
+        let mut crc = Digest::new(CrcAlgorithm::Crc64Redis);
+        crc.update(b"123456789");
+        assert_eq!(crc.finalize(), 0xe9c6_d914_c4b8_d9ca);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
+            let mut envelope = Envelope::new();
+            for piece in &pieces {
+                if envelope.update(piece).is_err() {
+                    return Ok(());
+                }
+            }
+            let _ = envelope.finish();
+        }
+    }
+}

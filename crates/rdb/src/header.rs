@@ -1,0 +1,100 @@
+//! The first nine bytes: who wrote the stream, and in which version of the format.
+
+use std::fmt;
+
+/// Length of the header in bytes.
+pub const HEADER_BYTES: usize = 9;
+
+/// Which family's numbering the version belongs to. The same byte can mean different things in
+/// the two, so everything that follows is read by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Magic {
+    /// `REDIS` and four digits: Redis, and Valkey up to 8.
+    Redis,
+    /// `VALKEY` and three digits: Valkey from 9.0 on.
+    Valkey,
+}
+
+impl Magic {
+    /// The letters in the stream.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "REDIS",
+            Self::Valkey => "VALKEY",
+        }
+    }
+}
+
+/// The nine bytes are no RDB header.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the stream begins with {}, not with REDIS or VALKEY and a version", .0.escape_ascii())]
+pub struct HeaderError([u8; HEADER_BYTES]);
+
+/// A decoded header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Who wrote it.
+    pub magic: Magic,
+    /// Version of the format.
+    pub version: u16,
+}
+
+impl Header {
+    /// Reads the first nine bytes of a stream.
+    ///
+    /// # Errors
+    /// [`HeaderError`] when they are something else.
+    pub fn parse(bytes: [u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
+        for magic in [Magic::Valkey, Magic::Redis] {
+            if let Some(digits) = bytes.strip_prefix(magic.as_str().as_bytes()) {
+                let version = decimal(digits).ok_or(HeaderError(bytes))?;
+                return Ok(Self { magic, version });
+            }
+        }
+        Err(HeaderError(bytes))
+    }
+
+    /// Whether a CRC-64 follows the end opcode (Redis 2.6 and later).
+    pub fn has_checksum(self) -> bool {
+        self.magic == Magic::Valkey || self.version >= 5
+    }
+}
+
+impl fmt::Display for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = HEADER_BYTES - self.magic.as_str().len();
+        write!(f, "{}{:0width$}", self.magic.as_str(), self.version)
+    }
+}
+
+fn decimal(digits: &[u8]) -> Option<u16> {
+    digits.iter().try_fold(0u16, |number, digit| {
+        digit.is_ascii_digit().then(|| number * 10 + u16::from(digit - b'0'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_families_are_known_by_their_letters() {
+        for (bytes, magic, version) in [
+            (b"REDIS0011", Magic::Redis, 11),
+            (b"REDIS0006", Magic::Redis, 6),
+            (b"VALKEY080", Magic::Valkey, 80),
+        ] {
+            let header = Header::parse(*bytes).unwrap();
+            assert_eq!(header, Header { magic, version });
+            assert_eq!(header.to_string().as_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_and_shown_harmlessly() {
+        for bytes in [b"REDIS00x1", b"VALKEY-80", b"\x1b[31mHTTP", b"redis0011"] {
+            let text = Header::parse(*bytes).unwrap_err().to_string();
+            assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{text}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What an RDB stream says of itself: its header, its checksum and its end.
+//!
+//! A sans-IO crate: bytes in, findings out; it reads no file, no socket and no clock.
+//! [`Envelope`] is fed the stream in pieces of any size while it passes and tells at the end
+//! whether the whole arrived unharmed.
+//!
+//! Layout (Redis `rdb.c`, Valkey `rdb.c`): nine bytes of header, the content, the opcode `0xFF`,
+//! and since version 5 eight bytes of CRC-64, little-endian, over everything before them. A CRC
+//! of zero means that the server was told not to compute one (`rdbchecksum no`).
+
+#![deny(missing_docs)]
+
+mod envelope;
+mod header;
+
+pub use envelope::{Checksum, Envelope, EnvelopeError, EnvelopeReport};
+pub use header::{HEADER_BYTES, Header, HeaderError, Magic};

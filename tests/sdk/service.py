@@ -1,0 +1,246 @@
+"""A real Redis and the real service, run as child processes on the loopback interface."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+
+HOST = "127.0.0.1"
+START_DEADLINE = 30.0
+STOP_DEADLINE = 30.0
+READY = re.compile(r"cachevault is ready at (http://127\.0\.0\.1:\d+)")
+
+
+class Unavailable(Exception):
+    """Something the tests need is not there; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Service:
+    endpoint: str
+    region: str
+    project_id: str
+    ak: str
+    sk: str
+    instance_id: str
+    instance_name: str
+    redis_port: int
+
+
+class Redis:
+    """The few words of RESP2 that the tests speak, so that no client library stands between them and the server."""
+
+    def __init__(self, port: int):
+        self._socket = socket.create_connection((HOST, port), timeout=10)
+        self._stream = self._socket.makefile("rb")
+
+    def __enter__(self) -> "Redis":
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def __call__(self, *words: str | bytes | int | float):
+        encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+        self._socket.sendall(b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(w), w) for w in encoded))
+        return self._reply()
+
+    def _reply(self):
+        line = self._stream.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("redis closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b"+":
+            return rest.decode()
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if rest == b"-1" else self._stream.read(int(rest) + 2)[:-2]
+        if kind == b"*":
+            return None if rest == b"-1" else [self._reply() for _ in range(int(rest))]
+        raise RuntimeError(f"not RESP2: {line!r}")
+
+
+def populate(port: int) -> None:
+    """A shop's cache in database 0 and its job queue in database 3, every basic type among them."""
+    rng = random.Random(20240501)
+    with Redis(port) as redis:
+        for number in range(300):
+            user = f"user:{number}"
+            redis("HSET", user, "name", f"Zoë Müller {number}", "city", "北京", "visits", rng.randrange(10_000))
+            redis("SET", f"session:{rng.randbytes(16).hex()}", rng.randbytes(rng.randrange(64, 512)), "EX", 86_400)
+            redis("ZADD", "leaderboard", rng.random() * 1000, user)
+            redis("SADD", f"tag:{number % 7}", number)
+        redis("SET", "page:home", "<html>" + "<p>offer</p>" * 2_000)
+        redis("SELECT", 3)
+        for number in range(100):
+            redis("RPUSH", "queue:mail", json.dumps({"to": f"user{number}@example.test", "try": 0}))
+            redis("XADD", "audit", "*", "actor", f"user:{number}", "action", "login")
+
+
+@contextmanager
+def running_redis(directory: Path) -> Iterator[int]:
+    """Yields the port of a Redis that answers PING."""
+    binary = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
+    if not binary:
+        raise Unavailable("redis-server is not on PATH: install it or set REDIS_SERVER to its path")
+    directory.mkdir()
+    process, port = _start_redis(binary, directory)
+    try:
+        yield port
+    finally:
+        code = _stop(process)
+    assert code == 0, f"redis-server ended with {code}:\n{(directory / 'redis.log').read_text()}"
+
+
+def _start_redis(binary: str, directory: Path) -> tuple[subprocess.Popen, int]:
+    """Another process may take the free port before Redis binds it; then Redis ends at once and we choose anew."""
+    for _ in range(5):
+        port = _free_port()
+        with (directory / "redis.log").open("ab") as log:
+            process = subprocess.Popen(
+                [binary, "--port", str(port), "--bind", HOST, "--dir", str(directory), "--databases", "16",
+                 "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )
+        if _answers_ping(process, port):
+            return process, port
+        _stop(process)
+    raise Unavailable(f"{binary} does not start:\n{(directory / 'redis.log').read_text()}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def _answers_ping(process: subprocess.Popen, port: int) -> bool:
+    end = time.monotonic() + START_DEADLINE
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with Redis(port) as redis:
+                if redis("PING") == "PONG" and redis("CONFIG", "GET", "port")[1] == str(port).encode():
+                    return process.poll() is None
+        except (OSError, RuntimeError):
+            time.sleep(0.02)
+    return False
+
+
+class Cachevault:
+    """One `cachevault serve` over one data directory."""
+
+    def __init__(self, binary: str, directory: Path):
+        self.binary = binary
+        self.data_dir = directory / "data"
+        self.stderr = directory / "stderr.log"
+        directory.mkdir()
+        with self.stderr.open("wb") as log:
+            self._process = subprocess.Popen(
+                [binary, "serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:0"],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=_clean_environment(),
+                text=True, encoding="utf-8",
+            )
+        self._printed: list[str] = []
+        self._lines: Queue[str | None] = Queue()
+        # A thread, so that waiting for a line has a deadline and the pipe can never fill up.
+        self._reader = threading.Thread(target=self._read_stdout, daemon=True)
+        self._reader.start()
+
+    def _read_stdout(self) -> None:
+        for line in self._process.stdout:
+            self._printed.append(line.rstrip("\n"))
+            self._lines.put(self._printed[-1])
+        self._lines.put(None)
+
+    def wait_ready(self) -> str:
+        """The endpoint that the service prints when it serves."""
+        try:
+            line = self._lines.get(timeout=START_DEADLINE)
+        except Empty:
+            raise AssertionError(f"cachevault printed nothing in {START_DEADLINE:.0f} s{self.errors()}") from None
+        if line is None:
+            raise AssertionError(f"cachevault ended with {self._process.wait()} before it was ready{self.errors()}")
+        match = READY.fullmatch(line)
+        assert match, f"the first line on stdout is not the ready line: {line!r}"
+        return match[1]
+
+    def adopt(self, name: str, redis_port: int) -> str:
+        """Registers a Redis; gives the id of the instance."""
+        done = subprocess.run(
+            [self.binary, "instance", "add", "--data-dir", str(self.data_dir), "--name", name,
+             f"redis://{HOST}:{redis_port}", "--output", "json"],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=START_DEADLINE,
+            env=_clean_environment(),
+        )
+        assert done.returncode == 0, f"instance add ended with {done.returncode}: {done.stderr}{self.errors()}"
+        return json.loads(done.stdout)["id"]
+
+    def credentials(self) -> dict[str, str]:
+        path = self.data_dir / "credentials.json"
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == 0o600, f"{path.name} holds a secret key, yet its mode is {mode:o}"
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def stop(self) -> None:
+        assert self._process.poll() is None, f"cachevault ended by itself: {self._process.returncode}{self.errors()}"
+        code = _stop(self._process)
+        self._reader.join(STOP_DEADLINE)
+        assert code == 0, f"cachevault ended with {code} on SIGTERM{self.errors()}"
+        assert len(self._printed) == 1, f"stdout is for the ready line alone: {self._printed}"
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def errors(self) -> str:
+        return f"\n--- stderr of cachevault\n{self.stderr.read_text(encoding='utf-8', errors='replace')[-20_000:]}"
+
+
+def _clean_environment() -> dict[str, str]:
+    """Our own variables (CACHEVAULT_BIN and any setting of the caller) must not configure the service under test."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CACHEVAULT_")}
+
+
+def _stop(process: subprocess.Popen) -> int | str:
+    """The exit code after SIGTERM, or a word when only SIGKILL helped."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(STOP_DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return f"SIGKILL, {STOP_DEADLINE:.0f} s after SIGTERM"
+
+
+@contextmanager
+def running_cachevault(directory: Path) -> Iterator[Cachevault]:
+    binary = os.environ.get("CACHEVAULT_BIN")
+    if not binary:
+        raise Unavailable("CACHEVAULT_BIN is not set: build the service and set it to the path of its binary")
+    found = shutil.which(binary)
+    if not found:
+        raise Unavailable(f"CACHEVAULT_BIN does not name an executable file: {binary}")
+    cachevault = Cachevault(str(Path(found).resolve()), directory)
+    try:
+        yield cachevault
+        cachevault.stop()
+    finally:
+        cachevault.kill()
