@@ -193,9 +193,13 @@ class Cachevault:
 
     def credentials(self) -> dict[str, str]:
         path = self.data_dir / "credentials.json"
+        assert path.is_file(), f"no {path.name} in the data directory{self.errors()}"
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == 0o600, f"{path.name} holds a secret key, yet its mode is {mode:o}"
-        return json.loads(path.read_text(encoding="utf-8"))
+        credentials = json.loads(path.read_text(encoding="utf-8"))
+        missing = {"endpoint", "region", "project_id", "access_key", "secret_key"} - set(credentials)
+        assert not missing, f"{path.name} lacks {missing}"
+        return credentials
 
     def stop(self) -> None:
         assert self._process.poll() is None, f"cachevault ended by itself: {self._process.returncode}{self.errors()}"
@@ -210,7 +214,7 @@ class Cachevault:
             self._process.wait()
 
     def errors(self) -> str:
-        return f"\n--- stderr of cachevault\n{self.stderr.read_text(encoding='utf-8', errors='replace')[-20_000:]}"
+        return f"\n--- stderr of cachevault\n{self.stderr.read_text(encoding='utf-8', errors='replace')[-4_000:]}"
 
 
 def _clean_environment() -> dict[str, str]:

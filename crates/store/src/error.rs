@@ -1,0 +1,71 @@
+//! What can go wrong with a store.
+
+use std::io;
+
+/// What the caller can decide by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// There is no such object.
+    NotFound,
+    /// No room is left.
+    NoSpace,
+    /// The store denies the operation.
+    Denied,
+    /// An object is there already and differs.
+    Conflict,
+    /// A stored object is not what it should be.
+    Damaged,
+    /// Anything else: an I/O error.
+    Unavailable,
+}
+
+impl StoreErrorKind {
+    /// Whether the same call may succeed later without anyone doing anything.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Unavailable)
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::NotFound => "not found in the store",
+            Self::NoSpace => "no space left in the store; free some, or give it more",
+            Self::Denied => "the store denies access; check owner and permissions",
+            Self::Conflict => "another object is stored under this key",
+            Self::Damaged => "the stored object is damaged",
+            Self::Unavailable => "the store failed",
+        }
+    }
+}
+
+/// An operation on the store failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} `{object}`: {}", .kind.words())]
+pub struct StoreError {
+    /// What the caller can decide by.
+    pub kind: StoreErrorKind,
+    /// What was being done.
+    pub action: &'static str,
+    /// To which object.
+    pub object: String,
+    /// What the store said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl StoreError {
+    pub(crate) fn new(kind: StoreErrorKind, action: &'static str, object: impl ToString) -> Self {
+        Self { kind, action, object: object.to_string(), source: None }
+    }
+
+    pub(crate) fn io(action: &'static str, object: impl ToString, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::NotFound => StoreErrorKind::NotFound,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                StoreErrorKind::NoSpace
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Denied,
+            _ => StoreErrorKind::Unavailable,
+        };
+        Self { kind, action, object: object.to_string(), source: Some(source.into()) }
+    }
+}

@@ -1,0 +1,170 @@
+//! A store that fails on purpose: what the tests of everything above put in place of a good one.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
+    StoreErrorKind,
+};
+
+/// Which operation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Beginning an artifact.
+    Create,
+    /// Appending to an artifact.
+    Write,
+    /// Making an artifact visible.
+    Finish,
+    /// Reading an artifact gives other bytes than were written.
+    ReadOtherBytes,
+    /// Writing the manifest.
+    Commit,
+    /// Removing objects.
+    Remove,
+}
+
+/// Passes everything on to another store, except for the operation that is to fail.
+#[derive(Debug)]
+pub struct FaultyStore<S> {
+    inner: S,
+    fault: Mutex<Option<(Fault, StoreErrorKind)>>,
+}
+
+impl<S: Store> FaultyStore<S> {
+    /// A store that behaves until told otherwise.
+    pub fn new(inner: S) -> Self {
+        Self { inner, fault: Mutex::new(None) }
+    }
+
+    /// From now on `fault` fails with `kind`, every time.
+    pub fn fail(&self, fault: Fault, kind: StoreErrorKind) {
+        self.set(Some((fault, kind)));
+    }
+
+    /// From now on everything works.
+    pub fn heal(&self) {
+        self.set(None);
+    }
+
+    /// The store behind.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    fn set(&self, fault: Option<(Fault, StoreErrorKind)>) {
+        *self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = fault;
+    }
+
+    fn current(&self, fault: Fault) -> Option<StoreErrorKind> {
+        let set = *self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        set.filter(|(which, _)| *which == fault).map(|(_, kind)| kind)
+    }
+
+    fn pass(&self, fault: Fault, action: &'static str, object: &impl ToString) -> Result<(), StoreError> {
+        match self.current(fault) {
+            Some(kind) => Err(StoreError::new(kind, action, object.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Store> Store for FaultyStore<S> {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+
+    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        self.pass(Fault::Create, "create", key)?;
+        let inner = self.inner.create(key).await?;
+        Ok(Box::new(FaultySink {
+            inner,
+            object: key.to_string(),
+            write: self.current(Fault::Write),
+            finish: self.current(Fault::Finish),
+        }))
+    }
+
+    async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
+        let inner = self.inner.open(key).await?;
+        Ok(Box::new(FaultySource { inner, alter: self.current(Fault::ReadOtherBytes).is_some() }))
+    }
+
+    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
+        self.pass(Fault::Commit, "write", key)?;
+        self.inner.commit(key, manifest).await
+    }
+
+    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
+        self.inner.find_manifest(key).await
+    }
+
+    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        self.pass(Fault::Remove, "remove", key)?;
+        self.inner.remove_attempt(key).await
+    }
+
+    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
+        self.pass(Fault::Remove, "remove", key)?;
+        self.inner.remove_backup(key).await
+    }
+
+    fn locate(&self, key: &ArtifactKey) -> String {
+        self.inner.locate(key)
+    }
+}
+
+struct FaultySink {
+    inner: Box<dyn ArtifactSink>,
+    object: String,
+    write: Option<StoreErrorKind>,
+    finish: Option<StoreErrorKind>,
+}
+
+#[async_trait]
+impl ArtifactSink for FaultySink {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        match self.write {
+            Some(kind) => Err(StoreError::new(kind, "write", &self.object)),
+            None => self.inner.write(bytes).await,
+        }
+    }
+
+    async fn finish(self: Box<Self>) -> Result<u64, StoreError> {
+        match self.finish {
+            Some(kind) => {
+                self.inner.abort().await;
+                Err(StoreError::new(kind, "finish", &self.object))
+            }
+            None => self.inner.finish().await,
+        }
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.inner.abort().await;
+    }
+}
+
+struct FaultySource {
+    inner: Box<dyn ArtifactSource>,
+    alter: bool,
+}
+
+#[async_trait]
+impl ArtifactSource for FaultySource {
+    async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let Some(bytes) = self.inner.read().await? else { return Ok(None) };
+        if !std::mem::take(&mut self.alter) {
+            return Ok(Some(bytes));
+        }
+        let mut altered = bytes.to_vec();
+        if let Some(first) = altered.first_mut() {
+            *first ^= 1;
+        }
+        Ok(Some(altered.into()))
+    }
+}

@@ -1,0 +1,436 @@
+//! A store in a local folder.
+//!
+//! An artifact is written under a `.partial` name, flushed to the disk, renamed, and the folder
+//! flushed too: after a power cut it is there whole or not at all. Only the owner may read.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use crate::{
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
+    StoreErrorKind,
+};
+
+const READ_BYTES: usize = 1 << 20;
+const MANIFEST_BYTES_MAX: u64 = 16 << 20;
+const PARTIAL: &str = "partial";
+
+/// Keeps artifacts and manifests in a local folder.
+#[derive(Debug, Clone)]
+pub struct FolderStore {
+    root: PathBuf,
+}
+
+impl FolderStore {
+    /// Opens the folder, making it where it is missing.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be made.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        make_folder(&root).map_err(|e| StoreError::io("make the folder", root.display(), e))?;
+        Ok(Self { root })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, key: &impl ToString) -> PathBuf {
+        self.root.join(key.to_string())
+    }
+
+    /// Runs file operations on a thread that may block.
+    async fn blocking<T: Send + 'static>(
+        action: &'static str,
+        object: String,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let outcome = tokio::task::spawn_blocking(work).await;
+        outcome
+            .unwrap_or_else(|gone| Err(io::Error::other(gone)))
+            .map_err(|e| StoreError::io(action, object, e))
+    }
+}
+
+#[async_trait]
+impl Store for FolderStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        let path = self.root.join(".check");
+        let object = self.root.display().to_string();
+        Self::blocking("write, read and remove a file in", object.clone(), move || {
+            let written = b"cachevault";
+            write_durably(&path, written)?;
+            let read = fs::read(&path);
+            fs::remove_file(&path)?;
+            if read? == written { Ok(()) } else { Err(io::Error::other("read back other bytes than were written")) }
+        })
+        .await
+    }
+
+    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        let path = self.path(key);
+        let object = key.to_string();
+        let file = Self::blocking("create", object.clone(), {
+            let path = path.clone();
+            move || {
+                make_folder(parent(&path))?;
+                if path.try_exists()? {
+                    return Err(io::ErrorKind::AlreadyExists.into());
+                }
+                new_file(&partial(&path))
+            }
+        })
+        .await?;
+        Ok(Box::new(FileSink { file: Some(file), path, object, written_bytes: 0 }))
+    }
+
+    async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
+        let path = self.path(key);
+        let object = key.to_string();
+        let file = Self::blocking("open", object.clone(), move || File::open(path)).await?;
+        Ok(Box::new(FileSource { file: Some(file), object }))
+    }
+
+    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
+        let object = key.manifest();
+        if let Some(existing) = self.find_manifest(key).await? {
+            return if existing == *manifest {
+                Ok(())
+            } else {
+                Err(StoreError::new(StoreErrorKind::Conflict, "write", object))
+            };
+        }
+        let path = self.root.join(&object);
+        let bytes = manifest.encode().map_err(|e| StoreError::io("encode", &object, io::Error::other(e)))?;
+        Self::blocking("write", object, move || write_durably(&path, &bytes)).await
+    }
+
+    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
+        let object = key.manifest();
+        let path = self.root.join(&object);
+        let read = Self::blocking("read", object.clone(), move || {
+            let mut bytes = Vec::new();
+            File::open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let bytes = match read.await {
+            Err(e) if e.kind == StoreErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        Manifest::decode(&bytes).map(Some).map_err(|e| StoreError {
+            kind: StoreErrorKind::Damaged,
+            action: "read",
+            object,
+            source: Some(e.into()),
+        })
+    }
+
+    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        let path = self.path(key);
+        Self::blocking("remove", key.to_string(), move || {
+            remove_attempt_folder(&path)?;
+            sync_folder_if_there(parent(&path))
+        })
+        .await
+    }
+
+    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
+        let path = self.path(key);
+        Self::blocking("remove", key.to_string(), move || {
+            for attempt in subfolders(&path)? {
+                remove_attempt_folder(&attempt)?;
+            }
+            ignore_missing(fs::remove_dir(&path))?;
+            sync_folder_if_there(parent(&path))
+        })
+        .await
+    }
+
+    fn locate(&self, key: &ArtifactKey) -> String {
+        self.path(key).display().to_string()
+    }
+}
+
+struct FileSink {
+    /// Absent only while a blocking thread has it, and after a failed write.
+    file: Option<File>,
+    path: PathBuf,
+    object: String,
+    written_bytes: u64,
+}
+
+#[async_trait]
+impl ArtifactSink for FileSink {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let Some(mut file) = self.file.take() else {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "write", &self.object));
+        };
+        let len = bytes.len() as u64;
+        let work = move || file.write_all(&bytes).map(|()| file);
+        self.file = Some(FolderStore::blocking("write", self.object.clone(), work).await?);
+        self.written_bytes += len;
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<u64, StoreError> {
+        let Some(file) = self.file.take() else {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "finish", &self.object));
+        };
+        let path = self.path.clone();
+        let work = move || {
+            file.sync_all()?;
+            fs::rename(partial(&path), &path)?;
+            sync_folder(parent(&path))?;
+            fs::metadata(&path).map(|metadata| metadata.len())
+        };
+        let stored_bytes = FolderStore::blocking("finish", self.object.clone(), work).await?;
+        if stored_bytes != self.written_bytes {
+            return Err(StoreError::new(StoreErrorKind::Damaged, "finish", &self.object));
+        }
+        Ok(stored_bytes)
+    }
+
+    async fn abort(mut self: Box<Self>) {
+        self.file = None;
+        let path = partial(&self.path);
+        // Left over at worst: it has no manifest, and the attempt's undo removes it too.
+        let _ = FolderStore::blocking("abort", self.object.clone(), move || fs::remove_file(path)).await;
+    }
+}
+
+struct FileSource {
+    file: Option<File>,
+    object: String,
+}
+
+#[async_trait]
+impl ArtifactSource for FileSource {
+    async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
+        let Some(mut file) = self.file.take() else { return Ok(None) };
+        let work = move || {
+            let mut buffer = BytesMut::zeroed(READ_BYTES);
+            let len = read_full(&mut file, &mut buffer)?;
+            buffer.truncate(len);
+            Ok((file, buffer.freeze()))
+        };
+        let (file, bytes) = FolderStore::blocking("read", self.object.clone(), work).await?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        self.file = Some(file);
+        Ok(Some(bytes))
+    }
+}
+
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(len) => filled += len,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(PARTIAL);
+    path.with_file_name(name)
+}
+
+/// Makes a folder and those above it, each durably: a new entry is flushed into its parent.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    make_folder(parent(path))?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) => Err(e),
+        Ok(()) => match parent(path) {
+            above if above.as_os_str().is_empty() => sync_folder(Path::new(".")),
+            above => sync_folder(above),
+        },
+    }
+}
+
+fn new_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let written = (|| {
+        let mut file = new_file(&partial(path))?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(partial(path), path)
+    })();
+    if written.is_err() {
+        ignore_missing(fs::remove_file(partial(path)))?;
+    }
+    written?;
+    sync_folder(parent(path))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn sync_folder_if_there(path: &Path) -> io::Result<()> {
+    ignore_missing(sync_folder(path))
+}
+
+fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
+    match outcome {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The manifest goes first: an attempt half removed must not look like a backup.
+fn remove_attempt_folder(path: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_file(path.join("manifest.json")))?;
+    sync_folder_if_there(path)?;
+    ignore_missing(fs::remove_dir_all(path))
+}
+
+fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    entries.map(|entry| entry.map(|entry| entry.path())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn attempt() -> AttemptKey {
+        BackupKey {
+            project: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            instance: "5560df16-cebf-4473-95c4-d1b573c16e79".parse().unwrap(),
+            backup: "4631832a-14c6-45b0-a0b3-3abd8f591ad1".parse().unwrap(),
+        }
+        .attempt(1)
+    }
+
+    fn manifest() -> Manifest {
+        Manifest::decode(include_bytes!("../fixtures/manifest-v1.json")).unwrap()
+    }
+
+    fn files(root: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![root.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for path in subfolders(&folder).unwrap() {
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.push(path.file_name().unwrap().to_str().unwrap().to_owned());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    async fn stored(store: &FolderStore, bytes: &'static [u8]) -> u64 {
+        let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+        sink.write(Bytes::from_static(bytes)).await.unwrap();
+        sink.finish().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_artifact_reads_back_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        assert_eq!(stored(&store, b"some bytes").await, 10);
+        let mut source = store.open(&attempt().artifact(0)).await.unwrap();
+        assert_eq!(source.read().await.unwrap().as_deref(), Some(&b"some bytes"[..]));
+        assert_eq!(source.read().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn only_the_owner_may_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path().join("new")).unwrap();
+        stored(&store, b"x").await;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(store.root()), 0o700);
+        assert_eq!(mode(&store.path(&attempt().artifact(0))), 0o600);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_visible_before_the_end_and_nothing_stays_after_an_abort() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let key = attempt().artifact(0);
+        let mut sink = store.create(&key).await.unwrap();
+        sink.write(Bytes::from_static(b"half")).await.unwrap();
+        assert_eq!(store.open(&key).await.err().unwrap().kind, StoreErrorKind::NotFound);
+        sink.abort().await;
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_artifact_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        stored(&store, b"first").await;
+        assert!(store.create(&attempt().artifact(0)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_committed_once_and_never_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        stored(&store, b"x").await;
+        assert_eq!(store.find_manifest(&attempt()).await.unwrap(), None);
+        store.commit(&attempt(), &manifest()).await.unwrap();
+        store.commit(&attempt(), &manifest()).await.unwrap();
+        assert_eq!(store.find_manifest(&attempt()).await.unwrap(), Some(manifest()));
+        let other = Manifest { instance_name: "other".into(), ..manifest() };
+        assert_eq!(store.commit(&attempt(), &other).await.unwrap_err().kind, StoreErrorKind::Conflict);
+    }
+
+    #[tokio::test]
+    async fn removing_takes_everything_and_may_be_repeated() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        stored(&store, b"x").await;
+        store.commit(&attempt(), &manifest()).await.unwrap();
+        for _ in 0..2 {
+            store.remove_attempt(&attempt()).await.unwrap();
+            store.remove_backup(&attempt().backup).await.unwrap();
+        }
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_check_leaves_nothing_behind_and_tells_a_missing_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path().join("s")).unwrap();
+        store.check().await.unwrap();
+        assert_eq!(files(folder.path()), [""; 0]);
+        fs::remove_dir(store.root()).unwrap();
+        assert_eq!(store.check().await.unwrap_err().kind, StoreErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,152 @@
+//! The manifest: what commits a backup set, readable without us.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The version of the manifest that this build writes.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// A backup set, complete: every artifact that it names is in the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this document; readers refuse what is newer than they know.
+    pub version: u32,
+    /// The backup.
+    pub backup_id: String,
+    /// Its project.
+    pub project_id: String,
+    /// The instance that it copies.
+    pub instance_id: String,
+    /// That instance's name at the time.
+    pub instance_name: String,
+    /// `manual` or `auto`.
+    pub trigger: String,
+    /// A person's words about it.
+    pub note: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its capture began.
+    pub started_at: Timestamp,
+    /// When its capture ended.
+    pub completed_at: Timestamp,
+    /// Its artifacts, one per shard, in order.
+    pub artifacts: Vec<ArtifactEntry>,
+}
+
+/// One artifact of a set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactEntry {
+    /// The object's name beside the manifest.
+    pub file_name: String,
+    /// How the RDB is encoded in it.
+    pub encoding: Encoding,
+    /// Size of the stored object, bytes.
+    pub stored_bytes: u64,
+    /// SHA-256 of the stored object, hexadecimal.
+    pub stored_sha256: String,
+    /// The RDB inside.
+    pub rdb: RdbEntry,
+    /// Where it came from.
+    pub source: SourceEntry,
+}
+
+/// How an RDB is encoded in a stored object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// One zstd frame.
+    Zstd,
+}
+
+/// An RDB as it came from the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RdbEntry {
+    /// Its first nine bytes, such as `REDIS0011`.
+    pub header: String,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Its own CRC-64, hexadecimal; `None` when the server does not compute one.
+    pub crc64: Option<String>,
+}
+
+/// The server that sent an RDB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceEntry {
+    /// `redis` or `valkey`.
+    pub engine: String,
+    /// The server's version.
+    pub server_version: String,
+    /// Host and port.
+    pub address: String,
+    /// `primary` or `replica`.
+    pub role: String,
+    /// Its replication id: the history that the offset counts in.
+    pub replication_id: String,
+    /// The replication offset of the snapshot.
+    pub replication_offset: u64,
+}
+
+/// The bytes are no manifest that this build can read.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON, or not this document.
+    #[error("not a manifest")]
+    Malformed(#[from] serde_json::Error),
+    /// Written by a newer build.
+    #[error("the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer one")]
+    TooNew {
+        /// Its version.
+        found: u32,
+    },
+}
+
+impl Manifest {
+    /// The document's bytes.
+    ///
+    /// # Errors
+    /// Never in practice: the type holds nothing that JSON cannot express.
+    pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads a document.
+    ///
+    /// # Errors
+    /// [`ManifestError`] when it is none, or a newer one.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_slice(bytes)?;
+        if version > MANIFEST_VERSION {
+            return Err(ManifestError::TooNew { found: version });
+        }
+        Ok(serde_json::from_slice(bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every version that was ever written stays readable: never change this file.
+    const V1: &[u8] = include_bytes!("../fixtures/manifest-v1.json");
+
+    #[test]
+    fn version_1_reads_and_writes_back_to_the_byte() {
+        let manifest = Manifest::decode(V1).unwrap();
+        assert_eq!(manifest.artifacts[0].rdb.header, "VALKEY080");
+        assert_eq!(String::from_utf8(manifest.encode().unwrap()).unwrap(), String::from_utf8(V1.to_vec()).unwrap());
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_by_name() {
+        let error = Manifest::decode(br#"{"version": 2, "shape": "unknown"}"#).unwrap_err();
+        assert!(error.to_string().contains("version 2"), "{error}");
+    }
+}
