@@ -1,0 +1,32 @@
+//! The data plane: looks at live servers, and streams their data into the store.
+//!
+//! - [`probe`] connects and says exactly what is wrong, or what runs there;
+//! - [`capture`] streams one server's RDB into one artifact, checked while it passes;
+//! - [`verify_artifact`] reads an artifact back and proves it to the last byte.
+//!
+//! ```text
+//! socket ─► replication session ─► CRC-64, SHA-256 ─► zstd ─► SHA-256 ─► store
+//!   runtime thread                 └──── a thread of its own ────┘       runtime thread
+//! ```
+//!
+//! Between the threads lie bounded channels, so memory per capture is a constant whatever the
+//! size of the data. This crate knows no catalog and no HTTP.
+
+#![deny(missing_docs)]
+
+mod capture;
+mod client;
+mod connect;
+mod encode;
+mod error;
+mod info;
+mod meter;
+mod probe;
+mod source;
+mod verify;
+
+pub use capture::{CaptureLimits, CaptureRequest, capture};
+pub use error::{CaptureError, VerifyError};
+pub use meter::{Meter, MeterReading};
+pub use probe::{ProbeLimits, probe};
+pub use verify::verify_artifact;

@@ -1,0 +1,355 @@
+//! Streams one server's RDB into one artifact.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cachevault_domain::{EngineKind, RdbDialect, Target};
+use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
+use cachevault_rdb::Checksum;
+use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSink, Encoding, RdbEntry, SourceEntry, Store, StoreError};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::Client;
+use crate::connect::connect;
+use crate::encode::{EncodeError, Encoded, encode};
+use crate::error::CaptureError;
+use crate::meter::Meter;
+use crate::source::{Source, choose};
+
+/// One read from the socket fills at most this much.
+const READ_BYTES: usize = 256 << 10;
+/// Below this much free room a new read buffer is taken.
+const READ_BYTES_MIN: usize = 64 << 10;
+/// Reads that may wait for the encoder: 16 MiB at most.
+const INPUT_PIECES_MAX: usize = 64;
+/// Encoded pieces of 1 MiB that may wait for the store.
+const OUTPUT_PIECES_MAX: usize = 8;
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How long the source may take to end a child that we no longer read from.
+const SETTLE: Duration = Duration::from_secs(10);
+const SETTLE_POLL: Duration = Duration::from_millis(200);
+
+/// Sentinel adds whoever its primary lists as a replica, but not under a name that is no address:
+/// so a capture leaves no trace there. RFC 2606 keeps `.invalid` from ever resolving.
+const ANNOUNCED_HOST: &str = "cachevault.invalid";
+/// Valkey 9 then sends its own newest RDB version, which loses nothing.
+const CLAIM_NEWEST: &str = "255.255.255";
+/// Valkey 9 then sends RDB 11.
+const CLAIM_PORTABLE: &str = "7.2.0";
+
+/// Bounds of a capture.
+#[derive(Debug, Clone, Copy)]
+pub struct CaptureLimits {
+    /// Time for connecting, and for each command.
+    pub command: Duration,
+    /// Longest silence of the source during the transfer.
+    pub stall: Duration,
+    /// Longest wait for another fork of the source to end.
+    pub busy_wait: Duration,
+    /// Longest capture, waiting included.
+    pub total: Duration,
+}
+
+/// What to capture, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct CaptureRequest<'a> {
+    /// The instance's server.
+    pub target: &'a Target,
+    /// Whether to read from a replica in sync where there is one.
+    pub prefer_replica: bool,
+    /// The RDB version to ask for.
+    pub dialect: RdbDialect,
+    /// zstd level of the artifact, 1 to 19.
+    pub zstd_level: i32,
+    /// Size of an earlier RDB of the same instance, bytes: a guess for the progress.
+    pub earlier_bytes: Option<u64>,
+    /// Bounds.
+    pub limits: CaptureLimits,
+}
+
+/// Captures a server into the artifact `key`.
+///
+/// When this returns an error nothing of the artifact is left in the store, and the source runs
+/// no child for us, as far as it lets itself be told.
+///
+/// # Errors
+/// [`CaptureError`]; [`CaptureError::may_pass`] says whether to try again.
+pub async fn capture(
+    request: CaptureRequest<'_>,
+    store: &dyn Store,
+    key: &ArtifactKey,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<ArtifactEntry, CaptureError> {
+    let deadline = Instant::now() + request.limits.total;
+    let stop = || stop(&request.limits, deadline, meter, cancel);
+    meter.enter("connecting");
+    let mut source = tokio::select! {
+        source = prepare(&request, meter) => source?,
+        error = stop() => return Err(error),
+    };
+    meter.set_guess(request.earlier_bytes.unwrap_or_else(|| source.info.rdb_bytes_guess()));
+    meter.enter("waiting for the snapshot");
+    let sink = store.create(key).await?;
+    let outcome = tokio::select! {
+        outcome = transfer(&request, &source, sink, meter, stop()) => outcome,
+        never = watch(&source.target, &request.limits, meter) => match never {},
+    };
+    match outcome {
+        Ok((transfer, encoded, stored_bytes)) => Ok(entry(key, &source, transfer, encoded, stored_bytes)),
+        Err(error) => {
+            settle(&mut source, &request.limits).await;
+            Err(error)
+        }
+    }
+}
+
+async fn prepare(request: &CaptureRequest<'_>, meter: &Meter) -> Result<Source, CaptureError> {
+    let mut source = choose(request.target, request.prefer_replica, &request.limits).await?;
+    source.wait_until_free(&request.limits, meter).await?;
+    Ok(source)
+}
+
+/// Ends, with the reason, when the capture has to end.
+async fn stop(limits: &CaptureLimits, deadline: Instant, meter: &Meter, cancel: &CancellationToken) -> CaptureError {
+    tokio::select! {
+        () = cancel.cancelled() => CaptureError::Cancelled,
+        () = tokio::time::sleep_until(deadline) => CaptureError::TooLong {
+            seconds: limits.total.as_secs(),
+            received_bytes: meter.received_bytes(),
+        },
+    }
+}
+
+/// What the replication session told.
+struct Synchronised {
+    replication_id: String,
+    replication_offset: u64,
+}
+
+/// Why receiving ended early.
+enum ReceiveError {
+    Capture(CaptureError),
+    /// The encoder has stopped taking bytes; the reason is with it or with the store.
+    EncoderGone,
+}
+
+impl<E: Into<CaptureError>> From<E> for ReceiveError {
+    fn from(error: E) -> Self {
+        Self::Capture(error.into())
+    }
+}
+
+/// Runs the three parts of the pipeline until all have ended.
+///
+/// Each part ends when its neighbour does: the channels between them are what they hear of
+/// each other, so no part can be left behind.
+async fn transfer(
+    request: &CaptureRequest<'_>,
+    source: &Source,
+    sink: Box<dyn ArtifactSink>,
+    meter: &Meter,
+    stop: impl Future<Output = CaptureError>,
+) -> Result<(Synchronised, Encoded, u64), CaptureError> {
+    let (input, encoder_input) = mpsc::channel(INPUT_PIECES_MAX);
+    let (encoder_output, output) = mpsc::channel(OUTPUT_PIECES_MAX);
+    let level = request.zstd_level;
+    let encoder = tokio::task::spawn_blocking(move || encode(encoder_input, encoder_output, level));
+    let receiving = async {
+        tokio::select! {
+            received = receive(request, source, input, meter) => received,
+            error = stop => Err(ReceiveError::Capture(error)),
+        }
+    };
+    let (received, (sink, written)) = tokio::join!(receiving, write(sink, output));
+    let encoded = encoder.await.unwrap_or_else(|e| Err(EncodeError::Compressor(std::io::Error::other(e))));
+    let address = &source.target.address;
+    let judged = match (received, written, encoded) {
+        (Err(ReceiveError::Capture(error)), _, _) => Err(error),
+        (_, Err(error), _) => Err(error.into()),
+        (_, _, Err(EncodeError::Envelope(envelope))) => {
+            Err(CaptureError::Damaged { address: address.clone(), envelope })
+        }
+        (_, _, Err(EncodeError::Compressor(error))) => Err(CaptureError::Encoder(error)),
+        (Err(ReceiveError::EncoderGone), _, _) | (_, _, Err(EncodeError::OutputGone)) => {
+            Err(CaptureError::Encoder(std::io::ErrorKind::BrokenPipe.into()))
+        }
+        (Ok(synchronised), Ok(()), Ok(encoded)) => Ok((synchronised, encoded)),
+    };
+    match judged {
+        Ok((synchronised, encoded)) => {
+            meter.enter("storing");
+            Ok((synchronised, encoded, sink.finish().await?))
+        }
+        Err(error) => {
+            sink.abort().await;
+            Err(error)
+        }
+    }
+}
+
+async fn write(
+    mut sink: Box<dyn ArtifactSink>,
+    mut pieces: mpsc::Receiver<Bytes>,
+) -> (Box<dyn ArtifactSink>, Result<(), StoreError>) {
+    while let Some(piece) = pieces.recv().await {
+        if let Err(error) = sink.write(piece).await {
+            return (sink, Err(error));
+        }
+    }
+    (sink, Ok(()))
+}
+
+/// Speaks the replica's part and passes the RDB on, as fast as the source sends: back-pressure on
+/// the socket would only lengthen the life of its fork.
+async fn receive(
+    request: &CaptureRequest<'_>,
+    source: &Source,
+    input: mpsc::Sender<Bytes>,
+    meter: &Meter,
+) -> Result<Synchronised, ReceiveError> {
+    let limits = &request.limits;
+    let address = &source.target.address;
+    let session_error = |session| CaptureError::Session { address: address.clone(), session };
+    let mut stream = connect(&source.target, limits.command).await?;
+    let mut session = ReplicaSession::new(&replica_config(request, source));
+    let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut synchronised = None;
+    loop {
+        if let Some(bytes) = session.poll_transmit() {
+            stream.write_all(&bytes).await.map_err(|_| closed(source, meter))?;
+        }
+        if buffer.capacity() < READ_BYTES_MIN {
+            buffer.reserve(READ_BYTES);
+        }
+        let read = tokio::select! {
+            read = tokio::time::timeout(limits.stall, stream.read_buf(&mut buffer)) => read,
+            () = input.closed() => return Err(ReceiveError::EncoderGone),
+        };
+        match read {
+            Err(_) => return Err(stalled(source, limits, meter).into()),
+            Ok(Err(_) | Ok(0)) => return Err(closed(source, meter).into()),
+            Ok(Ok(_)) => session.handle_bytes(buffer.split().freeze()).map_err(session_error)?,
+        }
+        while let Some(event) = session.poll_event() {
+            match event {
+                ReplicaEvent::Answered(..) => {}
+                ReplicaEvent::FullResync { replication_id, offset } => {
+                    synchronised = Some(Synchronised { replication_id, replication_offset: offset });
+                }
+                ReplicaEvent::PayloadStarted(framing) => {
+                    meter.enter("receiving");
+                    if let Framing::Length(bytes) = framing {
+                        meter.set_total(bytes);
+                    }
+                }
+                ReplicaEvent::Payload(piece) => {
+                    meter.add_received(piece.len() as u64);
+                    input.send(piece).await.map_err(|_| ReceiveError::EncoderGone)?;
+                }
+                ReplicaEvent::PayloadFinished(_) => {
+                    // The session reports the end only after the synchronisation that began it.
+                    return synchronised.ok_or_else(|| closed(source, meter).into());
+                }
+            }
+        }
+    }
+}
+
+fn replica_config(request: &CaptureRequest<'_>, source: &Source) -> ReplicaConfig {
+    let login = source.target.login.as_ref();
+    ReplicaConfig {
+        login: login.map(|login| {
+            (login.username.clone(), login.password.expose_secret().as_bytes().to_vec())
+        }),
+        announced_host: Some(ANNOUNCED_HOST),
+        claimed_version: (source.info.engine == EngineKind::Valkey).then_some(match request.dialect {
+            RdbDialect::Native => CLAIM_NEWEST,
+            RdbDialect::Portable => CLAIM_PORTABLE,
+        }),
+    }
+}
+
+fn closed(source: &Source, meter: &Meter) -> CaptureError {
+    CaptureError::Closed {
+        address: source.target.address.clone(),
+        received_bytes: meter.received_bytes(),
+    }
+}
+
+fn stalled(source: &Source, limits: &CaptureLimits, meter: &Meter) -> CaptureError {
+    CaptureError::Stalled {
+        address: source.target.address.clone(),
+        seconds: limits.stall.as_secs(),
+        received_bytes: meter.received_bytes(),
+    }
+}
+
+/// Reads from time to time how many keys the source's child has written (Redis 7.0 and Valkey
+/// tell), which is the only measure of progress when the length is not known beforehand.
+async fn watch(target: &Target, limits: &CaptureLimits, meter: &Meter) -> Infallible {
+    if let Ok(mut client) = Client::connect(target, limits.command).await {
+        while let Ok(info) = client.info().await {
+            if info.save_keys_total > 0 {
+                meter.set_keys(info.save_keys_processed, info.save_keys_total);
+            }
+            tokio::time::sleep(WATCH_EVERY).await;
+        }
+    }
+    std::future::pending().await
+}
+
+/// After a broken transfer: waits until the child that wrote for us has ended, for a while.
+///
+/// A child that writes to the socket ends with its last reader. One that writes a file goes on
+/// (redis#7717) and cannot be told apart from the server's own save, so it is left alone.
+async fn settle(source: &mut Source, limits: &CaptureLimits) {
+    let until = Instant::now() + SETTLE;
+    let Ok(mut client) = Client::connect(&source.target, limits.command).await else { return };
+    while let Ok(info) = client.info().await {
+        let Some(reason) = info.busy_with else { return };
+        if Instant::now() >= until {
+            tracing::warn!(source = %source.target.address, reason, "the source is still busy after a broken capture");
+            return;
+        }
+        tokio::time::sleep(SETTLE_POLL).await;
+    }
+}
+
+fn entry(
+    key: &ArtifactKey,
+    source: &Source,
+    synchronised: Synchronised,
+    encoded: Encoded,
+    stored_bytes: u64,
+) -> ArtifactEntry {
+    let envelope = encoded.envelope;
+    ArtifactEntry {
+        file_name: key.file_name(),
+        encoding: Encoding::Zstd,
+        stored_bytes,
+        stored_sha256: encoded.stored_sha256,
+        rdb: RdbEntry {
+            header: envelope.header.to_string(),
+            size_bytes: envelope.size_bytes,
+            sha256: encoded.rdb_sha256,
+            crc64: match envelope.checksum {
+                Checksum::Matches(crc) => Some(format!("{crc:016x}")),
+                Checksum::Absent => None,
+            },
+        },
+        source: SourceEntry {
+            engine: source.info.engine.as_str().to_owned(),
+            server_version: source.info.version.to_string(),
+            address: source.target.address.to_string(),
+            role: source.info.role.as_str().to_owned(),
+            replication_id: synchronised.replication_id,
+            replication_offset: synchronised.replication_offset,
+        },
+    }
+}

@@ -1,0 +1,107 @@
+//! A control connection: one command, one reply, within a deadline.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use cachevault_domain::{Address, ProbeError, Target};
+use cachevault_proto::{Reply, ReplyDecoder, encode_command};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::connect::{Stream, connect};
+use crate::info::ServerInfo;
+
+const READ_BYTES: usize = 16 << 10;
+
+pub(crate) struct Client {
+    stream: Stream,
+    decoder: ReplyDecoder,
+    address: Address,
+    deadline: Duration,
+}
+
+impl Client {
+    /// Connects and logs in. `deadline` bounds connecting and each later command.
+    pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Self, ProbeError> {
+        let stream = connect(target, deadline).await?;
+        let address = target.address.clone();
+        let mut client = Self { stream, decoder: ReplyDecoder::default(), address, deadline };
+        client.log_in(target).await?;
+        Ok(client)
+    }
+
+    async fn log_in(&mut self, target: &Target) -> Result<(), ProbeError> {
+        let Some(login) = &target.login else { return Ok(()) };
+        let password = login.password.expose_secret();
+        let reply = match &login.username {
+            Some(username) => self.call(&["AUTH", username, password]).await?,
+            None => self.call(&["AUTH", password]).await?,
+        };
+        match reply {
+            Reply::Error(error) => {
+                Err(ProbeError::WrongPassword { address: self.address.clone(), detail: text(&error) })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the server says of itself.
+    pub(crate) async fn info(&mut self) -> Result<ServerInfo, ProbeError> {
+        match self.call(&["INFO"]).await? {
+            Reply::Bulk(Some(info)) => ServerInfo::parse(&String::from_utf8_lossy(&info))
+                .ok_or_else(|| self.not_redis("its INFO names no version".into())),
+            Reply::Error(error) => Err(self.refusal("info", &error)),
+            _ => Err(self.not_redis("INFO was not answered with text".into())),
+        }
+    }
+
+    /// Sends a command and waits for its reply, which may be an error reply.
+    pub(crate) async fn call(&mut self, command: &[&str]) -> Result<Reply, ProbeError> {
+        let deadline = self.deadline;
+        tokio::time::timeout(deadline, self.exchange(command)).await.unwrap_or_else(|_| {
+            Err(ProbeError::TimedOut { address: self.address.clone(), seconds: deadline.as_secs() })
+        })
+    }
+
+    async fn exchange(&mut self, command: &[&str]) -> Result<Reply, ProbeError> {
+        let lost = |address: &Address, detail: String| ProbeError::Unreachable { address: address.clone(), detail };
+        if let Err(e) = self.stream.write_all(&encode_command(command)).await {
+            return Err(lost(&self.address, e.to_string()));
+        }
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            match self.decoder.next_reply() {
+                Ok(Some(reply)) => return Ok(reply),
+                Ok(None) => {}
+                Err(e) => return Err(self.not_redis(e.to_string())),
+            }
+            buffer.clear();
+            match self.stream.read_buf(&mut buffer).await {
+                Ok(0) => return Err(lost(&self.address, "the server closed the connection".into())),
+                Ok(_) => self.decoder.feed(&buffer),
+                Err(e) => return Err(lost(&self.address, e.to_string())),
+            }
+        }
+    }
+
+    /// What an error reply to `command` means.
+    pub(crate) fn refusal(&self, command: &'static str, error: &Bytes) -> ProbeError {
+        let address = self.address.clone();
+        let detail = text(error);
+        match detail.split(' ').next().unwrap_or_default() {
+            "NOAUTH" => ProbeError::PasswordRequired { address },
+            "NOPERM" => ProbeError::Denied { address, command, detail },
+            _ if detail.contains("unknown command") => ProbeError::Denied { address, command, detail },
+            _ => ProbeError::Unreachable { address, detail },
+        }
+    }
+
+    fn not_redis(&self, detail: String) -> ProbeError {
+        ProbeError::NotRedis { address: self.address.clone(), detail }
+    }
+}
+
+/// A server's words, harmless to print and not too long.
+fn text(error: &Bytes) -> String {
+    error[..error.len().min(200)].escape_ascii().to_string()
+}

@@ -1,0 +1,129 @@
+//! Opens connections to servers, plain or by TLS.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use cachevault_domain::{Address, ProbeError, Target, TlsSettings};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+/// A byte stream to a server.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects within `deadline`, TLS handshake included.
+pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Stream, ProbeError> {
+    let address = &target.address;
+    tokio::time::timeout(deadline, open(target)).await.unwrap_or_else(|_| {
+        Err(ProbeError::TimedOut { address: address.clone(), seconds: deadline.as_secs() })
+    })
+}
+
+async fn open(target: &Target) -> Result<Stream, ProbeError> {
+    let address = &target.address;
+    let tcp = TcpStream::connect(resolve(address).await?.as_slice())
+        .await
+        .map_err(|e| connect_error(address, &e))?;
+    // Replies are small and awaited one by one; waiting to fill a segment only costs time.
+    let _ = tcp.set_nodelay(true);
+    match &target.tls {
+        None => Ok(Stream::Plain(tcp)),
+        Some(settings) => secure(address, settings, tcp).await,
+    }
+}
+
+async fn resolve(address: &Address) -> Result<Vec<std::net::SocketAddr>, ProbeError> {
+    let unknown = |detail: String| ProbeError::UnknownHost { address: address.clone(), detail };
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let addresses: Vec<_> = found.map_err(|e| unknown(e.to_string()))?.collect();
+    if addresses.is_empty() { Err(unknown("no address".into())) } else { Ok(addresses) }
+}
+
+fn connect_error(address: &Address, error: &io::Error) -> ProbeError {
+    let address = address.clone();
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => ProbeError::Refused { address },
+        _ => ProbeError::Unreachable { address, detail: error.to_string() },
+    }
+}
+
+async fn secure(address: &Address, settings: &TlsSettings, tcp: TcpStream) -> Result<Stream, ProbeError> {
+    let failed = |detail: String| ProbeError::Tls { address: address.clone(), detail };
+    let config = client_config(settings).map_err(failed)?;
+    let name = ServerName::try_from(address.host.clone()).map_err(|e| failed(e.to_string()))?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let tls = connector.connect(name, tcp).await.map_err(|e| failed(e.to_string()))?;
+    Ok(Stream::Tls(Box::new(tls)))
+}
+
+fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(trusted(settings.ca_pem.as_deref())?);
+    let Some(identity) = &settings.identity else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates(&identity.certificate_pem, "client certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose_secret().as_bytes())
+        .map_err(|e| format!("the client key is no PEM private key: {e}"))?;
+    builder.with_client_auth_cert(chain, key).map_err(|e| format!("the client certificate cannot be used: {e}"))
+}
+
+fn trusted(ca_pem: Option<&str>) -> Result<RootCertStore, String> {
+    let certificates = match ca_pem {
+        Some(pem) => certificates(pem, "CA file")?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(certificates);
+    if added == 0 { Err("no trusted certificate found; give a CA file".into()) } else { Ok(roots) }
+}
+
+fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| format!("the {what} is not PEM: {e}"))
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Chooses the server to capture from, and waits until it may be asked.
+
+use std::time::Duration;
+
+use cachevault_domain::{ProbeError, Role, Target};
+use cachevault_proto::{HandshakeError, SessionError};
+use tokio::time::Instant;
+
+use crate::capture::CaptureLimits;
+use crate::client::Client;
+use crate::error::CaptureError;
+use crate::info::{ReplicaInfo, ServerInfo};
+use crate::meter::Meter;
+use crate::probe::check_supported;
+
+/// How long a replica may take to catch up before the primary is used instead.
+const CATCH_UP: Duration = Duration::from_secs(3);
+const CATCH_UP_POLL: Duration = Duration::from_millis(100);
+const BUSY_POLL: Duration = Duration::from_secs(1);
+/// A replica that was silent for longer is not in sync.
+const LAG_SECONDS_MAX: u64 = 10;
+
+/// A server that can be captured now.
+pub(crate) struct Source {
+    pub(crate) target: Target,
+    pub(crate) client: Client,
+    pub(crate) info: ServerInfo,
+}
+
+/// A replica of `target` that holds everything that its primary held a moment ago, or `target`.
+pub(crate) async fn choose(
+    target: &Target,
+    prefer_replica: bool,
+    limits: &CaptureLimits,
+) -> Result<Source, CaptureError> {
+    let source = look(target, limits).await?;
+    if source.info.role == Role::Replica {
+        return if source.info.primary_link_up {
+            Ok(source)
+        } else {
+            Err(not_now(target, "the replica has lost its primary; its data is of unknown age"))
+        };
+    }
+    if prefer_replica {
+        let mut replicas: Vec<_> = source.info.replicas.iter().filter(|r| r.online).collect();
+        replicas.sort_by_key(|replica| replica.lag_seconds);
+        for replica in replicas {
+            if let Some(better) = try_replica(&source, replica, limits).await {
+                return Ok(better);
+            }
+        }
+    }
+    Ok(source)
+}
+
+async fn look(target: &Target, limits: &CaptureLimits) -> Result<Source, ProbeError> {
+    let mut client = Client::connect(target, limits.command).await?;
+    let info = client.info().await?;
+    check_supported(target, &info)?;
+    Ok(Source { target: target.clone(), client, info })
+}
+
+/// `None` where the replica cannot be used, for whatever reason: the primary can.
+async fn try_replica(primary: &Source, replica: &ReplicaInfo, limits: &CaptureLimits) -> Option<Source> {
+    if replica.lag_seconds > LAG_SECONDS_MAX {
+        return None;
+    }
+    let target = Target { address: replica.address.clone(), ..primary.target.clone() };
+    let mut found = match look(&target, limits).await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::info!(replica = %replica.address, %error, "replica cannot be used as the source");
+            return None;
+        }
+    };
+    let wanted = primary.info.replication_offset;
+    let until = Instant::now() + CATCH_UP;
+    loop {
+        let info = &found.info;
+        let follows = info.role == Role::Replica
+            && info.primary_link_up
+            && info.replication_id == primary.info.replication_id;
+        if !follows {
+            return None;
+        }
+        // Whatever was acknowledged before the backup was asked for is in the backup.
+        if info.replication_offset >= wanted {
+            return Some(found);
+        }
+        if Instant::now() >= until {
+            tracing::info!(replica = %replica.address, "replica lags too far behind to be the source");
+            return None;
+        }
+        tokio::time::sleep(CATCH_UP_POLL).await;
+        found.info = found.client.info().await.ok()?;
+    }
+}
+
+impl Source {
+    /// Waits until the server runs no child and loads nothing: it is never asked for a second
+    /// fork while one is running.
+    pub(crate) async fn wait_until_free(
+        &mut self,
+        limits: &CaptureLimits,
+        meter: &Meter,
+    ) -> Result<(), CaptureError> {
+        let until = Instant::now() + limits.busy_wait;
+        while let Some(reason) = self.info.busy_with {
+            meter.enter(&format!("waiting: {reason}"));
+            if Instant::now() >= until {
+                return Err(CaptureError::Busy { reason, seconds: limits.busy_wait.as_secs() });
+            }
+            tokio::time::sleep(BUSY_POLL.min(limits.busy_wait)).await;
+            self.info = self.client.info().await?;
+        }
+        Ok(())
+    }
+}
+
+fn not_now(target: &Target, why: &str) -> CaptureError {
+    CaptureError::Session {
+        address: target.address.clone(),
+        session: SessionError::Handshake(HandshakeError::NotNow(why.to_owned())),
+    }
+}

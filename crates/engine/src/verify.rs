@@ -1,0 +1,92 @@
+//! Reads an artifact back from the store and proves it to the last byte.
+
+use std::io::Write;
+
+use bytes::Bytes;
+use cachevault_rdb::{Checksum, Envelope, EnvelopeReport};
+use cachevault_store::{ArtifactEntry, ArtifactKey, RdbEntry, Store};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use crate::error::VerifyError;
+
+/// Pieces of 1 MiB that may wait for the decoder.
+const PIECES_MAX: usize = 4;
+
+/// Reads the artifact `key` back and compares it with `entry`: the stored object's size and
+/// SHA-256, and, decoded, the RDB's header, size, end and checksum.
+///
+/// # Errors
+/// [`VerifyError`] when anything differs or cannot be read.
+pub async fn verify_artifact(
+    store: &dyn Store,
+    key: &ArtifactKey,
+    entry: &ArtifactEntry,
+) -> Result<(), VerifyError> {
+    let (pieces, decoder_input) = mpsc::channel(PIECES_MAX);
+    let decoder = tokio::task::spawn_blocking(move || decode(decoder_input));
+    let stored = read_back(store, key, pieces).await;
+    // The decoder has ended or will: its input is closed.
+    let decoded = decoder.await.unwrap_or_else(|e| Err(VerifyError::Undecodable(e.to_string())));
+    let (stored_bytes, stored_sha256) = stored?;
+    same("its size", &stored_bytes, &entry.stored_bytes)?;
+    same("its SHA-256", &stored_sha256, &entry.stored_sha256)?;
+    compare(decoded?, &entry.rdb)
+}
+
+/// Passes the stored bytes to the decoder, and counts and fingerprints them.
+async fn read_back(
+    store: &dyn Store,
+    key: &ArtifactKey,
+    pieces: mpsc::Sender<Bytes>,
+) -> Result<(u64, String), VerifyError> {
+    let mut source = store.open(key).await?;
+    let (mut stored_bytes, mut sha256) = (0, Sha256::new());
+    while let Some(piece) = source.read().await? {
+        stored_bytes += piece.len() as u64;
+        sha256.update(&piece);
+        // A decoder that gave up says why itself; size and SHA-256 are still worth knowing.
+        let _ = pieces.send(piece).await;
+    }
+    Ok((stored_bytes, hex::encode(sha256.finalize())))
+}
+
+fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyError> {
+    let undecodable = |e: std::io::Error| VerifyError::Undecodable(e.to_string());
+    let mut decoder = zstd::stream::write::Decoder::new(Judge(Envelope::new())).map_err(undecodable)?;
+    while let Some(piece) = pieces.blocking_recv() {
+        decoder.write_all(&piece).map_err(undecodable)?;
+    }
+    decoder.flush().map_err(undecodable)?;
+    decoder.into_inner().0.finish().map_err(|e| VerifyError::Undecodable(e.to_string()))
+}
+
+struct Judge(Envelope);
+
+impl Write for Judge {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes).map_err(std::io::Error::other)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn compare(decoded: EnvelopeReport, rdb: &RdbEntry) -> Result<(), VerifyError> {
+    let crc64 = match decoded.checksum {
+        Checksum::Matches(crc) => Some(format!("{crc:016x}")),
+        Checksum::Absent => None,
+    };
+    same("the RDB's header", &decoded.header.to_string(), &rdb.header)?;
+    same("the RDB's size", &decoded.size_bytes, &rdb.size_bytes)?;
+    same("the RDB's CRC-64", &crc64.unwrap_or_default(), &rdb.crc64.clone().unwrap_or_default())
+}
+
+fn same<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), VerifyError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(VerifyError::Differs { what, found: found.to_string(), expected: expected.to_string() })
+}
