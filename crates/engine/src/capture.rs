@@ -93,7 +93,9 @@ pub async fn capture(
         source = prepare(&request, meter) => source?,
         error = stop() => return Err(error),
     };
-    meter.set_guess(request.earlier_bytes.unwrap_or_else(|| source.info.rdb_bytes_guess()));
+    if !source.info.tells_save_keys {
+        meter.set_guess(request.earlier_bytes.unwrap_or_else(|| source.info.rdb_bytes_guess()));
+    }
     meter.enter("waiting for the snapshot");
     let sink = store.create(key).await?;
     let outcome = tokio::select! {

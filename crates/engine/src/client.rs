@@ -64,9 +64,8 @@ impl Client {
     }
 
     async fn exchange(&mut self, command: &[&str]) -> Result<Reply, ProbeError> {
-        let lost = |address: &Address, detail: String| ProbeError::Unreachable { address: address.clone(), detail };
         if let Err(e) = self.stream.write_all(&encode_command(command)).await {
-            return Err(lost(&self.address, e.to_string()));
+            return Err(self.lost(&e));
         }
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         loop {
@@ -77,10 +76,19 @@ impl Client {
             }
             buffer.clear();
             match self.stream.read_buf(&mut buffer).await {
-                Ok(0) => return Err(lost(&self.address, "the server closed the connection".into())),
+                Ok(0) => return Err(self.lost(&"the server closed the connection")),
                 Ok(_) => self.decoder.feed(&buffer),
-                Err(e) => return Err(lost(&self.address, e.to_string())),
+                Err(e) => return Err(self.lost(&e)),
             }
+        }
+    }
+
+    /// A TLS server tells that it refuses our certificate only after the handshake.
+    fn lost(&self, error: &impl ToString) -> ProbeError {
+        let (address, detail) = (self.address.clone(), error.to_string());
+        match self.stream {
+            Stream::Tls(_) => ProbeError::Tls { address, detail },
+            Stream::Plain(_) => ProbeError::Unreachable { address, detail },
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct ServerInfo {
     pub(crate) busy_with: Option<&'static str>,
     pub(crate) save_keys_processed: u64,
     pub(crate) save_keys_total: u64,
+    /// Whether the two counts above are told at all: since Redis 7.0, by every Valkey.
+    pub(crate) tells_save_keys: bool,
     used_memory_bytes: u64,
     dataset_bytes: u64,
     max_memory_bytes: u64,
@@ -79,6 +81,7 @@ impl ServerInfo {
             },
             save_keys_processed: number("current_save_keys_processed"),
             save_keys_total: number("current_save_keys_total"),
+            tells_save_keys: fields.contains_key("current_save_keys_total"),
             used_memory_bytes: number("used_memory"),
             dataset_bytes: number("used_memory_dataset"),
             max_memory_bytes: number("maxmemory"),

@@ -1,6 +1,6 @@
 //! How far a running capture is, readable from outside while it runs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cachevault_domain::Progress;
@@ -15,6 +15,8 @@ pub struct Meter {
     guessed_bytes: AtomicU64,
     keys_done: AtomicU64,
     keys_total: AtomicU64,
+    /// The most that was ever shown, in hundredths of a percent: progress never goes back.
+    shown: AtomicU16,
     phase: Mutex<String>,
 }
 
@@ -42,6 +44,8 @@ impl Meter {
         } else {
             Progress::of(received_bytes, self.guessed_bytes.load(Ordering::Relaxed))
         };
+        let shown = self.shown.fetch_max(progress.hundredths(), Ordering::Relaxed);
+        let progress = progress.max(Progress::from_hundredths(shown));
         let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone();
         MeterReading { received_bytes, progress, phase }
     }
@@ -90,5 +94,15 @@ mod tests {
         assert_eq!(meter.read().progress.to_string(), "50.00");
         meter.enter("receiving");
         assert_eq!(meter.read().phase, "receiving");
+    }
+
+    #[test]
+    fn a_better_measure_never_takes_progress_back() {
+        let meter = Meter::default();
+        meter.add_received(50);
+        meter.set_guess(100);
+        assert_eq!(meter.read().progress.to_string(), "50.00");
+        meter.set_total(1000);
+        assert_eq!(meter.read().progress.to_string(), "50.00");
     }
 }

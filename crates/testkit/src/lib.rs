@@ -1,0 +1,18 @@
+//! Development only: real servers, a scripted one, a clock that is moved by hand.
+//!
+//! Nothing here ships. Servers listen on the loopback address alone, keep their files in a
+//! temporary folder, and end with the value that stands for them.
+
+mod certificates;
+mod clock;
+mod engines;
+mod recording;
+mod scripted;
+mod server;
+
+pub use certificates::Certificates;
+pub use clock::{MovedClock, SeededEntropy};
+pub use engines::{Engine, installed_engines, newest_redis};
+pub use recording::{Payload, Recording, Scenario, recordings};
+pub use scripted::{Act, ScriptedServer};
+pub use server::{Reply, Server, eventually, free_port, repository_file, text};

@@ -1,0 +1,135 @@
+//! Captures of real servers of every installed engine.
+
+use cachevault_engine::verify_artifact;
+use cachevault_domain::{Progress, RdbDialect};
+use cachevault_testkit::{Engine, Server, eventually, installed_engines, newest_redis, repository_file};
+use crate::support::{Rig, decoded};
+
+/// The newest sample of every type that this engine can load.
+fn sample_for(engine: &Engine) -> Vec<u8> {
+    let folder = match engine.name.as_str() {
+        "redis-5.0" | "redis-6.0" => "redis-5.0.14",
+        "redis-6.2" => "redis-6.2.16",
+        "redis-7.0" => "redis-7.0.15",
+        "valkey-8.0" => "valkey-8.0.1",
+        "valkey-9.1" => "valkey-9.1.2",
+        other => panic!("no sample named for {other}"),
+    };
+    std::fs::read(repository_file(&format!("fixtures/rdb/{folder}/all.rdb"))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_captured_loads_with_the_same_digest() {
+    for engine in installed_engines() {
+        let source = Server::start_with_rdb(&engine, &sample_for(&engine), &[]);
+        source.ask(&["SELECT", "0"]);
+        let before = source.digest();
+        let rig = Rig::new();
+        let entry = rig.capture(&source.target()).await.unwrap_or_else(|e| panic!("{}: {e}", engine.name));
+        verify_artifact(&rig.store, &rig.key, &entry).await.unwrap();
+
+        let rdb = decoded(&rig.file());
+        assert_eq!(rdb.len() as u64, entry.rdb.size_bytes);
+        let loaded = Server::start_with_rdb(&engine, &rdb, &[]);
+        assert_eq!(loaded.digest(), before, "{}", engine.name);
+        assert_eq!(source.digest(), before, "{}: the source changed", engine.name);
+        eventually("the source has no child and no replica", || {
+            (source.info("rdb_bgsave_in_progress") == "0" && source.info("connected_slaves") == "0").then_some(())
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_sends_a_file_is_captured_too() {
+    for engine in installed_engines() {
+        let source = Server::start(&engine, &["--repl-diskless-sync", "no"]);
+        source.fill(1000, 100);
+        let rig = Rig::new();
+        rig.capture(&source.target()).await.unwrap_or_else(|e| panic!("{}: {e}", engine.name));
+        let loaded = Server::start_with_rdb(&engine, &decoded(&rig.file()), &[]);
+        assert_eq!(loaded.digest(), source.digest(), "{}", engine.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn valkey_9_gives_its_own_format_or_on_request_a_portable_one() {
+    let engines = installed_engines();
+    let valkey = engines.iter().find(|engine| engine.name == "valkey-9.1").unwrap();
+    let source = Server::start(valkey, &[]);
+    source.fill(10, 10);
+    for (dialect, header) in [(RdbDialect::Native, "VALKEY080"), (RdbDialect::Portable, "REDIS0011")] {
+        let rig = Rig { dialect, ..Rig::new() };
+        let entry = rig.capture(&source.target()).await.unwrap();
+        assert_eq!(entry.rdb.header, header);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_in_sync_is_captured_instead_of_its_primary() {
+    let engine = newest_redis();
+    let primary = Server::start(&engine, &[]);
+    let replica = Server::start(&engine, &["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+    primary.fill(1000, 100);
+    eventually("the replica is online", || {
+        primary.info("slave0").contains("state=online").then_some(())
+    });
+    let rig = Rig::new();
+    let entry = rig.capture(&primary.target()).await.unwrap();
+    assert_eq!((entry.source.role.as_str(), entry.source.address), ("replica", replica.address().to_string()));
+    let loaded = Server::start_with_rdb(&engine, &decoded(&rig.file()), &[]);
+    assert_eq!(loaded.digest(), primary.digest());
+    assert_eq!(primary.info("total_forks"), "1", "only its replica's own synchronisation forked the primary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_does_not_answer_is_passed_over() {
+    let engine = newest_redis();
+    let primary = Server::start(&engine, &[]);
+    let _replica = Server::start(
+        &engine,
+        &["--replicaof", "127.0.0.1", &primary.port.to_string(), "--replica-announce-port", "1"],
+    );
+    eventually("the replica is online", || primary.info("slave0").contains("state=online").then_some(()));
+    let entry = Rig::new().capture(&primary.target()).await.unwrap();
+    assert_eq!(entry.source.role, "primary");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_capture_waits_for_another_fork_to_end() {
+    let source = Server::start(&newest_redis(), &["--rdb-key-save-delay", "1000"]);
+    source.fill(600, 10);
+    source.ask(&["BGSAVE"]);
+    let rig = Rig::new();
+    let meter = std::sync::Arc::clone(&rig.meter);
+    let target = source.target();
+    let capture = tokio::spawn(async move { rig.capture(&target).await });
+    tokio::task::spawn_blocking(move || {
+        eventually("the capture waits", || meter.read().phase.contains("saving").then_some(()));
+    })
+    .await
+    .unwrap();
+    source.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    capture.await.unwrap().unwrap();
+    assert_eq!(source.info("total_forks"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_real_and_never_goes_back() {
+    let source = Server::start(&newest_redis(), &["--rdb-key-save-delay", "300"]);
+    source.fill(8000, 10);
+    let rig = Rig::new();
+    let meter = std::sync::Arc::clone(&rig.meter);
+    let target = source.target();
+    let capture = tokio::spawn(async move { rig.capture(&target).await });
+    let mut seen = vec![Progress::NONE];
+    while !capture.is_finished() {
+        let now = meter.read().progress;
+        assert!(now >= *seen.last().unwrap(), "{seen:?} then {now}");
+        if now > *seen.last().unwrap() {
+            seen.push(now);
+        }
+        tokio::task::yield_now().await;
+    }
+    capture.await.unwrap().unwrap();
+    assert!(seen.len() > 2, "progress moved only through {seen:?}");
+}

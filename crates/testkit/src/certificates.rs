@@ -1,0 +1,50 @@
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, DnType, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+/// A certificate authority of a test's own, and what it issued for 127.0.0.1 and for a client.
+pub struct Certificates {
+    pub ca_pem: String,
+    pub client_certificate_pem: String,
+    pub client_key_pem: String,
+    folder: PathBuf,
+}
+
+impl Certificates {
+    /// Issues everything, and writes what a server needs into `folder`.
+    pub fn issue(folder: &Path) -> Self {
+        let mut ca = CertificateParams::new([]).expect("parameters");
+        ca.distinguished_name.push(DnType::CommonName, "test authority");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+        let issue = |name: &str| {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::new([name.to_owned()]).expect("parameters");
+            params.distinguished_name.push(DnType::CommonName, name);
+            let certificate = params.signed_by(&key, &ca).expect("a certificate");
+            (certificate.pem(), key.serialize_pem())
+        };
+        let (server_pem, server_key_pem) = issue("127.0.0.1");
+        let (client_certificate_pem, client_key_pem) = issue("client");
+        let ca_pem = ca.pem();
+        for (name, pem) in [("ca.pem", &ca_pem), ("server.pem", &server_pem), ("server.key", &server_key_pem)] {
+            std::fs::write(folder.join(name), pem).expect("writing a PEM file");
+        }
+        Self { ca_pem, client_certificate_pem, client_key_pem, folder: folder.to_owned() }
+    }
+
+    /// Options of a server that speaks only TLS on `port`, and asks for a client certificate or not.
+    pub fn server_options(&self, port: u16, ask_client: bool) -> Vec<String> {
+        let file = |name: &str| self.folder.join(name).display().to_string();
+        [
+            ("--tls-port", port.to_string()),
+            ("--tls-ca-cert-file", file("ca.pem")),
+            ("--tls-cert-file", file("server.pem")),
+            ("--tls-key-file", file("server.key")),
+            ("--tls-auth-clients", if ask_client { "yes" } else { "no" }.to_owned()),
+        ]
+        .into_iter()
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
+    }
+}

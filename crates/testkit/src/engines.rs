@@ -1,0 +1,35 @@
+use std::path::PathBuf;
+
+use crate::server::repository_file;
+
+/// A server binary that is installed here.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// Such as `redis-7.0`.
+    pub name: String,
+    pub binary: PathBuf,
+}
+
+/// Every engine that `scripts/install-engines` has put in place.
+pub fn installed_engines() -> Vec<Engine> {
+    let folder = repository_file(".engines");
+    let mut engines: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|e| panic!("{}: {e}; run scripts/install-engines first", folder.display()))
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let is_server = name.starts_with("redis-") || name.starts_with("valkey-");
+            let binary = entry.path();
+            (is_server && binary.is_file()).then_some(Engine { name, binary })
+        })
+        .collect();
+    engines.sort_by(|a, b| a.name.cmp(&b.name));
+    assert!(engines.len() >= 2, "only {engines:?}; run scripts/install-engines first");
+    engines
+}
+
+/// Redis 7.0, which Debian ships: the one that most tests use.
+pub fn newest_redis() -> Engine {
+    let engines = installed_engines();
+    engines.into_iter().find(|engine| engine.name == "redis-7.0").expect("redis-7.0 is installed")
+}
