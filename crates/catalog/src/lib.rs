@@ -1,0 +1,275 @@
+//! The catalog: what is known of projects, instances, backups and jobs, durably.
+//!
+//! One method is one transaction and one business fact, written as compare-and-set: who comes
+//! second gets an error, never a silent overwrite. [`Catalog`] is all traits together.
+//!
+//! The writes of a worker carry its [`Lease`]; once another attempt has begun they are refused
+//! with [`CatalogError::LostLease`].
+//!
+//! This crate holds no SQL. Its feature `conformance` exports the suite that every
+//! implementation has to pass.
+
+#![deny(missing_docs)]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use cachevault_domain::{
+    AccessKey, Backup, BackupFilter, BackupId, Failure, Health, Instance, InstanceFilter,
+    InstanceId, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup, NodeId,
+    Observation, Page, Progress, ProjectId, SealedSecret, StepRecord,
+};
+use jiff::Timestamp;
+
+/// Why a catalog method did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// There is no such thing in this project.
+    #[error("no such {0}")]
+    NotFound(&'static str),
+    /// A name or key is taken.
+    #[error("the {0} is taken already")]
+    Taken(&'static str),
+    /// The instance is busy with a job that needs it for itself.
+    #[error("the instance is busy with a `{}` job", .0.as_str())]
+    Busy(JobKind),
+    /// The instance still has backups with files.
+    #[error("the instance still has {0} backups with files")]
+    HasBackups(u64),
+    /// The state of the backup does not allow it.
+    #[error(transparent)]
+    State(#[from] InvalidTransition),
+    /// Another attempt has begun; this worker's writes count no more.
+    #[error("the lease is lost: another attempt has begun")]
+    LostLease,
+    /// A row does not decode: somebody else wrote it.
+    #[error("row `{row}` of table `{table}` is corrupt: {detail}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        row: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The database failed.
+    #[error("the catalog is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A credential as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCredential {
+    /// The public half.
+    pub access_key: AccessKey,
+    /// The project that it opens.
+    pub project: ProjectId,
+    /// The secret half, sealed.
+    pub secret: SealedSecret,
+}
+
+/// Projects and what opens them.
+#[async_trait]
+pub trait ProjectCatalog: Send + Sync {
+    /// Creates a project together with its first credential.
+    ///
+    /// [`CatalogError::Taken`] when either is there already.
+    async fn create_project(
+        &self,
+        credential: &StoredCredential,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Whether there is any project.
+    async fn has_projects(&self) -> Result<bool, CatalogError>;
+
+    /// The credential with this access key.
+    async fn find_credential(
+        &self,
+        access_key: &AccessKey,
+    ) -> Result<Option<StoredCredential>, CatalogError>;
+
+    /// Proves that the catalog can be read and written now.
+    async fn check(&self) -> Result<(), CatalogError>;
+}
+
+/// Instances.
+#[async_trait]
+pub trait InstanceCatalog: Send + Sync {
+    /// Adopts an instance.
+    ///
+    /// [`CatalogError::Taken`] when its name is in use in the project.
+    async fn add_instance(&self, instance: &Instance) -> Result<(), CatalogError>;
+
+    /// The instance, unless it was removed.
+    async fn find_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<Option<Instance>, CatalogError>;
+
+    /// Instances of a project, newest first.
+    async fn list_instances(
+        &self,
+        project: &ProjectId,
+        filter: &InstanceFilter,
+        page: Page,
+    ) -> Result<Listing<Instance>, CatalogError>;
+
+    /// Lets an instance go.
+    ///
+    /// [`CatalogError::Busy`] while a job needs it, [`CatalogError::HasBackups`] while backups of
+    /// it have files.
+    async fn remove_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Instances of all projects whose last look is from before `before`, longest ago first.
+    async fn instances_seen_before(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Instance>, CatalogError>;
+
+    /// Notes what a look at an instance found: figures when it answered, and in any case whether
+    /// it did. An instance that was removed meanwhile is no error.
+    async fn record_look(
+        &self,
+        id: InstanceId,
+        observation: Option<&Observation>,
+        health: &Health,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+}
+
+/// Backups.
+#[async_trait]
+pub trait BackupCatalog: Send + Sync {
+    /// Records a backup and the job that will make it, together or not at all.
+    ///
+    /// [`CatalogError::NotFound`] without the instance; [`CatalogError::Busy`] while a job needs
+    /// the instance for itself.
+    async fn request_backup(&self, backup: &NewBackup) -> Result<(), CatalogError>;
+
+    /// The backup.
+    async fn find_backup(
+        &self,
+        project: &ProjectId,
+        id: BackupId,
+    ) -> Result<Option<Backup>, CatalogError>;
+
+    /// Backups of an instance, newest first. The caller knows that the instance exists.
+    async fn list_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: &BackupFilter,
+        page: Page,
+    ) -> Result<Listing<Backup>, CatalogError>;
+
+    /// RDB size of the newest backup of an instance that succeeded, bytes.
+    async fn last_size(&self, instance: InstanceId) -> Result<Option<u64>, CatalogError>;
+
+    /// Marks a settled backup for removal and records the job that will do it, together or not
+    /// at all. Asking again while that job is open gives the same job.
+    ///
+    /// [`CatalogError::State`] while the backup is waiting or running,
+    /// [`CatalogError::NotFound`] when its files are gone.
+    async fn request_removal(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backup: BackupId,
+        job: JobId,
+        now: Timestamp,
+    ) -> Result<JobId, CatalogError>;
+}
+
+/// Jobs, and the facts that their workers write.
+#[async_trait]
+pub trait JobQueue: Send + Sync {
+    /// Claims the job that has been due longest: a queued one, or one whose lease has run out.
+    async fn claim_job(
+        &self,
+        node: NodeId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, CatalogError>;
+
+    /// Extends a lease.
+    async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError>;
+
+    /// Lets go of every lease of a node, whose process is known to have ended: the jobs are due
+    /// at once. Returns how many there were.
+    async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError>;
+
+    /// The finished steps of a job, oldest first.
+    async fn step_log(&self, lease: &Lease) -> Result<Vec<StepRecord>, CatalogError>;
+
+    /// Adds a finished step to the job's log. The same step again changes nothing.
+    async fn log_step(
+        &self,
+        lease: &Lease,
+        step: &str,
+        output: &str,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Removes a step from the log: its work was undone.
+    async fn unlog_step(&self, lease: &Lease, step: &str) -> Result<(), CatalogError>;
+
+    /// The backup of this job is running from now on.
+    async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
+
+    /// How far the backup is; its progress never goes back.
+    async fn report_progress(
+        &self,
+        lease: &Lease,
+        progress: Progress,
+        received_bytes: u64,
+        phase: &str,
+    ) -> Result<(), CatalogError>;
+
+    /// The backup has succeeded and the job is done. `size_bytes` is the size of the RDB.
+    async fn finish_backup(
+        &self,
+        lease: &Lease,
+        size_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The backup has failed, and with it the job.
+    async fn fail_backup(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The files of the backup are removed and the job is done.
+    async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
+
+    /// Puts the job back into the queue, due at `due`, with the reason for an operator.
+    async fn requeue(&self, lease: &Lease, due: Timestamp, reason: &str) -> Result<(), CatalogError>;
+
+    /// The job.
+    async fn find_job(&self, project: &ProjectId, id: JobId) -> Result<Option<Job>, CatalogError>;
+
+    /// Returns when a job may have been queued. It may return without reason, and jobs may come
+    /// without it: never the only trigger.
+    async fn wait_for_job(&self);
+}
+
+/// Everything that is known, durably.
+pub trait Catalog:
+    ProjectCatalog + InstanceCatalog + BackupCatalog + JobQueue + fmt::Debug
+{
+}
+
+impl<T: ProjectCatalog + InstanceCatalog + BackupCatalog + JobQueue + fmt::Debug> Catalog for T {}

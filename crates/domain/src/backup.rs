@@ -43,11 +43,36 @@ pub enum Trigger {
     Automatic,
 }
 
+impl Trigger {
+    /// Every trigger.
+    pub const ALL: [Self; 2] = [Self::Manual, Self::Automatic];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Automatic => "automatic",
+        }
+    }
+}
+
 /// The kind of file that a backup holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupFormat {
     /// A snapshot.
     Rdb,
+}
+
+impl BackupFormat {
+    /// Every format.
+    pub const ALL: [Self; 1] = [Self::Rdb];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rdb => "rdb",
+        }
+    }
 }
 
 /// Which RDB version to ask the source for, where it lets us choose.
@@ -59,6 +84,19 @@ pub enum RdbDialect {
     /// RDB 11, which Redis 7.2 and Valkey 8 load too. Valkey 9 fails the capture when it holds
     /// hash fields with expiry, which that version cannot express.
     Portable,
+}
+
+impl RdbDialect {
+    /// Every dialect.
+    pub const ALL: [Self; 2] = [Self::Native, Self::Portable];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Portable => "portable",
+        }
+    }
 }
 
 /// The reasons that the DCS API knows for a failed backup or restore.
@@ -94,6 +132,20 @@ impl FailureCode {
         Self::RestoreSyncFailed,
         Self::InstanceBusy,
     ];
+
+    /// The code's name in lower case, as our own API and the catalog write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ToolFailed => "tool_failed",
+            Self::TimedOut => "timed_out",
+            Self::RemovalFailed => "removal_failed",
+            Self::StoreCredentials => "store_credentials",
+            Self::StoreUnusable => "store_unusable",
+            Self::SizeUnconfirmed => "size_unconfirmed",
+            Self::RestoreSyncFailed => "restore_sync_failed",
+            Self::InstanceBusy => "instance_busy",
+        }
+    }
 }
 
 /// Why a backup failed.
@@ -113,9 +165,9 @@ impl Progress {
     /// Nothing done yet.
     pub const NONE: Self = Self(0);
     /// Everything done.
-    pub const DONE: Self = Self(100_00);
+    pub const DONE: Self = Self(10_000);
     /// The most that unfinished work may show.
-    pub const ALMOST: Self = Self(99_00);
+    pub const ALMOST: Self = Self(9_900);
 
     /// `done` of `total`, never more than [`Progress::ALMOST`]; nothing when the total is unknown.
     pub fn of(done: u64, total: u64) -> Self {

@@ -47,6 +47,9 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Queued, Self::Leased, Self::Done, Self::Failed];
+
     /// The state's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {

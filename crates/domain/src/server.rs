@@ -72,6 +72,9 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Redis, Self::Valkey];
+
     /// The engine's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,6 +134,9 @@ pub enum Role {
 }
 
 impl Role {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Primary, Self::Replica];
+
     /// The role's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -34,9 +34,11 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_secs(10);
 const SETTLE_POLL: Duration = Duration::from_millis(200);
 
-/// Sentinel adds whoever its primary lists as a replica, but not under a name that is no address:
-/// so a capture leaves no trace there. RFC 2606 keeps `.invalid` from ever resolving.
-const ANNOUNCED_HOST: &str = "cachevault.invalid";
+/// Sentinel adds whoever its primary lists as a replica, and never forgets it; but it refuses
+/// ports that do not exist before it looks at anything else (`createSentinelAddr`, all versions).
+/// So a capture that announces one leaves no trace there. Seen on Redis 5.0 to 7.0, Valkey 8.0
+/// and 9.1; a name that does not resolve instead of a port keeps a Sentinel from restarting.
+const ANNOUNCED_PORT: u32 = 65_536;
 /// Valkey 9 then sends its own newest RDB version, which loses nothing.
 const CLAIM_NEWEST: &str = "255.255.255";
 /// Valkey 9 then sends RDB 11.
@@ -269,7 +271,7 @@ fn replica_config(request: &CaptureRequest<'_>, source: &Source) -> ReplicaConfi
         login: login.map(|login| {
             (login.username.clone(), login.password.expose_secret().as_bytes().to_vec())
         }),
-        announced_host: Some(ANNOUNCED_HOST),
+        announced_port: Some(ANNOUNCED_PORT),
         claimed_version: (source.info.engine == EngineKind::Valkey).then_some(match request.dialect {
             RdbDialect::Native => CLAIM_NEWEST,
             RdbDialect::Portable => CLAIM_PORTABLE,

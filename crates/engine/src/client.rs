@@ -1,5 +1,6 @@
 //! A control connection: one command, one reply, within a deadline.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -76,19 +77,19 @@ impl Client {
             }
             buffer.clear();
             match self.stream.read_buf(&mut buffer).await {
-                Ok(0) => return Err(self.lost(&"the server closed the connection")),
+                Ok(0) => return Err(self.lost(&io::Error::other("the server closed the connection"))),
                 Ok(_) => self.decoder.feed(&buffer),
                 Err(e) => return Err(self.lost(&e)),
             }
         }
     }
 
-    /// A TLS server tells that it refuses our certificate only after the handshake.
-    fn lost(&self, error: &impl ToString) -> ProbeError {
+    /// A TLS server tells only after the handshake that it refuses our certificate.
+    fn lost(&self, error: &io::Error) -> ProbeError {
         let (address, detail) = (self.address.clone(), error.to_string());
-        match self.stream {
-            Stream::Tls(_) => ProbeError::Tls { address, detail },
-            Stream::Plain(_) => ProbeError::Unreachable { address, detail },
+        match (&self.stream, error.kind()) {
+            (Stream::Tls(_), io::ErrorKind::InvalidData) => ProbeError::Tls { address, detail },
+            _ => ProbeError::Unreachable { address, detail },
         }
     }
 

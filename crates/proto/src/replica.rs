@@ -21,8 +21,8 @@ const LINE_BYTES_MAX: usize = 4096;
 pub struct ReplicaConfig {
     /// ACL user (`None`: the default user) and password.
     pub login: Option<(Option<String>, Vec<u8>)>,
-    /// The address that the primary is to list for us instead of our socket's.
-    pub announced_host: Option<&'static str>,
+    /// The listening port that the primary is to list for us.
+    pub announced_port: Option<u32>,
     /// The server version to claim, from which Valkey 9 chooses the RDB version to send.
     pub claimed_version: Option<&'static str>,
 }
@@ -34,8 +34,8 @@ pub enum Step {
     Authenticate,
     /// `PING`
     Greet,
-    /// `REPLCONF ip-address`
-    AnnounceHost,
+    /// `REPLCONF listening-port`
+    AnnouncePort,
     /// `REPLCONF capa eof`
     AnnounceCapabilities,
     /// `REPLCONF rdb-only 1`: known since Redis 6.2 and to every Valkey
@@ -59,7 +59,7 @@ impl Step {
 
     /// Whether the session can go on when the server does not know the command's option.
     fn is_optional(self) -> bool {
-        matches!(self, Self::AnnounceHost | Self::AskRdbOnly | Self::ClaimVersion)
+        matches!(self, Self::AnnouncePort | Self::AskRdbOnly | Self::ClaimVersion)
     }
 }
 
@@ -359,8 +359,8 @@ fn handshake(config: &ReplicaConfig) -> VecDeque<(Step, Vec<u8>)> {
         None => {}
     }
     say(Step::Greet, &[b"PING"]);
-    if let Some(host) = config.announced_host {
-        say(Step::AnnounceHost, &[b"REPLCONF", b"ip-address", host.as_bytes()]);
+    if let Some(port) = config.announced_port {
+        say(Step::AnnouncePort, &[b"REPLCONF", b"listening-port", port.to_string().as_bytes()]);
     }
     say(Step::AnnounceCapabilities, &[b"REPLCONF", b"capa", b"eof"]);
     say(Step::AskRdbOnly, &[b"REPLCONF", b"rdb-only", b"1"]);
@@ -441,7 +441,7 @@ mod tests {
     fn session() -> ReplicaSession {
         ReplicaSession::new(&ReplicaConfig {
             login: Some((Some("backup".into()), b"secret".to_vec())),
-            announced_host: Some("cachevault.invalid"),
+            announced_port: Some(65_536),
             claimed_version: Some("255.255.255"),
         })
     }
@@ -509,7 +509,7 @@ mod tests {
         assert!(matches!(refusal(b"-WRONGPASS invalid\r\n"), E::WrongPassword(_)));
         assert!(matches!(refusal(b"+OK\r\n-NOAUTH Authentication required.\r\n"), E::PasswordRequired));
         let noperm = refusal(b"+OK\r\n+PONG\r\n-NOPERM User backup has no permissions\r\n");
-        assert!(matches!(noperm, E::Denied { step: Step::AnnounceHost, .. }), "{noperm:?}");
+        assert!(matches!(noperm, E::Denied { step: Step::AnnouncePort, .. }), "{noperm:?}");
         let sync = |tail: &[u8]| refusal(&[b"+OK\r\n+PONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", tail].concat());
         assert!(matches!(sync(b"-LOADING Redis is loading\r\n"), E::NotNow(_)));
         assert!(matches!(sync(b"-NOMASTERLINK Can't SYNC while not connected\r\n"), E::NotNow(_)));

@@ -1,0 +1,264 @@
+use async_trait::async_trait;
+use cachevault_catalog::{BackupCatalog, CatalogError};
+use cachevault_domain::{
+    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Failure, FailureCode,
+    InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, RdbDialect, Trigger,
+};
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+
+use crate::row::{RowOf, signed};
+use crate::{SqliteCatalog, unavailable};
+
+#[derive(sqlx::FromRow)]
+struct BackupRow {
+    id: String,
+    project_id: String,
+    instance_id: String,
+    started_by: String,
+    format: String,
+    dialect: String,
+    note: Option<String>,
+    period: Option<String>,
+    state: String,
+    progress: i64,
+    received_bytes: i64,
+    phase: Option<String>,
+    size_bytes: i64,
+    failure_code: Option<String>,
+    failure_reason: Option<String>,
+    created_at: i64,
+    started_at: Option<i64>,
+    completed_at: Option<i64>,
+    removal_requested_at: Option<i64>,
+    removed_at: Option<i64>,
+}
+
+impl TryFrom<BackupRow> for Backup {
+    type Error = CatalogError;
+
+    fn try_from(columns: BackupRow) -> Result<Self, CatalogError> {
+        let row = RowOf { table: "backups", key: &columns.id };
+        let failure = columns.failure_code.as_deref().map(|code| {
+            Ok::<_, CatalogError>(Failure {
+                code: row.named(&FailureCode::ALL, FailureCode::as_str, code)?,
+                reason: columns.failure_reason.clone().unwrap_or_default(),
+            })
+        });
+        Ok(Self {
+            id: row.parse(&columns.id)?,
+            project: row.parse(&columns.project_id)?,
+            instance: row.parse(&columns.instance_id)?,
+            trigger: row.named(&Trigger::ALL, Trigger::as_str, &columns.started_by)?,
+            format: row.named(&BackupFormat::ALL, BackupFormat::as_str, &columns.format)?,
+            dialect: row.named(&RdbDialect::ALL, RdbDialect::as_str, &columns.dialect)?,
+            note: columns.note.as_deref().map(|note| row.parse(note)).transpose()?,
+            state: state(&row, &columns.state)?,
+            progress: Progress::from_hundredths(row.number(columns.progress)?),
+            received_bytes: row.number(columns.received_bytes)?,
+            size_bytes: row.number(columns.size_bytes)?,
+            failure: failure.transpose()?,
+            created_at: row.moment(columns.created_at)?,
+            started_at: row.moment_if(columns.started_at)?,
+            completed_at: row.moment_if(columns.completed_at)?,
+            removal_requested_at: row.moment_if(columns.removal_requested_at)?,
+            removed_at: row.moment_if(columns.removed_at)?,
+            window: columns.period,
+            phase: columns.phase,
+        })
+    }
+}
+
+fn state(row: &RowOf<'_>, text: &str) -> Result<BackupState, CatalogError> {
+    row.named(&BackupState::ALL, BackupState::as_str, text)
+}
+
+/// The state of a backup after `event`; refused where the chart has no such arrow.
+pub(crate) async fn next_state(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    event: BackupEvent,
+) -> Result<BackupState, CatalogError> {
+    let key = backup.to_string();
+    let text: Option<String> = sqlx::query_scalar("SELECT state FROM backups WHERE id = ?")
+        .bind(&key)
+        .fetch_optional(tx)
+        .await
+        .map_err(unavailable)?;
+    let text = text.ok_or(CatalogError::NotFound("backup"))?;
+    Ok(state(&RowOf { table: "backups", key: &key }, &text)?.apply(event)?)
+}
+
+async fn insert_job(
+    tx: &mut SqliteConnection,
+    job: JobId,
+    kind: JobKind,
+    (project, instance, backup): (&ProjectId, InstanceId, BackupId),
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, due_at)
+         VALUES (?, ?, ?, ?, ?, 'queued', 0, ?)",
+    )
+    .bind(job.to_string())
+    .bind(kind.as_str())
+    .bind(project.as_str())
+    .bind(instance.to_string())
+    .bind(backup.to_string())
+    .bind(now.as_microsecond())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+#[async_trait]
+impl BackupCatalog for SqliteCatalog {
+    async fn request_backup(&self, backup: &NewBackup) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        let instance = backup.instance.to_string();
+        let found: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE id = ? AND project_id = ? AND removed_at IS NULL)",
+        )
+        .bind(&instance)
+        .bind(backup.project.as_str())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if !found {
+            return Err(CatalogError::NotFound("instance"));
+        }
+        let busy: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE instance_id = ? AND state IN ('queued', 'leased') AND kind = 'capture')",
+        )
+        .bind(&instance)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if busy {
+            return Err(CatalogError::Busy(JobKind::Capture));
+        }
+        sqlx::query(
+            "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, state,
+                 progress, received_bytes, size_bytes, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?)",
+        )
+        .bind(backup.id.to_string())
+        .bind(backup.project.as_str())
+        .bind(&instance)
+        .bind(backup.trigger.as_str())
+        .bind(backup.format.as_str())
+        .bind(backup.dialect.as_str())
+        .bind(backup.note.as_ref().map(|note| note.as_str()))
+        .bind(BackupState::Waiting.as_str())
+        .bind(backup.created_at.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        let of = (&backup.project, backup.instance, backup.id);
+        insert_job(&mut tx, backup.job, JobKind::Capture, of, backup.created_at).await?;
+        tx.commit().await.map_err(unavailable)?;
+        self.job_queued.notify_one();
+        Ok(())
+    }
+
+    async fn find_backup(&self, project: &ProjectId, id: BackupId) -> Result<Option<Backup>, CatalogError> {
+        let row: Option<BackupRow> = sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
+            .bind(id.to_string())
+            .bind(project.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        row.map(Backup::try_from).transpose()
+    }
+
+    async fn list_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: &BackupFilter,
+        page: Page,
+    ) -> Result<Listing<Backup>, CatalogError> {
+        let mut tx = self.read().await?;
+        let narrow = |query: &mut QueryBuilder<Sqlite>| {
+            query.push(" FROM backups WHERE instance_id = ").push_bind(instance.to_string());
+            query.push(" AND project_id = ").push_bind(project.as_str().to_owned());
+            if let Some(from) = filter.created_from {
+                query.push(" AND created_at >= ").push_bind(from.as_microsecond());
+            }
+            if let Some(to) = filter.created_to {
+                query.push(" AND created_at <= ").push_bind(to.as_microsecond());
+            }
+            if let Some(since) = filter.removed_since {
+                query.push(" AND (removed_at IS NULL OR removed_at >= ").push_bind(since.as_microsecond()).push(")");
+            }
+        };
+        let mut count = QueryBuilder::new("SELECT count(*)");
+        narrow(&mut count);
+        let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
+        let mut select = QueryBuilder::new("SELECT *");
+        narrow(&mut select);
+        select.push(" ORDER BY created_at DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit));
+        select.push(" OFFSET ").push_bind(signed(page.offset));
+        let rows: Vec<BackupRow> = select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
+        let items = rows.into_iter().map(Backup::try_from).collect::<Result<_, _>>()?;
+        Ok(Listing { items, total: total.unsigned_abs() })
+    }
+
+    async fn last_size(&self, instance: InstanceId) -> Result<Option<u64>, CatalogError> {
+        let size: Option<i64> = sqlx::query_scalar(
+            "SELECT size_bytes FROM backups WHERE instance_id = ? AND size_bytes > 0
+             ORDER BY created_at DESC, seq DESC LIMIT 1",
+        )
+        .bind(instance.to_string())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        Ok(size.map(i64::unsigned_abs))
+    }
+
+    async fn request_removal(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backup: BackupId,
+        job: JobId,
+        now: Timestamp,
+    ) -> Result<JobId, CatalogError> {
+        let mut tx = self.write().await?;
+        let has_files: Option<bool> = sqlx::query_scalar(
+            "SELECT state NOT IN ('expired', 'deleted') FROM backups
+             WHERE id = ? AND project_id = ? AND instance_id = ?",
+        )
+        .bind(backup.to_string())
+        .bind(project.as_str())
+        .bind(instance.to_string())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if has_files != Some(true) {
+            return Err(CatalogError::NotFound("backup"));
+        }
+        next_state(&mut tx, backup, BackupEvent::Removed).await?;
+        let open: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM jobs WHERE backup_id = ? AND state IN ('queued', 'leased') AND kind = 'remove'",
+        )
+        .bind(backup.to_string())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if let Some(open) = open {
+            return RowOf { table: "jobs", key: &open }.parse(&open);
+        }
+        sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
+            .bind(now.as_microsecond())
+            .bind(backup.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        insert_job(&mut tx, job, JobKind::Remove, (project, instance, backup), now).await?;
+        tx.commit().await.map_err(unavailable)?;
+        self.job_queued.notify_one();
+        Ok(job)
+    }
+}

@@ -1,0 +1,270 @@
+use async_trait::async_trait;
+use cachevault_catalog::{CatalogError, InstanceCatalog};
+use cachevault_domain::{
+    Address, EngineKind, Health, Instance, InstanceFilter, InstanceId, JobKind, Listing,
+    Observation, Page, ProjectId, Role, SealedConnection, SealedSecret,
+};
+use jiff::Timestamp;
+use sqlx::{QueryBuilder, Sqlite};
+
+use crate::row::{RowOf, signed};
+use crate::{SqliteCatalog, unavailable};
+
+const SELECT: &str = "SELECT i.*, (
+        SELECT j.kind FROM jobs j
+        WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind = 'capture'
+    ) AS operation FROM instances i WHERE i.removed_at IS NULL";
+
+#[derive(sqlx::FromRow)]
+struct InstanceRow {
+    id: String,
+    project_id: String,
+    name: String,
+    host: String,
+    port: i64,
+    username: Option<String>,
+    password: Option<Vec<u8>>,
+    tls: bool,
+    tls_ca_pem: Option<String>,
+    tls_certificate_pem: Option<String>,
+    tls_key_pem: Option<Vec<u8>>,
+    engine: String,
+    server_version: String,
+    role: String,
+    replicas_online: i64,
+    used_memory_bytes: i64,
+    max_memory_bytes: i64,
+    system_memory_bytes: i64,
+    keys: i64,
+    databases_used: i64,
+    observed_at: i64,
+    unreachable_because: Option<String>,
+    created_at: i64,
+    operation: Option<String>,
+}
+
+impl TryFrom<InstanceRow> for Instance {
+    type Error = CatalogError;
+
+    fn try_from(columns: InstanceRow) -> Result<Self, CatalogError> {
+        let row = RowOf { table: "instances", key: &columns.id };
+        let operation = columns.operation.as_deref();
+        Ok(Self {
+            id: row.parse(&columns.id)?,
+            project: row.parse(&columns.project_id)?,
+            name: row.parse(&columns.name)?,
+            observation: Observation {
+                engine: row.named(&EngineKind::ALL, EngineKind::as_str, &columns.engine)?,
+                version: row.parse(&columns.server_version)?,
+                role: row.named(&Role::ALL, Role::as_str, &columns.role)?,
+                replicas_online: row.number(columns.replicas_online)?,
+                used_memory_bytes: row.number(columns.used_memory_bytes)?,
+                max_memory_bytes: row.number(columns.max_memory_bytes)?,
+                system_memory_bytes: row.number(columns.system_memory_bytes)?,
+                keys: row.number(columns.keys)?,
+                databases_used: row.number(columns.databases_used)?,
+            },
+            observed_at: row.moment(columns.observed_at)?,
+            created_at: row.moment(columns.created_at)?,
+            operation: operation.map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind)).transpose()?,
+            connection: SealedConnection {
+                address: Address { port: row.number(columns.port)?, host: columns.host },
+                username: columns.username,
+                password: columns.password.map(SealedSecret),
+                tls: columns.tls,
+                tls_ca_pem: columns.tls_ca_pem,
+                tls_certificate_pem: columns.tls_certificate_pem,
+                tls_key_pem: columns.tls_key_pem.map(SealedSecret),
+            },
+            health: match columns.unreachable_because {
+                None => Health::Reachable,
+                Some(reason) => Health::Unreachable { reason },
+            },
+        })
+    }
+}
+
+#[async_trait]
+impl InstanceCatalog for SqliteCatalog {
+    async fn add_instance(&self, instance: &Instance) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        let (connection, seen) = (&instance.connection, &instance.observation);
+        let inserted = sqlx::query(
+            "INSERT INTO instances (id, project_id, name, host, port, username, password, tls, tls_ca_pem,
+                 tls_certificate_pem, tls_key_pem, engine, server_version, role, replicas_online,
+                 used_memory_bytes, max_memory_bytes, system_memory_bytes, keys, databases_used,
+                 observed_at, unreachable_because, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(instance.id.to_string())
+        .bind(instance.project.as_str())
+        .bind(instance.name.as_str())
+        .bind(&connection.address.host)
+        .bind(i64::from(connection.address.port))
+        .bind(&connection.username)
+        .bind(connection.password.as_ref().map(|secret| &secret.0))
+        .bind(connection.tls)
+        .bind(&connection.tls_ca_pem)
+        .bind(&connection.tls_certificate_pem)
+        .bind(connection.tls_key_pem.as_ref().map(|secret| &secret.0))
+        .bind(seen.engine.as_str())
+        .bind(seen.version.to_string())
+        .bind(seen.role.as_str())
+        .bind(i64::from(seen.replicas_online))
+        .bind(signed(seen.used_memory_bytes))
+        .bind(signed(seen.max_memory_bytes))
+        .bind(signed(seen.system_memory_bytes))
+        .bind(signed(seen.keys))
+        .bind(i64::from(seen.databases_used))
+        .bind(instance.observed_at.as_microsecond())
+        .bind(unreachable_because(&instance.health))
+        .bind(instance.created_at.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if inserted.rows_affected() == 0 {
+            return Err(CatalogError::Taken("instance name"));
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn find_instance(&self, project: &ProjectId, id: InstanceId) -> Result<Option<Instance>, CatalogError> {
+        let row: Option<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
+            .push(" AND i.project_id = ")
+            .push_bind(project.as_str())
+            .push(" AND i.id = ")
+            .push_bind(id.to_string())
+            .build_query_as()
+            .fetch_optional(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        row.map(Instance::try_from).transpose()
+    }
+
+    async fn list_instances(
+        &self,
+        project: &ProjectId,
+        filter: &InstanceFilter,
+        page: Page,
+    ) -> Result<Listing<Instance>, CatalogError> {
+        let mut tx = self.read().await?;
+        let mut count = QueryBuilder::new("SELECT count(*) FROM instances i WHERE i.removed_at IS NULL");
+        narrow(&mut count, project, filter);
+        let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
+        let mut select = QueryBuilder::new(SELECT);
+        narrow(&mut select, project, filter);
+        if let Some(after) = filter.after {
+            select.push(" AND (i.created_at, i.seq) < (SELECT created_at, seq FROM instances WHERE id = ");
+            select.push_bind(after.to_string()).push(")");
+        }
+        select.push(" ORDER BY i.created_at DESC, i.seq DESC LIMIT ").push_bind(i64::from(page.limit));
+        select.push(" OFFSET ").push_bind(signed(page.offset));
+        let rows: Vec<InstanceRow> = select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
+        let items = rows.into_iter().map(Instance::try_from).collect::<Result<_, _>>()?;
+        Ok(Listing { items, total: total.unsigned_abs() })
+    }
+
+    async fn remove_instance(&self, project: &ProjectId, id: InstanceId, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        let open: Option<String> = sqlx::query_scalar(
+            "SELECT kind FROM jobs WHERE instance_id = ? AND project_id = ? AND state IN ('queued', 'leased') LIMIT 1",
+        )
+        .bind(id.to_string())
+        .bind(project.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if let Some(kind) = open {
+            let row = RowOf { table: "jobs", key: &kind };
+            return Err(CatalogError::Busy(row.named(&JobKind::ALL, JobKind::as_str, &kind)?));
+        }
+        let with_files: i64 = sqlx::query_scalar(
+            "SELECT count(*) FROM backups WHERE instance_id = ? AND project_id = ? AND state = 'succeeded'",
+        )
+        .bind(id.to_string())
+        .bind(project.as_str())
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if with_files > 0 {
+            return Err(CatalogError::HasBackups(with_files.unsigned_abs()));
+        }
+        let removed = sqlx::query(
+            "UPDATE instances SET removed_at = ?, password = NULL, tls_key_pem = NULL
+             WHERE id = ? AND project_id = ? AND removed_at IS NULL",
+        )
+        .bind(now.as_microsecond())
+        .bind(id.to_string())
+        .bind(project.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        if removed.rows_affected() == 0 {
+            return Err(CatalogError::NotFound("instance"));
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn instances_seen_before(&self, before: Timestamp, limit: u32) -> Result<Vec<Instance>, CatalogError> {
+        let rows: Vec<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
+            .push(" AND i.observed_at < ")
+            .push_bind(before.as_microsecond())
+            .push(" ORDER BY i.observed_at LIMIT ")
+            .push_bind(i64::from(limit))
+            .build_query_as()
+            .fetch_all(&self.readers)
+            .await
+            .map_err(unavailable)?;
+        rows.into_iter().map(Instance::try_from).collect()
+    }
+
+    async fn record_look(
+        &self,
+        id: InstanceId,
+        observation: Option<&Observation>,
+        health: &Health,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut update = QueryBuilder::<Sqlite>::new("UPDATE instances SET observed_at = ");
+        update.push_bind(now.as_microsecond());
+        update.push(", unreachable_because = ").push_bind(unreachable_because(health));
+        if let Some(seen) = observation {
+            update.push(", engine = ").push_bind(seen.engine.as_str());
+            update.push(", server_version = ").push_bind(seen.version.to_string());
+            update.push(", role = ").push_bind(seen.role.as_str());
+            update.push(", replicas_online = ").push_bind(i64::from(seen.replicas_online));
+            update.push(", used_memory_bytes = ").push_bind(signed(seen.used_memory_bytes));
+            update.push(", max_memory_bytes = ").push_bind(signed(seen.max_memory_bytes));
+            update.push(", system_memory_bytes = ").push_bind(signed(seen.system_memory_bytes));
+            update.push(", keys = ").push_bind(signed(seen.keys));
+            update.push(", databases_used = ").push_bind(i64::from(seen.databases_used));
+        }
+        update.push(" WHERE id = ").push_bind(id.to_string());
+        update.build().execute(&self.writer).await.map_err(unavailable)?;
+        Ok(())
+    }
+}
+
+fn narrow(query: &mut QueryBuilder<Sqlite>, project: &ProjectId, filter: &InstanceFilter) {
+    query.push(" AND i.project_id = ").push_bind(project.as_str().to_owned());
+    if let Some(id) = filter.id {
+        query.push(" AND i.id = ").push_bind(id.to_string());
+    }
+    if let Some(name) = &filter.name {
+        query.push(" AND i.name = ").push_bind(name.clone());
+    }
+    if let Some(part) = &filter.name_contains {
+        query.push(" AND instr(i.name, ").push_bind(part.clone()).push(") > 0");
+    }
+    if let Some(host) = &filter.host {
+        query.push(" AND i.host = ").push_bind(host.clone());
+    }
+}
+
+fn unreachable_because(health: &Health) -> Option<String> {
+    match health {
+        Health::Reachable => None,
+        Health::Unreachable { reason } => Some(reason.clone()),
+    }
+}

@@ -1,0 +1,281 @@
+use async_trait::async_trait;
+use cachevault_catalog::{CatalogError, JobQueue};
+use cachevault_domain::{
+    BackupEvent, BackupState, Failure, Job, JobId, JobKind, JobState, Lease, NodeId, Progress,
+    ProjectId, StepRecord,
+};
+use jiff::Timestamp;
+use sqlx::{Sqlite, SqliteConnection, Transaction};
+
+use crate::backups::next_state;
+use crate::row::{RowOf, signed};
+use crate::{SqliteCatalog, unavailable};
+
+#[derive(sqlx::FromRow)]
+struct JobRow {
+    id: String,
+    kind: String,
+    project_id: String,
+    instance_id: String,
+    backup_id: String,
+    state: String,
+    attempt: i64,
+    last_error: Option<String>,
+}
+
+impl TryFrom<JobRow> for Job {
+    type Error = CatalogError;
+
+    fn try_from(columns: JobRow) -> Result<Self, CatalogError> {
+        let row = RowOf { table: "jobs", key: &columns.id };
+        Ok(Self {
+            id: row.parse(&columns.id)?,
+            kind: row.named(&JobKind::ALL, JobKind::as_str, &columns.kind)?,
+            project: row.parse(&columns.project_id)?,
+            instance: row.parse(&columns.instance_id)?,
+            backup: row.parse(&columns.backup_id)?,
+            state: row.named(&JobState::ALL, JobState::as_str, &columns.state)?,
+            attempt: row.number(columns.attempt)?,
+            last_error: columns.last_error,
+        })
+    }
+}
+
+const COLUMNS: &str = "id, kind, project_id, instance_id, backup_id, state, attempt, last_error";
+
+/// Refuses unless the lease still holds. Every write of a worker begins with it.
+async fn fence(tx: &mut SqliteConnection, lease: &Lease) -> Result<(), CatalogError> {
+    let holds: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ? AND attempt = ? AND state = 'leased')",
+    )
+    .bind(lease.job.to_string())
+    .bind(i64::from(lease.attempt))
+    .fetch_one(tx)
+    .await
+    .map_err(unavailable)?;
+    if holds { Ok(()) } else { Err(CatalogError::LostLease) }
+}
+
+async fn end_job(
+    tx: &mut SqliteConnection,
+    lease: &Lease,
+    state: JobState,
+    error: Option<&str>,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE jobs SET state = ?, node_id = NULL, last_error = ? WHERE id = ?")
+        .bind(state.as_str())
+        .bind(error)
+        .bind(lease.job.to_string())
+        .execute(tx)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+impl SqliteCatalog {
+    async fn fenced(&self, lease: &Lease) -> Result<Transaction<'static, Sqlite>, CatalogError> {
+        let mut tx = self.write().await?;
+        fence(&mut tx, lease).await?;
+        Ok(tx)
+    }
+}
+
+#[async_trait]
+impl JobQueue for SqliteCatalog {
+    async fn claim_job(&self, node: NodeId, now: Timestamp, until: Timestamp) -> Result<Option<Lease>, CatalogError> {
+        let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
+             WHERE seq = (SELECT seq FROM jobs WHERE state IN ('queued', 'leased') AND due_at <= ?
+                          ORDER BY due_at, seq LIMIT 1)
+             RETURNING {COLUMNS}"
+        )))
+        .bind(node.to_string())
+        .bind(until.as_microsecond())
+        .bind(now.as_microsecond())
+        .fetch_optional(&self.writer)
+        .await
+        .map_err(unavailable)?;
+        let Some(job) = row.map(Job::try_from).transpose()? else { return Ok(None) };
+        let Job { id, kind, project, instance, backup, attempt, .. } = job;
+        Ok(Some(Lease { job: id, kind, project, instance, backup, attempt }))
+    }
+
+    async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        sqlx::query("UPDATE jobs SET due_at = ? WHERE id = ?")
+            .bind(until.as_microsecond())
+            .bind(lease.job.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError> {
+        let released = sqlx::query(
+            "UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ? WHERE state = 'leased' AND node_id = ?",
+        )
+        .bind(now.as_microsecond())
+        .bind(node.to_string())
+        .execute(&self.writer)
+        .await
+        .map_err(unavailable)?;
+        self.job_queued.notify_one();
+        Ok(released.rows_affected())
+    }
+
+    async fn step_log(&self, lease: &Lease) -> Result<Vec<StepRecord>, CatalogError> {
+        let key = lease.job.to_string();
+        let rows: Vec<(String, i64, String)> =
+            sqlx::query_as("SELECT step, attempt, output FROM job_steps WHERE job_id = ? ORDER BY rowid")
+                .bind(&key)
+                .fetch_all(&self.readers)
+                .await
+                .map_err(unavailable)?;
+        let row = RowOf { table: "job_steps", key: &key };
+        let record = |(step, attempt, output)| Ok(StepRecord { step, attempt: row.number(attempt)?, output });
+        rows.into_iter().map(record).collect()
+    }
+
+    async fn log_step(&self, lease: &Lease, step: &str, output: &str, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        sqlx::query(
+            "INSERT INTO job_steps (job_id, step, attempt, output, finished_at) VALUES (?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(lease.job.to_string())
+        .bind(step)
+        .bind(i64::from(lease.attempt))
+        .bind(output)
+        .bind(now.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn unlog_step(&self, lease: &Lease, step: &str) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        sqlx::query("DELETE FROM job_steps WHERE job_id = ? AND step = ?")
+            .bind(lease.job.to_string())
+            .bind(step)
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let state = next_state(&mut tx, lease.backup, BackupEvent::Started).await?;
+        sqlx::query("UPDATE backups SET state = ?, started_at = coalesce(started_at, ?), received_bytes = 0 WHERE id = ?")
+            .bind(state.as_str())
+            .bind(now.as_microsecond())
+            .bind(lease.backup.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn report_progress(
+        &self,
+        lease: &Lease,
+        progress: Progress,
+        received_bytes: u64,
+        phase: &str,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        sqlx::query("UPDATE backups SET progress = max(progress, ?), received_bytes = ?, phase = ? WHERE id = ?")
+            .bind(i64::from(progress.hundredths()))
+            .bind(signed(received_bytes))
+            .bind(phase)
+            .bind(lease.backup.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn finish_backup(&self, lease: &Lease, size_bytes: u64, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let state = next_state(&mut tx, lease.backup, BackupEvent::Finished).await?;
+        sqlx::query(
+            "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, phase = NULL, completed_at = ?
+             WHERE id = ?",
+        )
+        .bind(state.as_str())
+        .bind(i64::from(Progress::DONE.hundredths()))
+        .bind(signed(size_bytes))
+        .bind(signed(size_bytes))
+        .bind(now.as_microsecond())
+        .bind(lease.backup.to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        end_job(&mut tx, lease, JobState::Done, None).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn fail_backup(&self, lease: &Lease, failure: &Failure, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let state = next_state(&mut tx, lease.backup, BackupEvent::Failed).await?;
+        sqlx::query(
+            "UPDATE backups SET state = ?, phase = NULL, failure_code = ?, failure_reason = ?, completed_at = ?
+             WHERE id = ?",
+        )
+        .bind(state.as_str())
+        .bind(failure.code.as_str())
+        .bind(&failure.reason)
+        .bind(now.as_microsecond())
+        .bind(lease.backup.to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let state = next_state(&mut tx, lease.backup, BackupEvent::Removed).await?;
+        debug_assert_eq!(state, BackupState::Deleted);
+        sqlx::query("UPDATE backups SET state = ?, removed_at = ? WHERE id = ?")
+            .bind(state.as_str())
+            .bind(now.as_microsecond())
+            .bind(lease.backup.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        end_job(&mut tx, lease, JobState::Done, None).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn requeue(&self, lease: &Lease, due: Timestamp, reason: &str) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        sqlx::query("UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ?, last_error = ? WHERE id = ?")
+            .bind(due.as_microsecond())
+            .bind(reason)
+            .bind(lease.job.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn find_job(&self, project: &ProjectId, id: JobId) -> Result<Option<Job>, CatalogError> {
+        let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT {COLUMNS} FROM jobs WHERE id = ? AND project_id = ?"
+        )))
+        .bind(id.to_string())
+        .bind(project.as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        row.map(Job::try_from).transpose()
+    }
+
+    async fn wait_for_job(&self) {
+        self.job_queued.notified().await;
+    }
+}
