@@ -1,0 +1,68 @@
+//! The use cases, one function each, free of any transport.
+//!
+//! [`App`] holds what they work with. Every function takes the project that asks as its first
+//! argument and can see nothing of another's. What goes wrong is an [`AppError`], with one variant
+//! for each thing that a client can act on.
+//!
+//! This crate knows no HTTP, no SQL and no replication protocol: a server is looked at through
+//! [`Prober`].
+
+#![deny(missing_docs)]
+
+mod backups;
+mod credentials;
+mod error;
+mod instances;
+mod sealer;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cachevault_catalog::Catalog;
+use cachevault_domain::{Clock, Entropy, Observation, ProbeError, Target};
+use cachevault_store::Store;
+use jiff::SignedDuration;
+
+pub use backups::{BackupDetail, RequestBackup, backup_key};
+pub use credentials::NewCredential;
+pub use error::AppError;
+pub use instances::AddInstance;
+pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
+
+/// Looks at a server: what runs there, or exactly what is wrong.
+#[async_trait]
+pub trait Prober: Send + Sync + fmt::Debug {
+    /// Connects, checks that the server can be captured, and tells its figures.
+    async fn probe(&self, target: &Target) -> Result<Observation, ProbeError>;
+}
+
+/// What the use cases work with.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// What is known.
+    pub catalog: Arc<dyn Catalog>,
+    /// Where the files are.
+    pub store: Arc<dyn Store>,
+    /// How servers are looked at.
+    pub prober: Arc<dyn Prober>,
+    /// Seals secrets at rest.
+    pub sealer: Arc<Sealer>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// How long records whose files were removed stay listed.
+    pub history: SignedDuration,
+}
+
+impl App {
+    /// Whether requests can be served: the catalog and the store are usable.
+    ///
+    /// # Errors
+    /// The first of them that is not.
+    pub async fn check_ready(&self) -> Result<(), AppError> {
+        self.catalog.check().await?;
+        self.store.check().await.map_err(AppError::StoreUnavailable)
+    }
+}

@@ -59,6 +59,7 @@ CREATE TABLE backups (
     received_bytes       INTEGER NOT NULL,
     phase                TEXT,
     size_bytes           INTEGER NOT NULL,
+    stored_attempt       INTEGER,
     failure_code         TEXT,
     failure_reason       TEXT,
     created_at           INTEGER NOT NULL,
@@ -79,6 +80,7 @@ CREATE TABLE jobs (
     backup_id   TEXT    NOT NULL REFERENCES backups (id),
     state       TEXT    NOT NULL,
     attempt     INTEGER NOT NULL,
+    failures    INTEGER NOT NULL,
     node_id     TEXT,
     -- Queued: when it may begin. Leased: when the lease runs out.
     due_at      INTEGER NOT NULL,

@@ -25,6 +25,7 @@ struct BackupRow {
     received_bytes: i64,
     phase: Option<String>,
     size_bytes: i64,
+    stored_attempt: Option<i64>,
     failure_code: Option<String>,
     failure_reason: Option<String>,
     created_at: i64,
@@ -57,6 +58,7 @@ impl TryFrom<BackupRow> for Backup {
             progress: Progress::from_hundredths(row.number(columns.progress)?),
             received_bytes: row.number(columns.received_bytes)?,
             size_bytes: row.number(columns.size_bytes)?,
+            stored_attempt: columns.stored_attempt.map(|attempt| row.number(attempt)).transpose()?,
             failure: failure.transpose()?,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
@@ -97,8 +99,8 @@ async fn insert_job(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     sqlx::query(
-        "INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, due_at)
-         VALUES (?, ?, ?, ?, ?, 'queued', 0, ?)",
+        "INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, failures, due_at)
+         VALUES (?, ?, ?, ?, ?, 'queued', 0, 0, ?)",
     )
     .bind(job.to_string())
     .bind(kind.as_str())

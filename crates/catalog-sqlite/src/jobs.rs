@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
     BackupEvent, BackupState, Failure, Job, JobId, JobKind, JobState, Lease, NodeId, Progress,
-    ProjectId, StepRecord,
+    ProjectId, Requeue, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -20,6 +20,7 @@ struct JobRow {
     backup_id: String,
     state: String,
     attempt: i64,
+    failures: i64,
     last_error: Option<String>,
 }
 
@@ -41,7 +42,7 @@ impl TryFrom<JobRow> for Job {
     }
 }
 
-const COLUMNS: &str = "id, kind, project_id, instance_id, backup_id, state, attempt, last_error";
+const COLUMNS: &str = "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
 
 /// Refuses unless the lease still holds. Every write of a worker begins with it.
 async fn fence(tx: &mut SqliteConnection, lease: &Lease) -> Result<(), CatalogError> {
@@ -95,9 +96,10 @@ impl JobQueue for SqliteCatalog {
         .fetch_optional(&self.writer)
         .await
         .map_err(unavailable)?;
-        let Some(job) = row.map(Job::try_from).transpose()? else { return Ok(None) };
-        let Job { id, kind, project, instance, backup, attempt, .. } = job;
-        Ok(Some(Lease { job: id, kind, project, instance, backup, attempt }))
+        let Some(columns) = row else { return Ok(None) };
+        let failures = RowOf { table: "jobs", key: &columns.id }.number(columns.failures)?;
+        let Job { id, kind, project, instance, backup, attempt, .. } = columns.try_into()?;
+        Ok(Some(Lease { job: id, kind, project, instance, backup, attempt, failures }))
     }
 
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError> {
@@ -197,17 +199,25 @@ impl JobQueue for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn finish_backup(&self, lease: &Lease, size_bytes: u64, now: Timestamp) -> Result<(), CatalogError> {
+    async fn finish_backup(
+        &self,
+        lease: &Lease,
+        stored_attempt: u32,
+        size_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         let state = next_state(&mut tx, lease.backup, BackupEvent::Finished).await?;
         sqlx::query(
-            "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, phase = NULL, completed_at = ?
+            "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?, phase = NULL,
+                 completed_at = ?
              WHERE id = ?",
         )
         .bind(state.as_str())
         .bind(i64::from(Progress::DONE.hundredths()))
         .bind(signed(size_bytes))
         .bind(signed(size_bytes))
+        .bind(i64::from(stored_attempt))
         .bind(now.as_microsecond())
         .bind(lease.backup.to_string())
         .execute(&mut *tx)
@@ -251,9 +261,19 @@ impl JobQueue for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn requeue(&self, lease: &Lease, due: Timestamp, reason: &str) -> Result<(), CatalogError> {
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        why: Requeue,
+        due: Timestamp,
+        reason: &str,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
-        sqlx::query("UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ?, last_error = ? WHERE id = ?")
+        sqlx::query(
+            "UPDATE jobs SET state = 'queued', node_id = NULL, failures = failures + ?, due_at = ?, last_error = ?
+             WHERE id = ?",
+        )
+        .bind(i64::from(why == Requeue::Failed))
             .bind(due.as_microsecond())
             .bind(reason)
             .bind(lease.job.to_string())

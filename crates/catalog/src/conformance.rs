@@ -9,7 +9,7 @@
 use cachevault_domain::{
     AccessKey, Address, Backup, BackupFilter, BackupFormat, BackupId, BackupState, EngineKind,
     Entropy, Failure, FailureCode, Health, Instance, InstanceFilter, InstanceId, JobId, JobKind,
-    JobState, Lease, NewBackup, NodeId, Observation, Page, Progress, ProjectId, RdbDialect, Role,
+    JobState, Lease, NewBackup, NodeId, Observation, Page, Progress, ProjectId, RdbDialect, Requeue, Role,
     SealedConnection, SealedSecret, ServerVersion, Trigger,
 };
 use jiff::Timestamp;
@@ -190,7 +190,7 @@ async fn succeed(catalog: &impl Catalog, n: u8, seconds: i64) {
     catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
     let lease = claim(catalog, seconds).await.unwrap();
     catalog.start_backup(&lease, at(seconds)).await.unwrap();
-    catalog.finish_backup(&lease, 1000 + u64::from(n), at(seconds + 1)).await.unwrap();
+    catalog.finish_backup(&lease, lease.attempt, 1000 + u64::from(n), at(seconds + 1)).await.unwrap();
 }
 
 async fn backup(catalog: &impl Catalog, n: u8) -> Backup {
@@ -311,7 +311,7 @@ pub async fn an_instance_with_files_or_a_job_stays(catalog: &impl Catalog) {
     assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
     let lease = claim(catalog, 11).await.unwrap();
     catalog.start_backup(&lease, at(11)).await.unwrap();
-    catalog.finish_backup(&lease, 5, at(12)).await.unwrap();
+    catalog.finish_backup(&lease, 1, 5, at(12)).await.unwrap();
     let full = catalog.remove_instance(&project(1), instance_id(1), at(13)).await;
     assert!(matches!(full, Err(CatalogError::HasBackups(1))), "{full:?}");
 }
@@ -512,14 +512,14 @@ pub async fn a_stale_worker_can_write_nothing(catalog: &impl Catalog) {
     assert!(is_lost(catalog.unlog_step(&stale, "capture").await));
     assert!(is_lost(catalog.start_backup(&stale, at(101)).await));
     assert!(is_lost(catalog.report_progress(&stale, Progress::ALMOST, 1, "late").await));
-    assert!(is_lost(catalog.finish_backup(&stale, 1, at(101)).await));
+    assert!(is_lost(catalog.finish_backup(&stale, 1, 1, at(101)).await));
     assert!(is_lost(catalog.fail_backup(&stale, &failure, at(101)).await));
     assert!(is_lost(catalog.finish_removal(&stale, at(101)).await));
-    assert!(is_lost(catalog.requeue(&stale, at(101), "late").await));
+    assert!(is_lost(catalog.requeue(&stale, Requeue::Failed, at(101), "late").await));
     assert_eq!(backup(catalog, 1).await.state, BackupState::Running);
     catalog.start_backup(&fresh, at(101)).await.unwrap();
-    catalog.finish_backup(&fresh, 7, at(102)).await.unwrap();
-    assert!(is_lost(catalog.finish_backup(&fresh, 8, at(103)).await));
+    catalog.finish_backup(&fresh, 1, 7, at(102)).await.unwrap();
+    assert!(is_lost(catalog.finish_backup(&fresh, 1, 8, at(103)).await));
     assert_eq!(backup(catalog, 1).await.size_bytes, 7);
 }
 
@@ -576,6 +576,7 @@ pub async fn a_backup_that_succeeded_frees_its_instance(catalog: &impl Catalog) 
     let found = backup(catalog, 1).await;
     assert_eq!((found.state, found.progress, found.size_bytes), (BackupState::Succeeded, Progress::DONE, 1001));
     assert_eq!((found.started_at, found.completed_at, found.phase.clone()), (Some(at(10)), Some(at(11)), None));
+    assert_eq!(found.stored_attempt, Some(1));
     assert!(found.is_restorable());
     let instance = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
     assert_eq!(instance.operation, None);
@@ -614,10 +615,15 @@ pub async fn a_requeued_job_waits_for_its_time(catalog: &impl Catalog) {
     catalog.request_backup(&new_backup(1, 1, 10)).await.unwrap();
     let lease = claim(catalog, 10).await.unwrap();
     catalog.start_backup(&lease, at(10)).await.unwrap();
-    catalog.requeue(&lease, at(20), "the source is loading").await.unwrap();
+    catalog.requeue(&lease, Requeue::Failed, at(20), "the source is loading").await.unwrap();
     assert!(is_lost(catalog.extend_lease(&lease, at(99)).await));
     assert_eq!(claim(catalog, 19).await, None);
-    assert_eq!(claim(catalog, 20).await.map(|lease| lease.attempt), Some(2));
+    let lease = claim(catalog, 20).await.unwrap();
+    assert_eq!((lease.attempt, lease.failures), (2, 1));
+    catalog.requeue(&lease, Requeue::Stopped, at(20), "the service was stopped").await.unwrap();
+    let lease = claim(catalog, 20).await.unwrap();
+    assert_eq!((lease.attempt, lease.failures), (3, 1));
+    catalog.requeue(&lease, Requeue::Failed, at(20), "the source is loading").await.unwrap();
     let job = catalog.find_job(&project(1), job_id(1)).await.unwrap().unwrap();
     assert_eq!(job.last_error.as_deref(), Some("the source is loading"));
 }
@@ -670,6 +676,6 @@ pub async fn a_clock_that_goes_back_breaks_nothing(catalog: &impl Catalog) {
     assert_eq!(lease, None, "not due before it was asked for");
     let lease = claim(catalog, 10).await.unwrap();
     catalog.start_backup(&lease, at(9)).await.unwrap();
-    catalog.finish_backup(&lease, 1, at(8)).await.unwrap();
+    catalog.finish_backup(&lease, 1, 1, at(8)).await.unwrap();
     assert_eq!(backup(catalog, 2).await.state, BackupState::Succeeded);
 }

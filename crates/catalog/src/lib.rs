@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use cachevault_domain::{
     AccessKey, Backup, BackupFilter, BackupId, Failure, Health, Instance, InstanceFilter,
     InstanceId, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup, NodeId,
-    Observation, Page, Progress, ProjectId, SealedSecret, StepRecord,
+    Observation, Page, Progress, ProjectId, Requeue, SealedSecret, StepRecord,
 };
 use jiff::Timestamp;
 
@@ -236,10 +236,12 @@ pub trait JobQueue: Send + Sync {
         phase: &str,
     ) -> Result<(), CatalogError>;
 
-    /// The backup has succeeded and the job is done. `size_bytes` is the size of the RDB.
+    /// The backup has succeeded and the job is done. `stored_attempt` is the attempt whose files
+    /// are the backup, `size_bytes` the size of the RDB in them.
     async fn finish_backup(
         &self,
         lease: &Lease,
+        stored_attempt: u32,
         size_bytes: u64,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
@@ -256,7 +258,13 @@ pub trait JobQueue: Send + Sync {
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
     /// Puts the job back into the queue, due at `due`, with the reason for an operator.
-    async fn requeue(&self, lease: &Lease, due: Timestamp, reason: &str) -> Result<(), CatalogError>;
+    async fn requeue(
+        &self,
+        lease: &Lease,
+        why: Requeue,
+        due: Timestamp,
+        reason: &str,
+    ) -> Result<(), CatalogError>;
 
     /// The job.
     async fn find_job(&self, project: &ProjectId, id: JobId) -> Result<Option<Job>, CatalogError>;

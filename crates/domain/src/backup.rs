@@ -313,6 +313,8 @@ pub struct Backup {
     pub phase: Option<String>,
     /// Size of its RDB, bytes; 0 until it succeeded.
     pub size_bytes: u64,
+    /// The attempt whose files are the backup; `None` until it succeeded.
+    pub stored_attempt: Option<u32>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// When it was asked for.

@@ -100,6 +100,17 @@ pub struct Lease {
     pub backup: BackupId,
     /// Which try this is, from 1; the fencing token.
     pub attempt: u32,
+    /// How many tries before this one failed. Tries that were stopped or crashed do not count.
+    pub failures: u32,
+}
+
+/// Why a job goes back into the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requeue {
+    /// The attempt failed.
+    Failed,
+    /// The service is being stopped.
+    Stopped,
 }
 
 /// A finished step in a job's log.
@@ -125,14 +136,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// When to try again after attempt number `attempt` (from 1) failed at `now`; `None` when
+    /// When to try again after the failure number `failures` (from 1) at `now`; `None` when
     /// there were enough. The pause doubles each time; `jitter` (any value) takes up to a
     /// quarter of it away, so that jobs that failed together do not come back together.
-    pub fn next_at(&self, attempt: u32, now: Timestamp, jitter: u8) -> Option<Timestamp> {
-        if attempt >= self.attempts_max {
+    pub fn next_at(&self, failures: u32, now: Timestamp, jitter: u8) -> Option<Timestamp> {
+        if failures >= self.attempts_max {
             return None;
         }
-        let doubled = self.first.saturating_mul(1 << attempt.saturating_sub(1).min(20));
+        let doubled = self.first.saturating_mul(1 << failures.saturating_sub(1).min(20));
         let pause = doubled.min(self.longest);
         let pause = pause - pause.mul_f64(f64::from(jitter) / 256.0 / 4.0);
         now.checked_add(pause).ok()
@@ -149,14 +160,14 @@ mod tests {
         attempts_max: 8,
     };
 
-    fn pause_secs(attempt: u32, jitter: u8) -> Option<f64> {
+    fn pause_secs(failures: u32, jitter: u8) -> Option<f64> {
         let now = Timestamp::UNIX_EPOCH;
-        BACKOFF.next_at(attempt, now, jitter).map(|at| at.duration_since(now).as_secs_f64())
+        BACKOFF.next_at(failures, now, jitter).map(|at| at.duration_since(now).as_secs_f64())
     }
 
     #[test]
     fn the_pause_doubles_to_a_limit_and_ends() {
-        let pauses: Vec<_> = (1..=8).map(|attempt| pause_secs(attempt, 0)).collect();
+        let pauses: Vec<_> = (1..=8).map(|failures| pause_secs(failures, 0)).collect();
         let seconds = [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0].map(Some);
         assert_eq!(pauses, [&seconds[..], &[None]].concat());
     }

@@ -41,7 +41,7 @@ pub use instance::{
     INSTANCE_NAME_CHARS_MAX, Health, Instance, InstanceName, InvalidInstanceName, Observation,
     SealedConnection, SealedSecret,
 };
-pub use job::{Backoff, Job, JobKind, JobState, Lease, StepRecord};
+pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
 pub use listing::{BackupFilter, InstanceFilter, Listing, Page};
 pub use server::{
     Address, ClientIdentity, EngineKind, InvalidVersion, Login, ProbeError, Role, ServerVersion,

@@ -1,0 +1,142 @@
+//! Asking for backups, listing and removing them.
+
+use std::time::Duration;
+
+use cachevault_domain::{
+    Backup, BackupFilter, BackupFormat, BackupId, Health, InstanceId, Job, JobId, JobState,
+    Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
+};
+use cachevault_store::{BackupKey, Manifest};
+
+use crate::{App, AppError};
+
+/// How long a request to delete waits for the files to be gone.
+const REMOVAL_WAIT: Duration = Duration::from_secs(20);
+const REMOVAL_POLL: Duration = Duration::from_millis(20);
+
+/// What a client may say about the backup that it asks for.
+#[derive(Debug, Clone, Default)]
+pub struct RequestBackup {
+    /// Free text.
+    pub note: Option<Note>,
+    /// The RDB version to ask the source for.
+    pub dialect: RdbDialect,
+}
+
+/// A backup with what is stored of it.
+#[derive(Debug, Clone)]
+pub struct BackupDetail {
+    /// The record.
+    pub backup: Backup,
+    /// What was stored; `None` where no files are.
+    pub manifest: Option<Manifest>,
+    /// Where the artifacts lie, for a person to look.
+    pub locations: Vec<String>,
+}
+
+impl App {
+    /// Asks for a backup. When this returns, its record is in the list.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`]; [`AppError::InstanceBusy`] while another operation runs;
+    /// [`AppError::InstanceDown`] when it did not answer the last time and does not now;
+    /// [`AppError::CatalogFailed`].
+    pub async fn request_backup(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        wish: RequestBackup,
+    ) -> Result<BackupId, AppError> {
+        let found = self.get_instance(project, instance).await?;
+        if let Health::Unreachable { .. } = found.health {
+            // What was seen may be half a minute old: look again before refusing.
+            self.look_at_instance(&found).await??;
+        }
+        let backup = NewBackup {
+            id: BackupId::mint(&*self.entropy),
+            job: JobId::mint(&*self.entropy),
+            project: project.clone(),
+            instance,
+            trigger: Trigger::Manual,
+            format: BackupFormat::Rdb,
+            dialect: wish.dialect,
+            note: wish.note,
+            created_at: self.clock.now(),
+        };
+        self.catalog.request_backup(&backup).await?;
+        Ok(backup.id)
+    }
+
+    /// Backups of an instance, newest first, as long as they are to be listed.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
+    pub async fn list_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: BackupFilter,
+        page: Page,
+    ) -> Result<Listing<Backup>, AppError> {
+        self.get_instance(project, instance).await?;
+        let removed_since = self.clock.now().checked_sub(self.history).ok();
+        let filter = BackupFilter { removed_since, ..filter };
+        Ok(self.catalog.list_backups(project, instance, &filter, page).await?)
+    }
+
+    /// The backup with what is stored of it.
+    ///
+    /// # Errors
+    /// [`AppError::BackupNotFound`], [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
+    pub async fn get_backup(&self, project: &ProjectId, id: BackupId) -> Result<BackupDetail, AppError> {
+        let found = self.catalog.find_backup(project, id).await?;
+        let backup = found.ok_or(AppError::BackupNotFound)?;
+        let stored = backup.stored_attempt.filter(|_| backup.is_restorable());
+        let Some(attempt) = stored else {
+            return Ok(BackupDetail { backup, manifest: None, locations: Vec::new() });
+        };
+        let key = backup_key(&backup).attempt(attempt);
+        let manifest = self.store.find_manifest(&key).await.map_err(AppError::StoreUnavailable)?;
+        let artifacts = manifest.iter().flat_map(|manifest| &manifest.artifacts);
+        let shards = (0..).zip(artifacts).map(|(shard, _)| key.artifact(shard));
+        let locations = shards.map(|artifact| self.store.locate(&artifact)).collect();
+        Ok(BackupDetail { backup, manifest, locations })
+    }
+
+    /// Removes a backup's files, and waits for it. The record stays as deleted.
+    ///
+    /// # Errors
+    /// [`AppError::BackupNotFound`] also when its files are gone already;
+    /// [`AppError::BackupUnsettled`] while it waits or runs; [`AppError::RemovalFailed`] when the
+    /// files are not gone in time, though the service goes on; [`AppError::CatalogFailed`].
+    pub async fn remove_backup(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backup: BackupId,
+    ) -> Result<(), AppError> {
+        self.get_instance(project, instance).await?;
+        let job = JobId::mint(&*self.entropy);
+        let job = self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
+        let waiting = async {
+            loop {
+                match self.catalog.find_job(project, job).await? {
+                    Some(Job { state: JobState::Queued, last_error: Some(reason), .. }) => {
+                        return Err(AppError::RemovalFailed { reason });
+                    }
+                    Some(Job { state: JobState::Queued | JobState::Leased, .. }) => {}
+                    _ => return Ok(()),
+                }
+                tokio::time::sleep(REMOVAL_POLL).await;
+            }
+        };
+        tokio::time::timeout(REMOVAL_WAIT, waiting).await.unwrap_or_else(|_| {
+            Err(AppError::RemovalFailed { reason: "it takes longer than expected".into() })
+        })
+    }
+}
+
+/// Where the files of a backup are in the store.
+pub fn backup_key(backup: &Backup) -> BackupKey {
+    BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
+}

@@ -1,0 +1,68 @@
+//! What a client can act on.
+
+use cachevault_catalog::CatalogError;
+use cachevault_domain::{InvalidInstanceName, InvalidTransition, JobKind, ProbeError};
+use cachevault_store::StoreError;
+
+use crate::sealer::Unsealable;
+
+/// A use case did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// No such instance in this project.
+    #[error("this instance does not exist")]
+    InstanceNotFound,
+    /// No such backup of this instance, or its files are gone.
+    #[error("this backup does not exist")]
+    BackupNotFound,
+    /// Another operation runs on the instance; try again when it has ended.
+    #[error("the instance is busy with another operation")]
+    InstanceBusy(JobKind),
+    /// The instance does not answer.
+    #[error("the instance is not running: {0}")]
+    InstanceDown(ProbeError),
+    /// The backup is waiting or running; try again when it has ended.
+    #[error("the backup has not ended yet")]
+    BackupUnsettled(#[source] InvalidTransition),
+    /// The instance still has backups with files; delete them first.
+    #[error("the instance still has {0} backups with files; delete them first")]
+    InstanceHasBackups(u64),
+    /// Choose another name.
+    #[error("an instance of this name exists already")]
+    NameTaken,
+    /// Choose a name as the error says.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidInstanceName),
+    /// The server cannot be adopted; the reason says what to do.
+    #[error(transparent)]
+    CannotAdopt(ProbeError),
+    /// The files could not be removed yet; the service goes on trying.
+    #[error("the files of the backup could not be removed yet: {reason}")]
+    RemovalFailed {
+        /// Why not.
+        reason: String,
+    },
+    /// The catalog failed; try again later.
+    #[error("the catalog failed")]
+    CatalogFailed(#[source] CatalogError),
+    /// The store cannot be used; try again later.
+    #[error("the store cannot be used")]
+    StoreUnavailable(#[source] StoreError),
+    /// A stored secret does not open with this master key.
+    #[error("a stored secret cannot be opened")]
+    SecretUnreadable(#[from] Unsealable),
+}
+
+impl From<CatalogError> for AppError {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NotFound("backup") => Self::BackupNotFound,
+            CatalogError::NotFound("instance") => Self::InstanceNotFound,
+            CatalogError::Busy(kind) => Self::InstanceBusy(kind),
+            CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
+            CatalogError::Taken("instance name") => Self::NameTaken,
+            CatalogError::State(transition) => Self::BackupUnsettled(transition),
+            other => Self::CatalogFailed(other),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Secrets at rest: sealed with the master key by XChaCha20-Poly1305.
+//!
+//! A sealed secret is 24 bytes of random nonce, then the ciphertext with its tag. What the secret
+//! belongs to is authenticated with it, so that one row's secret does not open in another's.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cachevault_domain::{Entropy, SealedSecret};
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::{Zeroize, Zeroizing};
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 24;
+
+/// The text is not a master key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a master key is 64 hexadecimal digits")]
+pub struct InvalidMasterKey;
+
+/// The sealed bytes do not open: altered, of something else, or sealed with another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed secret does not open; is this the master key that it was sealed with?")]
+pub struct Unsealable;
+
+/// The key from which everything else is protected: 256 bits.
+pub struct MasterKey(Zeroizing<[u8; KEY_BYTES]>);
+
+impl MasterKey {
+    /// Mints a fresh random key.
+    pub fn mint(entropy: &dyn Entropy) -> Self {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        entropy.fill(&mut *bytes);
+        Self(bytes)
+    }
+
+    /// Reads 64 hexadecimal digits, with white space around them.
+    ///
+    /// # Errors
+    /// [`InvalidMasterKey`] when they are something else.
+    pub fn from_hex(text: &str) -> Result<Self, InvalidMasterKey> {
+        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
+        hex::decode_to_slice(text.trim(), &mut *bytes).map_err(|_| InvalidMasterKey)?;
+        Ok(Self(bytes))
+    }
+
+    /// The key as 64 hexadecimal digits.
+    pub fn to_hex(&self) -> SecretString {
+        hex::encode(*self.0).into()
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(***)")
+    }
+}
+
+/// Seals and opens secrets with one master key.
+pub struct Sealer {
+    cipher: XChaCha20Poly1305,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sealer(***)")
+    }
+}
+
+impl Sealer {
+    /// A sealer with this key.
+    pub fn new(key: &MasterKey, entropy: Arc<dyn Entropy>) -> Self {
+        let cipher = XChaCha20Poly1305::new(&Key::from(*key.0));
+        Self { cipher, entropy }
+    }
+
+    /// Seals `secret` for its `owner`, such as `instance/<id>/password`.
+    pub fn seal(&self, owner: &str, secret: &SecretString) -> SealedSecret {
+        let mut nonce = [0; NONCE_BYTES];
+        self.entropy.fill(&mut nonce);
+        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: owner.as_bytes() };
+        // Encryption fails only for messages of 256 GiB and more.
+        let ciphertext = self.cipher.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
+        SealedSecret([&nonce[..], &ciphertext].concat())
+    }
+
+    /// Opens what was sealed for this `owner`.
+    ///
+    /// # Errors
+    /// [`Unsealable`] when it does not open.
+    pub fn open(&self, owner: &str, sealed: &SealedSecret) -> Result<SecretString, Unsealable> {
+        let (nonce, ciphertext) = sealed.0.split_first_chunk::<NONCE_BYTES>().ok_or(Unsealable)?;
+        let payload = Payload { msg: ciphertext, aad: owner.as_bytes() };
+        let secret = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| Unsealable)?;
+        String::from_utf8(secret).map(SecretString::from).map_err(|error| {
+            error.into_bytes().zeroize();
+            Unsealable
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cachevault_testkit::SeededEntropy;
+
+    use super::*;
+
+    fn sealer(seed: u64) -> Sealer {
+        let entropy = Arc::new(SeededEntropy::new(seed));
+        Sealer::new(&MasterKey::mint(&*entropy), entropy)
+    }
+
+    #[test]
+    fn what_is_sealed_opens_only_for_its_owner_and_with_its_key() {
+        let good = sealer(1);
+        let sealed = good.seal("instance/1", &"påssword".to_owned().into());
+        assert_eq!(good.open("instance/1", &sealed).unwrap().expose_secret(), "påssword");
+        assert_eq!(good.open("instance/2", &sealed).unwrap_err(), Unsealable);
+        assert_eq!(sealer(2).open("instance/1", &sealed).unwrap_err(), Unsealable);
+    }
+
+    #[test]
+    fn any_change_is_noticed_and_nothing_panics() {
+        let sealer = sealer(1);
+        let sealed = sealer.seal("o", &"secret".to_owned().into());
+        for at in 0..sealed.0.len() {
+            let mut altered = sealed.clone();
+            altered.0[at] ^= 1;
+            assert!(sealer.open("o", &altered).is_err());
+            assert!(sealer.open("o", &SealedSecret(sealed.0[..at].to_vec())).is_err());
+        }
+    }
+
+    #[test]
+    fn the_same_secret_is_never_sealed_alike_and_never_in_clear() {
+        let sealer = sealer(1);
+        let [a, b] = [(), ()].map(|()| sealer.seal("o", &"secret".to_owned().into()));
+        assert_ne!(a, b);
+        assert!(!a.0.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn a_key_reads_back_from_its_digits() {
+        let key = MasterKey::mint(&SeededEntropy::new(3));
+        let digits = key.to_hex();
+        let again = MasterKey::from_hex(&format!(" {}\n", digits.expose_secret())).unwrap();
+        assert_eq!(again.to_hex().expose_secret(), digits.expose_secret());
+        assert!(MasterKey::from_hex("abc").is_err());
+    }
+}
