@@ -137,6 +137,6 @@ impl App {
 }
 
 /// Where the files of a backup are in the store.
-pub fn backup_key(backup: &Backup) -> BackupKey {
+fn backup_key(backup: &Backup) -> BackupKey {
     BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
 }

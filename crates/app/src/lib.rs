@@ -24,7 +24,7 @@ use cachevault_domain::{Clock, Entropy, Observation, ProbeError, Target};
 use cachevault_store::Store;
 use jiff::SignedDuration;
 
-pub use backups::{BackupDetail, RequestBackup, backup_key};
+pub use backups::{BackupDetail, RequestBackup};
 pub use credentials::NewCredential;
 pub use error::AppError;
 pub use instances::AddInstance;

@@ -1,0 +1,32 @@
+//! Durable jobs: claim, run step by step, record.
+//!
+//! A job is a short list of named steps with a log in the catalog. A worker claims it with a
+//! lease, keeps extending the lease while it works, and writes nothing once the lease is lost.
+//! Each step may run twice, and each has an undo; so a job can be killed anywhere and taken up
+//! by whoever claims it next:
+//!
+//! ```text
+//! claim ─► step 1 ─► log ─► step 2 ─► log ─► … ─► finish
+//!            │                 └─ Retry: undo this step, come back later, go on from here
+//!            └─ Restart: undo everything, come back later; Fail: undo everything, record why
+//! ```
+//!
+//! [`Worker`] runs jobs; [`Observer`] looks at instances from time to time. Both end when told,
+//! in two phases ([`Shutdown`]). This crate knows no HTTP.
+
+#![deny(missing_docs)]
+
+mod capture;
+mod observe;
+mod prober;
+mod remove;
+mod runner;
+mod shutdown;
+mod step;
+mod worker;
+
+pub use observe::Observer;
+pub use prober::EngineProber;
+pub use runner::{Injected, Injection, Runner};
+pub use shutdown::Shutdown;
+pub use worker::{JobSettings, Worker};

@@ -103,6 +103,11 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.find_manifest(key).await
     }
 
+    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        self.pass(Fault::Remove, "remove", key)?;
+        self.inner.retract(key).await
+    }
+
     async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
         self.pass(Fault::Remove, "remove", key)?;
         self.inner.remove_attempt(key).await

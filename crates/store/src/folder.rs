@@ -132,6 +132,11 @@ impl Store for FolderStore {
         })
     }
 
+    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        let path = self.path(key);
+        Self::blocking("remove the manifest of", key.to_string(), move || remove_manifest(&path)).await
+    }
+
     async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
         let path = self.path(key);
         Self::blocking("remove", key.to_string(), move || {
@@ -302,10 +307,14 @@ fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
+fn remove_manifest(attempt: &Path) -> io::Result<()> {
+    ignore_missing(fs::remove_file(attempt.join("manifest.json")))?;
+    sync_folder_if_there(attempt)
+}
+
 /// The manifest goes first: an attempt half removed must not look like a backup.
 fn remove_attempt_folder(path: &Path) -> io::Result<()> {
-    ignore_missing(fs::remove_file(path.join("manifest.json")))?;
-    sync_folder_if_there(path)?;
+    remove_manifest(path)?;
     ignore_missing(fs::remove_dir_all(path))
 }
 
@@ -418,6 +427,8 @@ mod tests {
         stored(&store, b"x").await;
         store.commit(&attempt(), &manifest()).await.unwrap();
         for _ in 0..2 {
+            store.retract(&attempt()).await.unwrap();
+            assert_eq!(store.find_manifest(&attempt()).await.unwrap(), None);
             store.remove_attempt(&attempt()).await.unwrap();
             store.remove_backup(&attempt().backup).await.unwrap();
         }

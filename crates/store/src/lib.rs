@@ -53,6 +53,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Reads the manifest of an attempt; `None` when there is none.
     async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError>;
 
+    /// Removes the manifest of an attempt: it is a backup no more. None there is no error.
+    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError>;
+
     /// Removes whatever an attempt left, its manifest first. Nothing there is no error.
     async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError>;
 

@@ -1,0 +1,231 @@
+//! The job that makes a backup: capture, verify, commit.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cachevault_catalog::CatalogError;
+use cachevault_domain::{Backup, Failure, FailureCode, Instance, Lease, Progress, Trigger};
+use cachevault_engine::{CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact};
+use cachevault_store::{ArtifactEntry, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::step::{Step, StepContext, StepError, output};
+
+pub(crate) const STEPS: [&dyn Step; 3] = [&Capture, &Verify, &Commit];
+
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+/// The only shard of a standalone instance.
+const SHARD: u16 = 0;
+
+/// What the capture left in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Captured {
+    pub(crate) attempt: u32,
+    started_at: Timestamp,
+    completed_at: Timestamp,
+    pub(crate) entry: ArtifactEntry,
+}
+
+pub(crate) struct Capture;
+struct Verify;
+struct Commit;
+
+impl StepContext<'_> {
+    pub(crate) fn captured(&self) -> Result<Captured, StepError> {
+        self.output(Capture.name())
+    }
+
+    pub(crate) fn backup_key(&self) -> BackupKey {
+        let Lease { project, instance, backup, .. } = self.lease;
+        BackupKey { project: project.clone(), instance: *instance, backup: *backup }
+    }
+
+    fn attempt_key(&self, attempt: u32) -> AttemptKey {
+        self.backup_key().attempt(attempt)
+    }
+
+    async fn report(&self, reading: &MeterReading) -> Result<(), StepError> {
+        let MeterReading { received_bytes, progress, phase } = reading;
+        match self.app.catalog.report_progress(self.lease, *progress, *received_bytes, phase).await {
+            Err(CatalogError::LostLease) => Err(StepError::Stopped),
+            // Progress is news, not a fact: a catalog that cannot take it now gets it later.
+            _ => Ok(()),
+        }
+    }
+
+    /// The backup and its instance, as they are recorded.
+    async fn subject(&self) -> Result<(Backup, Instance), StepError> {
+        let catalog = &self.app.catalog;
+        let backup = catalog.find_backup(&self.lease.project, self.lease.backup).await.map_err(catalog_failed)?;
+        let instance = catalog.find_instance(&self.lease.project, self.lease.instance).await.map_err(catalog_failed)?;
+        backup.zip(instance).ok_or_else(|| {
+            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: "the instance was removed".into() })
+        })
+    }
+}
+
+#[async_trait]
+impl Step for Capture {
+    fn name(&self) -> &'static str {
+        "capture"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        // What an attempt left that died before it could log or undo this step.
+        self.undo(context).await.map_err(|reason| {
+            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
+        })?;
+        let (app, lease) = (context.app, context.lease);
+        let started_at = app.clock.now();
+        app.catalog.start_backup(lease, started_at).await.map_err(catalog_failed)?;
+        let (backup, instance) = context.subject().await?;
+        let target = app.open_connection(&instance).map_err(|error| {
+            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: error.to_string() })
+        })?;
+        let request = CaptureRequest {
+            target: &target,
+            prefer_replica: context.settings.prefer_replica,
+            dialect: backup.dialect,
+            zstd_level: context.settings.zstd_level,
+            earlier_bytes: app.catalog.last_size(lease.instance).await.map_err(catalog_failed)?,
+            limits: context.settings.capture,
+        };
+        let key = context.attempt_key(lease.attempt).artifact(SHARD);
+        let meter = Meter::default();
+        let reporting = async {
+            loop {
+                if let Err(stopped) = context.report(&meter.read()).await {
+                    return stopped;
+                }
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
+        };
+        let break_off = context.cancel.child_token();
+        let capturing = capture(request, &*app.store, &key, &meter, &break_off);
+        tokio::pin!(capturing);
+        let entry = tokio::select! {
+            entry = &mut capturing => entry.map_err(|error| judge(&error))?,
+            stopped = reporting => {
+                break_off.cancel();
+                // Its own end is waited for: it leaves nothing in the store or on the source.
+                let _ = capturing.await;
+                return Err(stopped);
+            }
+        };
+        context.report(&meter.read()).await?;
+        Ok(output(&Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry }))
+    }
+
+    async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
+        for attempt in 1..=context.lease.attempt {
+            let removed = context.app.store.remove_attempt(&context.attempt_key(attempt)).await;
+            removed.map_err(|error| with_sources(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn judge(error: &CaptureError) -> StepError {
+    if let CaptureError::Cancelled = error {
+        return StepError::Stopped;
+    }
+    let failure = Failure { code: error.failure_code(), reason: with_sources(error) };
+    if error.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
+}
+
+#[async_trait]
+impl Step for Verify {
+    fn name(&self) -> &'static str {
+        "verify"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let captured = context.captured()?;
+        let key = context.attempt_key(captured.attempt).artifact(SHARD);
+        let reading = MeterReading {
+            received_bytes: captured.entry.rdb.size_bytes,
+            progress: Progress::ALMOST,
+            phase: "verifying".to_owned(),
+        };
+        context.report(&reading).await?;
+        let verified = tokio::select! {
+            verified = verify_artifact(&*context.app.store, &key, &captured.entry) => verified,
+            () = context.cancel.cancelled() => return Err(StepError::Stopped),
+        };
+        match verified {
+            Ok(()) => Ok(output(&())),
+            Err(error) if error.may_pass() => Err(StepError::Restart(with_sources(&error))),
+            Err(error) => Err(StepError::Fail(Failure {
+                code: error.failure_code(),
+                reason: with_sources(&error),
+            })),
+        }
+    }
+
+    async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for Commit {
+    fn name(&self) -> &'static str {
+        "commit"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let captured = context.captured()?;
+        let (backup, instance) = context.subject().await?;
+        let key = context.attempt_key(captured.attempt);
+        let committed = context.app.store.commit(&key, &manifest(&backup, &instance, captured)).await;
+        committed.map(|()| output(&())).map_err(|error| {
+            let failure = Failure { code: FailureCode::StoreUnusable, reason: with_sources(&error) };
+            if error.kind.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
+        })
+    }
+
+    async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
+        let Ok(captured) = context.captured() else { return Ok(()) };
+        let retracted = context.app.store.retract(&context.attempt_key(captured.attempt)).await;
+        retracted.map_err(|error| with_sources(&error))
+    }
+}
+
+fn manifest(backup: &Backup, instance: &Instance, captured: Captured) -> Manifest {
+    Manifest {
+        version: MANIFEST_VERSION,
+        backup_id: backup.id.to_string(),
+        project_id: backup.project.to_string(),
+        instance_id: backup.instance.to_string(),
+        instance_name: instance.name.to_string(),
+        trigger: match backup.trigger {
+            Trigger::Manual => "manual",
+            Trigger::Automatic => "auto",
+        }
+        .to_owned(),
+        note: backup.note.as_ref().map(|note| note.as_str().to_owned()),
+        created_at: backup.created_at,
+        started_at: captured.started_at,
+        completed_at: captured.completed_at,
+        artifacts: vec![captured.entry],
+    }
+}
+
+fn catalog_failed(error: CatalogError) -> StepError {
+    match error {
+        CatalogError::LostLease => StepError::Stopped,
+        other => StepError::Retry(Failure { code: FailureCode::ToolFailed, reason: with_sources(&other) }),
+    }
+}
+
+/// An error and everything that caused it, in one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

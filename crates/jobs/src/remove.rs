@@ -1,0 +1,31 @@
+//! The job that removes a backup's files.
+
+use async_trait::async_trait;
+use cachevault_domain::{Failure, FailureCode};
+
+use crate::capture::with_sources;
+use crate::step::{Step, StepContext, StepError, output};
+
+pub(crate) const STEPS: [&dyn Step; 1] = [&Remove];
+
+struct Remove;
+
+#[async_trait]
+impl Step for Remove {
+    fn name(&self) -> &'static str {
+        "remove"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let removed = context.app.store.remove_backup(&context.backup_key()).await;
+        // Whatever is wrong, the files are still there: only trying again can make it true.
+        removed.map(|()| output(&())).map_err(|error| {
+            StepError::Retry(Failure { code: FailureCode::RemovalFailed, reason: with_sources(&error) })
+        })
+    }
+
+    /// What is removed stays removed; the next attempt removes the rest.
+    async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}

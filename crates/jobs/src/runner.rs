@@ -1,0 +1,260 @@
+//! Runs one job under its lease, step by step.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cachevault_app::App;
+use cachevault_catalog::CatalogError;
+use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue};
+use tokio_util::sync::CancellationToken;
+
+use crate::step::{Step, StepContext, StepError};
+use crate::worker::JobSettings;
+use crate::{capture, remove};
+
+/// What a test makes happen around a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injected {
+    /// Nothing.
+    Nothing,
+    /// The step runs a second time.
+    Repeat,
+    /// The step fails after it ran, with an error that may pass.
+    Fail,
+    /// The process is gone: nothing is written any more.
+    Die,
+}
+
+/// Lets a test decide what happens around each step.
+pub trait Injection: Send + Sync + fmt::Debug {
+    /// Asked after a step ran and before it is logged.
+    fn after(&self, step: &str) -> Injected;
+
+    /// Asked after a step was logged; only [`Injected::Die`] means anything here.
+    fn after_log(&self, step: &str) -> Injected;
+}
+
+/// Runs jobs.
+#[derive(Debug, Clone)]
+pub struct Runner {
+    /// The use cases' context: catalog, store, clock.
+    pub app: App,
+    /// How jobs are to run.
+    pub settings: JobSettings,
+    /// For tests; `None` in production.
+    pub injection: Option<Arc<dyn Injection>>,
+}
+
+/// Why the steps ended early.
+enum End {
+    Step(usize, StepError),
+    /// A write to the catalog failed.
+    Catalog(CatalogError),
+    Died,
+}
+
+impl Runner {
+    /// Runs a claimed job to an end that is recorded: done, failed, or back in the queue. When
+    /// the lease is lost nothing more is written.
+    pub async fn run(&self, lease: &Lease, stop: &CancellationToken) {
+        let cancel = stop.child_token();
+        let running = self.run_steps(lease, &cancel);
+        tokio::pin!(running);
+        let outcome = tokio::select! {
+            outcome = &mut running => outcome,
+            () = self.keep(lease) => {
+                tracing::warn!(job = %lease.job, attempt = lease.attempt, "lease lost; breaking off");
+                cancel.cancel();
+                let _ = running.await;
+                return;
+            }
+        };
+        if let Err(error) = outcome {
+            // The lease runs out and the job is claimed again: nothing is lost by leaving it.
+            tracing::error!(job = %lease.job, error = capture::with_sources(&error), "the end of a job could not be recorded");
+        }
+    }
+
+    /// Extends the lease again and again; returns only when it is lost.
+    async fn keep(&self, lease: &Lease) {
+        let mut until = self.app.clock.now();
+        loop {
+            let now = self.app.clock.now();
+            match self.app.catalog.extend_lease(lease, self.settings.lease_end(now)).await {
+                Ok(()) => until = self.settings.lease_end(now),
+                Err(CatalogError::LostLease) => return,
+                // While the catalog does not answer nobody else can claim the job before its time.
+                Err(_) if now >= until => return,
+                Err(_) => {}
+            }
+            tokio::time::sleep(self.settings.lease / 3).await;
+        }
+    }
+
+    async fn run_steps(&self, lease: &Lease, cancel: &CancellationToken) -> Result<(), CatalogError> {
+        let steps: &[&dyn Step] = match lease.kind {
+            JobKind::Capture => &capture::STEPS,
+            JobKind::Remove => &remove::STEPS,
+        };
+        let log = self.app.catalog.step_log(lease).await?;
+        let mut outputs: Vec<_> = log.into_iter().map(|record| (record.step, record.output)).collect();
+        let too_often = lease.attempt > self.settings.attempts_max;
+        let end = if too_often && lease.kind == JobKind::Capture {
+            let reason = format!("gave up: {} attempts were broken off", lease.attempt - 1);
+            Err(End::Step(steps.len() - 1, StepError::Fail(Failure { code: FailureCode::ToolFailed, reason })))
+        } else {
+            self.go_through(steps, lease, &mut outputs, cancel).await
+        };
+        let context = self.context(lease, &outputs, cancel);
+        match end {
+            Ok(()) => self.finish(&context).await,
+            Err(End::Step(at, error)) => self.break_off(steps, at, error, &context).await,
+            Err(End::Catalog(CatalogError::LostLease) | End::Died) => Ok(()),
+            Err(End::Catalog(error)) => Err(error),
+        }
+    }
+
+    fn context<'a>(
+        &'a self,
+        lease: &'a Lease,
+        outputs: &'a [(String, String)],
+        cancel: &'a CancellationToken,
+    ) -> StepContext<'a> {
+        StepContext { app: &self.app, settings: &self.settings, lease, outputs, cancel }
+    }
+
+    async fn go_through(
+        &self,
+        steps: &[&dyn Step],
+        lease: &Lease,
+        outputs: &mut Vec<(String, String)>,
+        cancel: &CancellationToken,
+    ) -> Result<(), End> {
+        for (at, step) in steps.iter().enumerate() {
+            if outputs.iter().any(|(name, _)| name == step.name()) {
+                continue;
+            }
+            if cancel.is_cancelled() {
+                return Err(End::Step(at, StepError::Stopped));
+            }
+            tracing::debug!(job = %lease.job, attempt = lease.attempt, step = step.name(), "step begins");
+            let context = self.context(lease, outputs, cancel);
+            let mut output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
+            match self.injected(|injection| injection.after(step.name())) {
+                Injected::Nothing => {}
+                Injected::Repeat => {
+                    output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
+                }
+                Injected::Fail => {
+                    let failure = Failure { code: FailureCode::ToolFailed, reason: "injected".into() };
+                    return Err(End::Step(at, StepError::Retry(failure)));
+                }
+                Injected::Die => return Err(End::Died),
+            }
+            let now = self.app.clock.now();
+            self.app.catalog.log_step(lease, step.name(), &output, now).await.map_err(End::Catalog)?;
+            if self.injected(|injection| injection.after_log(step.name())) == Injected::Die {
+                return Err(End::Died);
+            }
+            outputs.push((step.name().to_owned(), output));
+        }
+        Ok(())
+    }
+
+    fn injected(&self, ask: impl FnOnce(&dyn Injection) -> Injected) -> Injected {
+        self.injection.as_deref().map_or(Injected::Nothing, ask)
+    }
+
+    /// Records that the job is done.
+    async fn finish(&self, context: &StepContext<'_>) -> Result<(), CatalogError> {
+        let (catalog, lease, now) = (&self.app.catalog, context.lease, self.app.clock.now());
+        match lease.kind {
+            JobKind::Remove => catalog.finish_removal(lease, now).await?,
+            JobKind::Capture => match context.captured() {
+                Ok(captured) => {
+                    let size_bytes = captured.entry.rdb.size_bytes;
+                    catalog.finish_backup(lease, captured.attempt, size_bytes, now).await?;
+                }
+                Err(error) => return self.break_off(&capture::STEPS, capture::STEPS.len() - 1, error, context).await,
+            },
+        }
+        tracing::info!(job = %lease.job, kind = lease.kind.as_str(), backup = %lease.backup, attempt = lease.attempt, "job done");
+        Ok(())
+    }
+
+    /// Undoes what has to be undone and records why the job did not get done.
+    async fn break_off(
+        &self,
+        steps: &[&dyn Step],
+        at: usize,
+        error: StepError,
+        context: &StepContext<'_>,
+    ) -> Result<(), CatalogError> {
+        let lease = context.lease;
+        // Whoever holds the job now may be working with what would be undone here.
+        match self.app.catalog.extend_lease(lease, self.settings.lease_end(self.app.clock.now())).await {
+            Err(CatalogError::LostLease) => return Ok(()),
+            extended => extended?,
+        }
+        let (undo_from, verdict) = match error {
+            StepError::Stopped => (at, Verdict::PutBack),
+            StepError::Retry(failure) => match self.retry_at(lease) {
+                Some(due) => (at, Verdict::Later(due, failure.reason)),
+                None => (0, Verdict::GiveUp(failure)),
+            },
+            StepError::Restart(reason) => match self.retry_at(lease) {
+                Some(due) => (0, Verdict::Later(due, reason)),
+                None => (0, Verdict::GiveUp(Failure { code: FailureCode::SizeUnconfirmed, reason })),
+            },
+            StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
+        };
+        for step in steps[undo_from..=at].iter().rev() {
+            if let Err(reason) = step.undo(context).await {
+                // What cannot be removed now must not be forgotten: the job stays open for it.
+                tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
+                let due = self.app.clock.now().checked_add(self.settings.backoff.longest);
+                let due = due.unwrap_or_else(|_| self.app.clock.now());
+                return self.app.catalog.requeue(lease, Requeue::Failed, due, &reason).await;
+            }
+            self.app.catalog.unlog_step(lease, step.name()).await?;
+        }
+        self.record(lease, verdict).await
+    }
+
+    /// When to try again after this attempt failed; `None` when it was the last one.
+    fn retry_at(&self, lease: &Lease) -> Option<jiff::Timestamp> {
+        let mut jitter = [0];
+        self.app.entropy.fill(&mut jitter);
+        let backoff = match lease.kind {
+            JobKind::Capture => self.settings.backoff,
+            // Files that ought to be gone are tried for ever.
+            JobKind::Remove => cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff },
+        };
+        backoff.next_at(lease.failures + 1, self.app.clock.now(), jitter[0])
+    }
+
+    async fn record(&self, lease: &Lease, verdict: Verdict) -> Result<(), CatalogError> {
+        let (catalog, now) = (&self.app.catalog, self.app.clock.now());
+        match verdict {
+            Verdict::PutBack => {
+                tracing::info!(job = %lease.job, backup = %lease.backup, "job put back");
+                catalog.requeue(lease, Requeue::Stopped, now, "the service was stopped").await
+            }
+            Verdict::Later(due, reason) => {
+                tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, %due, reason, "attempt failed; trying again later");
+                catalog.requeue(lease, Requeue::Failed, due, &reason).await
+            }
+            Verdict::GiveUp(failure) => {
+                let Failure { code, reason } = &failure;
+                tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, code = code.as_str(), reason, "job failed");
+                catalog.fail_backup(lease, &failure, now).await
+            }
+        }
+    }
+}
+
+enum Verdict {
+    PutBack,
+    Later(jiff::Timestamp, String),
+    GiveUp(Failure),
+}

@@ -1,0 +1,62 @@
+//! The parts of a job.
+
+use async_trait::async_trait;
+use cachevault_app::App;
+use cachevault_domain::{Failure, Lease};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::worker::JobSettings;
+
+/// What a step works with.
+pub(crate) struct StepContext<'a> {
+    pub(crate) app: &'a App,
+    pub(crate) settings: &'a JobSettings,
+    pub(crate) lease: &'a Lease,
+    /// What the finished steps left, by name.
+    pub(crate) outputs: &'a [(String, String)],
+    /// Set when the step has to break off.
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl StepContext<'_> {
+    /// What the finished step `name` left.
+    pub(crate) fn output<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
+        let found = self.outputs.iter().find(|(step, _)| step == name);
+        let decoded = found.and_then(|(_, output)| serde_json::from_str(output).ok());
+        // Written by another version of the service: what it made cannot be gone on with.
+        decoded.ok_or_else(|| StepError::Restart(format!("the log of step `{name}` cannot be read")))
+    }
+}
+
+/// Why a step did not finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum StepError {
+    /// It may succeed later, with what the earlier steps did.
+    Retry(Failure),
+    /// It may succeed later, but only from the beginning.
+    Restart(String),
+    /// It will not succeed.
+    Fail(Failure),
+    /// It was told to break off.
+    Stopped,
+}
+
+/// One step: may run twice, and can be undone whether it ran, half ran or did not.
+#[async_trait]
+pub(crate) trait Step: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Does the step; returns what the later steps need, as JSON.
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError>;
+
+    /// Removes every trace of it.
+    async fn undo(&self, context: &StepContext<'_>) -> Result<(), String>;
+}
+
+/// A step's output as it is logged.
+pub(crate) fn output<T: Serialize>(value: &T) -> String {
+    // Our own plain structures: there is nothing in them that JSON cannot express.
+    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+}

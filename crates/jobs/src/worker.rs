@@ -1,0 +1,105 @@
+//! Claims jobs and lets them run, several at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cachevault_domain::{Backoff, NodeId};
+use cachevault_engine::CaptureLimits;
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::runner::Runner;
+use crate::shutdown::Shutdown;
+
+/// How jobs are to run.
+#[derive(Debug, Clone, Copy)]
+pub struct JobSettings {
+    /// Jobs that run at a time.
+    pub running_max: usize,
+    /// Length of a lease; it is extended three times as often.
+    pub lease: Duration,
+    /// How often to look for jobs when nobody says that there are any.
+    pub poll: Duration,
+    /// When to try again after a failure.
+    pub backoff: Backoff,
+    /// Attempts in all, those that crashed included.
+    pub attempts_max: u32,
+    /// Whether to capture from a replica in sync where there is one.
+    pub prefer_replica: bool,
+    /// zstd level of artifacts.
+    pub zstd_level: i32,
+    /// Bounds of a capture.
+    pub capture: CaptureLimits,
+}
+
+impl JobSettings {
+    pub(crate) fn lease_end(&self, now: Timestamp) -> Timestamp {
+        now.checked_add(self.lease).unwrap_or(now)
+    }
+}
+
+/// Claims jobs for one node.
+#[derive(Debug)]
+pub struct Worker {
+    runner: Arc<Runner>,
+    node: NodeId,
+}
+
+impl Worker {
+    /// A worker of `node`, whose data folder no other process uses.
+    pub fn new(runner: Runner, node: NodeId) -> Self {
+        Self { runner: Arc::new(runner), node }
+    }
+
+    /// Claims and runs jobs until `shutdown`: after its soft phase no more are claimed, in its
+    /// hard phase the running ones are broken off. Returns when none runs any more.
+    ///
+    /// Leases that an earlier process of the same node held are let go first.
+    pub async fn run(&self, shutdown: &Shutdown) {
+        let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
+        if let Err(error) = catalog.release_node(self.node, clock.now()).await {
+            // They run out by themselves.
+            tracing::warn!(error = &error as &dyn std::error::Error, "leases of the last run could not be released");
+        }
+        let permits = Arc::new(Semaphore::new(self.runner.settings.running_max));
+        let mut running = JoinSet::new();
+        loop {
+            while running.try_join_next().is_some() {}
+            let permit = tokio::select! {
+                biased;
+                () = shutdown.soft.cancelled() => break,
+                permit = Arc::clone(&permits).acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { break };
+            let now = clock.now();
+            match catalog.claim_job(self.node, now, self.runner.settings.lease_end(now)).await {
+                Ok(Some(lease)) => {
+                    let (runner, stop) = (Arc::clone(&self.runner), shutdown.hard.clone());
+                    running.spawn(async move {
+                        runner.run(&lease, &stop).await;
+                        drop(permit);
+                    });
+                }
+                Ok(None) => {
+                    drop(permit);
+                    self.rest(shutdown).await;
+                }
+                Err(error) => {
+                    drop(permit);
+                    tracing::error!(error = &error as &dyn std::error::Error, "no job could be claimed");
+                    self.rest(shutdown).await;
+                }
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    async fn rest(&self, shutdown: &Shutdown) {
+        tokio::select! {
+            () = shutdown.soft.cancelled() => {}
+            () = self.runner.app.catalog.wait_for_job() => {}
+            () = tokio::time::sleep(self.runner.settings.poll) => {}
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The worker: claims, runs several jobs, and stops in two phases.
+
+use std::sync::Arc;
+
+use cachevault_domain::{BackupState, Health};
+use cachevault_jobs::{Observer, Shutdown, Worker};
+use cachevault_testkit::{Server, eventually, newest_redis};
+
+use crate::rig::Rig;
+
+async fn until_state(rig: &Rig, id: cachevault_domain::BackupId, wanted: BackupState) {
+    while rig.backup(id).await.state != wanted {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_runs_what_is_asked_for_and_ends_when_told() {
+    let rig = Arc::new(Rig::new().await);
+    let shutdown = Shutdown::default();
+    let worker = Worker::new(rig.runner(None), rig.node);
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(&shutdown).await }
+    });
+    for _ in 0..3 {
+        let id = rig.request().await;
+        until_state(&rig, id, BackupState::Succeeded).await;
+    }
+    shutdown.soft.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soft_stop_lets_a_running_backup_come_to_its_end() {
+    let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "300"]);
+    let rig = Arc::new(Rig::with_server(server).await);
+    let shutdown = Shutdown::default();
+    let worker = Worker::new(rig.runner(None), rig.node);
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(&shutdown).await }
+    });
+    let id = rig.request().await;
+    until_state(&rig, id, BackupState::Running).await;
+    shutdown.soft.cancel();
+    running.await.unwrap();
+    assert_eq!(rig.backup(id).await.state, BackupState::Succeeded);
+    rig.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_stop_puts_the_job_back_and_leaves_nothing_running() {
+    let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "20000"]);
+    let rig = Arc::new(Rig::with_server(server).await);
+    let shutdown = Shutdown::default();
+    let worker = Worker::new(rig.runner(None), rig.node);
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(&shutdown).await }
+    });
+    let id = rig.request().await;
+    eventually("the source forks", || (rig.server.info("rdb_bgsave_in_progress") == "1").then_some(()));
+    shutdown.soft.cancel();
+    shutdown.hard.cancel();
+    running.await.unwrap();
+    assert_eq!(rig.server.info("rdb_bgsave_in_progress"), "0");
+    assert_eq!(rig.files(), [""; 0]);
+    assert_eq!(rig.backup(id).await.state, BackupState::Running);
+    // The next start takes it up, and the stop does not count as a failure.
+    rig.server.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    let lease = rig.claim().await.unwrap();
+    assert_eq!((lease.attempt, lease.failures), (2, 0));
+    rig.runner(None).run(&lease, &Default::default()).await;
+    assert_eq!(rig.backup(id).await.state, BackupState::Succeeded);
+    rig.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_are_refreshed_and_an_instance_that_is_gone_is_told() {
+    let mut rig = Rig::new().await;
+    let observer = Observer { app: rig.app.clone(), every: std::time::Duration::from_secs(30) };
+    rig.server.fill(5000, 10);
+    observer.round().await;
+    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    assert_eq!(seen.observation.keys, 2000, "its figures were fresh enough");
+    rig.pass(31);
+    observer.round().await;
+    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    assert_eq!(seen.observation.keys, 5000);
+    rig.server.kill();
+    rig.pass(31);
+    observer.round().await;
+    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    assert!(matches!(seen.health, Health::Unreachable { reason } if reason.contains("refused")));
+    let request = rig.app.request_backup(&rig.project, rig.instance, Default::default()).await;
+    assert!(matches!(request, Err(cachevault_app::AppError::InstanceDown(_))), "{request:?}");
+}
