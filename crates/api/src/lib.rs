@@ -1,0 +1,55 @@
+//! The HTTP surface: DCS v1.0 and v2, and our own management API under `/api/v1`.
+//!
+//! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
+//! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
+//! here; a handler parses, calls one function of [`cachevault_app::App`], and presents.
+//!
+//! [`router`] is the only door. [`signing`] is public because our own command line signs its
+//! requests with it.
+
+mod auth;
+mod dcs;
+mod gateway;
+mod health;
+mod manage;
+mod query;
+mod request;
+pub mod signing;
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use cachevault_app::App;
+use tower_http::timeout::TimeoutLayer;
+
+/// The largest request body that is read, bytes: what the vendor's gateway takes.
+pub const BODY_BYTES_MAX: usize = 12 << 20;
+
+/// What the handlers work with.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// The use cases.
+    pub app: App,
+    /// Longest time that a request may take.
+    pub request_time_max: Duration,
+}
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    let signed = Router::new()
+        .nest("/v1.0", dcs::v1_0::router())
+        .nest("/v2", dcs::v2::router())
+        .nest("/api/v1", manage::router())
+        .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
+    let time_max = TimeoutLayer::with_status_code(axum::http::StatusCode::GATEWAY_TIMEOUT, api.request_time_max);
+    Router::new()
+        .merge(signed)
+        .merge(health::router())
+        .fallback(gateway::unknown_route)
+        .method_not_allowed_fallback(gateway::unknown_route)
+        .layer(time_max)
+        .layer(from_fn_with_state(api.clone(), request::identify))
+        .layer(from_fn(request::limit_headers))
+        .with_state(api)
+}

@@ -1,1 +1,84 @@
-fn main() {}
+//! Cachevault: backup and restore for Redis and Valkey.
+//!
+//! This crate is the composition root: configuration, wiring, lifecycle, and the command line.
+//! `serve` runs the service; every other command is a client of its HTTP API.
+
+mod cli;
+mod config;
+mod data_dir;
+mod entropy;
+mod logging;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::cli::{BackupCommand, ClientOptions, InstanceCommand};
+use crate::config::{Config, Settings};
+
+/// Backup and restore for Redis and Valkey.
+#[derive(Parser)]
+#[command(name = "cachevault", version, propagate_version = true)]
+#[command(after_help = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage or configuration; \
+    3 the service cannot be reached; 4 the service refused the request.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the service: API and workers.
+    Serve(Box<Settings>),
+    /// Adopt servers, list them, let them go.
+    Instance {
+        #[command(subcommand)]
+        command: InstanceCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Make backups, list them, delete them.
+    Backup {
+        #[command(subcommand)]
+        command: BackupCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(settings) => match Config::resolve(*settings, &Cli::command()) {
+            Ok(config) => finish(serve::run(config)),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
+        Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
+        Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "cachevault", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn finish(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What DCS v1.0 and v2 have in common: errors, path and query parameters, times.
+//!
+//! The vendor's words (`remark`, `backuping`, `succeed`) live here and below, nowhere else.
+
+mod error;
+mod extract;
+mod instance;
+pub(crate) mod v1_0;
+pub(crate) mod v2;
+mod wish;
+mod words;
+
+pub(crate) use error::DcsError;
+pub(crate) use words::error_code as failure_word;

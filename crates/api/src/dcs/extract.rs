@@ -1,0 +1,88 @@
+//! Path parameters and bodies, with the documented error for each that is bad.
+
+use std::marker::PhantomData;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+use bytes::Bytes;
+use cachevault_domain::{BackupId, InstanceId, ProjectId};
+use serde::de::DeserializeOwned;
+
+use super::error::{DcsError, Error, Version};
+use crate::auth::Identity;
+
+/// `/{project_id}/…`: the project, which is the one that the credential opens.
+pub(crate) struct InProject<V> {
+    pub(crate) project: ProjectId,
+    version: PhantomData<V>,
+}
+
+/// `/{project_id}/instances/{instance_id}/…`
+pub(crate) struct OfInstance<V> {
+    pub(crate) project: ProjectId,
+    pub(crate) instance: InstanceId,
+    version: PhantomData<V>,
+}
+
+/// `/{project_id}/instances/{instance_id}/backups/{backup_id}`
+pub(crate) struct OfBackup<V> {
+    pub(crate) project: ProjectId,
+    pub(crate) instance: InstanceId,
+    pub(crate) backup: BackupId,
+    version: PhantomData<V>,
+}
+
+impl<S: Send + Sync, V: Version> FromRequestParts<S> for InProject<V> {
+    type Rejection = Error<V>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
+        let text = path_parameter(parts, state, "project_id").await;
+        let project: ProjectId = text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidProjectId)?;
+        // Without an identity nobody came through the door: refuse rather than trust the path.
+        let identity = parts.extensions.get::<Identity>().ok_or(DcsError::Internal)?;
+        let named = identity.named_project.as_deref();
+        if identity.project != project || named.is_some_and(|named| named != project.as_str()) {
+            return Err(DcsError::ProjectMismatch.into());
+        }
+        Ok(Self { project, version: PhantomData })
+    }
+}
+
+impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfInstance<V> {
+    type Rejection = Error<V>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
+        let InProject { project, version } = InProject::<V>::from_request_parts(parts, state).await?;
+        let text = path_parameter(parts, state, "instance_id").await;
+        let instance = text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidInstanceId)?;
+        Ok(Self { project, instance, version })
+    }
+}
+
+impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfBackup<V> {
+    type Rejection = Error<V>;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
+        let OfInstance { project, instance, version } = OfInstance::<V>::from_request_parts(parts, state).await?;
+        let text = path_parameter(parts, state, "backup_id").await;
+        // No record has an id that is none.
+        let backup = text.and_then(|text| text.parse().ok()).ok_or(DcsError::BackupNotFound)?;
+        Ok(Self { project, instance, backup, version })
+    }
+}
+
+async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
+    let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
+    let found = parameters.iter().find(|(parameter, _)| *parameter == name)?;
+    Some(found.1.to_owned())
+}
+
+/// A JSON object; no body at all counts as an empty one. Fields that nobody knows are ignored.
+pub(crate) fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, DcsError> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    // A structure also reads from an array, which the documentation does not know.
+    let object: serde_json::Map<_, _> = serde_json::from_slice(body).map_err(|_| DcsError::MalformedBody)?;
+    T::deserialize(serde_json::Value::Object(object)).map_err(|_| DcsError::MalformedBody)
+}

@@ -1,0 +1,5 @@
+//! `/{project_id}/instances/{instance_id}/backups`
+
+pub(super) mod create;
+pub(super) mod delete;
+pub(super) mod list;

@@ -1,0 +1,17 @@
+use axum::Json;
+use axum::extract::State;
+
+use crate::Api;
+use crate::dcs::error::V1;
+use crate::dcs::extract::OfBackup;
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::BackupDeleted;
+
+/// Answers 200 with a body, unlike v2: one client takes nothing else.
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    OfBackup { project, instance, backup, .. }: OfBackup<V1>,
+) -> Result<Json<BackupDeleted>, Error> {
+    api.app.remove_backup(&project, instance, backup).await?;
+    Ok(Json(BackupDeleted { message: "" }))
+}

@@ -1,0 +1,4 @@
+//! `/{project_id}/instances`
+
+pub(super) mod list;
+pub(super) mod show;

@@ -1,0 +1,27 @@
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use cachevault_domain::Listing;
+
+use crate::Api;
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::Instances;
+use crate::dcs::error::V1;
+use crate::dcs::extract::InProject;
+use crate::query::{PageStart, Query};
+
+const LIMIT_DEFAULT: u32 = 1000;
+const LIMIT_MAX: u32 = 2000;
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    InProject { project, .. }: InProject<V1>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Instances>, Error> {
+    let query = Query::parse(query.as_deref());
+    let page = query.page(PageStart::One, LIMIT_DEFAULT, LIMIT_MAX)?;
+    let listing = match query.instance_filter() {
+        Some(filter) => api.app.list_instances(&project, &filter, page).await?,
+        None => Listing { items: Vec::new(), total: 0 },
+    };
+    Ok(Json(listing.into()))
+}

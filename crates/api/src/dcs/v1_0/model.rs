@@ -1,0 +1,125 @@
+//! What v1.0 reads and writes.
+
+use cachevault_domain::{Backup, Instance, Listing};
+use serde::{Deserialize, Serialize};
+
+use crate::dcs::instance::InstanceBody;
+use crate::dcs::words;
+
+/// The body of a request for a backup. The version's documents know only the remark; a format
+/// is understood, so that nobody asks for one and gets another.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CreateBackup {
+    pub(crate) remark: Option<String>,
+    pub(crate) backup_format: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupCreated {
+    pub(crate) backup_id: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupDeleted {
+    pub(crate) message: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupRecords {
+    pub(crate) backup_record_response: Vec<BackupRecord>,
+    pub(crate) total_num: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupRecord {
+    status: &'static str,
+    remark: Option<String>,
+    period: Option<String>,
+    progress: String,
+    size: u64,
+    instance_id: String,
+    backup_id: String,
+    created_at: String,
+    updated_at: Option<String>,
+    execution_at: Option<String>,
+    backup_type: &'static str,
+    backup_format: String,
+    backup_name: String,
+    error_code: Option<&'static str>,
+    is_support_restore: &'static str,
+}
+
+impl From<&Backup> for BackupRecord {
+    fn from(backup: &Backup) -> Self {
+        Self {
+            status: words::backup_status(backup.state),
+            remark: backup.note.as_ref().map(|note| note.as_str().to_owned()),
+            period: backup.window.clone(),
+            progress: backup.progress.to_string(),
+            size: backup.size_bytes,
+            instance_id: backup.instance.to_string(),
+            backup_id: backup.id.to_string(),
+            created_at: words::time(backup.created_at),
+            updated_at: backup.completed_at.map(words::time),
+            execution_at: backup.started_at.map(words::time),
+            backup_type: words::backup_type(backup.trigger),
+            // Upper case here, lower case in v2.
+            backup_format: backup.format.as_str().to_uppercase(),
+            backup_name: words::backup_name(backup.created_at),
+            error_code: backup.failure.as_ref().map(|failure| words::error_code(failure.code)),
+            is_support_restore: words::is_support_restore(backup),
+        }
+    }
+}
+
+impl From<Listing<Backup>> for BackupRecords {
+    fn from(listing: Listing<Backup>) -> Self {
+        Self {
+            backup_record_response: listing.items.iter().map(BackupRecord::from).collect(),
+            total_num: listing.total,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Instances {
+    instance_num: u64,
+    instances: Vec<InstanceDetail>,
+}
+
+/// An instance with the fields that only v1.0 has.
+#[derive(Debug, Serialize)]
+pub(crate) struct InstanceDetail {
+    #[serde(flatten)]
+    body: InstanceBody,
+    #[serde(rename = "domainName")]
+    domain_name: Option<String>,
+    resource_spec_code: &'static str,
+    product_id: &'static str,
+    internal_version: Option<String>,
+    task_status: Option<String>,
+    libos: bool,
+}
+
+impl From<&Instance> for InstanceDetail {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            body: instance.into(),
+            domain_name: None,
+            resource_spec_code: "adopted",
+            product_id: "adopted-h",
+            internal_version: None,
+            task_status: None,
+            libos: false,
+        }
+    }
+}
+
+impl From<Listing<Instance>> for Instances {
+    fn from(listing: Listing<Instance>) -> Self {
+        Self {
+            instance_num: listing.total,
+            instances: listing.items.iter().map(InstanceDetail::from).collect(),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+use axum::extract::State;
+use axum::http::StatusCode;
+
+use crate::Api;
+use crate::dcs::error::V2;
+use crate::dcs::extract::OfBackup;
+use crate::dcs::v2::Error;
+
+/// Answers 204 without a body, unlike v1.0: one client takes nothing else.
+pub(crate) async fn delete(
+    State(api): State<Api>,
+    OfBackup { project, instance, backup, .. }: OfBackup<V2>,
+) -> Result<StatusCode, Error> {
+    api.app.remove_backup(&project, instance, backup).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

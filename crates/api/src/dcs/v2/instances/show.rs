@@ -1,0 +1,16 @@
+use axum::Json;
+use axum::extract::State;
+
+use crate::Api;
+use crate::dcs::error::V2;
+use crate::dcs::extract::OfInstance;
+use crate::dcs::instance::InstanceBody;
+use crate::dcs::v2::Error;
+
+pub(crate) async fn show(
+    State(api): State<Api>,
+    OfInstance { project, instance, .. }: OfInstance<V2>,
+) -> Result<Json<InstanceBody>, Error> {
+    let instance = api.app.get_instance(&project, instance).await?;
+    Ok(Json(InstanceBody::from(&instance)))
+}

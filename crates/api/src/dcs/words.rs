@@ -1,0 +1,85 @@
+//! The vendor's words for our things, and its way to write times.
+
+use cachevault_domain::{Backup, BackupState, FailureCode, Health, Instance, JobKind, Trigger};
+use jiff::Timestamp;
+
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+pub(crate) fn time(moment: Timestamp) -> String {
+    moment.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()
+}
+
+pub(crate) fn backup_status(state: BackupState) -> &'static str {
+    match state {
+        BackupState::Waiting => "waiting",
+        BackupState::Running => "backuping",
+        BackupState::Succeeded => "succeed",
+        BackupState::Failed => "failed",
+        BackupState::Expired => "expired",
+        BackupState::Deleted => "deleted",
+    }
+}
+
+pub(crate) fn backup_name(created_at: Timestamp) -> String {
+    created_at.strftime("backup_%Y%m%d%H%M%S").to_string()
+}
+
+pub(crate) fn backup_type(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Manual => "manual",
+        Trigger::Automatic => "auto",
+    }
+}
+
+pub(crate) fn error_code(code: FailureCode) -> &'static str {
+    match code {
+        FailureCode::ToolFailed => "dcs.08.0001",
+        FailureCode::TimedOut => "dcs.08.0002",
+        FailureCode::RemovalFailed => "dcs.08.0003",
+        FailureCode::StoreCredentials => "dcs.08.0004",
+        FailureCode::StoreUnusable => "dcs.08.0005",
+        FailureCode::SizeUnconfirmed => "dcs.08.0006",
+        FailureCode::RestoreSyncFailed => "dcs.08.0007",
+        FailureCode::InstanceBusy => "dcs.08.0008",
+    }
+}
+
+pub(crate) fn is_support_restore(backup: &Backup) -> &'static str {
+    if backup.is_restorable() { "TRUE" } else { "FALSE" }
+}
+
+pub(crate) fn instance_status(instance: &Instance) -> &'static str {
+    match instance.health {
+        Health::Reachable => "RUNNING",
+        Health::Unreachable { .. } => "ERROR",
+    }
+}
+
+/// What is being done with an instance; a backup shows here, never in its status.
+pub(crate) fn instance_task(instance: &Instance) -> Option<&'static str> {
+    match instance.operation? {
+        JobKind::Capture => Some("BACKUPING"),
+        JobKind::Remove => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_names_are_written_as_documented() {
+        let moment: Timestamp = "2019-05-10T08:31:16.166Z".parse().unwrap();
+        assert_eq!(time(moment), "2019-05-10T08:31:16.166Z");
+        assert_eq!(time("2019-05-10T08:31:16Z".parse().unwrap()), "2019-05-10T08:31:16.000Z");
+        assert_eq!(backup_name(moment), "backup_20190510083116");
+    }
+
+    #[test]
+    fn every_state_and_code_of_the_documents_has_a_word() {
+        let states: Vec<_> = BackupState::ALL.into_iter().map(backup_status).collect();
+        assert_eq!(states, ["waiting", "backuping", "succeed", "failed", "expired", "deleted"]);
+        let codes: Vec<_> = FailureCode::ALL.into_iter().map(error_code).collect();
+        let documented: Vec<_> = (1..=8).map(|n| format!("dcs.08.000{n}")).collect();
+        assert_eq!(codes, documented);
+    }
+}

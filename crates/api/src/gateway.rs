@@ -1,0 +1,80 @@
+//! Errors from before a request reaches an API: authentication, routing, limits.
+//!
+//! Their shape is that of the vendor's gateway, the same for every version:
+//! `{"error_msg", "error_code": "APIGW.NNNN", "request_id"}`.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::request::current_id;
+
+/// A request that goes no further.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum GatewayError {
+    #[error("The API does not exist or has not been published in the environment")]
+    UnknownRoute,
+    #[error("Request entity too large")]
+    BodyTooLarge,
+    #[error("Request header too large")]
+    HeadersTooLarge,
+    #[error("Bad request: the request body could not be read")]
+    BodyUnreadable,
+    #[error("Incorrect IAM authentication information: {0}")]
+    Unauthenticated(AuthFailure),
+    #[error("Internal error")]
+    Internal,
+}
+
+/// Why a request does not prove who sent it, in the vendor's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthFailure {
+    #[error("x-auth-token not found")]
+    NoCredentials,
+    #[error("decrypt token fail")]
+    BadToken,
+    #[error("calc ak sk signature fail:{0}")]
+    Malformed(&'static str),
+    #[error(
+        "calc ak sk signature fail:signature expired, signature time:{signed},server time:{server}"
+    )]
+    Expired { signed: String, server: String },
+    #[error("Get secretKey failed")]
+    UnknownKey,
+    #[error("verify aksk signature fail")]
+    WrongSignature,
+}
+
+impl GatewayError {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::UnknownRoute => (StatusCode::NOT_FOUND, "APIGW.0101"),
+            Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "APIGW.0201"),
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "APIGW.0201"),
+            Self::BodyUnreadable => (StatusCode::BAD_REQUEST, "APIGW.0201"),
+            Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct GatewayBody {
+    error_msg: String,
+    error_code: &'static str,
+    request_id: String,
+}
+
+impl IntoResponse for GatewayError {
+    fn into_response(self) -> Response {
+        let (status, error_code) = self.status_and_code();
+        let body = GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
+        (status, Json(body)).into_response()
+    }
+}
+
+/// The answer where no route is, or none for this method.
+pub(crate) async fn unknown_route() -> GatewayError {
+    GatewayError::UnknownRoute
+}

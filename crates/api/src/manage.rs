@@ -1,0 +1,22 @@
+//! Our own management API, `/api/v1`: what DCS cannot say. The command line uses nothing else.
+//!
+//! Everything is in the project that the credential opens. Sizes are bytes, moments RFC 3339 in
+//! UTC. Errors: `{"error": {"code", "message", "request_id"}}`.
+
+mod backups;
+mod error;
+mod instances;
+mod model;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::Api;
+
+pub(crate) fn router() -> Router<Api> {
+    Router::new()
+        .route("/instances", get(instances::list).post(instances::add))
+        .route("/instances/{instance_id}", get(instances::show).delete(instances::remove))
+        .route("/instances/{instance_id}/backups", get(backups::list).post(backups::create))
+        .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
+}

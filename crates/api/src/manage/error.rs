@@ -1,0 +1,91 @@
+//! Errors of our own API: a word for programs, a sentence for people.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use cachevault_app::AppError;
+use cachevault_domain::ProbeError;
+use serde_json::json;
+
+use crate::dcs::DcsError;
+use crate::request::current_id;
+
+/// An error on its way to a client of `/api/v1`.
+#[derive(Debug)]
+pub(crate) enum Error {
+    App(AppError),
+    /// The request itself is wrong; says what.
+    BadRequest(String),
+}
+
+impl From<AppError> for Error {
+    fn from(error: AppError) -> Self {
+        Self::App(error)
+    }
+}
+
+impl From<DcsError> for Error {
+    fn from(error: DcsError) -> Self {
+        Self::BadRequest(error.to_string())
+    }
+}
+
+impl Error {
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::App(error) => match error {
+                AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
+                AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
+                AppError::InstanceBusy(_) => (StatusCode::CONFLICT, "instance_busy"),
+                AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
+                AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
+                AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
+                AppError::NameTaken => (StatusCode::CONFLICT, "name_taken"),
+                AppError::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
+                AppError::CannotAdopt(reason) => (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason)),
+                AppError::RemovalFailed { .. } => (StatusCode::BAD_GATEWAY, "removal_failed"),
+                AppError::CatalogFailed(_) | AppError::SecretUnreadable(_) => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+                }
+                AppError::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            },
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::BadRequest(reason) => reason.clone(),
+            Self::App(error) => error.to_string(),
+        }
+    }
+}
+
+fn probe_code(reason: &ProbeError) -> &'static str {
+    match reason {
+        ProbeError::UnknownHost { .. } => "unknown_host",
+        ProbeError::Refused { .. } => "connection_refused",
+        ProbeError::Unreachable { .. } => "unreachable",
+        ProbeError::TimedOut { .. } => "timed_out",
+        ProbeError::Tls { .. } => "tls_failed",
+        ProbeError::NotRedis { .. } => "not_redis",
+        ProbeError::PasswordRequired { .. } => "password_required",
+        ProbeError::WrongPassword { .. } => "wrong_password",
+        ProbeError::Denied { .. } => "permission_missing",
+        ProbeError::UnsupportedVersion { .. } => "unsupported_version",
+        ProbeError::Cluster { .. } => "cluster",
+        ProbeError::Sentinel { .. } => "sentinel",
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let (status, code) = self.status_and_code();
+        if let (true, Self::App(error)) = (status.is_server_error(), &self) {
+            // Logged once, here; the client never sees an internal cause.
+            tracing::error!(error = error as &dyn std::error::Error, "request failed");
+        }
+        let error = json!({"code": code, "message": self.message(), "request_id": current_id()});
+        (status, Json(json!({"error": error}))).into_response()
+    }
+}

@@ -1,0 +1,64 @@
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use bytes::Bytes;
+use cachevault_app::{AddInstance, AppError};
+use cachevault_domain::{InstanceFilter, InstanceId};
+
+use super::error::Error;
+use super::model::{AddInstanceBody, InstanceBody, PageBody};
+use crate::Api;
+use crate::auth::Identity;
+use crate::query::{PageStart, Query};
+
+/// Page size of our own lists where none is asked for, and the largest.
+pub(super) const PAGE_DEFAULT: u32 = 100;
+pub(super) const PAGE_MAX: u32 = 1000;
+
+pub(super) async fn add(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<InstanceBody>), Error> {
+    let body: AddInstanceBody =
+        serde_json::from_slice(&body).map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let name = body.name.parse().map_err(AppError::InvalidName)?;
+    let target = body.target().map_err(Error::BadRequest)?;
+    let instance = api.app.add_instance(&identity.project, AddInstance { name, target }).await?;
+    Ok((StatusCode::CREATED, Json(InstanceBody::from(&instance))))
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<PageBody<InstanceBody>>, Error> {
+    let query = Query::parse(query.as_deref());
+    let page = query.page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
+    let filter = InstanceFilter { name: query.name(), ..InstanceFilter::default() };
+    let listing = api.app.list_instances(&identity.project, &filter, page).await?;
+    let items = listing.items.iter().map(InstanceBody::from).collect();
+    Ok(Json(PageBody { items, total: listing.total }))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    Path(instance): Path<String>,
+) -> Result<Json<InstanceBody>, Error> {
+    let instance = api.app.get_instance(&identity.project, parse(&instance)?).await?;
+    Ok(Json(InstanceBody::from(&instance)))
+}
+
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    Path(instance): Path<String>,
+) -> Result<StatusCode, Error> {
+    api.app.remove_instance(&identity.project, parse(&instance)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) fn parse(instance: &str) -> Result<InstanceId, Error> {
+    instance.parse().map_err(|_| Error::App(AppError::InstanceNotFound))
+}

@@ -1,0 +1,181 @@
+//! Query parameters of lists: every spelling that clients send, one meaning.
+//!
+//! The documents and the clients mix `beginTime`, `begin_time` and `begin_Time` on both versions;
+//! so names are compared without `_` and without case.
+
+use std::collections::HashMap;
+
+use cachevault_domain::{BackupFilter, InstanceFilter, Page};
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::percent_decode_str;
+
+use crate::dcs::DcsError;
+
+/// Page size where none is asked for.
+const LIMIT_DEFAULT: u32 = 10;
+/// The largest page of backups or restores.
+pub(crate) const LIMIT_MAX: u32 = 1000;
+
+/// Which parameter says where a page begins, and from which number it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PageStart {
+    /// `start`, from 1; `offset` is understood too.
+    One,
+    /// `offset`, from 0; `start` is understood too.
+    Zero,
+}
+
+/// The parameters of one request.
+#[derive(Debug)]
+pub(crate) struct Query(HashMap<String, String>);
+
+impl Query {
+    /// Reads the part of the URI behind the question mark.
+    pub(crate) fn parse(query: Option<&str>) -> Self {
+        let decode = |text: &str| {
+            percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
+        };
+        let mut parameters = HashMap::new();
+        for pair in query.unwrap_or_default().split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decode(name).replace('_', "").to_lowercase();
+            // The first of several counts.
+            parameters.entry(name).or_insert_with(|| decode(value));
+        }
+        Self(parameters)
+    }
+
+    /// A parameter that says something: an empty one counts as absent.
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+    }
+
+    fn flag(&self, name: &str) -> bool {
+        self.text(name).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+    }
+
+    fn number(&self, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, DcsError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.map(Some).ok_or(DcsError::InvalidPage(name))
+    }
+
+    /// The page that is asked for.
+    pub(crate) fn page(&self, start: PageStart, limit_default: u32, limit_max: u32) -> Result<Page, DcsError> {
+        let offset = self.number("offset", 0..=u64::MAX)?;
+        let from_one = self.number("start", 1..=u64::MAX)?.map(|start| start - 1);
+        let offset = match start {
+            PageStart::One => from_one.or(offset),
+            PageStart::Zero => offset.or(from_one),
+        };
+        let limit = self.number("limit", 1..=u64::from(limit_max))?;
+        let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(limit_default);
+        Ok(Page { offset: offset.unwrap_or(0), limit })
+    }
+
+    /// The page of backups that is asked for.
+    pub(crate) fn backup_page(&self, start: PageStart) -> Result<Page, DcsError> {
+        self.page(start, LIMIT_DEFAULT, LIMIT_MAX)
+    }
+
+    /// The backups that are asked for.
+    pub(crate) fn backup_filter(&self) -> Result<BackupFilter, DcsError> {
+        let created_from = self.moment("begintime", "begin_time")?;
+        // The second that is named is in it to its end.
+        let last = SignedDuration::from_micros(999_999);
+        let created_to = self.moment("endtime", "end_time")?.map(|end| end.checked_add(last).unwrap_or(end));
+        if let (Some(from), Some(to)) = (created_from, created_to)
+            && to < from
+        {
+            return Err(DcsError::EndBeforeStart);
+        }
+        Ok(BackupFilter { created_from, created_to, removed_since: None })
+    }
+
+    /// The instances that are asked for; `None` when no instance can be meant.
+    pub(crate) fn instance_filter(&self) -> Option<InstanceFilter> {
+        let id = match self.text("instanceid").or(self.text("id")) {
+            Some(text) => Some(text.parse().ok()?),
+            None => None,
+        };
+        let after = match self.text("marker") {
+            Some(text) => Some(text.parse().ok()?),
+            None => None,
+        };
+        let exact = self.flag("nameequal") || self.flag("exactmatchname") || self.flag("isexactmatchname");
+        let name = self.text("name").map(str::to_owned);
+        let (name, name_contains) = if exact { (name, None) } else { (None, name) };
+        Some(InstanceFilter { id, name, name_contains, host: self.text("ip").map(str::to_owned), after })
+    }
+
+    /// The value of `name`, as it is.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.text("name").map(str::to_owned)
+    }
+
+    /// `yyyyMMddHHmmss`, UTC.
+    fn moment(&self, name: &str, shown: &'static str) -> Result<Option<Timestamp>, DcsError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let digits = text.len() == 14 && text.bytes().all(|b| b.is_ascii_digit());
+        let civil = digits.then(|| DateTime::strptime("%Y%m%d%H%M%S", text).ok()).flatten();
+        let zoned = civil.and_then(|civil| civil.to_zoned(TimeZone::UTC).ok());
+        zoned.map(|zoned| Some(zoned.timestamp())).ok_or(DcsError::InvalidQuery(shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn query(text: &str) -> Query {
+        Query::parse(Some(text))
+    }
+
+    #[test]
+    fn every_spelling_of_the_times_means_the_same() {
+        let wanted = query("begin_time=20170718000000&end_time=20170718235959").backup_filter();
+        assert_eq!(wanted.unwrap().created_from.unwrap().to_string(), "2017-07-18T00:00:00Z");
+        for text in [
+            "beginTime=20170718000000&endTime=20170718235959",
+            "begin_Time=20170718000000&end_Time=20170718235959",
+            "beginTime=20170718000000&end_time=20170718235959",
+        ] {
+            assert_eq!(query(text).backup_filter(), wanted, "{text}");
+        }
+        assert_eq!(wanted.unwrap().created_to.unwrap().to_string(), "2017-07-18T23:59:59.999999Z");
+    }
+
+    #[test]
+    fn a_page_begins_where_its_version_says() {
+        let page = |start, text| query(text).backup_page(start).map(|page| (page.offset, page.limit));
+        assert_eq!(page(PageStart::Zero, ""), Ok((0, 10)));
+        assert_eq!(page(PageStart::Zero, "offset=3&limit=2"), Ok((3, 2)));
+        assert_eq!(page(PageStart::Zero, "start=4"), Ok((3, 10)));
+        assert_eq!(page(PageStart::One, "start=4&limit=1000"), Ok((3, 1000)));
+        assert_eq!(page(PageStart::One, "offset=3"), Ok((3, 10)));
+        assert_eq!(page(PageStart::One, "start=2&offset=9"), Ok((1, 10)));
+        for bad in ["offset=-1", "offset=x", "start=0", "limit=0", "limit=1001", "limit=99999999999999999999"] {
+            assert!(matches!(page(PageStart::Zero, bad), Err(DcsError::InvalidPage(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_that_are_none_or_the_wrong_way_round_are_refused() {
+        for bad in ["begin_time=yesterday", "begin_time=2017-07-18", "end_time=20171318000000", "end_time=201707180000000"] {
+            assert!(matches!(query(bad).backup_filter(), Err(DcsError::InvalidQuery(_))), "{bad}");
+        }
+        let swapped = query("beginTime=20240102000000&endTime=20240101000000").backup_filter();
+        assert_eq!(swapped, Err(DcsError::EndBeforeStart));
+    }
+
+    #[test]
+    fn instances_are_named_as_clients_name_them() {
+        let filter = query("includeFailure=True&exactMatchName=True&name=a%20b").instance_filter().unwrap();
+        assert_eq!((filter.name.as_deref(), filter.name_contains), (Some("a b"), None));
+        let filter = query("name=part").instance_filter().unwrap();
+        assert_eq!(filter.name_contains.as_deref(), Some("part"));
+        assert_eq!(query("instance_id=nonsense").instance_filter(), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! What happens around every request: its id, its log line, its limits.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use cachevault_domain::RequestId;
+use tracing::Instrument;
+
+use crate::Api;
+use crate::gateway::GatewayError;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const HEADER_BYTES_MAX: usize = 32 << 10;
+
+tokio::task_local! {
+    /// The id of the request that this task answers.
+    static CURRENT: RequestId;
+}
+
+/// The id of the request that is being answered; empty outside of one.
+pub(crate) fn current_id() -> String {
+    CURRENT.try_with(|id| id.as_str().to_owned()).unwrap_or_default()
+}
+
+/// Gives the request an id, which every answer and log line carries.
+pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let id = RequestId::mint(&*api.app.entropy);
+    let span = tracing::info_span!("request", id = id.as_str());
+    let started = api.app.clock.now();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let header = HeaderValue::from_str(id.as_str());
+    let answering = async move {
+        let mut response = next.run(request).await;
+        if let Ok(header) = header {
+            response.headers_mut().insert(X_REQUEST_ID, header);
+        }
+        let status = response.status().as_u16();
+        let duration_ms = api.app.clock.now().duration_since(started).as_millis();
+        tracing::info!(%method, path, status, duration_ms, "answered");
+        response
+    };
+    CURRENT.scope(id, answering.instrument(span)).await
+}
+
+/// Refuses requests whose headers are too large to be honest.
+pub(crate) async fn limit_headers(request: Request, next: Next) -> Response {
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > HEADER_BYTES_MAX {
+        return GatewayError::HeadersTooLarge.into_response();
+    }
+    next.run(request).await
+}

@@ -1,0 +1,145 @@
+//! The client commands.
+
+mod client;
+mod commands;
+mod output;
+mod progress;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+pub(crate) use commands::{backup, instance};
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// A table for people.
+    Table,
+    /// JSON for programs, as the API answers.
+    Json,
+}
+
+/// How to reach the service.
+#[derive(Debug, Args)]
+pub(crate) struct ClientOptions {
+    /// Data folder of the service, whose credentials.json is used [default: ~/.cachevault]
+    #[arg(long, global = true, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// File with endpoint and keys, instead of the data folder's
+    #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CREDENTIALS")]
+    credentials: Option<PathBuf>,
+
+    /// URL of the service, instead of the one in the file
+    #[arg(long, global = true, value_name = "URL", env = "CACHEVAULT_ENDPOINT")]
+    endpoint: Option<String>,
+
+    /// How to print results
+    #[arg(long, short, global = true, value_name = "FORMAT", default_value = "table")]
+    output: OutputFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InstanceCommand {
+    /// Adopt a running server: connects at once and says what is wrong
+    Add(Box<AddInstance>),
+    /// List adopted instances
+    List,
+    /// Show one instance
+    Show {
+        /// Name or id
+        instance: String,
+    },
+    /// Let an instance go; the server itself is not touched
+    Remove {
+        /// Name or id
+        instance: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddInstance {
+    /// Name in the project: 1 to 64 letters, digits, `_` and `-`
+    #[arg(long)]
+    name: String,
+
+    /// redis[s]://[user:password@]host[:port]
+    url: String,
+
+    /// File with the password, `-` for standard input, instead of one in the URL
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// PEM file with the certificates to trust, instead of the operating system's
+    #[arg(long, value_name = "FILE")]
+    tls_ca_file: Option<PathBuf>,
+
+    /// PEM file with the client certificate to present
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with the key of the client certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Ask for a backup of an instance
+    Create {
+        /// Name or id of the instance
+        instance: String,
+        /// Free text, at most 128 characters
+        #[arg(long)]
+        note: Option<String>,
+        /// Ask Valkey 9 for RDB 11, which Redis 7.2 and Valkey 8 load too
+        #[arg(long)]
+        portable: bool,
+        /// Wait for the end, with a progress bar
+        #[arg(long)]
+        wait: bool,
+    },
+    /// List the backups of an instance, newest first
+    List {
+        /// Name or id of the instance
+        instance: String,
+    },
+    /// Show one backup with what is stored of it
+    Show {
+        /// Id of the backup
+        backup: String,
+    },
+    /// Delete a backup's files; the record stays listed for a while
+    Delete {
+        /// Id of the backup
+        backup: String,
+    },
+}
+
+/// Why a command did not do what it was asked; each has an exit code of its own.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The operation itself failed.
+    Failed(String),
+    /// Wrong usage.
+    Usage(String),
+    /// The service cannot be reached.
+    Unreachable(String),
+    /// The service refused the request.
+    Refused(String),
+}
+
+/// Tells the outcome to people on standard error and to scripts by the exit code.
+pub(crate) fn exit(outcome: Result<(), Failure>) -> ExitCode {
+    let (code, message) = match outcome {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => (1, message),
+        Err(Failure::Usage(message)) => (2, message),
+        Err(Failure::Unreachable(message)) => (3, message),
+        Err(Failure::Refused(message)) => (4, message),
+    };
+    eprintln!("error: {message}");
+    ExitCode::from(code)
+}

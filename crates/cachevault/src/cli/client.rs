@@ -1,0 +1,87 @@
+//! A client of `/api/v1` that signs its requests.
+
+use std::time::Duration;
+
+use cachevault_api::signing::{SignedRequest, sign};
+use cachevault_domain::{Clock, SystemClock};
+use serde_json::Value;
+use ureq::http::{Method, Request};
+
+use super::{ClientOptions, Failure};
+use crate::config::default_data_dir;
+use crate::data_dir::Credentials;
+
+const TIMEOUT: Duration = Duration::from_secs(90);
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+pub(crate) struct Client {
+    agent: ureq::Agent,
+    credentials: Credentials,
+}
+
+impl Client {
+    pub(crate) fn new(options: &ClientOptions) -> Result<Self, Failure> {
+        let path = match (&options.credentials, &options.data_dir) {
+            (Some(file), _) => file.clone(),
+            (None, Some(folder)) => folder.join("credentials.json"),
+            (None, None) => default_data_dir().map_err(|e| Failure::Usage(format!("{e:#}")))?.join("credentials.json"),
+        };
+        let mut credentials = Credentials::read(&path)
+            .map_err(|e| Failure::Usage(format!("{e:#}; has the service been started with this data folder?")))?;
+        if let Some(endpoint) = &options.endpoint {
+            credentials.endpoint = endpoint.trim_end_matches('/').to_owned();
+        }
+        let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        Ok(Self { agent: config.build().into(), credentials })
+    }
+
+    /// Calls `path` under `/api/v1`; an answer without a body is null.
+    pub(crate) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
+        let usage = |e: &dyn std::fmt::Display| Failure::Usage(format!("`{}`: {e}", self.credentials.endpoint));
+        let url = url::Url::parse(&format!("{}/api/v1{path}", self.credentials.endpoint)).map_err(|e| usage(&e))?;
+        let host = match (url.host_str(), url.port()) {
+            (Some(host), Some(port)) => format!("{host}:{port}"),
+            (Some(host), None) => host.to_owned(),
+            (None, _) => return Err(usage(&"no host")),
+        };
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let date = SystemClock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let headers = [("host", host.as_str()), ("x-sdk-date", date.as_str())];
+        let signed = SignedRequest {
+            method: method.as_str(),
+            path: url.path(),
+            query: url.query().unwrap_or_default(),
+            headers: &headers,
+            body: body.as_bytes(),
+        };
+        let names = headers.map(|(name, _)| name.to_owned());
+        let Credentials { access_key, secret_key, .. } = &self.credentials;
+        let authorization = sign(&signed, &names, access_key, secret_key).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(url.as_str())
+            .header("host", &host)
+            .header("x-sdk-date", &date)
+            .header("authorization", authorization)
+            .header("content-type", "application/json")
+            .body(body)
+            .map_err(|e| usage(&e))?;
+        self.answer(request)
+    }
+
+    fn answer(&self, request: Request<String>) -> Result<Value, Failure> {
+        let unreachable = |e: ureq::Error| {
+            Failure::Unreachable(format!("the service at {} does not answer: {e}", self.credentials.endpoint))
+        };
+        let mut response = self.agent.run(request).map_err(unreachable)?;
+        let status = response.status();
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = body["error"]["message"].as_str().or(body["error_msg"].as_str());
+        let message = message.map_or_else(|| format!("the service answered {status}"), str::to_owned);
+        if status.is_server_error() { Err(Failure::Failed(message)) } else { Err(Failure::Refused(message)) }
+    }
+}

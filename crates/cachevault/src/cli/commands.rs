@@ -1,0 +1,200 @@
+//! One function for each command.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use ureq::http::Method;
+use url::{Host, Url};
+
+use super::client::Client;
+use super::{AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, output, progress};
+
+const DEFAULT_PORT: u16 = 6379;
+const FILE_BYTES_MAX: u64 = 256 << 10;
+
+pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    match command {
+        InstanceCommand::Add(wish) => {
+            let instance = client.call(Method::POST, "/instances", Some(&add_body(&wish)?))?;
+            output::say(options.output, &format!("adopted `{}`", wish.name));
+            output::one(options.output, &instance);
+        }
+        InstanceCommand::List => {
+            let page = client.call(Method::GET, "/instances?limit=1000", None)?;
+            output::list(options.output, &page, &output::INSTANCE);
+        }
+        InstanceCommand::Show { instance } => {
+            let id = find_instance(&client, &instance)?;
+            let found = client.call(Method::GET, &format!("/instances/{id}"), None)?;
+            output::one(options.output, &found);
+        }
+        InstanceCommand::Remove { instance } => {
+            let id = find_instance(&client, &instance)?;
+            client.call(Method::DELETE, &format!("/instances/{id}"), None)?;
+            output::say(options.output, &format!("removed `{instance}`; the server itself goes on"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    match command {
+        BackupCommand::Create { instance, note, portable, wait } => {
+            let id = find_instance(&client, &instance)?;
+            let body = json!({"note": note, "portable": portable});
+            let mut backup = client.call(Method::POST, &format!("/instances/{id}/backups"), Some(&body))?;
+            if wait {
+                backup = progress::follow(&client, backup["id"].as_str().unwrap_or_default())?;
+            }
+            output::one(options.output, &backup);
+            if backup["state"] == "failed" {
+                let reason = backup["failure"]["reason"].as_str().unwrap_or("no reason given");
+                return Err(Failure::Failed(format!("the backup failed: {reason}")));
+            }
+        }
+        BackupCommand::List { instance } => {
+            let id = find_instance(&client, &instance)?;
+            let page = client.call(Method::GET, &format!("/instances/{id}/backups?limit=1000"), None)?;
+            output::list(options.output, &page, &output::BACKUP);
+        }
+        BackupCommand::Show { backup } => {
+            let found = client.call(Method::GET, &format!("/backups/{}", plain(&backup)?), None)?;
+            output::one(options.output, &found);
+        }
+        BackupCommand::Delete { backup } => {
+            client.call(Method::DELETE, &format!("/backups/{}", plain(&backup)?), None)?;
+            output::say(options.output, &format!("deleted the files of {backup}"));
+        }
+    }
+    Ok(())
+}
+
+/// The id of the instance with this name, or the id itself.
+fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
+    let name = plain(name_or_id)?;
+    let found = client.call(Method::GET, &format!("/instances?name={name}"), None)?;
+    match found["items"][0]["id"].as_str() {
+        Some(id) => Ok(id.to_owned()),
+        None => Ok(name.to_owned()),
+    }
+}
+
+/// Names and ids hold nothing that would mean something in a URL.
+fn plain(text: &str) -> Result<&str, Failure> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    if !text.is_empty() && text.bytes().all(allowed) {
+        Ok(text)
+    } else {
+        Err(Failure::Usage(format!("`{text}` is neither a name nor an id")))
+    }
+}
+
+fn add_body(wish: &AddInstance) -> Result<Value, Failure> {
+    let url = parse_url(&wish.url)?;
+    let password = match &wish.password_file {
+        Some(path) => Some(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
+        None => url.password,
+    };
+    let pem = |file: &Option<std::path::PathBuf>| file.as_deref().map(read).transpose();
+    Ok(json!({
+        "name": wish.name,
+        "host": url.host,
+        "port": url.port,
+        "username": url.username,
+        "password": password,
+        "tls": url.tls,
+        "tls_ca_pem": pem(&wish.tls_ca_file)?,
+        "tls_certificate_pem": pem(&wish.tls_cert_file)?,
+        "tls_key_pem": pem(&wish.tls_key_file)?,
+    }))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct ServerUrl {
+    host: String,
+    port: u16,
+    username: Option<String>,
+    password: Option<String>,
+    tls: bool,
+}
+
+/// `redis[s]://[user:password@]host[:port]`. The text may hold a password: no error repeats it.
+fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
+    let usage = |what: &str| Failure::Usage(format!("the URL {what}; it looks like redis://[user:password@]host:port"));
+    let url = Url::parse(text).map_err(|e| usage(&format!("cannot be read ({e})")))?;
+    let tls = match url.scheme() {
+        "redis" => false,
+        "rediss" => true,
+        _ => return Err(usage("begins neither with redis:// nor with rediss://")),
+    };
+    let host = match url.host() {
+        Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
+        Some(Host::Ipv4(address)) => address.to_string(),
+        Some(Host::Ipv6(address)) => address.to_string(),
+        _ => return Err(usage("names no host")),
+    };
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        return Err(usage("says more than where the server is: a backup always holds all databases"));
+    }
+    let decode = |text: &str| percent_decode(text).ok_or_else(|| usage("holds a user name or password that is not UTF-8"));
+    let username = Some(decode(url.username())?).filter(|name| !name.is_empty());
+    let password = url.password().map(decode).transpose()?;
+    Ok(ServerUrl { host, port: url.port().unwrap_or(DEFAULT_PORT), username, password, tls })
+}
+
+/// The form decoder of `url` turns `%XX` back; a plus sign, which it would take for a space, is
+/// written as `%2B` first.
+fn percent_decode(text: &str) -> Option<String> {
+    let escaped = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    let (decoded, _) = url::form_urlencoded::parse(escaped.as_bytes()).next().unwrap_or_default();
+    (!decoded.contains('\u{fffd}')).then(|| decoded.into_owned())
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+    };
+    read.map_err(|e| Failure::Usage(format!("read `{}`: {e}", path.display())))?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_with_all_their_parts() {
+        let url = |host: &str, port, username: Option<&str>, password: Option<&str>, tls| ServerUrl {
+            host: host.into(),
+            port,
+            username: username.map(Into::into),
+            password: password.map(Into::into),
+            tls,
+        };
+        for (text, expected) in [
+            ("redis://127.0.0.1:6380", url("127.0.0.1", 6380, None, None, false)),
+            ("redis://db", url("db", 6379, None, None, false)),
+            ("rediss://[::1]:7000/", url("::1", 7000, None, None, true)),
+            ("redis://:s%40fe+%2B&=1@db", url("db", 6379, None, Some("s@fe++&=1"), false)),
+            ("redis://backup:secret@db:1", url("db", 1, Some("backup"), Some("secret"), false)),
+        ] {
+            assert_eq!(parse_url(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_without_repeating_their_password() {
+        for text in ["", "db:6379", "http://u:topsecret@db", "redis://u:topsecret@db/3", "redis://u:topsecret@db?x=1", "redis://u:topsecret@:1"] {
+            match parse_url(text) {
+                Err(Failure::Usage(message)) => assert!(!message.contains("topsecret"), "{message}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+}

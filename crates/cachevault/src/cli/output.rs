@@ -1,0 +1,94 @@
+//! Results as tables or JSON.
+
+use comfy_table::{Table, presets};
+use indicatif::HumanBytes;
+use serde_json::Value;
+
+use super::OutputFormat;
+
+/// A column: its title, and how a row's JSON gives its text.
+pub(crate) type Column = (&'static str, fn(&Value) -> String);
+
+pub(crate) const INSTANCE: [Column; 8] = [
+    ("name", |row| text(&row["name"])),
+    ("id", |row| text(&row["id"])),
+    ("address", |row| text(&row["address"])),
+    ("engine", |row| format!("{} {}", text(&row["engine"]), text(&row["version"]))),
+    ("role", |row| text(&row["role"])),
+    ("keys", |row| text(&row["keys"])),
+    ("memory", |row| bytes(&row["used_memory_bytes"])),
+    ("state", |row| match row["reachable"].as_bool() {
+        Some(true) => row["operation"].as_str().unwrap_or("idle").to_owned(),
+        _ => "unreachable".to_owned(),
+    }),
+];
+
+pub(crate) const BACKUP: [Column; 7] = [
+    ("id", |row| text(&row["id"])),
+    ("state", |row| text(&row["state"])),
+    ("progress", |row| format!("{:.2} %", row["progress_percent"].as_f64().unwrap_or_default())),
+    ("size", |row| bytes(&row["size_bytes"])),
+    ("created", |row| seconds(&row["created_at"])),
+    ("completed", |row| seconds(&row["completed_at"])),
+    ("note", |row| row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)),
+];
+
+/// Prints a list.
+pub(crate) fn list(format: OutputFormat, page: &Value, columns: &[Column]) {
+    match format {
+        OutputFormat::Json => json(page),
+        OutputFormat::Table => {
+            let mut table = Table::new();
+            table.load_style(presets::UTF8_FULL_CONDENSED);
+            table.set_header(columns.iter().map(|(title, _)| *title));
+            for row in page["items"].as_array().into_iter().flatten() {
+                table.add_row(columns.iter().map(|(_, cell)| cell(row)));
+            }
+            println!("{table}");
+        }
+    }
+}
+
+/// Prints one thing with all its fields.
+pub(crate) fn one(format: OutputFormat, thing: &Value) {
+    match format {
+        OutputFormat::Json => json(thing),
+        OutputFormat::Table => {
+            let mut table = Table::new();
+            table.load_style(presets::UTF8_BORDERS_ONLY);
+            for (name, value) in thing.as_object().into_iter().flatten() {
+                table.add_row([name.clone(), text(value)]);
+            }
+            println!("{table}");
+        }
+    }
+}
+
+/// Says what was done, to people only.
+pub(crate) fn say(format: OutputFormat, sentence: &str) {
+    if format == OutputFormat::Table {
+        println!("{sentence}");
+    }
+}
+
+fn json(value: &Value) {
+    println!("{value:#}");
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |bytes| HumanBytes(bytes).to_string())
+}
+
+/// A moment without its fraction of a second.
+fn seconds(value: &Value) -> String {
+    let text = text(value);
+    text.split('.').next().map_or(text.clone(), |head| head.trim_end_matches('Z').to_owned())
+}

@@ -1,0 +1,329 @@
+//! One typed configuration from flags, environment and a TOML file, in this order of precedence.
+//!
+//! [`Settings`] is what each of them may say, all optional; [`Config`] is what holds. A setting
+//! named `zstd_level` in the file is `--zstd-level` on the command line and
+//! `CACHEVAULT_ZSTD_LEVEL` in the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use cachevault_domain::Backoff;
+use cachevault_engine::CaptureLimits;
+use cachevault_jobs::JobSettings;
+use clap::ValueEnum;
+use jiff::SignedDuration;
+use serde::Deserialize;
+
+const PREFIX: &str = "CACHEVAULT_";
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What flags, environment or file may say. Durations are written like `30s`, `10m` or `6h`.
+#[derive(Debug, Default, Clone, clap::Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    /// TOML file with any of the settings below
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_CONFIG")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+
+    /// Address to listen on [default: 127.0.0.1:8635]
+    #[arg(long, value_name = "ADDR", env = "CACHEVAULT_LISTEN")]
+    listen: Option<SocketAddr>,
+
+    /// Folder for catalog, keys and backups [default: ~/.cachevault]
+    #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// URL under which clients reach the service [default: http:// and the address listened on]
+    #[arg(long, value_name = "URL", env = "CACHEVAULT_PUBLIC_URL")]
+    public_url: Option<String>,
+
+    /// Name of the region, as SDKs want one [default: local]
+    #[arg(long, value_name = "NAME", env = "CACHEVAULT_REGION")]
+    region: Option<String>,
+
+    /// Format of log lines [default: text]
+    #[arg(long, value_name = "FORMAT", env = "CACHEVAULT_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+
+    /// Least level to log: error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "CACHEVAULT_LOG_LEVEL")]
+    log_level: Option<String>,
+
+    /// Jobs that run at a time, 1 to 64 [default: 4]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_JOBS_MAX")]
+    jobs_max: Option<usize>,
+
+    /// Whether to capture from a replica in sync where there is one [default: true]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
+    prefer_replica: Option<bool>,
+
+    /// zstd level of stored backups, 1 to 19 [default: 1]
+    #[arg(long, value_name = "LEVEL", env = "CACHEVAULT_ZSTD_LEVEL")]
+    zstd_level: Option<i32>,
+
+    /// Longest capture, waiting included [default: 6h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_CAPTURE_TIMEOUT")]
+    capture_timeout: Option<String>,
+
+    /// Longest silence of a source during a capture [default: 60s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_STALL_TIMEOUT")]
+    stall_timeout: Option<String>,
+
+    /// Longest wait for another fork of a source to end [default: 30m]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_BUSY_TIMEOUT")]
+    busy_timeout: Option<String>,
+
+    /// Time for connecting to a server and for each command [default: 5s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_COMMAND_TIMEOUT")]
+    command_timeout: Option<String>,
+
+    /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
+    attempts_max: Option<u32>,
+
+    /// Pause before the second attempt; it doubles each time [default: 2s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_RETRY_PAUSE")]
+    retry_pause: Option<String>,
+
+    /// How old the shown figures of an instance may become [default: 30s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_OBSERVE_EVERY")]
+    observe_every: Option<String>,
+
+    /// How long deleted and expired backups stay listed [default: 168h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_HISTORY")]
+    history: Option<String>,
+
+    /// Longest time that a request may take [default: 60s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_REQUEST_TIMEOUT")]
+    request_timeout: Option<String>,
+
+    /// How long running backups may go on after a signal to stop [default: 30s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_SHUTDOWN_GRACE")]
+    shutdown_grace: Option<String>,
+}
+
+/// The configuration that holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) listen: SocketAddr,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) public_url: Option<String>,
+    pub(crate) region: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) log_level: String,
+    pub(crate) jobs: JobSettings,
+    pub(crate) observe_every: Duration,
+    pub(crate) history: SignedDuration,
+    pub(crate) request_timeout: Duration,
+    pub(crate) shutdown_grace: Duration,
+}
+
+impl Config {
+    /// Puts flags and environment (in `given`) before the file, and the defaults behind.
+    ///
+    /// # Errors
+    /// Says which setting of which source is unknown or bad.
+    pub(crate) fn resolve(given: Settings, command: &clap::Command) -> anyhow::Result<Self> {
+        refuse_unknown_variables(command)?;
+        let settings = match &given.config {
+            Some(path) => {
+                let file = read_file(path)?;
+                given.or(file)
+            }
+            None => given,
+        };
+        settings.validate()
+    }
+}
+
+/// A misspelt variable would otherwise be passed over in silence.
+fn refuse_unknown_variables(command: &clap::Command) -> anyhow::Result<()> {
+    let known: Vec<_> = command
+        .get_subcommands()
+        .flat_map(|sub| sub.get_arguments())
+        .filter_map(|argument| argument.get_env())
+        .collect();
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with(PREFIX) && !known.contains(&name.as_os_str()) {
+            bail!("the environment variable `{}` is no setting; see `cachevault serve --help`", name.display());
+        }
+    }
+    Ok(())
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Settings> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("read `{}`", path.display()))?;
+    ensure!(metadata.len() <= CONFIG_BYTES_MAX, "`{}` is too large for a configuration", path.display());
+    let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in `{}`", path.display()))
+}
+
+impl Settings {
+    /// Each setting from here, else from `other`.
+    fn or(self, other: Self) -> Self {
+        Self {
+            config: self.config,
+            listen: self.listen.or(other.listen),
+            data_dir: self.data_dir.or(other.data_dir),
+            public_url: self.public_url.or(other.public_url),
+            region: self.region.or(other.region),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+            jobs_max: self.jobs_max.or(other.jobs_max),
+            prefer_replica: self.prefer_replica.or(other.prefer_replica),
+            zstd_level: self.zstd_level.or(other.zstd_level),
+            capture_timeout: self.capture_timeout.or(other.capture_timeout),
+            stall_timeout: self.stall_timeout.or(other.stall_timeout),
+            busy_timeout: self.busy_timeout.or(other.busy_timeout),
+            command_timeout: self.command_timeout.or(other.command_timeout),
+            attempts_max: self.attempts_max.or(other.attempts_max),
+            retry_pause: self.retry_pause.or(other.retry_pause),
+            observe_every: self.observe_every.or(other.observe_every),
+            history: self.history.or(other.history),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
+        }
+    }
+
+    fn validate(self) -> anyhow::Result<Config> {
+        let command = time("command_timeout", self.command_timeout.as_deref(), "5s")?;
+        let capture = CaptureLimits {
+            command,
+            stall: time("stall_timeout", self.stall_timeout.as_deref(), "60s")?,
+            busy_wait: time("busy_timeout", self.busy_timeout.as_deref(), "30m")?,
+            total: time("capture_timeout", self.capture_timeout.as_deref(), "6h")?,
+        };
+        let attempts_max = within("attempts_max", self.attempts_max.unwrap_or(3), 1..=20)?;
+        let jobs = JobSettings {
+            running_max: within("jobs_max", self.jobs_max.unwrap_or(4), 1..=64)?,
+            lease: Duration::from_secs(30),
+            poll: Duration::from_secs(1),
+            backoff: Backoff {
+                first: time("retry_pause", self.retry_pause.as_deref(), "2s")?,
+                longest: Duration::from_secs(60),
+                attempts_max,
+            },
+            // Crashes count too; only a job that brings the process down again and again has more.
+            attempts_max: 20,
+            prefer_replica: self.prefer_replica.unwrap_or(true),
+            zstd_level: within("zstd_level", self.zstd_level.unwrap_or(1), 1..=19)?,
+            capture,
+        };
+        let history = time("history", self.history.as_deref(), "168h")?;
+        Ok(Config {
+            listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
+            data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
+            public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
+            region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
+            log_format: self.log_format.unwrap_or(LogFormat::Text),
+            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            jobs,
+            observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
+            history: SignedDuration::try_from(history).context("`history` is too long")?,
+            request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
+            shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
+        })
+    }
+}
+
+/// `~/.cachevault`.
+pub(crate) fn default_data_dir() -> anyhow::Result<PathBuf> {
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    Ok(home.context("there is no home folder; say where with --data-dir")?.join(".cachevault"))
+}
+
+fn time(name: &str, text: Option<&str>, default: &str) -> anyhow::Result<Duration> {
+    const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+    let text = text.unwrap_or(default);
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+    let time = parsed.with_context(|| format!("`{name}` is `{text}`, which is no time such as `30s`, `10m` or `6h`"))?;
+    ensure!(!time.is_zero() && time <= LONGEST, "`{name}` is `{text}`; it must be more than nothing and at most ten years");
+    Ok(time)
+}
+
+fn within<T: PartialOrd + std::fmt::Display>(name: &str, value: T, range: std::ops::RangeInclusive<T>) -> anyhow::Result<T> {
+    ensure!(range.contains(&value), "`{name}` is {value}; it must be {} to {}", range.start(), range.end());
+    Ok(value)
+}
+
+fn public_url(text: &str) -> anyhow::Result<String> {
+    let url = url::Url::parse(text).with_context(|| format!("`public_url` is `{text}`, which is no URL"))?;
+    let plain = matches!(url.scheme(), "http" | "https") && url.path() == "/" && url.query().is_none();
+    ensure!(plain, "`public_url` is `{text}`; it must be http:// or https://, a host and perhaps a port, without a path");
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn region(text: String) -> anyhow::Result<String> {
+    let plain = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    ensure!(plain, "`region` is `{text}`; it must be 1 to 64 letters, digits, `-` and `_`");
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from_toml(text: &str) -> anyhow::Result<Config> {
+        toml::from_str::<Settings>(text)?.validate()
+    }
+
+    #[test]
+    fn nothing_said_gives_the_documented_defaults() {
+        let config = from_toml("").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
+        assert!(config.data_dir.ends_with(".cachevault"));
+        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (1, 4));
+        assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
+    }
+
+    #[test]
+    fn what_is_nearer_wins() {
+        let flags = Settings { zstd_level: Some(7), ..Settings::default() };
+        let file = toml::from_str("zstd_level = 3\nregion = \"eu-test\"").unwrap();
+        let config = flags.or(file).validate().unwrap();
+        assert_eq!((config.jobs.zstd_level, config.region.as_str()), (7, "eu-test"));
+    }
+
+    #[test]
+    fn an_unknown_or_bad_setting_is_named() {
+        for (text, word) in [
+            ("zstd_levle = 3", "zstd_levle"),
+            ("zstd_level = 99", "zstd_level"),
+            ("zstd_level = \"high\"", "zstd_level"),
+            ("jobs_max = 0", "jobs_max"),
+            ("capture_timeout = \"soon\"", "capture_timeout"),
+            ("stall_timeout = \"0s\"", "stall_timeout"),
+            ("public_url = \"ftp://x\"", "public_url"),
+            ("public_url = \"http://x/path\"", "public_url"),
+            ("region = \"a b\"", "region"),
+            ("listen = \"everywhere\"", "listen"),
+        ] {
+            let error = format!("{:#}", from_toml(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_the_same_in_flag_and_variable() {
+        use clap::Args;
+        let command = Settings::augment_args(clap::Command::new("test"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            assert_eq!(variable, format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_")));
+        }
+    }
+}

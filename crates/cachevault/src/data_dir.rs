@@ -1,0 +1,198 @@
+//! The data folder: who may use it, and the keys in it.
+//!
+//! ```text
+//! lock               held by the one process that uses the folder
+//! node-id            this node's id, stable over restarts
+//! master.key         protects every other secret; 0600
+//! credentials.json   the first project's key, for its owner; 0600
+//! catalog.sqlite     what is known
+//! backups/           the store
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use cachevault_app::{MasterKey, NewCredential};
+use cachevault_domain::{Entropy, NodeId};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+/// A folder that no other process uses as long as this lives.
+pub(crate) struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// What a client needs to sign requests: `credentials.json`.
+#[derive(Deserialize, Serialize)]
+pub(crate) struct Credentials {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) project_id: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
+}
+
+impl DataDir {
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.with_context(|| format!("make the data folder `{}`", path.display()))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.with_context(|| format!("open `{}`", lock_path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another cachevault process uses `{}`; stop it, or choose another --data-dir", path.display())
+            }
+            Err(TryLockError::Error(error)) => {
+                Err(error).with_context(|| format!("lock `{}`", lock_path.display()))
+            }
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.path.join("catalog.sqlite")
+    }
+
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.path.join("backups")
+    }
+
+    pub(crate) fn credentials(&self) -> PathBuf {
+        self.path.join("credentials.json")
+    }
+
+    pub(crate) fn node_id(&self, entropy: &dyn Entropy) -> anyhow::Result<NodeId> {
+        let path = self.path.join("node-id");
+        match read_if_there(&path)? {
+            Some(text) => text.trim().parse().with_context(|| format!("in `{}`", path.display())),
+            None => {
+                let id = NodeId::mint(entropy);
+                write_private(&path, &format!("{id}\n"))?;
+                Ok(id)
+            }
+        }
+    }
+
+    /// The master key; minted where there is neither a key nor a catalog that one would open.
+    pub(crate) fn master_key(&self, entropy: &dyn Entropy) -> anyhow::Result<MasterKey> {
+        let path = self.path.join("master.key");
+        match read_if_there(&path)? {
+            Some(text) => MasterKey::from_hex(&text).with_context(|| format!("in `{}`", path.display())),
+            None if self.catalog().exists() => bail!(
+                "`{}` is missing, and the secrets in `{}` open with nothing else; put it back",
+                path.display(),
+                self.catalog().display()
+            ),
+            None => {
+                let key = MasterKey::mint(entropy);
+                write_private(&path, &format!("{}\n", key.to_hex().expose_secret()))?;
+                Ok(key)
+            }
+        }
+    }
+
+    /// What an interrupted first start has already written down, if anything.
+    pub(crate) fn find_credentials(&self) -> anyhow::Result<Option<Credentials>> {
+        let path = self.credentials();
+        let Some(text) = read_if_there(&path)? else { return Ok(None) };
+        let credentials = serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))?;
+        Ok(Some(credentials))
+    }
+
+    pub(crate) fn write_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(credentials).context("encode credentials")?;
+        write_private(&self.credentials(), &format!("{text}\n"))
+    }
+}
+
+impl Credentials {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))
+    }
+
+    pub(crate) fn new(endpoint: String, region: String, credential: &NewCredential) -> Self {
+        Self {
+            endpoint,
+            region,
+            project_id: credential.project.to_string(),
+            access_key: credential.access_key.to_string(),
+            secret_key: credential.secret_key.expose_secret().to_owned(),
+        }
+    }
+
+    pub(crate) fn credential(&self) -> anyhow::Result<NewCredential> {
+        Ok(NewCredential {
+            project: self.project_id.parse()?,
+            access_key: self.access_key.parse()?,
+            secret_key: SecretString::from(self.secret_key.clone()),
+        })
+    }
+}
+
+fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some).with_context(|| format!("read `{}`", path.display())),
+    }
+}
+
+/// Writes a file that only its owner may read, whole or not at all, durably.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let partial = path.with_extension("partial");
+    let write = || {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
+        File::open(path.parent().unwrap_or(path))?.sync_all()
+    };
+    write().with_context(|| format!("write `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use cachevault_testkit::SeededEntropy;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_used_by_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DataDir::open(folder.path()).unwrap();
+        let error = DataDir::open(folder.path()).err().unwrap();
+        assert!(error.to_string().contains("another cachevault process"), "{error}");
+        drop(first);
+        DataDir::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn keys_and_ids_stay_and_only_their_owner_may_read_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        let entropy = SeededEntropy::new(1);
+        let id = data_dir.node_id(&entropy).unwrap();
+        let key = data_dir.master_key(&entropy).unwrap();
+        assert_eq!(data_dir.node_id(&entropy).unwrap(), id);
+        let again = data_dir.master_key(&entropy).unwrap();
+        assert_eq!(again.to_hex().expose_secret(), key.to_hex().expose_secret());
+        let mode = std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_lost_master_key_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(folder.path()).unwrap();
+        std::fs::write(data_dir.catalog(), "").unwrap();
+        let error = data_dir.master_key(&SeededEntropy::new(1)).err().unwrap();
+        assert!(error.to_string().contains("put it back"), "{error}");
+    }
+}

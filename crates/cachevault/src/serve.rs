@@ -1,0 +1,158 @@
+//! Builds the service from its configuration, runs it, and stops it in two phases.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use cachevault_api::Api;
+use cachevault_app::{App, NewCredential, Sealer};
+use cachevault_catalog_sqlite::SqliteCatalog;
+use cachevault_domain::SystemClock;
+use cachevault_engine::ProbeLimits;
+use cachevault_jobs::{EngineProber, Observer, Runner, Shutdown, Worker};
+use cachevault_store::FolderStore;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::data_dir::{Credentials, DataDir};
+use crate::entropy::OsEntropy;
+use crate::logging;
+
+/// How long breaking off may take before the process leaves all the same.
+const HARD_STOP: Duration = Duration::from_secs(20);
+
+/// Runs the service until a signal ends it.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(config.log_format, &config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    // Signals are listened to before anything is said of being ready.
+    let signals = Signals::listen()?;
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let node = data_dir.node_id(&OsEntropy)?;
+    let (app, catalog) = build(&config, &data_dir).await?;
+    let listener = TcpListener::bind(config.listen).await;
+    let listener = listener.with_context(|| format!("listen on `{}`", config.listen))?;
+    let address = listener.local_addr().context("read the address listened on")?;
+    let endpoint = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    first_start(&app, &data_dir, &endpoint, &config.region).await?;
+
+    let shutdown = Shutdown::default();
+    let mut tasks = JoinSet::new();
+    let runner = Runner { app: app.clone(), settings: config.jobs, injection: None };
+    let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
+    tasks.spawn(async move { worker.run(&stop).await });
+    let (observer, stop) = (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
+    tasks.spawn(async move { observer.run(&stop).await });
+    let router = cachevault_api::router(Api { app, request_time_max: config.request_timeout });
+    let stop = shutdown.clone();
+    tasks.spawn(async move { answer(listener, router, stop).await });
+
+    println!("cachevault is ready at http://{address}");
+    std::io::stdout().flush().context("say that the service is ready")?;
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
+    stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
+    catalog.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
+    let entropy = Arc::new(OsEntropy);
+    let master_key = data_dir.master_key(&*entropy)?;
+    let store = FolderStore::open(data_dir.backups()).context("open the store")?;
+    let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
+    let catalog = Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
+    let app = App {
+        catalog: catalog.clone(),
+        store: Arc::new(store),
+        prober: Arc::new(EngineProber { limits: ProbeLimits { command: config.jobs.capture.command } }),
+        sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
+        clock: Arc::new(SystemClock),
+        entropy,
+        history: config.history,
+    };
+    Ok((app, catalog))
+}
+
+/// Creates the first project and its key, once; later only keeps the endpoint in the file true.
+///
+/// The file is written before the catalog: a start that is killed between the two is taken up
+/// with the same key by the next.
+async fn first_start(app: &App, data_dir: &DataDir, endpoint: &str, region: &str) -> anyhow::Result<()> {
+    let found = data_dir.find_credentials()?;
+    if app.has_projects().await.context("read the catalog")? {
+        if let Some(credentials) = found.filter(|found| found.endpoint != endpoint || found.region != region) {
+            let (endpoint, region) = (endpoint.to_owned(), region.to_owned());
+            data_dir.write_credentials(&Credentials { endpoint, region, ..credentials })?;
+        }
+        return Ok(());
+    }
+    let credential = match found {
+        Some(credentials) => credentials.credential()?,
+        None => NewCredential::mint(app),
+    };
+    data_dir.write_credentials(&Credentials::new(endpoint.to_owned(), region.to_owned(), &credential))?;
+    app.create_project(&credential).await.context("create the first project")?;
+    tracing::info!(
+        project = %credential.project,
+        credentials = %data_dir.credentials().display(),
+        "first start: a project, a key for it and a master key were created"
+    );
+    Ok(())
+}
+
+async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
+    let stop = async move { shutdown.soft.cancelled().await };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
+    }
+}
+
+/// After the first signal nothing new begins, and what runs may end; after the grace period or a
+/// second signal it is broken off in order.
+async fn stop_in_two_phases(mut signals: Signals, shutdown: &Shutdown, mut tasks: JoinSet<()>, grace: Duration) {
+    tokio::select! {
+        () = signals.next() => tracing::info!("stopping: what runs may come to its end"),
+        // A part that ended by itself cannot be done without.
+        _ = tasks.join_next() => tracing::error!("a part of the service ended; stopping"),
+    }
+    shutdown.soft.cancel();
+    let ended = async { while tasks.join_next().await.is_some() {} };
+    tokio::pin!(ended);
+    tokio::select! {
+        () = &mut ended => return,
+        () = signals.next() => tracing::info!("stopping at once"),
+        () = tokio::time::sleep(grace) => tracing::info!("the grace period is over; stopping at once"),
+    }
+    shutdown.hard.cancel();
+    if tokio::time::timeout(HARD_STOP, ended).await.is_err() {
+        tracing::warn!("something did not stop in time; the next start takes it up");
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listen to signals");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
