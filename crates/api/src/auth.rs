@@ -43,7 +43,8 @@ pub(crate) async fn authenticate(State(api): State<Api>, request: Request, next:
 async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let (mut parts, body) = request.into_parts();
     let authorization = authorization(&parts.headers).map_err(GatewayError::Unauthenticated)?;
-    check_date(&parts.headers, &authorization, api.app.clock.now()).map_err(GatewayError::Unauthenticated)?;
+    check_date(&parts.headers, &authorization, api.app.clock.now())
+        .map_err(GatewayError::Unauthenticated)?;
     let (project, secret_key) = find_key(api, &authorization).await?;
     // Only now, for a key that is known, is anything large taken into memory.
     let body = read_body(&parts.headers, body).await?;
@@ -67,7 +68,11 @@ fn authorization(headers: &HeaderMap) -> Result<Authorization, AuthFailure> {
     }
 }
 
-fn check_date(headers: &HeaderMap, authorization: &Authorization, now: Timestamp) -> Result<(), AuthFailure> {
+fn check_date(
+    headers: &HeaderMap,
+    authorization: &Authorization,
+    now: Timestamp,
+) -> Result<(), AuthFailure> {
     let text = header(headers, "x-sdk-date").ok_or(AuthFailure::Malformed("no x-sdk-date"))?;
     let signed_at = parse_date(text).ok_or(AuthFailure::Malformed("malformed x-sdk-date"))?;
     if let Dialect::Credential { date, .. } = &authorization.dialect
@@ -90,11 +95,17 @@ fn parse_date(text: &str) -> Option<Timestamp> {
     civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
-async fn find_key(api: &Api, authorization: &Authorization) -> Result<(ProjectId, SecretString), GatewayError> {
+async fn find_key(
+    api: &Api,
+    authorization: &Authorization,
+) -> Result<(ProjectId, SecretString), GatewayError> {
     let unknown = || GatewayError::Unauthenticated(AuthFailure::UnknownKey);
     let access_key = authorization.access_key.parse().map_err(|_| unknown())?;
     let found = api.app.find_secret_key(&access_key).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "credentials cannot be looked up");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "credentials cannot be looked up"
+        );
         GatewayError::Internal
     })?;
     found.ok_or_else(unknown)
@@ -112,7 +123,12 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayErro
     })
 }
 
-fn verifies(parts: &Parts, body: &[u8], authorization: &Authorization, secret_key: &SecretString) -> bool {
+fn verifies(
+    parts: &Parts,
+    body: &[u8],
+    authorization: &Authorization,
+    secret_key: &SecretString,
+) -> bool {
     let headers: Vec<_> = parts
         .headers
         .iter()
@@ -135,7 +151,9 @@ mod tests {
     #[test]
     fn only_the_basic_form_is_a_date() {
         assert_eq!(parse_date("20191115T033655Z").unwrap().to_string(), "2019-11-15T03:36:55Z");
-        for text in ["", "2019-11-15T03:36:55Z", "20191115T033655", "20191315T033655Z", "20191115T033655Zx"] {
+        for text in
+            ["", "2019-11-15T03:36:55Z", "20191115T033655", "20191315T033655Z", "20191115T033655Zx"]
+        {
             assert_eq!(parse_date(text), None, "{text}");
         }
     }

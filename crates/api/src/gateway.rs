@@ -69,7 +69,8 @@ struct GatewayBody {
 impl IntoResponse for GatewayError {
     fn into_response(self) -> Response {
         let (status, error_code) = self.status_and_code();
-        let body = GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
+        let body =
+            GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
         (status, Json(body)).into_response()
     }
 }

@@ -19,6 +19,7 @@ pub mod signing;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use cachevault_app::App;
 use tower_http::timeout::TimeoutLayer;
@@ -42,12 +43,17 @@ pub fn router(api: Api) -> Router {
         .nest("/v2", dcs::v2::router())
         .nest("/api/v1", manage::router())
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
-    let time_max = TimeoutLayer::with_status_code(axum::http::StatusCode::GATEWAY_TIMEOUT, api.request_time_max);
+    let time_max = TimeoutLayer::with_status_code(
+        axum::http::StatusCode::GATEWAY_TIMEOUT,
+        api.request_time_max,
+    );
     Router::new()
         .merge(signed)
         .merge(health::router())
         .fallback(gateway::unknown_route)
         .method_not_allowed_fallback(gateway::unknown_route)
+        // The body's limit is applied where it is read: after the key is known to be one of ours.
+        .layer(DefaultBodyLimit::disable())
         .layer(time_max)
         .layer(from_fn_with_state(api.clone(), request::identify))
         .layer(from_fn(request::limit_headers))

@@ -7,6 +7,7 @@ mod backups;
 mod error;
 mod instances;
 mod model;
+mod path;
 
 use axum::Router;
 use axum::routing::get;

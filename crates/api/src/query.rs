@@ -56,14 +56,23 @@ impl Query {
         self.text(name).is_some_and(|text| text.eq_ignore_ascii_case("true"))
     }
 
-    fn number(&self, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, DcsError> {
+    fn number(
+        &self,
+        name: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, DcsError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let number = text.parse().ok().filter(|number| range.contains(number));
         number.map(Some).ok_or(DcsError::InvalidPage(name))
     }
 
     /// The page that is asked for.
-    pub(crate) fn page(&self, start: PageStart, limit_default: u32, limit_max: u32) -> Result<Page, DcsError> {
+    pub(crate) fn page(
+        &self,
+        start: PageStart,
+        limit_default: u32,
+        limit_max: u32,
+    ) -> Result<Page, DcsError> {
         let offset = self.number("offset", 0..=u64::MAX)?;
         let from_one = self.number("start", 1..=u64::MAX)?.map(|start| start - 1);
         let offset = match start {
@@ -85,7 +94,8 @@ impl Query {
         let created_from = self.moment("begintime", "begin_time")?;
         // The second that is named is in it to its end.
         let last = SignedDuration::from_micros(999_999);
-        let created_to = self.moment("endtime", "end_time")?.map(|end| end.checked_add(last).unwrap_or(end));
+        let created_to =
+            self.moment("endtime", "end_time")?.map(|end| end.checked_add(last).unwrap_or(end));
         if let (Some(from), Some(to)) = (created_from, created_to)
             && to < from
         {
@@ -104,10 +114,17 @@ impl Query {
             Some(text) => Some(text.parse().ok()?),
             None => None,
         };
-        let exact = self.flag("nameequal") || self.flag("exactmatchname") || self.flag("isexactmatchname");
+        let exact =
+            self.flag("nameequal") || self.flag("exactmatchname") || self.flag("isexactmatchname");
         let name = self.text("name").map(str::to_owned);
         let (name, name_contains) = if exact { (name, None) } else { (None, name) };
-        Some(InstanceFilter { id, name, name_contains, host: self.text("ip").map(str::to_owned), after })
+        Some(InstanceFilter {
+            id,
+            name,
+            name_contains,
+            host: self.text("ip").map(str::to_owned),
+            after,
+        })
     }
 
     /// The value of `name`, as it is.
@@ -149,21 +166,34 @@ mod tests {
 
     #[test]
     fn a_page_begins_where_its_version_says() {
-        let page = |start, text| query(text).backup_page(start).map(|page| (page.offset, page.limit));
+        let page =
+            |start, text| query(text).backup_page(start).map(|page| (page.offset, page.limit));
         assert_eq!(page(PageStart::Zero, ""), Ok((0, 10)));
         assert_eq!(page(PageStart::Zero, "offset=3&limit=2"), Ok((3, 2)));
         assert_eq!(page(PageStart::Zero, "start=4"), Ok((3, 10)));
         assert_eq!(page(PageStart::One, "start=4&limit=1000"), Ok((3, 1000)));
         assert_eq!(page(PageStart::One, "offset=3"), Ok((3, 10)));
         assert_eq!(page(PageStart::One, "start=2&offset=9"), Ok((1, 10)));
-        for bad in ["offset=-1", "offset=x", "start=0", "limit=0", "limit=1001", "limit=99999999999999999999"] {
+        for bad in [
+            "offset=-1",
+            "offset=x",
+            "start=0",
+            "limit=0",
+            "limit=1001",
+            "limit=99999999999999999999",
+        ] {
             assert!(matches!(page(PageStart::Zero, bad), Err(DcsError::InvalidPage(_))), "{bad}");
         }
     }
 
     #[test]
     fn times_that_are_none_or_the_wrong_way_round_are_refused() {
-        for bad in ["begin_time=yesterday", "begin_time=2017-07-18", "end_time=20171318000000", "end_time=201707180000000"] {
+        for bad in [
+            "begin_time=yesterday",
+            "begin_time=2017-07-18",
+            "end_time=20171318000000",
+            "end_time=201707180000000",
+        ] {
             assert!(matches!(query(bad).backup_filter(), Err(DcsError::InvalidQuery(_))), "{bad}");
         }
         let swapped = query("beginTime=20240102000000&endTime=20240101000000").backup_filter();
@@ -172,7 +202,8 @@ mod tests {
 
     #[test]
     fn instances_are_named_as_clients_name_them() {
-        let filter = query("includeFailure=True&exactMatchName=True&name=a%20b").instance_filter().unwrap();
+        let filter =
+            query("includeFailure=True&exactMatchName=True&name=a%20b").instance_filter().unwrap();
         assert_eq!((filter.name.as_deref(), filter.name_contains), (Some("a b"), None));
         let filter = query("name=part").instance_filter().unwrap();
         assert_eq!(filter.name_contains.as_deref(), Some("part"));

@@ -45,7 +45,8 @@ pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Nex
 
 /// Refuses requests whose headers are too large to be honest.
 pub(crate) async fn limit_headers(request: Request, next: Next) -> Response {
-    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let bytes: usize =
+        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes > HEADER_BYTES_MAX {
         return GatewayError::HeadersTooLarge.into_response();
     }

@@ -19,8 +19,7 @@ use subtle::ConstantTimeEq;
 const LABEL: &str = "SDK-HMAC-SHA256";
 const DATE_HEADER: &str = "x-sdk-date";
 const CONTENT_HASH_HEADER: &str = "x-sdk-content-sha256";
-const UNRESERVED: AsciiSet =
-    NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// More signed headers than any client sends.
 const SIGNED_HEADERS_MAX: usize = 64;
 
@@ -90,13 +89,15 @@ impl Authorization {
             .ok_or(MalformedAuthorization("unsupported algorithm"))?;
         let (mut identity, mut signed_headers, mut signature) = (None, None, None);
         for field in fields.split(',') {
-            let (name, value) = field.trim().split_once('=').ok_or(MalformedAuthorization("malformed field"))?;
+            let (name, value) =
+                field.trim().split_once('=').ok_or(MalformedAuthorization("malformed field"))?;
             match name {
                 "Access" => identity = Some((value, Dialect::Access)),
                 "Credential" => identity = Some(parse_credential(value)?),
                 "SignedHeaders" => signed_headers = Some(parse_signed_headers(value)?),
                 "Signature" => {
-                    let bytes = hex::decode(value).map_err(|_| MalformedAuthorization("malformed signature"))?;
+                    let bytes = hex::decode(value)
+                        .map_err(|_| MalformedAuthorization("malformed signature"))?;
                     signature = Some(bytes);
                 }
                 _ => {}
@@ -117,7 +118,9 @@ impl Authorization {
         let declared = request.header(CONTENT_HASH_HEADER);
         let body_matches = declared.is_none_or(|declared| declared == hex_sha256(request.body));
         match signature(request, &self.dialect, &self.signed_headers, secret_key) {
-            Some(expected) => bool::from(expected.as_slice().ct_eq(&self.signature)) && body_matches,
+            Some(expected) => {
+                bool::from(expected.as_slice().ct_eq(&self.signature)) && body_matches
+            }
             None => false,
         }
     }
@@ -154,7 +157,9 @@ pub fn sign(
 ) -> Option<String> {
     let signature = hex::encode(signature(request, &Dialect::Access, signed_headers, secret_key)?);
     let signed_headers = signed_headers.join(";");
-    Some(format!("{LABEL} Access={access_key}, SignedHeaders={signed_headers}, Signature={signature}"))
+    Some(format!(
+        "{LABEL} Access={access_key}, SignedHeaders={signed_headers}, Signature={signature}"
+    ))
 }
 
 /// `None` when a signed header is not in the request.
@@ -204,12 +209,14 @@ fn canonical_request(
         let value = if is_credential { collapse(value) } else { value.trim().to_owned() };
         headers += &format!("{name}:{value}\n");
     }
-    let (method, uri, names) = (request.method, canonical_uri(request.path), signed_headers.join(";"));
+    let (method, uri, names) =
+        (request.method, canonical_uri(request.path), signed_headers.join(";"));
     Some(format!("{method}\n{uri}\n{query}\n{headers}\n{names}\n{body_hash}"))
 }
 
 fn canonical_uri(path: &str) -> String {
-    let segments = path.split('/').map(|segment| encode(&percent_decode_str(segment).decode_utf8_lossy()));
+    let segments =
+        path.split('/').map(|segment| encode(&percent_decode_str(segment).decode_utf8_lossy()));
     let mut uri = segments.collect::<Vec<_>>().join("/");
     if !uri.ends_with('/') {
         uri.push('/');
@@ -218,7 +225,8 @@ fn canonical_uri(path: &str) -> String {
 }
 
 fn canonical_query(query: &str, dialect: &Dialect) -> String {
-    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let decode =
+        |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
     let mut pairs: Vec<(String, String)> = query
         .split('&')
         .filter(|pair| !pair.is_empty())
@@ -292,7 +300,8 @@ mod tests {
     }
 
     fn vectors() -> Vec<Vector> {
-        serde_json::from_slice(include_bytes!("../../../fixtures/dcs/signature_vectors.json")).unwrap()
+        serde_json::from_slice(include_bytes!("../../../fixtures/dcs/signature_vectors.json"))
+            .unwrap()
     }
 
     impl Vector {
@@ -306,7 +315,8 @@ mod tests {
         }
 
         fn with_request<T>(&self, act: impl FnOnce(&SignedRequest<'_>) -> T) -> T {
-            let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let headers: Vec<_> =
+                self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             act(&SignedRequest {
                 method: &self.method,
                 path: &self.path,
@@ -334,7 +344,8 @@ mod tests {
             assert!(vector.verifies(), "{}", vector.source);
             let Authorization { dialect, signed_headers, .. } = vector.authorization();
             assert_eq!(vector.dialect == "Access", dialect == Dialect::Access);
-            let canonical = vector.with_request(|r| canonical_request(r, &dialect, &signed_headers)).unwrap();
+            let canonical =
+                vector.with_request(|r| canonical_request(r, &dialect, &signed_headers)).unwrap();
             if let Some(expected) = &vector.canonical_request {
                 assert_eq!(&canonical, expected, "{}", vector.source);
             }
@@ -342,7 +353,8 @@ mod tests {
                 assert_eq!(&hex_sha256(canonical.as_bytes()), expected);
             }
             if vector.dialect == "Access" && vector.authorization.is_some() {
-                let signed = vector.with_request(|r| sign(r, &signed_headers, &vector.ak, &vector.sk));
+                let signed =
+                    vector.with_request(|r| sign(r, &signed_headers, &vector.ak, &vector.sk));
                 assert_eq!(signed, vector.authorization);
             }
         }
@@ -375,8 +387,10 @@ mod tests {
 
     #[test]
     fn a_declared_hash_must_be_that_of_the_body() {
-        let headers = [("x-sdk-date", "20261121T170055Z"), ("x-sdk-content-sha256", "UNSIGNED-PAYLOAD")];
-        let request = SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: b"{}" };
+        let headers =
+            [("x-sdk-date", "20261121T170055Z"), ("x-sdk-content-sha256", "UNSIGNED-PAYLOAD")];
+        let request =
+            SignedRequest { method: "POST", path: "/", query: "", headers: &headers, body: b"{}" };
         let signed = sign(&request, &["x-sdk-date".to_owned()], "AK", "SK").unwrap();
         assert!(!Authorization::parse(&signed).unwrap().verifies(&request, "SK"));
         let hash = hex_sha256(b"{}");
@@ -407,7 +421,11 @@ mod tests {
         assert_eq!(collapse("  a \t b  "), " a b ");
         let query = "b=2&a=1&A=0&a=0&c=%20x+y&d";
         assert_eq!(canonical_query(query, &Dialect::Access), "A=0&a=0&a=1&b=2&c=%20x%20y&d=");
-        let credential = Dialect::Credential { date: String::new(), region: String::new(), service: String::new() };
+        let credential = Dialect::Credential {
+            date: String::new(),
+            region: String::new(),
+            service: String::new(),
+        };
         assert_eq!(canonical_query("b=2&a=1&a=0", &credential), "a=1&b=2");
         assert_eq!(canonical_uri("/v2/a%20b"), "/v2/a%20b/");
         assert_eq!(canonical_uri("/"), "/");

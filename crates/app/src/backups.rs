@@ -88,7 +88,11 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::BackupNotFound`], [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
-    pub async fn get_backup(&self, project: &ProjectId, id: BackupId) -> Result<BackupDetail, AppError> {
+    pub async fn get_backup(
+        &self,
+        project: &ProjectId,
+        id: BackupId,
+    ) -> Result<BackupDetail, AppError> {
         let found = self.catalog.find_backup(project, id).await?;
         let backup = found.ok_or(AppError::BackupNotFound)?;
         let stored = backup.stored_attempt.filter(|_| backup.is_restorable());
@@ -117,7 +121,8 @@ impl App {
     ) -> Result<(), AppError> {
         self.get_instance(project, instance).await?;
         let job = JobId::mint(&*self.entropy);
-        let job = self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
+        let job =
+            self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
         let waiting = async {
             loop {
                 match self.catalog.find_job(project, job).await? {

@@ -23,10 +23,12 @@ pub struct NewCredential {
 impl NewCredential {
     /// Mints a project id and a key for it.
     pub fn mint(app: &App) -> Self {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
         let mut bytes = [0; SECRET_KEY_CHARS];
         app.entropy.fill(&mut bytes);
-        let secret: String = bytes.iter().map(|b| char::from(ALPHABET[usize::from(b % 64)])).collect();
+        let secret: String =
+            bytes.iter().map(|b| char::from(ALPHABET[usize::from(b % 64)])).collect();
         Self {
             project: ProjectId::mint(&*app.entropy),
             access_key: AccessKey::mint(&*app.entropy),

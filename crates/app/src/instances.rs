@@ -22,7 +22,11 @@ impl App {
     /// # Errors
     /// [`AppError::CannotAdopt`] says exactly what is wrong with the server;
     /// [`AppError::NameTaken`], [`AppError::CatalogFailed`].
-    pub async fn add_instance(&self, project: &ProjectId, wish: AddInstance) -> Result<Instance, AppError> {
+    pub async fn add_instance(
+        &self,
+        project: &ProjectId,
+        wish: AddInstance,
+    ) -> Result<Instance, AppError> {
         let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
         let now = self.clock.now();
         let id = InstanceId::mint(&*self.entropy);
@@ -45,7 +49,11 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
-    pub async fn get_instance(&self, project: &ProjectId, id: InstanceId) -> Result<Instance, AppError> {
+    pub async fn get_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<Instance, AppError> {
         self.catalog.find_instance(project, id).await?.ok_or(AppError::InstanceNotFound)
     }
 
@@ -67,7 +75,11 @@ impl App {
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::InstanceBusy`],
     /// [`AppError::InstanceHasBackups`], [`AppError::CatalogFailed`].
-    pub async fn remove_instance(&self, project: &ProjectId, id: InstanceId) -> Result<(), AppError> {
+    pub async fn remove_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
         Ok(self.catalog.remove_instance(project, id, self.clock.now()).await?)
     }
 
@@ -75,7 +87,10 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], [`AppError::SecretUnreadable`].
-    pub async fn look_at_instance(&self, instance: &Instance) -> Result<Result<(), AppError>, AppError> {
+    pub async fn look_at_instance(
+        &self,
+        instance: &Instance,
+    ) -> Result<Result<(), AppError>, AppError> {
         let target = self.open_connection(instance)?;
         let found = self.prober.probe(&target).await;
         let health = match &found {
@@ -94,12 +109,15 @@ impl App {
     pub fn open_connection(&self, instance: &Instance) -> Result<Target, Unsealable> {
         let connection = &instance.connection;
         let open = |what, sealed| self.sealer.open(&owner(instance.id, what), sealed);
-        let password = connection.password.as_ref().map(|sealed| open("password", sealed)).transpose()?;
-        let key_pem = connection.tls_key_pem.as_ref().map(|sealed| open("tls-key", sealed)).transpose()?;
+        let password =
+            connection.password.as_ref().map(|sealed| open("password", sealed)).transpose()?;
+        let key_pem =
+            connection.tls_key_pem.as_ref().map(|sealed| open("tls-key", sealed)).transpose()?;
         let identity = connection.tls_certificate_pem.clone().zip(key_pem);
         Ok(Target {
             address: connection.address.clone(),
-            login: password.map(|password| Login { username: connection.username.clone(), password }),
+            login: password
+                .map(|password| Login { username: connection.username.clone(), password }),
             tls: connection.tls.then(|| TlsSettings {
                 ca_pem: connection.tls_ca_pem.clone(),
                 identity: identity

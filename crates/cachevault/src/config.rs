@@ -158,7 +158,10 @@ fn refuse_unknown_variables(command: &clap::Command) -> anyhow::Result<()> {
         .collect();
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with(PREFIX) && !known.contains(&name.as_os_str()) {
-            bail!("the environment variable `{}` is no setting; see `cachevault serve --help`", name.display());
+            bail!(
+                "the environment variable `{}` is no setting; see `cachevault serve --help`",
+                name.display()
+            );
         }
     }
     Ok(())
@@ -166,8 +169,13 @@ fn refuse_unknown_variables(command: &clap::Command) -> anyhow::Result<()> {
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {
     let metadata = std::fs::metadata(path).with_context(|| format!("read `{}`", path.display()))?;
-    ensure!(metadata.len() <= CONFIG_BYTES_MAX, "`{}` is too large for a configuration", path.display());
-    let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+    ensure!(
+        metadata.len() <= CONFIG_BYTES_MAX,
+        "`{}` is too large for a configuration",
+        path.display()
+    );
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in `{}`", path.display()))
 }
 
@@ -249,25 +257,45 @@ fn time(name: &str, text: Option<&str>, default: &str) -> anyhow::Result<Duratio
     const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
     let text = text.unwrap_or(default);
     let parsed = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
-    let time = parsed.with_context(|| format!("`{name}` is `{text}`, which is no time such as `30s`, `10m` or `6h`"))?;
-    ensure!(!time.is_zero() && time <= LONGEST, "`{name}` is `{text}`; it must be more than nothing and at most ten years");
+    let time = parsed.with_context(|| {
+        format!("`{name}` is `{text}`, which is no time such as `30s`, `10m` or `6h`")
+    })?;
+    ensure!(
+        !time.is_zero() && time <= LONGEST,
+        "`{name}` is `{text}`; it must be more than nothing and at most ten years"
+    );
     Ok(time)
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(name: &str, value: T, range: std::ops::RangeInclusive<T>) -> anyhow::Result<T> {
-    ensure!(range.contains(&value), "`{name}` is {value}; it must be {} to {}", range.start(), range.end());
+fn within<T: PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+) -> anyhow::Result<T> {
+    ensure!(
+        range.contains(&value),
+        "`{name}` is {value}; it must be {} to {}",
+        range.start(),
+        range.end()
+    );
     Ok(value)
 }
 
 fn public_url(text: &str) -> anyhow::Result<String> {
-    let url = url::Url::parse(text).with_context(|| format!("`public_url` is `{text}`, which is no URL"))?;
-    let plain = matches!(url.scheme(), "http" | "https") && url.path() == "/" && url.query().is_none();
-    ensure!(plain, "`public_url` is `{text}`; it must be http:// or https://, a host and perhaps a port, without a path");
+    let url = url::Url::parse(text)
+        .with_context(|| format!("`public_url` is `{text}`, which is no URL"))?;
+    let plain =
+        matches!(url.scheme(), "http" | "https") && url.path() == "/" && url.query().is_none();
+    ensure!(
+        plain,
+        "`public_url` is `{text}`; it must be http:// or https://, a host and perhaps a port, without a path"
+    );
     Ok(text.trim_end_matches('/').to_owned())
 }
 
 fn region(text: String) -> anyhow::Result<String> {
-    let plain = (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let plain = (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     ensure!(plain, "`region` is `{text}`; it must be 1 to 64 letters, digits, `-` and `_`");
     Ok(text)
 }

@@ -41,12 +41,20 @@ impl DataDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.with_context(|| format!("make the data folder `{}`", path.display()))?;
         let lock_path = path.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&lock_path);
         let lock = lock.with_context(|| format!("open `{}`", lock_path.display()))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => {
-                bail!("another cachevault process uses `{}`; stop it, or choose another --data-dir", path.display())
+                bail!(
+                    "another cachevault process uses `{}`; stop it, or choose another --data-dir",
+                    path.display()
+                )
             }
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("lock `{}`", lock_path.display()))
@@ -82,7 +90,9 @@ impl DataDir {
     pub(crate) fn master_key(&self, entropy: &dyn Entropy) -> anyhow::Result<MasterKey> {
         let path = self.path.join("master.key");
         match read_if_there(&path)? {
-            Some(text) => MasterKey::from_hex(&text).with_context(|| format!("in `{}`", path.display())),
+            Some(text) => {
+                MasterKey::from_hex(&text).with_context(|| format!("in `{}`", path.display()))
+            }
             None if self.catalog().exists() => bail!(
                 "`{}` is missing, and the secrets in `{}` open with nothing else; put it back",
                 path.display(),
@@ -100,7 +110,8 @@ impl DataDir {
     pub(crate) fn find_credentials(&self) -> anyhow::Result<Option<Credentials>> {
         let path = self.credentials();
         let Some(text) = read_if_there(&path)? else { return Ok(None) };
-        let credentials = serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))?;
+        let credentials =
+            serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))?;
         Ok(Some(credentials))
     }
 
@@ -112,7 +123,8 @@ impl DataDir {
 
 impl Credentials {
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))
     }
 
@@ -146,7 +158,12 @@ fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let partial = path.with_extension("partial");
     let write = || {
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&partial)?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&partial)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&partial, path)?;
@@ -183,7 +200,8 @@ mod tests {
         assert_eq!(data_dir.node_id(&entropy).unwrap(), id);
         let again = data_dir.master_key(&entropy).unwrap();
         assert_eq!(again.to_hex().expose_secret(), key.to_hex().expose_secret());
-        let mode = std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
+        let mode =
+            std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -20,8 +20,10 @@ use crate::config::{Config, Settings};
 /// Backup and restore for Redis and Valkey.
 #[derive(Parser)]
 #[command(name = "cachevault", version, propagate_version = true)]
-#[command(after_help = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage or configuration; \
-    3 the service cannot be reached; 4 the service refused the request.")]
+#[command(
+    after_help = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage or configuration; \
+    3 the service cannot be reached; 4 the service refused the request."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -67,7 +69,12 @@ fn main() -> ExitCode {
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "cachevault", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "cachevault",
+                &mut std::io::stdout(),
+            );
             ExitCode::SUCCESS
         }
     }

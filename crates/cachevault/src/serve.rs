@@ -49,7 +49,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let runner = Runner { app: app.clone(), settings: config.jobs, injection: None };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
-    let (observer, stop) = (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
+    let (observer, stop) =
+        (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
     let router = cachevault_api::router(Api { app, request_time_max: config.request_timeout });
     let stop = shutdown.clone();
@@ -69,11 +70,14 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
     let master_key = data_dir.master_key(&*entropy)?;
     let store = FolderStore::open(data_dir.backups()).context("open the store")?;
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
-    let catalog = Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
+    let catalog =
+        Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
     let app = App {
         catalog: catalog.clone(),
         store: Arc::new(store),
-        prober: Arc::new(EngineProber { limits: ProbeLimits { command: config.jobs.capture.command } }),
+        prober: Arc::new(EngineProber {
+            limits: ProbeLimits { command: config.jobs.capture.command },
+        }),
         sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
         clock: Arc::new(SystemClock),
         entropy,
@@ -86,10 +90,17 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
 ///
 /// The file is written before the catalog: a start that is killed between the two is taken up
 /// with the same key by the next.
-async fn first_start(app: &App, data_dir: &DataDir, endpoint: &str, region: &str) -> anyhow::Result<()> {
+async fn first_start(
+    app: &App,
+    data_dir: &DataDir,
+    endpoint: &str,
+    region: &str,
+) -> anyhow::Result<()> {
     let found = data_dir.find_credentials()?;
     if app.has_projects().await.context("read the catalog")? {
-        if let Some(credentials) = found.filter(|found| found.endpoint != endpoint || found.region != region) {
+        if let Some(credentials) =
+            found.filter(|found| found.endpoint != endpoint || found.region != region)
+        {
             let (endpoint, region) = (endpoint.to_owned(), region.to_owned());
             data_dir.write_credentials(&Credentials { endpoint, region, ..credentials })?;
         }
@@ -99,7 +110,11 @@ async fn first_start(app: &App, data_dir: &DataDir, endpoint: &str, region: &str
         Some(credentials) => credentials.credential()?,
         None => NewCredential::mint(app),
     };
-    data_dir.write_credentials(&Credentials::new(endpoint.to_owned(), region.to_owned(), &credential))?;
+    data_dir.write_credentials(&Credentials::new(
+        endpoint.to_owned(),
+        region.to_owned(),
+        &credential,
+    ))?;
     app.create_project(&credential).await.context("create the first project")?;
     tracing::info!(
         project = %credential.project,
@@ -118,7 +133,12 @@ async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
 
 /// After the first signal nothing new begins, and what runs may end; after the grace period or a
 /// second signal it is broken off in order.
-async fn stop_in_two_phases(mut signals: Signals, shutdown: &Shutdown, mut tasks: JoinSet<()>, grace: Duration) {
+async fn stop_in_two_phases(
+    mut signals: Signals,
+    shutdown: &Shutdown,
+    mut tasks: JoinSet<()>,
+    grace: Duration,
+) {
     tokio::select! {
         () = signals.next() => tracing::info!("stopping: what runs may come to its end"),
         // A part that ended by itself cannot be done without.
@@ -146,7 +166,10 @@ struct Signals {
 impl Signals {
     fn listen() -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("listen to signals");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {

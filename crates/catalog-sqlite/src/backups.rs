@@ -58,7 +58,10 @@ impl TryFrom<BackupRow> for Backup {
             progress: Progress::from_hundredths(row.number(columns.progress)?),
             received_bytes: row.number(columns.received_bytes)?,
             size_bytes: row.number(columns.size_bytes)?,
-            stored_attempt: columns.stored_attempt.map(|attempt| row.number(attempt)).transpose()?,
+            stored_attempt: columns
+                .stored_attempt
+                .map(|attempt| row.number(attempt))
+                .transpose()?,
             failure: failure.transpose()?,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
@@ -164,13 +167,18 @@ impl BackupCatalog for SqliteCatalog {
         Ok(())
     }
 
-    async fn find_backup(&self, project: &ProjectId, id: BackupId) -> Result<Option<Backup>, CatalogError> {
-        let row: Option<BackupRow> = sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
-            .bind(id.to_string())
-            .bind(project.as_str())
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(unavailable)?;
+    async fn find_backup(
+        &self,
+        project: &ProjectId,
+        id: BackupId,
+    ) -> Result<Option<Backup>, CatalogError> {
+        let row: Option<BackupRow> =
+            sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
+                .bind(id.to_string())
+                .bind(project.as_str())
+                .fetch_optional(&self.readers)
+                .await
+                .map_err(unavailable)?;
         row.map(Backup::try_from).transpose()
     }
 
@@ -192,17 +200,22 @@ impl BackupCatalog for SqliteCatalog {
                 query.push(" AND created_at <= ").push_bind(to.as_microsecond());
             }
             if let Some(since) = filter.removed_since {
-                query.push(" AND (removed_at IS NULL OR removed_at >= ").push_bind(since.as_microsecond()).push(")");
+                query
+                    .push(" AND (removed_at IS NULL OR removed_at >= ")
+                    .push_bind(since.as_microsecond())
+                    .push(")");
             }
         };
         let mut count = QueryBuilder::new("SELECT count(*)");
         narrow(&mut count);
-        let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
+        let total: i64 =
+            count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
         let mut select = QueryBuilder::new("SELECT *");
         narrow(&mut select);
         select.push(" ORDER BY created_at DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit));
         select.push(" OFFSET ").push_bind(signed(page.offset));
-        let rows: Vec<BackupRow> = select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
+        let rows: Vec<BackupRow> =
+            select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
         let items = rows.into_iter().map(Backup::try_from).collect::<Result<_, _>>()?;
         Ok(Listing { items, total: total.unsigned_abs() })
     }

@@ -66,7 +66,9 @@ impl TryFrom<InstanceRow> for Instance {
             },
             observed_at: row.moment(columns.observed_at)?,
             created_at: row.moment(columns.created_at)?,
-            operation: operation.map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind)).transpose()?,
+            operation: operation
+                .map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind))
+                .transpose()?,
             connection: SealedConnection {
                 address: Address { port: row.number(columns.port)?, host: columns.host },
                 username: columns.username,
@@ -129,7 +131,11 @@ impl InstanceCatalog for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn find_instance(&self, project: &ProjectId, id: InstanceId) -> Result<Option<Instance>, CatalogError> {
+    async fn find_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<Option<Instance>, CatalogError> {
         let row: Option<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
             .push(" AND i.project_id = ")
             .push_bind(project.as_str())
@@ -149,23 +155,35 @@ impl InstanceCatalog for SqliteCatalog {
         page: Page,
     ) -> Result<Listing<Instance>, CatalogError> {
         let mut tx = self.read().await?;
-        let mut count = QueryBuilder::new("SELECT count(*) FROM instances i WHERE i.removed_at IS NULL");
+        let mut count =
+            QueryBuilder::new("SELECT count(*) FROM instances i WHERE i.removed_at IS NULL");
         narrow(&mut count, project, filter);
-        let total: i64 = count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
+        let total: i64 =
+            count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
         let mut select = QueryBuilder::new(SELECT);
         narrow(&mut select, project, filter);
         if let Some(after) = filter.after {
-            select.push(" AND (i.created_at, i.seq) < (SELECT created_at, seq FROM instances WHERE id = ");
+            select.push(
+                " AND (i.created_at, i.seq) < (SELECT created_at, seq FROM instances WHERE id = ",
+            );
             select.push_bind(after.to_string()).push(")");
         }
-        select.push(" ORDER BY i.created_at DESC, i.seq DESC LIMIT ").push_bind(i64::from(page.limit));
+        select
+            .push(" ORDER BY i.created_at DESC, i.seq DESC LIMIT ")
+            .push_bind(i64::from(page.limit));
         select.push(" OFFSET ").push_bind(signed(page.offset));
-        let rows: Vec<InstanceRow> = select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
+        let rows: Vec<InstanceRow> =
+            select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
         let items = rows.into_iter().map(Instance::try_from).collect::<Result<_, _>>()?;
         Ok(Listing { items, total: total.unsigned_abs() })
     }
 
-    async fn remove_instance(&self, project: &ProjectId, id: InstanceId, now: Timestamp) -> Result<(), CatalogError> {
+    async fn remove_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         let open: Option<String> = sqlx::query_scalar(
             "SELECT kind FROM jobs WHERE instance_id = ? AND project_id = ? AND state IN ('queued', 'leased') LIMIT 1",
@@ -206,7 +224,11 @@ impl InstanceCatalog for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn instances_seen_before(&self, before: Timestamp, limit: u32) -> Result<Vec<Instance>, CatalogError> {
+    async fn instances_seen_before(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Instance>, CatalogError> {
         let rows: Vec<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
             .push(" AND i.observed_at < ")
             .push_bind(before.as_microsecond())

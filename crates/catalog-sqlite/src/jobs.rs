@@ -42,7 +42,8 @@ impl TryFrom<JobRow> for Job {
     }
 }
 
-const COLUMNS: &str = "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
+const COLUMNS: &str =
+    "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
 
 /// Refuses unless the lease still holds. Every write of a worker begins with it.
 async fn fence(tx: &mut SqliteConnection, lease: &Lease) -> Result<(), CatalogError> {
@@ -83,7 +84,12 @@ impl SqliteCatalog {
 
 #[async_trait]
 impl JobQueue for SqliteCatalog {
-    async fn claim_job(&self, node: NodeId, now: Timestamp, until: Timestamp) -> Result<Option<Lease>, CatalogError> {
+    async fn claim_job(
+        &self,
+        node: NodeId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, CatalogError> {
         let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
              WHERE seq = (SELECT seq FROM jobs WHERE state IN ('queued', 'leased') AND due_at <= ?
@@ -128,18 +134,27 @@ impl JobQueue for SqliteCatalog {
 
     async fn step_log(&self, lease: &Lease) -> Result<Vec<StepRecord>, CatalogError> {
         let key = lease.job.to_string();
-        let rows: Vec<(String, i64, String)> =
-            sqlx::query_as("SELECT step, attempt, output FROM job_steps WHERE job_id = ? ORDER BY rowid")
-                .bind(&key)
-                .fetch_all(&self.readers)
-                .await
-                .map_err(unavailable)?;
+        let rows: Vec<(String, i64, String)> = sqlx::query_as(
+            "SELECT step, attempt, output FROM job_steps WHERE job_id = ? ORDER BY rowid",
+        )
+        .bind(&key)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable)?;
         let row = RowOf { table: "job_steps", key: &key };
-        let record = |(step, attempt, output)| Ok(StepRecord { step, attempt: row.number(attempt)?, output });
+        let record = |(step, attempt, output)| {
+            Ok(StepRecord { step, attempt: row.number(attempt)?, output })
+        };
         rows.into_iter().map(record).collect()
     }
 
-    async fn log_step(&self, lease: &Lease, step: &str, output: &str, now: Timestamp) -> Result<(), CatalogError> {
+    async fn log_step(
+        &self,
+        lease: &Lease,
+        step: &str,
+        output: &str,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         sqlx::query(
             "INSERT INTO job_steps (job_id, step, attempt, output, finished_at) VALUES (?, ?, ?, ?, ?)
@@ -227,7 +242,12 @@ impl JobQueue for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
-    async fn fail_backup(&self, lease: &Lease, failure: &Failure, now: Timestamp) -> Result<(), CatalogError> {
+    async fn fail_backup(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         let state = next_state(&mut tx, lease.backup, BackupEvent::Failed).await?;
         sqlx::query(

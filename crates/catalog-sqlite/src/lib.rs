@@ -47,10 +47,16 @@ impl SqliteCatalog {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_WAIT);
-        let pool = |connections| SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None);
+        let pool = |connections| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .idle_timeout(None)
+                .max_lifetime(None)
+        };
         let writer = pool(1).connect_with(options.clone()).await.map_err(unavailable)?;
         sqlx::migrate!().run(&writer).await.map_err(unavailable)?;
-        let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(unavailable)?;
+        let readers =
+            pool(READERS).connect_with(options.read_only(true)).await.map_err(unavailable)?;
         Ok(Self { writer, readers, job_queued: Notify::new() })
     }
 

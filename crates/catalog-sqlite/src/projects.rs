@@ -8,14 +8,20 @@ use crate::{SqliteCatalog, unavailable};
 
 #[async_trait]
 impl ProjectCatalog for SqliteCatalog {
-    async fn create_project(&self, credential: &StoredCredential, now: Timestamp) -> Result<(), CatalogError> {
+    async fn create_project(
+        &self,
+        credential: &StoredCredential,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
-        let project = sqlx::query("INSERT INTO projects (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
-            .bind(credential.project.as_str())
-            .bind(now.as_microsecond())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        let project = sqlx::query(
+            "INSERT INTO projects (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(credential.project.as_str())
+        .bind(now.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
         let inserted = sqlx::query(
             "INSERT INTO credentials (access_key, project_id, secret, created_at) VALUES (?, ?, ?, ?)
              ON CONFLICT DO NOTHING",
@@ -43,7 +49,10 @@ impl ProjectCatalog for SqliteCatalog {
             .map_err(unavailable)
     }
 
-    async fn find_credential(&self, access_key: &AccessKey) -> Result<Option<StoredCredential>, CatalogError> {
+    async fn find_credential(
+        &self,
+        access_key: &AccessKey,
+    ) -> Result<Option<StoredCredential>, CatalogError> {
         let row: Option<(String, Vec<u8>)> =
             sqlx::query_as("SELECT project_id, secret FROM credentials WHERE access_key = ?")
                 .bind(access_key.as_str())
@@ -60,7 +69,10 @@ impl ProjectCatalog for SqliteCatalog {
     }
 
     async fn check(&self) -> Result<(), CatalogError> {
-        sqlx::query("SELECT count(*) FROM projects").execute(&self.readers).await.map_err(unavailable)?;
+        sqlx::query("SELECT count(*) FROM projects")
+            .execute(&self.readers)
+            .await
+            .map_err(unavailable)?;
         self.write().await?.rollback().await.map_err(unavailable)
     }
 }

@@ -14,7 +14,11 @@ pub(crate) struct RowOf<'a> {
 
 impl RowOf<'_> {
     pub(crate) fn corrupt(&self, detail: impl Display) -> CatalogError {
-        CatalogError::Corrupt { table: self.table, row: self.key.to_owned(), detail: detail.to_string() }
+        CatalogError::Corrupt {
+            table: self.table,
+            row: self.key.to_owned(),
+            detail: detail.to_string(),
+        }
     }
 
     pub(crate) fn parse<T: FromStr<Err: Display>>(&self, text: &str) -> Result<T, CatalogError> {
@@ -22,11 +26,22 @@ impl RowOf<'_> {
     }
 
     /// One of `all`, by its name.
-    pub(crate) fn named<T: Copy>(&self, all: &[T], name: fn(T) -> &'static str, text: &str) -> Result<T, CatalogError> {
-        all.iter().copied().find(|value| name(*value) == text).ok_or_else(|| self.corrupt(format!("unknown word `{text}`")))
+    pub(crate) fn named<T: Copy>(
+        &self,
+        all: &[T],
+        name: fn(T) -> &'static str,
+        text: &str,
+    ) -> Result<T, CatalogError> {
+        all.iter()
+            .copied()
+            .find(|value| name(*value) == text)
+            .ok_or_else(|| self.corrupt(format!("unknown word `{text}`")))
     }
 
-    pub(crate) fn number<T: TryFrom<i64, Error: Display>>(&self, number: i64) -> Result<T, CatalogError> {
+    pub(crate) fn number<T: TryFrom<i64, Error: Display>>(
+        &self,
+        number: i64,
+    ) -> Result<T, CatalogError> {
         number.try_into().map_err(|e| self.corrupt(e))
     }
 

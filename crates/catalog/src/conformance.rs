@@ -9,8 +9,8 @@
 use cachevault_domain::{
     AccessKey, Address, Backup, BackupFilter, BackupFormat, BackupId, BackupState, EngineKind,
     Entropy, Failure, FailureCode, Health, Instance, InstanceFilter, InstanceId, JobId, JobKind,
-    JobState, Lease, NewBackup, NodeId, Observation, Page, Progress, ProjectId, RdbDialect, Requeue, Role,
-    SealedConnection, SealedSecret, ServerVersion, Trigger,
+    JobState, Lease, NewBackup, NodeId, Observation, Page, Progress, ProjectId, RdbDialect,
+    Requeue, Role, SealedConnection, SealedSecret, ServerVersion, Trigger,
 };
 use jiff::Timestamp;
 
@@ -190,7 +190,10 @@ async fn succeed(catalog: &impl Catalog, n: u8, seconds: i64) {
     catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
     let lease = claim(catalog, seconds).await.unwrap();
     catalog.start_backup(&lease, at(seconds)).await.unwrap();
-    catalog.finish_backup(&lease, lease.attempt, 1000 + u64::from(n), at(seconds + 1)).await.unwrap();
+    catalog
+        .finish_backup(&lease, lease.attempt, 1000 + u64::from(n), at(seconds + 1))
+        .await
+        .unwrap();
 }
 
 async fn backup(catalog: &impl Catalog, n: u8) -> Backup {
@@ -252,7 +255,8 @@ pub async fn a_name_is_taken_only_within_its_project(catalog: &impl Catalog) {
 pub async fn no_project_sees_the_instances_of_another(catalog: &impl Catalog) {
     prepare(catalog).await;
     assert_eq!(catalog.find_instance(&project(2), instance_id(1)).await.unwrap(), None);
-    let listing = catalog.list_instances(&project(2), &InstanceFilter::default(), ALL).await.unwrap();
+    let listing =
+        catalog.list_instances(&project(2), &InstanceFilter::default(), ALL).await.unwrap();
     assert_eq!((listing.items.len(), listing.total), (0, 0));
     let removed = catalog.remove_instance(&project(2), instance_id(1), at(1)).await;
     assert!(matches!(removed, Err(CatalogError::NotFound(_))));
@@ -271,7 +275,10 @@ pub async fn instances_are_listed_newest_first_and_filtered(catalog: &impl Catal
     assert_eq!(names(all()).await, ["twoyx", "two_x", "one"]);
     assert_eq!(names(InstanceFilter { name: Some("one".into()), ..all() }).await, ["one"]);
     // `_` is a letter here, not a pattern.
-    assert_eq!(names(InstanceFilter { name_contains: Some("o_".into()), ..all() }).await, ["two_x"]);
+    assert_eq!(
+        names(InstanceFilter { name_contains: Some("o_".into()), ..all() }).await,
+        ["two_x"]
+    );
     assert_eq!(names(InstanceFilter { id: Some(instance_id(3)), ..all() }).await, ["twoyx"]);
     assert_eq!(names(InstanceFilter { host: Some("10.0.0.2".into()), ..all() }).await, ["two_x"]);
 }
@@ -335,7 +342,10 @@ pub async fn a_look_that_failed_keeps_the_last_figures(catalog: &impl Catalog) {
     let health = Health::Unreachable { reason: "refused".into() };
     catalog.record_look(instance_id(1), None, &health, at(50)).await.unwrap();
     let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
-    assert_eq!((found.health, found.observation, found.observed_at), (health, observation(), at(50)));
+    assert_eq!(
+        (found.health, found.observation, found.observed_at),
+        (health, observation(), at(50))
+    );
     let newer = Observation { keys: 1, ..observation() };
     catalog.record_look(instance_id(1), Some(&newer), &Health::Reachable, at(60)).await.unwrap();
     let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
@@ -347,7 +357,10 @@ pub async fn a_requested_backup_waits_and_the_instance_shows_it(catalog: &impl C
     prepare(catalog).await;
     catalog.request_backup(&new_backup(1, 1, 10)).await.unwrap();
     let found = backup(catalog, 1).await;
-    assert_eq!((found.state, found.progress, found.size_bytes), (BackupState::Waiting, Progress::NONE, 0));
+    assert_eq!(
+        (found.state, found.progress, found.size_bytes),
+        (BackupState::Waiting, Progress::NONE, 0)
+    );
     assert_eq!(found.note.as_ref().map(|note| note.as_str()), Some("nächtlich 🌙"));
     assert_eq!((found.created_at, found.started_at, found.completed_at), (at(10), None, None));
     let instance = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
@@ -392,9 +405,8 @@ pub async fn no_project_sees_the_backups_of_another(catalog: &impl Catalog) {
         .await
         .unwrap();
     assert_eq!(listing.total, 0);
-    let removal = catalog
-        .request_removal(&project(2), instance_id(1), backup_id(1), job_id(9), at(20))
-        .await;
+    let removal =
+        catalog.request_removal(&project(2), instance_id(1), backup_id(1), job_id(9), at(20)).await;
     assert!(matches!(removal, Err(CatalogError::NotFound(_))), "{removal:?}");
 }
 
@@ -448,10 +460,14 @@ pub async fn removed_backups_leave_the_list_after_their_time(catalog: &impl Cata
     prepare(catalog).await;
     succeed(catalog, 1, 10).await;
     succeed(catalog, 2, 20).await;
-    catalog.request_removal(&project(1), instance_id(1), backup_id(1), job_id(9), at(30)).await.unwrap();
+    catalog
+        .request_removal(&project(1), instance_id(1), backup_id(1), job_id(9), at(30))
+        .await
+        .unwrap();
     let lease = claim(catalog, 30).await.unwrap();
     catalog.finish_removal(&lease, at(40)).await.unwrap();
-    let since = |seconds| BackupFilter { removed_since: Some(at(seconds)), ..BackupFilter::default() };
+    let since =
+        |seconds| BackupFilter { removed_since: Some(at(seconds)), ..BackupFilter::default() };
     assert_eq!(listed(catalog, since(40), ALL).await.1, 2);
     assert_eq!(listed(catalog, since(41), ALL).await, (vec![backup_id(2)], 1));
 }
@@ -462,7 +478,10 @@ pub async fn a_job_is_claimed_once(catalog: &impl Catalog) {
     catalog.request_backup(&new_backup(1, 1, 10)).await.unwrap();
     let lease = claim(catalog, 10).await.unwrap();
     assert_eq!((lease.job, lease.kind, lease.attempt), (job_id(1), JobKind::Capture, 1));
-    assert_eq!((lease.project.clone(), lease.instance, lease.backup), (project(1), instance_id(1), backup_id(1)));
+    assert_eq!(
+        (lease.project.clone(), lease.instance, lease.backup),
+        (project(1), instance_id(1), backup_id(1))
+    );
     assert_eq!(claim(catalog, 10).await, None);
     let job = catalog.find_job(&project(1), job_id(1)).await.unwrap().unwrap();
     assert_eq!((job.state, job.attempt), (JobState::Leased, 1));
@@ -544,7 +563,8 @@ pub async fn steps_are_logged_once_and_survive_attempts(catalog: &impl Catalog) 
     let second = claim(catalog, 100).await.unwrap();
     catalog.log_step(&second, "verify", "null", at(101)).await.unwrap();
     let log = catalog.step_log(&second).await.unwrap();
-    let seen: Vec<_> = log.iter().map(|s| (s.step.as_str(), s.attempt, s.output.as_str())).collect();
+    let seen: Vec<_> =
+        log.iter().map(|s| (s.step.as_str(), s.attempt, s.output.as_str())).collect();
     assert_eq!(seen, [("capture", 1, r#"{"a":1}"#), ("verify", 2, "null")]);
     catalog.unlog_step(&second, "verify").await.unwrap();
     catalog.unlog_step(&second, "verify").await.unwrap();
@@ -558,10 +578,16 @@ pub async fn progress_never_goes_back(catalog: &impl Catalog) {
     catalog.start_backup(&lease, at(10)).await.unwrap();
     for (hundredths, shown) in [(1_000, 1_000), (500, 1_000), (5_000, 5_000)] {
         let progress = Progress::from_hundredths(hundredths);
-        catalog.report_progress(&lease, progress, u64::from(hundredths), "receiving").await.unwrap();
+        catalog
+            .report_progress(&lease, progress, u64::from(hundredths), "receiving")
+            .await
+            .unwrap();
         let found = backup(catalog, 1).await;
         assert_eq!(found.progress.hundredths(), shown);
-        assert_eq!((found.received_bytes, found.phase.as_deref()), (u64::from(hundredths), Some("receiving")));
+        assert_eq!(
+            (found.received_bytes, found.phase.as_deref()),
+            (u64::from(hundredths), Some("receiving"))
+        );
     }
     // A second attempt begins again; what was shown stays.
     let lease = claim(catalog, 100).await.unwrap();
@@ -574,8 +600,14 @@ pub async fn a_backup_that_succeeded_frees_its_instance(catalog: &impl Catalog) 
     prepare(catalog).await;
     succeed(catalog, 1, 10).await;
     let found = backup(catalog, 1).await;
-    assert_eq!((found.state, found.progress, found.size_bytes), (BackupState::Succeeded, Progress::DONE, 1001));
-    assert_eq!((found.started_at, found.completed_at, found.phase.clone()), (Some(at(10)), Some(at(11)), None));
+    assert_eq!(
+        (found.state, found.progress, found.size_bytes),
+        (BackupState::Succeeded, Progress::DONE, 1001)
+    );
+    assert_eq!(
+        (found.started_at, found.completed_at, found.phase.clone()),
+        (Some(at(10)), Some(at(11)), None)
+    );
     assert_eq!(found.stored_attempt, Some(1));
     assert!(found.is_restorable());
     let instance = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
@@ -594,7 +626,10 @@ pub async fn a_backup_that_failed_says_why(catalog: &impl Catalog) {
         if code == FailureCode::ToolFailed {
             catalog.fail_backup(&lease, &unstarted, at(11)).await.unwrap();
             let found = backup(catalog, 1).await;
-            assert_eq!((found.state, found.failure.as_ref()), (BackupState::Failed, Some(&unstarted)));
+            assert_eq!(
+                (found.state, found.failure.as_ref()),
+                (BackupState::Failed, Some(&unstarted))
+            );
             assert_eq!((found.completed_at, found.size_bytes), (Some(at(11)), 0));
             assert!(!found.is_restorable());
             continue;
@@ -607,7 +642,10 @@ pub async fn a_backup_that_failed_says_why(catalog: &impl Catalog) {
         assert_eq!(backup(catalog, n).await.failure, Some(unstarted));
     }
     let job = catalog.find_job(&project(1), job_id(1)).await.unwrap().unwrap();
-    assert_eq!((job.state, job.last_error.as_deref()), (JobState::Failed, Some("because of ToolFailed")));
+    assert_eq!(
+        (job.state, job.last_error.as_deref()),
+        (JobState::Failed, Some("because of ToolFailed"))
+    );
 }
 
 pub async fn a_requeued_job_waits_for_its_time(catalog: &impl Catalog) {
@@ -644,7 +682,10 @@ pub async fn a_removal_marks_runs_and_ends(catalog: &impl Catalog) {
     assert_eq!((lease.kind, lease.job), (JobKind::Remove, job_id(8)));
     catalog.finish_removal(&lease, at(22)).await.unwrap();
     let removed = backup(catalog, 1).await;
-    assert_eq!((removed.state, removed.removed_at, removed.completed_at), (BackupState::Deleted, Some(at(22)), Some(at(11))));
+    assert_eq!(
+        (removed.state, removed.removed_at, removed.completed_at),
+        (BackupState::Deleted, Some(at(22)), Some(at(11)))
+    );
     let again = request(10).await;
     assert!(matches!(again, Err(CatalogError::NotFound(_))), "{again:?}");
     let elsewhere = catalog

@@ -30,7 +30,11 @@ impl FromStr for Note {
     type Err = NoteTooLong;
 
     fn from_str(text: &str) -> Result<Self, NoteTooLong> {
-        if text.chars().count() > NOTE_CHARS_MAX { Err(NoteTooLong) } else { Ok(Self(text.to_owned())) }
+        if text.chars().count() > NOTE_CHARS_MAX {
+            Err(NoteTooLong)
+        } else {
+            Ok(Self(text.to_owned()))
+        }
     }
 }
 

@@ -196,7 +196,12 @@ mod tests {
 
     #[test]
     fn only_the_hyphenated_form_is_a_uuid() {
-        for text in ["", "5560df16", "5560df16cebf447395c4d1b573c16e79", "{5560df16-cebf-4473-95c4-d1b573c16e7}"] {
+        for text in [
+            "",
+            "5560df16",
+            "5560df16cebf447395c4d1b573c16e79",
+            "{5560df16-cebf-4473-95c4-d1b573c16e7}",
+        ] {
             assert!(text.parse::<InstanceId>().is_err(), "{text}");
         }
         assert!("5560df16-cebf-4473-95c4-d1b573c16e79".parse::<InstanceId>().is_ok());
@@ -205,7 +210,12 @@ mod tests {
     #[test]
     fn a_project_id_is_32_hex_digits() {
         assert!("0123456789abcdef0123456789abcdef".parse::<ProjectId>().is_ok());
-        for text in ["", "0123456789abcdef", "0123456789ABCDEF0123456789ABCDEF", "0123456789abcdef0123456789abcdeg"] {
+        for text in [
+            "",
+            "0123456789abcdef",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "0123456789abcdef0123456789abcdeg",
+        ] {
             assert!(text.parse::<ProjectId>().is_err(), "{text}");
         }
     }

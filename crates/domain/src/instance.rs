@@ -38,7 +38,11 @@ impl FromStr for InstanceName {
     fn from_str(text: &str) -> Result<Self, InvalidInstanceName> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         let fits = (1..=INSTANCE_NAME_CHARS_MAX).contains(&text.len());
-        if fits && text.bytes().all(allowed) { Ok(Self(text.to_owned())) } else { Err(InvalidInstanceName) }
+        if fits && text.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidInstanceName)
+        }
     }
 }
 

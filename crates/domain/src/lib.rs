@@ -34,11 +34,9 @@ pub use backup::{
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
-pub use id::{
-    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId,
-};
+pub use id::{AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId};
 pub use instance::{
-    INSTANCE_NAME_CHARS_MAX, Health, Instance, InstanceName, InvalidInstanceName, Observation,
+    Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InvalidInstanceName, Observation,
     SealedConnection, SealedSecret,
 };
 pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};

@@ -150,7 +150,9 @@ impl Role {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// The host name does not resolve.
-    #[error("the host name of `{address}` does not resolve ({detail}); check the name and the resolver of this machine")]
+    #[error(
+        "the host name of `{address}` does not resolve ({detail}); check the name and the resolver of this machine"
+    )]
     UnknownHost {
         /// The address tried.
         address: Address,
@@ -158,7 +160,9 @@ pub enum ProbeError {
         detail: String,
     },
     /// Nothing accepts connections there.
-    #[error("`{address}` refused the connection; check that the server runs, its `bind` and its port")]
+    #[error(
+        "`{address}` refused the connection; check that the server runs, its `bind` and its port"
+    )]
     Refused {
         /// The address tried.
         address: Address,
@@ -172,7 +176,9 @@ pub enum ProbeError {
         detail: String,
     },
     /// The server did not answer in time.
-    #[error("`{address}` did not answer within {seconds} s; check firewalls, and whether the server is blocked")]
+    #[error(
+        "`{address}` did not answer within {seconds} s; check firewalls, and whether the server is blocked"
+    )]
     TimedOut {
         /// The address tried.
         address: Address,
@@ -180,7 +186,9 @@ pub enum ProbeError {
         seconds: u64,
     },
     /// The TLS handshake failed.
-    #[error("TLS with `{address}` failed: {detail}; check `rediss://`, the CA file and the client certificate")]
+    #[error(
+        "TLS with `{address}` failed: {detail}; check `rediss://`, the CA file and the client certificate"
+    )]
     Tls {
         /// The address tried.
         address: Address,
@@ -188,7 +196,9 @@ pub enum ProbeError {
         detail: String,
     },
     /// It answers, but not as a Redis or Valkey server.
-    #[error("`{address}` does not speak the Redis protocol: {detail}; if it is a TLS port use `rediss://`")]
+    #[error(
+        "`{address}` does not speak the Redis protocol: {detail}; if it is a TLS port use `rediss://`"
+    )]
     NotRedis {
         /// The address tried.
         address: Address,
@@ -271,6 +281,10 @@ mod tests {
         let address = Address { host: "db".into(), port: 6379 };
         let error = ProbeError::Denied { address, command: "psync", detail: "NOPERM".into() };
         let text = error.to_string();
-        assert!(text.contains("db:6379") && text.contains("`psync`") && text.contains("+psync +replconf"));
+        assert!(
+            text.contains("db:6379")
+                && text.contains("`psync`")
+                && text.contains("+psync +replconf")
+        );
     }
 }

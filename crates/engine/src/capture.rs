@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use cachevault_domain::{EngineKind, RdbDialect, Target};
 use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
 use cachevault_rdb::Checksum;
-use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSink, Encoding, RdbEntry, SourceEntry, Store, StoreError};
+use cachevault_store::{
+    ArtifactEntry, ArtifactKey, ArtifactSink, Encoding, RdbEntry, SourceEntry, Store, StoreError,
+};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -105,7 +107,9 @@ pub async fn capture(
         never = watch(&source.target, &request.limits, meter) => match never {},
     };
     match outcome {
-        Ok((transfer, encoded, stored_bytes)) => Ok(entry(key, &source, transfer, encoded, stored_bytes)),
+        Ok((transfer, encoded, stored_bytes)) => {
+            Ok(entry(key, &source, transfer, encoded, stored_bytes))
+        }
         Err(error) => {
             settle(&mut source, &request.limits).await;
             Err(error)
@@ -120,7 +124,12 @@ async fn prepare(request: &CaptureRequest<'_>, meter: &Meter) -> Result<Source, 
 }
 
 /// Ends, with the reason, when the capture has to end.
-async fn stop(limits: &CaptureLimits, deadline: Instant, meter: &Meter, cancel: &CancellationToken) -> CaptureError {
+async fn stop(
+    limits: &CaptureLimits,
+    deadline: Instant,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> CaptureError {
     tokio::select! {
         () = cancel.cancelled() => CaptureError::Cancelled,
         () = tokio::time::sleep_until(deadline) => CaptureError::TooLong {
@@ -171,7 +180,8 @@ async fn transfer(
         }
     };
     let (received, (sink, written)) = tokio::join!(receiving, write(sink, output));
-    let encoded = encoder.await.unwrap_or_else(|e| Err(EncodeError::Compressor(std::io::Error::other(e))));
+    let encoded =
+        encoder.await.unwrap_or_else(|e| Err(EncodeError::Compressor(std::io::Error::other(e))));
     let address = &source.target.address;
     let judged = match (received, written, encoded) {
         (Err(ReceiveError::Capture(error)), _, _) => Err(error),
@@ -244,7 +254,8 @@ async fn receive(
             match event {
                 ReplicaEvent::Answered(..) => {}
                 ReplicaEvent::FullResync { replication_id, offset } => {
-                    synchronised = Some(Synchronised { replication_id, replication_offset: offset });
+                    synchronised =
+                        Some(Synchronised { replication_id, replication_offset: offset });
                 }
                 ReplicaEvent::PayloadStarted(framing) => {
                     meter.enter("receiving");
@@ -272,10 +283,12 @@ fn replica_config(request: &CaptureRequest<'_>, source: &Source) -> ReplicaConfi
             (login.username.clone(), login.password.expose_secret().as_bytes().to_vec())
         }),
         announced_port: Some(ANNOUNCED_PORT),
-        claimed_version: (source.info.engine == EngineKind::Valkey).then_some(match request.dialect {
-            RdbDialect::Native => CLAIM_NEWEST,
-            RdbDialect::Portable => CLAIM_PORTABLE,
-        }),
+        claimed_version: (source.info.engine == EngineKind::Valkey).then_some(
+            match request.dialect {
+                RdbDialect::Native => CLAIM_NEWEST,
+                RdbDialect::Portable => CLAIM_PORTABLE,
+            },
+        ),
     }
 }
 

@@ -39,9 +39,10 @@ impl Client {
             None => self.call(&["AUTH", password]).await?,
         };
         match reply {
-            Reply::Error(error) => {
-                Err(ProbeError::WrongPassword { address: self.address.clone(), detail: text(&error) })
-            }
+            Reply::Error(error) => Err(ProbeError::WrongPassword {
+                address: self.address.clone(),
+                detail: text(&error),
+            }),
             _ => Ok(()),
         }
     }
@@ -77,7 +78,9 @@ impl Client {
             }
             buffer.clear();
             match self.stream.read_buf(&mut buffer).await {
-                Ok(0) => return Err(self.lost(&io::Error::other("the server closed the connection"))),
+                Ok(0) => {
+                    return Err(self.lost(&io::Error::other("the server closed the connection")));
+                }
                 Ok(_) => self.decoder.feed(&buffer),
                 Err(e) => return Err(self.lost(&e)),
             }
@@ -100,7 +103,9 @@ impl Client {
         match detail.split(' ').next().unwrap_or_default() {
             "NOAUTH" => ProbeError::PasswordRequired { address },
             "NOPERM" => ProbeError::Denied { address, command, detail },
-            _ if detail.contains("unknown command") => ProbeError::Denied { address, command, detail },
+            _ if detail.contains("unknown command") => {
+                ProbeError::Denied { address, command, detail }
+            }
             _ => ProbeError::Unreachable { address, detail },
         }
     }

@@ -23,25 +23,31 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects within `deadline`, TLS handshake included.
+/// Connects; `deadline` bounds the connection, and after it the TLS handshake.
 pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Stream, ProbeError> {
     let address = &target.address;
-    tokio::time::timeout(deadline, open(target)).await.unwrap_or_else(|_| {
+    let tcp = tokio::time::timeout(deadline, open(address)).await.unwrap_or_else(|_| {
         Err(ProbeError::TimedOut { address: address.clone(), seconds: deadline.as_secs() })
+    })?;
+    let Some(settings) = &target.tls else { return Ok(Stream::Plain(tcp)) };
+    let secured = tokio::time::timeout(deadline, secure(address, settings, tcp)).await;
+    secured.unwrap_or_else(|_| {
+        // A server without TLS waits for the end of what it takes for a command.
+        let detail = format!(
+            "no answer to the handshake within {} s; is this a TLS port?",
+            deadline.as_secs()
+        );
+        Err(ProbeError::Tls { address: address.clone(), detail })
     })
 }
 
-async fn open(target: &Target) -> Result<Stream, ProbeError> {
-    let address = &target.address;
+async fn open(address: &Address) -> Result<TcpStream, ProbeError> {
     let tcp = TcpStream::connect(resolve(address).await?.as_slice())
         .await
         .map_err(|e| connect_error(address, &e))?;
     // Replies are small and awaited one by one; waiting to fill a segment only costs time.
     let _ = tcp.set_nodelay(true);
-    match &target.tls {
-        None => Ok(Stream::Plain(tcp)),
-        Some(settings) => secure(address, settings, tcp).await,
-    }
+    Ok(tcp)
 }
 
 async fn resolve(address: &Address) -> Result<Vec<std::net::SocketAddr>, ProbeError> {
@@ -59,7 +65,11 @@ fn connect_error(address: &Address, error: &io::Error) -> ProbeError {
     }
 }
 
-async fn secure(address: &Address, settings: &TlsSettings, tcp: TcpStream) -> Result<Stream, ProbeError> {
+async fn secure(
+    address: &Address,
+    settings: &TlsSettings,
+    tcp: TcpStream,
+) -> Result<Stream, ProbeError> {
     let failed = |detail: String| ProbeError::Tls { address: address.clone(), detail };
     let config = client_config(settings).map_err(failed)?;
     let name = ServerName::try_from(address.host.clone()).map_err(|e| failed(e.to_string()))?;
@@ -77,7 +87,9 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
     let chain = certificates(&identity.certificate_pem, "client certificate")?;
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose_secret().as_bytes())
         .map_err(|e| format!("the client key is no PEM private key: {e}"))?;
-    builder.with_client_auth_cert(chain, key).map_err(|e| format!("the client certificate cannot be used: {e}"))
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| format!("the client certificate cannot be used: {e}"))
 }
 
 fn trusted(ca_pem: Option<&str>) -> Result<RootCertStore, String> {
@@ -97,7 +109,11 @@ fn certificates(pem: &str, what: &str) -> Result<Vec<CertificateDer<'static>>, S
 }
 
 impl AsyncRead for Stream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -106,7 +122,11 @@ impl AsyncRead for Stream {
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),

@@ -35,7 +35,8 @@ pub(crate) fn encode(
     let mut envelope = Envelope::new();
     let mut rdb_sha256 = Sha256::new();
     let sink = Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, sha256: Sha256::new() };
-    let mut zstd = zstd::stream::write::Encoder::new(sink, zstd_level).map_err(EncodeError::Compressor)?;
+    let mut zstd =
+        zstd::stream::write::Encoder::new(sink, zstd_level).map_err(EncodeError::Compressor)?;
     zstd.include_checksum(true).map_err(EncodeError::Compressor)?;
     while let Some(piece) = input.blocking_recv() {
         envelope.update(&piece).map_err(EncodeError::Envelope)?;

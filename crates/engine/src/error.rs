@@ -20,7 +20,9 @@ pub enum CaptureError {
         session: SessionError,
     },
     /// The source closed the connection too soon.
-    #[error("`{address}` closed the connection after {received_bytes} bytes; see its log for the reason")]
+    #[error(
+        "`{address}` closed the connection after {received_bytes} bytes; see its log for the reason"
+    )]
     Closed {
         /// The source.
         address: Address,
@@ -46,7 +48,9 @@ pub enum CaptureError {
         seconds: u64,
     },
     /// The whole capture took too long.
-    #[error("the capture was not done after {seconds} s, the limit; {received_bytes} bytes had come")]
+    #[error(
+        "the capture was not done after {seconds} s, the limit; {received_bytes} bytes had come"
+    )]
     TooLong {
         /// The limit.
         seconds: u64,
@@ -117,7 +121,9 @@ pub enum VerifyError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The stored object differs from what was written.
-    #[error("the stored artifact differs from what was written: {what} is {found}, expected {expected}")]
+    #[error(
+        "the stored artifact differs from what was written: {what} is {found}, expected {expected}"
+    )]
     Differs {
         /// What was compared.
         what: &'static str,

@@ -53,7 +53,8 @@ impl ServerInfo {
             None => (EngineKind::Redis, fields.get("redis_version")?),
         };
         let role = if field("role") == "slave" { Role::Replica } else { Role::Primary };
-        let mode = fields.get("server_mode").or(fields.get("redis_mode")).copied().unwrap_or_default();
+        let mode =
+            fields.get("server_mode").or(fields.get("redis_mode")).copied().unwrap_or_default();
         let databases = || fields.iter().filter_map(|(name, value)| keys_of_database(name, value));
         Some(Self {
             engine,
@@ -121,7 +122,8 @@ fn keys_of_database(name: &str, value: &str) -> Option<u64> {
 /// `slave0` and `ip=10.0.0.2,port=6379,state=online,offset=70,lag=1`.
 fn replica(name: &str, value: &str) -> Option<ReplicaInfo> {
     name.strip_prefix("slave")?.parse::<u32>().ok()?;
-    let part = |key: &str| value.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+    let part =
+        |key: &str| value.split(',').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
     let port = part("port")?.parse().ok()?;
     Some(ReplicaInfo {
         address: Address { host: part("ip")?.to_owned(), port },
@@ -150,8 +152,14 @@ mod tests {
     fn a_primary_is_understood() {
         let info = ServerInfo::parse(PRIMARY).unwrap();
         let observation = info.observation();
-        assert_eq!((observation.keys, observation.databases_used, observation.replicas_online), (12, 2, 1));
-        assert_eq!((info.role, info.replication_offset, info.busy_with), (Role::Primary, 4711, None));
+        assert_eq!(
+            (observation.keys, observation.databases_used, observation.replicas_online),
+            (12, 2, 1)
+        );
+        assert_eq!(
+            (info.role, info.replication_offset, info.busy_with),
+            (Role::Primary, 4711, None)
+        );
         assert_eq!(info.rdb_bytes_guess(), 600);
         assert_eq!(info.replicas.len(), 3);
     }
@@ -160,7 +168,10 @@ mod tests {
     fn a_replica_counts_what_it_has_processed() {
         let text = "redis_version:5.0.14\r\nrole:slave\r\nmaster_link_status:down\r\nslave_repl_offset:9\r\nmaster_repl_offset:12\r\n";
         let info = ServerInfo::parse(text).unwrap();
-        assert_eq!((info.role, info.replication_offset, info.primary_link_up), (Role::Replica, 9, false));
+        assert_eq!(
+            (info.role, info.replication_offset, info.primary_link_up),
+            (Role::Replica, 9, false)
+        );
     }
 
     #[test]
@@ -173,7 +184,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_fork_is_seen() {
-        for flag in ["loading", "async_loading", "rdb_bgsave_in_progress", "aof_rewrite_in_progress", "master_sync_in_progress"] {
+        for flag in [
+            "loading",
+            "async_loading",
+            "rdb_bgsave_in_progress",
+            "aof_rewrite_in_progress",
+            "master_sync_in_progress",
+        ] {
             let info = ServerInfo::parse(&format!("redis_version:7.0.15\r\n{flag}:1\r\n")).unwrap();
             assert!(info.busy_with.is_some(), "{flag}");
         }

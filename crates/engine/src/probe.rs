@@ -37,7 +37,11 @@ pub(crate) fn check_supported(target: &Target, info: &ServerInfo) -> Result<(), 
         return Err(ProbeError::Cluster { address });
     }
     if info.version < info.engine.oldest_supported() {
-        return Err(ProbeError::UnsupportedVersion { address, engine: info.engine, version: info.version });
+        return Err(ProbeError::UnsupportedVersion {
+            address,
+            engine: info.engine,
+            version: info.version,
+        });
     }
     Ok(())
 }

@@ -61,7 +61,11 @@ async fn look(target: &Target, limits: &CaptureLimits) -> Result<Source, ProbeEr
 }
 
 /// `None` where the replica cannot be used, for whatever reason: the primary can.
-async fn try_replica(primary: &Source, replica: &ReplicaInfo, limits: &CaptureLimits) -> Option<Source> {
+async fn try_replica(
+    primary: &Source,
+    replica: &ReplicaInfo,
+    limits: &CaptureLimits,
+) -> Option<Source> {
     if replica.lag_seconds > LAG_SECONDS_MAX {
         return None;
     }

@@ -53,7 +53,8 @@ async fn read_back(
 
 fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyError> {
     let undecodable = |e: std::io::Error| VerifyError::Undecodable(e.to_string());
-    let mut decoder = zstd::stream::write::Decoder::new(Judge(Envelope::new())).map_err(undecodable)?;
+    let mut decoder =
+        zstd::stream::write::Decoder::new(Judge(Envelope::new())).map_err(undecodable)?;
     while let Some(piece) = pieces.blocking_recv() {
         decoder.write_all(&piece).map_err(undecodable)?;
     }
@@ -84,7 +85,11 @@ fn compare(decoded: EnvelopeReport, rdb: &RdbEntry) -> Result<(), VerifyError> {
     same("the RDB's CRC-64", &crc64.unwrap_or_default(), &rdb.crc64.clone().unwrap_or_default())
 }
 
-fn same<T: PartialEq + ToString>(what: &'static str, found: &T, expected: &T) -> Result<(), VerifyError> {
+fn same<T: PartialEq + ToString>(
+    what: &'static str,
+    found: &T,
+    expected: &T,
+) -> Result<(), VerifyError> {
     if found == expected {
         return Ok(());
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{Backup, Failure, FailureCode, Instance, Lease, Progress, Trigger};
-use cachevault_engine::{CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact};
+use cachevault_engine::{
+    CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact,
+};
 use cachevault_store::{ArtifactEntry, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -47,7 +49,8 @@ impl StepContext<'_> {
 
     async fn report(&self, reading: &MeterReading) -> Result<(), StepError> {
         let MeterReading { received_bytes, progress, phase } = reading;
-        match self.app.catalog.report_progress(self.lease, *progress, *received_bytes, phase).await {
+        match self.app.catalog.report_progress(self.lease, *progress, *received_bytes, phase).await
+        {
             Err(CatalogError::LostLease) => Err(StepError::Stopped),
             // Progress is news, not a fact: a catalog that cannot take it now gets it later.
             _ => Ok(()),
@@ -57,10 +60,19 @@ impl StepContext<'_> {
     /// The backup and its instance, as they are recorded.
     async fn subject(&self) -> Result<(Backup, Instance), StepError> {
         let catalog = &self.app.catalog;
-        let backup = catalog.find_backup(&self.lease.project, self.lease.backup).await.map_err(catalog_failed)?;
-        let instance = catalog.find_instance(&self.lease.project, self.lease.instance).await.map_err(catalog_failed)?;
+        let backup = catalog
+            .find_backup(&self.lease.project, self.lease.backup)
+            .await
+            .map_err(catalog_failed)?;
+        let instance = catalog
+            .find_instance(&self.lease.project, self.lease.instance)
+            .await
+            .map_err(catalog_failed)?;
         backup.zip(instance).ok_or_else(|| {
-            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: "the instance was removed".into() })
+            StepError::Fail(Failure {
+                code: FailureCode::ToolFailed,
+                reason: "the instance was removed".into(),
+            })
         })
     }
 }
@@ -114,7 +126,12 @@ impl Step for Capture {
             }
         };
         context.report(&meter.read()).await?;
-        Ok(output(&Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry }))
+        Ok(output(&Captured {
+            attempt: lease.attempt,
+            started_at,
+            completed_at: app.clock.now(),
+            entry,
+        }))
     }
 
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
@@ -178,9 +195,11 @@ impl Step for Commit {
         let captured = context.captured()?;
         let (backup, instance) = context.subject().await?;
         let key = context.attempt_key(captured.attempt);
-        let committed = context.app.store.commit(&key, &manifest(&backup, &instance, captured)).await;
+        let committed =
+            context.app.store.commit(&key, &manifest(&backup, &instance, captured)).await;
         committed.map(|()| output(&())).map_err(|error| {
-            let failure = Failure { code: FailureCode::StoreUnusable, reason: with_sources(&error) };
+            let failure =
+                Failure { code: FailureCode::StoreUnusable, reason: with_sources(&error) };
             if error.kind.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
         })
     }
@@ -215,7 +234,10 @@ fn manifest(backup: &Backup, instance: &Instance, captured: Captured) -> Manifes
 fn catalog_failed(error: CatalogError) -> StepError {
     match error {
         CatalogError::LostLease => StepError::Stopped,
-        other => StepError::Retry(Failure { code: FailureCode::ToolFailed, reason: with_sources(&other) }),
+        other => StepError::Retry(Failure {
+            code: FailureCode::ToolFailed,
+            reason: with_sources(&other),
+        }),
     }
 }
 

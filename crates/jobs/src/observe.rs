@@ -42,7 +42,10 @@ impl Observer {
         let due = match self.app.catalog.instances_seen_before(before, BATCH).await {
             Ok(due) => due,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "instances cannot be listed");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "instances cannot be listed"
+                );
                 return;
             }
         };

@@ -20,7 +20,10 @@ impl Step for Remove {
         let removed = context.app.store.remove_backup(&context.backup_key()).await;
         // Whatever is wrong, the files are still there: only trying again can make it true.
         removed.map(|()| output(&())).map_err(|error| {
-            StepError::Retry(Failure { code: FailureCode::RemovalFailed, reason: with_sources(&error) })
+            StepError::Retry(Failure {
+                code: FailureCode::RemovalFailed,
+                reason: with_sources(&error),
+            })
         })
     }
 

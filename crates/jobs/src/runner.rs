@@ -91,17 +91,25 @@ impl Runner {
         }
     }
 
-    async fn run_steps(&self, lease: &Lease, cancel: &CancellationToken) -> Result<(), CatalogError> {
+    async fn run_steps(
+        &self,
+        lease: &Lease,
+        cancel: &CancellationToken,
+    ) -> Result<(), CatalogError> {
         let steps: &[&dyn Step] = match lease.kind {
             JobKind::Capture => &capture::STEPS,
             JobKind::Remove => &remove::STEPS,
         };
         let log = self.app.catalog.step_log(lease).await?;
-        let mut outputs: Vec<_> = log.into_iter().map(|record| (record.step, record.output)).collect();
+        let mut outputs: Vec<_> =
+            log.into_iter().map(|record| (record.step, record.output)).collect();
         let too_often = lease.attempt > self.settings.attempts_max;
         let end = if too_often && lease.kind == JobKind::Capture {
             let reason = format!("gave up: {} attempts were broken off", lease.attempt - 1);
-            Err(End::Step(steps.len() - 1, StepError::Fail(Failure { code: FailureCode::ToolFailed, reason })))
+            Err(End::Step(
+                steps.len() - 1,
+                StepError::Fail(Failure { code: FailureCode::ToolFailed, reason }),
+            ))
         } else {
             self.go_through(steps, lease, &mut outputs, cancel).await
         };
@@ -146,13 +154,18 @@ impl Runner {
                     output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
                 }
                 Injected::Fail => {
-                    let failure = Failure { code: FailureCode::ToolFailed, reason: "injected".into() };
+                    let failure =
+                        Failure { code: FailureCode::ToolFailed, reason: "injected".into() };
                     return Err(End::Step(at, StepError::Retry(failure)));
                 }
                 Injected::Die => return Err(End::Died),
             }
             let now = self.app.clock.now();
-            self.app.catalog.log_step(lease, step.name(), &output, now).await.map_err(End::Catalog)?;
+            self.app
+                .catalog
+                .log_step(lease, step.name(), &output, now)
+                .await
+                .map_err(End::Catalog)?;
             if self.injected(|injection| injection.after_log(step.name())) == Injected::Die {
                 return Err(End::Died);
             }
@@ -175,7 +188,11 @@ impl Runner {
                     let size_bytes = captured.entry.rdb.size_bytes;
                     catalog.finish_backup(lease, captured.attempt, size_bytes, now).await?;
                 }
-                Err(error) => return self.break_off(&capture::STEPS, capture::STEPS.len() - 1, error, context).await,
+                Err(error) => {
+                    return self
+                        .break_off(&capture::STEPS, capture::STEPS.len() - 1, error, context)
+                        .await;
+                }
             },
         }
         tracing::info!(job = %lease.job, kind = lease.kind.as_str(), backup = %lease.backup, attempt = lease.attempt, "job done");
@@ -192,7 +209,12 @@ impl Runner {
     ) -> Result<(), CatalogError> {
         let lease = context.lease;
         // Whoever holds the job now may be working with what would be undone here.
-        match self.app.catalog.extend_lease(lease, self.settings.lease_end(self.app.clock.now())).await {
+        match self
+            .app
+            .catalog
+            .extend_lease(lease, self.settings.lease_end(self.app.clock.now()))
+            .await
+        {
             Err(CatalogError::LostLease) => return Ok(()),
             extended => extended?,
         }
@@ -204,7 +226,9 @@ impl Runner {
             },
             StepError::Restart(reason) => match self.retry_at(lease) {
                 Some(due) => (0, Verdict::Later(due, reason)),
-                None => (0, Verdict::GiveUp(Failure { code: FailureCode::SizeUnconfirmed, reason })),
+                None => {
+                    (0, Verdict::GiveUp(Failure { code: FailureCode::SizeUnconfirmed, reason }))
+                }
             },
             StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
         };
@@ -228,7 +252,9 @@ impl Runner {
         let backoff = match lease.kind {
             JobKind::Capture => self.settings.backoff,
             // Files that ought to be gone are tried for ever.
-            JobKind::Remove => cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff },
+            JobKind::Remove => {
+                cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff }
+            }
         };
         backoff.next_at(lease.failures + 1, self.app.clock.now(), jitter[0])
     }

@@ -26,7 +26,8 @@ impl StepContext<'_> {
         let found = self.outputs.iter().find(|(step, _)| step == name);
         let decoded = found.and_then(|(_, output)| serde_json::from_str(output).ok());
         // Written by another version of the service: what it made cannot be gone on with.
-        decoded.ok_or_else(|| StepError::Restart(format!("the log of step `{name}` cannot be read")))
+        decoded
+            .ok_or_else(|| StepError::Restart(format!("the log of step `{name}` cannot be read")))
     }
 }
 

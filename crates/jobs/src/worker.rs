@@ -60,7 +60,10 @@ impl Worker {
         let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
         if let Err(error) = catalog.release_node(self.node, clock.now()).await {
             // They run out by themselves.
-            tracing::warn!(error = &error as &dyn std::error::Error, "leases of the last run could not be released");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "leases of the last run could not be released"
+            );
         }
         let permits = Arc::new(Semaphore::new(self.runner.settings.running_max));
         let mut running = JoinSet::new();
@@ -87,7 +90,10 @@ impl Worker {
                 }
                 Err(error) => {
                     drop(permit);
-                    tracing::error!(error = &error as &dyn std::error::Error, "no job could be claimed");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "no job could be claimed"
+                    );
                     self.rest(shutdown).await;
                 }
             }

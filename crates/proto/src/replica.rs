@@ -144,7 +144,9 @@ enum State {
     /// Waits for the line that frames the payload.
     Header,
     /// Within a payload of known length.
-    Length { left: u64 },
+    Length {
+        left: u64,
+    },
     /// Within a payload that ends with a mark.
     Mark(Box<MarkScanner>),
     Finished,
@@ -163,7 +165,9 @@ pub struct ReplicaSession {
 impl fmt::Debug for ReplicaSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The queued commands hold a password.
-        f.debug_struct("ReplicaSession").field("payload_bytes", &self.payload_bytes).finish_non_exhaustive()
+        f.debug_struct("ReplicaSession")
+            .field("payload_bytes", &self.payload_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -309,7 +313,9 @@ impl ReplicaSession {
     fn handle_full_resync(&mut self, line: &[u8]) -> Result<(), SessionError> {
         let parsed = std::str::from_utf8(line).ok().and_then(|text| {
             let mut words = text.strip_prefix("+FULLRESYNC ")?.split(' ');
-            let id = words.next().filter(|id| id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            let id = words
+                .next()
+                .filter(|id| id.len() == 40 && id.bytes().all(|b| b.is_ascii_hexdigit()))?;
             let offset = words.next()?.parse().ok()?;
             words.next().is_none().then(|| (id.to_owned(), offset))
         });
@@ -329,7 +335,9 @@ impl ReplicaSession {
             None => {
                 let length = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
                 // No RDB has a length of zero; `$0` or a negative one is a broken primary.
-                let Some(left) = length.filter(|length| *length > 0) else { return Err(self.unexpected(line)) };
+                let Some(left) = length.filter(|length| *length > 0) else {
+                    return Err(self.unexpected(line));
+                };
                 (State::Length { left }, Framing::Length(left))
             }
         };
@@ -354,7 +362,9 @@ fn handshake(config: &ReplicaConfig) -> VecDeque<(Step, Vec<u8>)> {
     let mut steps = VecDeque::new();
     let mut say = |step, words: &[&[u8]]| steps.push_back((step, encode_command(words)));
     match &config.login {
-        Some((Some(user), password)) => say(Step::Authenticate, &[b"AUTH", user.as_bytes(), password]),
+        Some((Some(user), password)) => {
+            say(Step::Authenticate, &[b"AUTH", user.as_bytes(), password])
+        }
         Some((None, password)) => say(Step::Authenticate, &[b"AUTH", password]),
         None => {}
     }
@@ -381,7 +391,9 @@ fn classify(step: Step, error: &str) -> HandshakeError {
         _ if step == Step::Authenticate => HandshakeError::WrongPassword(detail),
         // Redis before 6 has no NOAUTH prefix for every case, but says this.
         _ if error.contains("unknown command") => HandshakeError::Denied { step, detail },
-        _ if error.contains("BGSAVE failed") || error.contains("failing over") => HandshakeError::NotNow(detail),
+        _ if error.contains("BGSAVE failed") || error.contains("failing over") => {
+            HandshakeError::NotNow(detail)
+        }
         _ => HandshakeError::Refused { step, detail },
     }
 }
@@ -447,7 +459,10 @@ mod tests {
     }
 
     /// Feeds `stream` in pieces; gives what was sent, what happened, and the payload.
-    fn run(stream: &[u8], chunk: usize) -> Result<(String, Vec<ReplicaEvent>, Vec<u8>), SessionError> {
+    fn run(
+        stream: &[u8],
+        chunk: usize,
+    ) -> Result<(String, Vec<ReplicaEvent>, Vec<u8>), SessionError> {
         let mut session = session();
         let (mut sent, mut events, mut payload) = (Vec::new(), Vec::new(), Vec::new());
         for piece in stream.chunks(chunk) {
@@ -483,7 +498,12 @@ mod tests {
             let (sent, events, got) = run(&stream, chunk).unwrap();
             assert_eq!(got, payload, "chunk {chunk}");
             assert_eq!(events.last(), Some(&ReplicaEvent::PayloadFinished(payload.len() as u64)));
-            assert!(events.contains(&ReplicaEvent::FullResync { replication_id: ID.into(), offset: 4711 }));
+            assert!(
+                events.contains(&ReplicaEvent::FullResync {
+                    replication_id: ID.into(),
+                    offset: 4711
+                })
+            );
             assert!(events.contains(&ReplicaEvent::Answered(Step::AskRdbOnly, false)));
             assert!(sent.ends_with("*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"), "{sent}");
         }
@@ -507,13 +527,21 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(matches!(refusal(b"-WRONGPASS invalid\r\n"), E::WrongPassword(_)));
-        assert!(matches!(refusal(b"+OK\r\n-NOAUTH Authentication required.\r\n"), E::PasswordRequired));
+        assert!(matches!(
+            refusal(b"+OK\r\n-NOAUTH Authentication required.\r\n"),
+            E::PasswordRequired
+        ));
         let noperm = refusal(b"+OK\r\n+PONG\r\n-NOPERM User backup has no permissions\r\n");
         assert!(matches!(noperm, E::Denied { step: Step::AnnouncePort, .. }), "{noperm:?}");
-        let sync = |tail: &[u8]| refusal(&[b"+OK\r\n+PONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", tail].concat());
+        let sync = |tail: &[u8]| {
+            refusal(&[b"+OK\r\n+PONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", tail].concat())
+        };
         assert!(matches!(sync(b"-LOADING Redis is loading\r\n"), E::NotNow(_)));
         assert!(matches!(sync(b"-NOMASTERLINK Can't SYNC while not connected\r\n"), E::NotNow(_)));
-        assert!(matches!(sync(b"-ERR unknown command 'PSYNC'\r\n"), E::Denied { step: Step::Synchronize, .. }));
+        assert!(matches!(
+            sync(b"-ERR unknown command 'PSYNC'\r\n"),
+            E::Denied { step: Step::Synchronize, .. }
+        ));
         let after = format!("+FULLRESYNC {ID} 1\r\n-BGSAVE failed, replication can't continue\r\n");
         assert!(matches!(sync(after.as_bytes()), E::NotNow(_)));
     }

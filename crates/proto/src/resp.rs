@@ -98,7 +98,6 @@ impl ReplyDecoder {
         let frame = self.buffer.split_to(consumed).freeze();
         Ok(Some(shape.build(&frame)))
     }
-
 }
 
 /// A reply as positions in the buffer: nothing is copied until it is known to be complete.
@@ -176,7 +175,10 @@ impl Cursor<'_> {
             return Ok(Some(Shape::Array(None)));
         }
         if depth >= self.limits.depth_max {
-            return Err(DecodeError::TooLarge { what: "nested arrays", max: self.limits.depth_max });
+            return Err(DecodeError::TooLarge {
+                what: "nested arrays",
+                max: self.limits.depth_max,
+            });
         }
         let max = self.limits.values_max;
         let len = usize::try_from(len)
@@ -263,7 +265,10 @@ mod tests {
 
     #[test]
     fn commands_are_arrays_of_bulk_strings() {
-        assert_eq!(encode_command(&["PSYNC", "?", "-1"]), b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n");
+        assert_eq!(
+            encode_command(&["PSYNC", "?", "-1"]),
+            b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"
+        );
     }
 
     proptest! {

@@ -20,13 +20,17 @@ pub enum EnvelopeError {
         size_bytes: u64,
     },
     /// The opcode that ends every RDB is missing.
-    #[error("the stream of {size_bytes} bytes does not end with the end-of-file opcode: it was cut or altered")]
+    #[error(
+        "the stream of {size_bytes} bytes does not end with the end-of-file opcode: it was cut or altered"
+    )]
     NoEnd {
         /// Bytes that came.
         size_bytes: u64,
     },
     /// The bytes are not those that the server sent.
-    #[error("CRC-64 mismatch: the stream says {stored:016x}, its {size_bytes} bytes give {computed:016x}")]
+    #[error(
+        "CRC-64 mismatch: the stream says {stored:016x}, its {size_bytes} bytes give {computed:016x}"
+    )]
     ChecksumMismatch {
         /// What the last eight bytes say.
         stored: u64,
@@ -128,7 +132,8 @@ impl Envelope {
         }
         self.crc.update(content);
         self.crc.update(&trailer[..1]);
-        let checksum = match <[u8; CHECKSUM_BYTES]>::try_from(&trailer[1..]).map(u64::from_le_bytes) {
+        let checksum = match <[u8; CHECKSUM_BYTES]>::try_from(&trailer[1..]).map(u64::from_le_bytes)
+        {
             Err(_) | Ok(0) => Checksum::Absent,
             Ok(stored) => {
                 let computed = self.crc.finalize();
@@ -224,7 +229,11 @@ mod tests {
             assert_eq!(whole.checksum == Checksum::Absent, unchecked, "{path:?}");
             let small = stream.len() < 100_000;
             for chunk in [1, 2, 3, 7, 8, 9, 10, 4096].into_iter().filter(|c| small || *c > 1000) {
-                assert_eq!(judge(&stream, chunk).as_ref(), Ok(&whole), "{path:?} in chunks of {chunk}");
+                assert_eq!(
+                    judge(&stream, chunk).as_ref(),
+                    Ok(&whole),
+                    "{path:?} in chunks of {chunk}"
+                );
             }
         }
     }

@@ -60,10 +60,12 @@ impl StoreError {
     pub(crate) fn io(action: &'static str, object: impl ToString, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::NotFound => StoreErrorKind::NotFound,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                StoreErrorKind::NoSpace
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => StoreErrorKind::NoSpace,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                StoreErrorKind::Denied
             }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => StoreErrorKind::Denied,
             _ => StoreErrorKind::Unavailable,
         };
         Self { kind, action, object: object.to_string(), source: Some(source.into()) }

@@ -64,7 +64,12 @@ impl<S: Store> FaultyStore<S> {
         set.filter(|(which, _)| *which == fault).map(|(_, kind)| kind)
     }
 
-    fn pass(&self, fault: Fault, action: &'static str, object: &impl ToString) -> Result<(), StoreError> {
+    fn pass(
+        &self,
+        fault: Fault,
+        action: &'static str,
+        object: &impl ToString,
+    ) -> Result<(), StoreError> {
         match self.current(fault) {
             Some(kind) => Err(StoreError::new(kind, action, object.to_string())),
             None => Ok(()),

@@ -69,7 +69,11 @@ impl Store for FolderStore {
             write_durably(&path, written)?;
             let read = fs::read(&path);
             fs::remove_file(&path)?;
-            if read? == written { Ok(()) } else { Err(io::Error::other("read back other bytes than were written")) }
+            if read? == written {
+                Ok(())
+            } else {
+                Err(io::Error::other("read back other bytes than were written"))
+            }
         })
         .await
     }
@@ -108,7 +112,9 @@ impl Store for FolderStore {
             };
         }
         let path = self.root.join(&object);
-        let bytes = manifest.encode().map_err(|e| StoreError::io("encode", &object, io::Error::other(e)))?;
+        let bytes = manifest
+            .encode()
+            .map_err(|e| StoreError::io("encode", &object, io::Error::other(e)))?;
         Self::blocking("write", object, move || write_durably(&path, &bytes)).await
     }
 
@@ -134,7 +140,8 @@ impl Store for FolderStore {
 
     async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
         let path = self.path(key);
-        Self::blocking("remove the manifest of", key.to_string(), move || remove_manifest(&path)).await
+        Self::blocking("remove the manifest of", key.to_string(), move || remove_manifest(&path))
+            .await
     }
 
     async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
@@ -206,7 +213,8 @@ impl ArtifactSink for FileSink {
         self.file = None;
         let path = partial(&self.path);
         // Left over at worst: it has no manifest, and the attempt's undo removes it too.
-        let _ = FolderStore::blocking("abort", self.object.clone(), move || fs::remove_file(path)).await;
+        let _ = FolderStore::blocking("abort", self.object.clone(), move || fs::remove_file(path))
+            .await;
     }
 }
 
@@ -417,7 +425,10 @@ mod tests {
         store.commit(&attempt(), &manifest()).await.unwrap();
         assert_eq!(store.find_manifest(&attempt()).await.unwrap(), Some(manifest()));
         let other = Manifest { instance_name: "other".into(), ..manifest() };
-        assert_eq!(store.commit(&attempt(), &other).await.unwrap_err().kind, StoreErrorKind::Conflict);
+        assert_eq!(
+            store.commit(&attempt(), &other).await.unwrap_err().kind,
+            StoreErrorKind::Conflict
+        );
     }
 
     #[tokio::test]

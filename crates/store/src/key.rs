@@ -89,7 +89,10 @@ mod tests {
         };
         let folder = "0123456789abcdef0123456789abcdef/5560df16-cebf-4473-95c4-d1b573c16e79/4631832a-14c6-45b0-a0b3-3abd8f591ad1";
         let attempt = backup.attempt(2);
-        assert_eq!(attempt.artifact(1).to_string(), format!("{folder}/attempt-0002/shard-0001.rdb.zst"));
+        assert_eq!(
+            attempt.artifact(1).to_string(),
+            format!("{folder}/attempt-0002/shard-0001.rdb.zst")
+        );
         assert_eq!(attempt.manifest(), format!("{folder}/attempt-0002/manifest.json"));
     }
 }

@@ -95,7 +95,9 @@ pub enum ManifestError {
     #[error("not a manifest")]
     Malformed(#[from] serde_json::Error),
     /// Written by a newer build.
-    #[error("the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer one")]
+    #[error(
+        "the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer one"
+    )]
     TooNew {
         /// Its version.
         found: u32,
@@ -141,7 +143,10 @@ mod tests {
     fn version_1_reads_and_writes_back_to_the_byte() {
         let manifest = Manifest::decode(V1).unwrap();
         assert_eq!(manifest.artifacts[0].rdb.header, "VALKEY080");
-        assert_eq!(String::from_utf8(manifest.encode().unwrap()).unwrap(), String::from_utf8(V1.to_vec()).unwrap());
+        assert_eq!(
+            String::from_utf8(manifest.encode().unwrap()).unwrap(),
+            String::from_utf8(V1.to_vec()).unwrap()
+        );
     }
 
     #[test]

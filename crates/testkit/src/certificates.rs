@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, DnType, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
 /// A certificate authority of a test's own, and what it issued for 127.0.0.1 and for a client.
 pub struct Certificates {
@@ -16,7 +16,8 @@ impl Certificates {
         let mut ca = CertificateParams::new([]).expect("parameters");
         ca.distinguished_name.push(DnType::CommonName, "test authority");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+        let ca =
+            CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
         let issue = |name: &str| {
             let key = KeyPair::generate().expect("a key");
             let mut params = CertificateParams::new([name.to_owned()]).expect("parameters");
@@ -27,7 +28,9 @@ impl Certificates {
         let (server_pem, server_key_pem) = issue("127.0.0.1");
         let (client_certificate_pem, client_key_pem) = issue("client");
         let ca_pem = ca.pem();
-        for (name, pem) in [("ca.pem", &ca_pem), ("server.pem", &server_pem), ("server.key", &server_key_pem)] {
+        for (name, pem) in
+            [("ca.pem", &ca_pem), ("server.pem", &server_pem), ("server.key", &server_key_pem)]
+        {
             std::fs::write(folder.join(name), pem).expect("writing a PEM file");
         }
         Self { ca_pem, client_certificate_pem, client_key_pem, folder: folder.to_owned() }

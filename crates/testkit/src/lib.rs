@@ -3,6 +3,8 @@
 //! Nothing here ships. Servers listen on the loopback address alone, keep their files in a
 //! temporary folder, and end with the value that stands for them.
 
+#![expect(clippy::expect_used, reason = "a test rig that breaks should stop its test")]
+
 mod certificates;
 mod clock;
 mod engines;

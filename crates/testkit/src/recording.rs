@@ -45,7 +45,10 @@ pub fn recordings() -> Vec<Recording> {
         .collect();
     files.sort();
     let read = |path| std::fs::read(path).expect("a recording");
-    files.iter().map(|path| serde_json::from_slice(&read(path)).expect("a recording in JSON")).collect()
+    files
+        .iter()
+        .map(|path| serde_json::from_slice(&read(path)).expect("a recording in JSON"))
+        .collect()
 }
 
 impl Payload {
@@ -66,7 +69,9 @@ impl Scenario {
             step.send.len() == command.len()
                 && step.send.iter().zip(command).all(|(a, b)| a.eq_ignore_ascii_case(b))
         });
-        let Some(step) = recorded else { return vec![Act::Send(b"-ERR not recorded\r\n".to_vec())] };
+        let Some(step) = recorded else {
+            return vec![Act::Send(b"-ERR not recorded\r\n".to_vec())];
+        };
         let mut acts = vec![Act::Send(decode(&step.reply_base64))];
         if let (true, Some(payload)) = (command[0] == "PSYNC", &self.payload) {
             for part in [&payload.header_base64, &payload.rdb_base64, &payload.trailer_base64] {

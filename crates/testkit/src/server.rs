@@ -122,7 +122,8 @@ impl Server {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let mut bytes = Vec::new();
         if !self.login.is_empty() {
-            let login: Vec<_> = std::iter::once("AUTH").chain(self.login.iter().map(String::as_str)).collect();
+            let login: Vec<_> =
+                std::iter::once("AUTH").chain(self.login.iter().map(String::as_str)).collect();
             bytes.extend(encode_command(&login));
         }
         let skip = usize::from(!self.login.is_empty());

@@ -85,8 +85,12 @@ impl From<AppError> for DcsError {
             AppError::InstanceDown(_) => Self::NotRunning,
             AppError::RemovalFailed { .. } => Self::RemovalFailed,
             // Only our own API adopts instances.
-            AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => Self::InvalidField("name"),
-            AppError::CatalogFailed(_) | AppError::StoreUnavailable(_) | AppError::SecretUnreadable(_) => Self::Internal,
+            AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
+                Self::InvalidField("name")
+            }
+            AppError::CatalogFailed(_)
+            | AppError::StoreUnavailable(_)
+            | AppError::SecretUnreadable(_) => Self::Internal,
         };
         if found.codes().0.is_server_error() {
             // Logged once, here; the client never sees an internal cause.
@@ -177,12 +181,19 @@ mod tests {
 
     #[test]
     fn every_error_is_the_published_one() {
-        let table: Value = serde_json::from_slice(include_bytes!("../../../../fixtures/dcs/error_codes.json")).unwrap();
+        let table: Value =
+            serde_json::from_slice(include_bytes!("../../../../fixtures/dcs/error_codes.json"))
+                .unwrap();
         let published: HashMap<_, _> = table["codes"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|row| (row["code"].as_str().unwrap(), (row["http"].as_u64().unwrap(), row["message"].as_str().unwrap())))
+            .map(|row| {
+                (
+                    row["code"].as_str().unwrap(),
+                    (row["http"].as_u64().unwrap(), row["message"].as_str().unwrap()),
+                )
+            })
             .collect();
         for error in ALL {
             let (_, v2, v1) = error.codes();
@@ -193,16 +204,26 @@ mod tests {
                 continue;
             }
             let (status, message) = published[v2];
-            assert_eq!((u64::from(V2::status(error).as_u16()), error.to_string().as_str()), (status, message), "{v2}");
+            assert_eq!(
+                (u64::from(V2::status(error).as_u16()), error.to_string().as_str()),
+                (status, message),
+                "{v2}"
+            );
             if let Some((status, message)) = published.get(v1) {
-                assert_eq!((u64::from(V1::status(error).as_u16()), error.to_string().as_str()), (*status, *message), "{v1}");
+                assert_eq!(
+                    (u64::from(V1::status(error).as_u16()), error.to_string().as_str()),
+                    (*status, *message),
+                    "{v1}"
+                );
             }
         }
     }
 
     #[test]
     fn each_version_writes_the_shape_of_its_examples() {
-        let examples: Value = serde_json::from_slice(include_bytes!("../../../../fixtures/dcs/docs_examples.json")).unwrap();
+        let examples: Value =
+            serde_json::from_slice(include_bytes!("../../../../fixtures/dcs/docs_examples.json"))
+                .unwrap();
         let seen = examples["errors_v1_seen"].as_array().unwrap();
         let shown = seen.iter().find(|example| example["status"] == 404).unwrap();
         let mut body = V1::body(DcsError::InstanceNotFound);
@@ -210,11 +231,19 @@ mod tests {
         body["error"].as_object_mut().unwrap().remove("ext_message");
         assert_eq!(body, shown["body"]);
         let documented = examples["errors_v2_doc"].as_array().unwrap();
-        for (error, code) in [(DcsError::InvalidPage("offset"), "DCS.4800"), (DcsError::ProjectMismatch, "DCS.1004"), (DcsError::Internal, "DCS.5000")] {
-            let shown = documented.iter().find(|example| example["body"]["error_code"] == code).unwrap();
+        for (error, code) in [
+            (DcsError::InvalidPage("offset"), "DCS.4800"),
+            (DcsError::ProjectMismatch, "DCS.1004"),
+            (DcsError::Internal, "DCS.5000"),
+        ] {
+            let shown =
+                documented.iter().find(|example| example["body"]["error_code"] == code).unwrap();
             let mut body = V2::body(error);
             assert_eq!(body.as_object_mut().unwrap().remove("error_ext_msg"), Some(Value::Null));
-            assert_eq!((&body, V2::status(error).as_u16()), (&shown["body"], u16::try_from(shown["status"].as_u64().unwrap()).unwrap()));
+            assert_eq!(
+                (&body, V2::status(error).as_u16()),
+                (&shown["body"], u16::try_from(shown["status"].as_u64().unwrap()).unwrap())
+            );
         }
     }
 }

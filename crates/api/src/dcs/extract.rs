@@ -37,7 +37,8 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for InProject<V> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
         let text = path_parameter(parts, state, "project_id").await;
-        let project: ProjectId = text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidProjectId)?;
+        let project: ProjectId =
+            text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidProjectId)?;
         // Without an identity nobody came through the door: refuse rather than trust the path.
         let identity = parts.extensions.get::<Identity>().ok_or(DcsError::Internal)?;
         let named = identity.named_project.as_deref();
@@ -52,9 +53,11 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfInstance<V> {
     type Rejection = Error<V>;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
-        let InProject { project, version } = InProject::<V>::from_request_parts(parts, state).await?;
+        let InProject { project, version } =
+            InProject::<V>::from_request_parts(parts, state).await?;
         let text = path_parameter(parts, state, "instance_id").await;
-        let instance = text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidInstanceId)?;
+        let instance =
+            text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidInstanceId)?;
         Ok(Self { project, instance, version })
     }
 }
@@ -63,7 +66,8 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfBackup<V> {
     type Rejection = Error<V>;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
-        let OfInstance { project, instance, version } = OfInstance::<V>::from_request_parts(parts, state).await?;
+        let OfInstance { project, instance, version } =
+            OfInstance::<V>::from_request_parts(parts, state).await?;
         let text = path_parameter(parts, state, "backup_id").await;
         // No record has an id that is none.
         let backup = text.and_then(|text| text.parse().ok()).ok_or(DcsError::BackupNotFound)?;
@@ -71,7 +75,11 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfBackup<V> {
     }
 }
 
-async fn path_parameter<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Option<String> {
+async fn path_parameter<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Option<String> {
     let parameters = RawPathParams::from_request_parts(parts, state).await.ok()?;
     let found = parameters.iter().find(|(parameter, _)| *parameter == name)?;
     Some(found.1.to_owned())
@@ -83,6 +91,7 @@ pub(crate) fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<
         return Ok(T::default());
     }
     // A structure also reads from an array, which the documentation does not know.
-    let object: serde_json::Map<_, _> = serde_json::from_slice(body).map_err(|_| DcsError::MalformedBody)?;
+    let object: serde_json::Map<_, _> =
+        serde_json::from_slice(body).map_err(|_| DcsError::MalformedBody)?;
     T::deserialize(serde_json::Value::Object(object)).map_err(|_| DcsError::MalformedBody)
 }

@@ -6,7 +6,10 @@ use cachevault_domain::RdbDialect;
 use super::error::DcsError;
 
 /// A backup with this `remark` and in this `backup_format`, which may be left out.
-pub(crate) fn backup(remark: Option<&str>, backup_format: Option<&str>) -> Result<RequestBackup, DcsError> {
+pub(crate) fn backup(
+    remark: Option<&str>,
+    backup_format: Option<&str>,
+) -> Result<RequestBackup, DcsError> {
     match backup_format {
         None => {}
         Some(format) if format.eq_ignore_ascii_case("rdb") => {}

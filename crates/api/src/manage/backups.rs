@@ -1,4 +1,4 @@
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use cachevault_domain::{BackupFilter, BackupId, RdbDialect};
 use super::error::Error;
 use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
 use super::model::{BackupBody, BackupDetailBody, CreateBackupBody, PageBody};
+use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
@@ -15,15 +16,19 @@ use crate::query::{PageStart, Query};
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(instance): Path<String>,
+    PathId(instance): PathId,
     body: Bytes,
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let instance = instances::parse(&instance)?;
     let body = if body.is_empty() { CreateBackupBody::default() } else { parse_body(&body)? };
     let note = body.note.as_deref().map(str::parse).transpose();
-    let note = note.map_err(|e: cachevault_domain::NoteTooLong| Error::BadRequest(e.to_string()))?;
+    let note =
+        note.map_err(|e: cachevault_domain::NoteTooLong| Error::BadRequest(e.to_string()))?;
     let dialect = if body.portable { RdbDialect::Portable } else { RdbDialect::Native };
-    let id = api.app.request_backup(&identity.project, instance, RequestBackup { note, dialect }).await?;
+    let id = api
+        .app
+        .request_backup(&identity.project, instance, RequestBackup { note, dialect })
+        .await?;
     let detail = api.app.get_backup(&identity.project, id).await?;
     Ok((StatusCode::CREATED, Json(detail.into())))
 }
@@ -31,12 +36,13 @@ pub(super) async fn create(
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(instance): Path<String>,
+    PathId(instance): PathId,
     RawQuery(query): RawQuery,
 ) -> Result<Json<PageBody<BackupBody>>, Error> {
     let instance = instances::parse(&instance)?;
     let page = Query::parse(query.as_deref()).page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
-    let listing = api.app.list_backups(&identity.project, instance, BackupFilter::default(), page).await?;
+    let listing =
+        api.app.list_backups(&identity.project, instance, BackupFilter::default(), page).await?;
     let items = listing.items.iter().map(BackupBody::from).collect();
     Ok(Json(PageBody { items, total: listing.total }))
 }
@@ -44,7 +50,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(backup): Path<String>,
+    PathId(backup): PathId,
 ) -> Result<Json<BackupDetailBody>, Error> {
     let detail = api.app.get_backup(&identity.project, parse(&backup)?).await?;
     Ok(Json(detail.into()))
@@ -53,7 +59,7 @@ pub(super) async fn show(
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(backup): Path<String>,
+    PathId(backup): PathId,
 ) -> Result<StatusCode, Error> {
     let found = api.app.get_backup(&identity.project, parse(&backup)?).await?.backup;
     api.app.remove_backup(&identity.project, found.instance, found.id).await?;
@@ -65,5 +71,6 @@ fn parse(backup: &str) -> Result<BackupId, Error> {
 }
 
 fn parse_body(body: &Bytes) -> Result<CreateBackupBody, Error> {
-    serde_json::from_slice(body).map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))
+    serde_json::from_slice(body)
+        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))
 }

@@ -43,12 +43,16 @@ impl Error {
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::NameTaken => (StatusCode::CONFLICT, "name_taken"),
                 AppError::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
-                AppError::CannotAdopt(reason) => (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason)),
+                AppError::CannotAdopt(reason) => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason))
+                }
                 AppError::RemovalFailed { .. } => (StatusCode::BAD_GATEWAY, "removal_failed"),
                 AppError::CatalogFailed(_) | AppError::SecretUnreadable(_) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, "internal")
                 }
-                AppError::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+                AppError::StoreUnavailable(_) => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+                }
             },
         }
     }

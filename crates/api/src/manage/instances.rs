@@ -1,4 +1,4 @@
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
@@ -7,6 +7,7 @@ use cachevault_domain::{InstanceFilter, InstanceId};
 
 use super::error::Error;
 use super::model::{AddInstanceBody, InstanceBody, PageBody};
+use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
@@ -20,8 +21,8 @@ pub(super) async fn add(
     Extension(identity): Extension<Identity>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<InstanceBody>), Error> {
-    let body: AddInstanceBody =
-        serde_json::from_slice(&body).map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let body: AddInstanceBody = serde_json::from_slice(&body)
+        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
     let target = body.target().map_err(Error::BadRequest)?;
     let instance = api.app.add_instance(&identity.project, AddInstance { name, target }).await?;
@@ -44,7 +45,7 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(instance): Path<String>,
+    PathId(instance): PathId,
 ) -> Result<Json<InstanceBody>, Error> {
     let instance = api.app.get_instance(&identity.project, parse(&instance)?).await?;
     Ok(Json(InstanceBody::from(&instance)))
@@ -53,7 +54,7 @@ pub(super) async fn show(
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
-    Path(instance): Path<String>,
+    PathId(instance): PathId,
 ) -> Result<StatusCode, Error> {
     api.app.remove_instance(&identity.project, parse(&instance)?).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -35,7 +35,8 @@ impl AddInstanceBody {
     /// How to reach the server, or what is wrong with the body.
     pub(crate) fn target(self) -> Result<Target, String> {
         use secrecy::ExposeSecret;
-        let secret_bytes = |secret: &Option<SecretString>| secret.as_ref().map_or(0, |s| s.expose_secret().len());
+        let secret_bytes =
+            |secret: &Option<SecretString>| secret.as_ref().map_or(0, |s| s.expose_secret().len());
         let text_bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         if self.host.is_empty() || self.host.len() > HOST_BYTES_MAX || self.port == 0 {
             return Err("`host` must be a host name or address, `port` 1 to 65535".into());
@@ -50,7 +51,9 @@ impl AddInstanceBody {
             return Err("a PEM text must not exceed 256 KiB".into());
         }
         let identity = match (self.tls_certificate_pem, self.tls_key_pem) {
-            (Some(certificate_pem), Some(key_pem)) => Some(ClientIdentity { certificate_pem, key_pem }),
+            (Some(certificate_pem), Some(key_pem)) => {
+                Some(ClientIdentity { certificate_pem, key_pem })
+            }
             (None, None) => None,
             _ => return Err("a client certificate needs its key, and a key its certificate".into()),
         };
@@ -234,7 +237,10 @@ mod tests {
             (r#"{"name": "a", "host": "h", "port": 70000}"#, "70000"),
             (r#"{"name": "a", "host": "h", "port": 1, "username": "u"}"#, "password"),
             (r#"{"name": "a", "host": "h", "port": 1, "tls_ca_pem": "x"}"#, "tls"),
-            (r#"{"name": "a", "host": "h", "port": 1, "tls": true, "tls_key_pem": "x"}"#, "certificate"),
+            (
+                r#"{"name": "a", "host": "h", "port": 1, "tls": true, "tls_key_pem": "x"}"#,
+                "certificate",
+            ),
             (r#"{"name": "a", "host": "h", "port": 1, "surprise": 1}"#, "surprise"),
         ] {
             let error = target(json).unwrap_err();

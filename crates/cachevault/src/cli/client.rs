@@ -24,21 +24,33 @@ impl Client {
         let path = match (&options.credentials, &options.data_dir) {
             (Some(file), _) => file.clone(),
             (None, Some(folder)) => folder.join("credentials.json"),
-            (None, None) => default_data_dir().map_err(|e| Failure::Usage(format!("{e:#}")))?.join("credentials.json"),
+            (None, None) => default_data_dir()
+                .map_err(|e| Failure::Usage(format!("{e:#}")))?
+                .join("credentials.json"),
         };
-        let mut credentials = Credentials::read(&path)
-            .map_err(|e| Failure::Usage(format!("{e:#}; has the service been started with this data folder?")))?;
+        let mut credentials = Credentials::read(&path).map_err(|e| {
+            Failure::Usage(format!("{e:#}; has the service been started with this data folder?"))
+        })?;
         if let Some(endpoint) = &options.endpoint {
             credentials.endpoint = endpoint.trim_end_matches('/').to_owned();
         }
-        let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
         Ok(Self { agent: config.build().into(), credentials })
     }
 
     /// Calls `path` under `/api/v1`; an answer without a body is null.
-    pub(crate) fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let usage = |e: &dyn std::fmt::Display| Failure::Usage(format!("`{}`: {e}", self.credentials.endpoint));
-        let url = url::Url::parse(&format!("{}/api/v1{path}", self.credentials.endpoint)).map_err(|e| usage(&e))?;
+    pub(crate) fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let usage = |e: &dyn std::fmt::Display| {
+            Failure::Usage(format!("`{}`: {e}", self.credentials.endpoint))
+        };
+        let url = url::Url::parse(&format!("{}/api/v1{path}", self.credentials.endpoint))
+            .map_err(|e| usage(&e))?;
         let host = match (url.host_str(), url.port()) {
             (Some(host), Some(port)) => format!("{host}:{port}"),
             (Some(host), None) => host.to_owned(),
@@ -71,17 +83,30 @@ impl Client {
 
     fn answer(&self, request: Request<String>) -> Result<Value, Failure> {
         let unreachable = |e: ureq::Error| {
-            Failure::Unreachable(format!("the service at {} does not answer: {e}", self.credentials.endpoint))
+            Failure::Unreachable(format!(
+                "the service at {} does not answer: {e}",
+                self.credentials.endpoint
+            ))
         };
         let mut response = self.agent.run(request).map_err(unreachable)?;
         let status = response.status();
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string().map_err(unreachable)?;
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .map_err(unreachable)?;
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
         if status.is_success() {
             return Ok(body);
         }
         let message = body["error"]["message"].as_str().or(body["error_msg"].as_str());
-        let message = message.map_or_else(|| format!("the service answered {status}"), str::to_owned);
-        if status.is_server_error() { Err(Failure::Failed(message)) } else { Err(Failure::Refused(message)) }
+        let message =
+            message.map_or_else(|| format!("the service answered {status}"), str::to_owned);
+        if status.is_server_error() {
+            Err(Failure::Failed(message))
+        } else {
+            Err(Failure::Refused(message))
+        }
     }
 }

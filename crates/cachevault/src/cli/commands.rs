@@ -8,7 +8,9 @@ use ureq::http::Method;
 use url::{Host, Url};
 
 use super::client::Client;
-use super::{AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, output, progress};
+use super::{
+    AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, output, progress,
+};
 
 const DEFAULT_PORT: u16 = 6379;
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -33,7 +35,10 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
         InstanceCommand::Remove { instance } => {
             let id = find_instance(&client, &instance)?;
             client.call(Method::DELETE, &format!("/instances/{id}"), None)?;
-            output::say(options.output, &format!("removed `{instance}`; the server itself goes on"));
+            output::say(
+                options.output,
+                &format!("removed `{instance}`; the server itself goes on"),
+            );
         }
     }
     Ok(())
@@ -45,7 +50,8 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
         BackupCommand::Create { instance, note, portable, wait } => {
             let id = find_instance(&client, &instance)?;
             let body = json!({"note": note, "portable": portable});
-            let mut backup = client.call(Method::POST, &format!("/instances/{id}/backups"), Some(&body))?;
+            let mut backup =
+                client.call(Method::POST, &format!("/instances/{id}/backups"), Some(&body))?;
             if wait {
                 backup = progress::follow(&client, backup["id"].as_str().unwrap_or_default())?;
             }
@@ -57,7 +63,8 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
         }
         BackupCommand::List { instance } => {
             let id = find_instance(&client, &instance)?;
-            let page = client.call(Method::GET, &format!("/instances/{id}/backups?limit=1000"), None)?;
+            let page =
+                client.call(Method::GET, &format!("/instances/{id}/backups?limit=1000"), None)?;
             output::list(options.output, &page, &output::BACKUP);
         }
         BackupCommand::Show { backup } => {
@@ -123,7 +130,9 @@ struct ServerUrl {
 
 /// `redis[s]://[user:password@]host[:port]`. The text may hold a password: no error repeats it.
 fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
-    let usage = |what: &str| Failure::Usage(format!("the URL {what}; it looks like redis://[user:password@]host:port"));
+    let usage = |what: &str| {
+        Failure::Usage(format!("the URL {what}; it looks like redis://[user:password@]host:port"))
+    };
     let url = Url::parse(text).map_err(|e| usage(&format!("cannot be read ({e})")))?;
     let tls = match url.scheme() {
         "redis" => false,
@@ -137,9 +146,13 @@ fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
         _ => return Err(usage("names no host")),
     };
     if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        return Err(usage("says more than where the server is: a backup always holds all databases"));
+        return Err(usage(
+            "says more than where the server is: a backup always holds all databases",
+        ));
     }
-    let decode = |text: &str| percent_decode(text).ok_or_else(|| usage("holds a user name or password that is not UTF-8"));
+    let decode = |text: &str| {
+        percent_decode(text).ok_or_else(|| usage("holds a user name or password that is not UTF-8"))
+    };
     let username = Some(decode(url.username())?).filter(|name| !name.is_empty());
     let password = url.password().map(decode).transpose()?;
     Ok(ServerUrl { host, port: url.port().unwrap_or(DEFAULT_PORT), username, password, tls })
@@ -158,7 +171,8 @@ fn read(path: &Path) -> Result<String, Failure> {
     let read = if path == Path::new("-") {
         std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
+        std::fs::File::open(path)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
     };
     read.map_err(|e| Failure::Usage(format!("read `{}`: {e}", path.display())))?;
     Ok(text)
@@ -170,13 +184,14 @@ mod tests {
 
     #[test]
     fn urls_are_read_with_all_their_parts() {
-        let url = |host: &str, port, username: Option<&str>, password: Option<&str>, tls| ServerUrl {
-            host: host.into(),
-            port,
-            username: username.map(Into::into),
-            password: password.map(Into::into),
-            tls,
-        };
+        let url =
+            |host: &str, port, username: Option<&str>, password: Option<&str>, tls| ServerUrl {
+                host: host.into(),
+                port,
+                username: username.map(Into::into),
+                password: password.map(Into::into),
+                tls,
+            };
         for (text, expected) in [
             ("redis://127.0.0.1:6380", url("127.0.0.1", 6380, None, None, false)),
             ("redis://db", url("db", 6379, None, None, false)),
@@ -190,9 +205,18 @@ mod tests {
 
     #[test]
     fn bad_urls_are_refused_without_repeating_their_password() {
-        for text in ["", "db:6379", "http://u:topsecret@db", "redis://u:topsecret@db/3", "redis://u:topsecret@db?x=1", "redis://u:topsecret@:1"] {
+        for text in [
+            "",
+            "db:6379",
+            "http://u:topsecret@db",
+            "redis://u:topsecret@db/3",
+            "redis://u:topsecret@db?x=1",
+            "redis://u:topsecret@:1",
+        ] {
             match parse_url(text) {
-                Err(Failure::Usage(message)) => assert!(!message.contains("topsecret"), "{message}"),
+                Err(Failure::Usage(message)) => {
+                    assert!(!message.contains("topsecret"), "{message}")
+                }
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -30,7 +30,9 @@ pub(crate) const BACKUP: [Column; 7] = [
     ("size", |row| bytes(&row["size_bytes"])),
     ("created", |row| seconds(&row["created_at"])),
     ("completed", |row| seconds(&row["completed_at"])),
-    ("note", |row| row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)),
+    ("note", |row| {
+        row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)
+    }),
 ];
 
 /// Prints a list.

@@ -10,7 +10,8 @@ use super::Failure;
 use super::client::Client;
 
 const POLL: Duration = Duration::from_millis(200);
-const TEMPLATE: &str = "{prefix} [{bar:40}] {percent:>3} %  {bytes} at {binary_bytes_per_sec}  {msg}";
+const TEMPLATE: &str =
+    "{prefix} [{bar:40}] {percent:>3} %  {bytes} at {binary_bytes_per_sec}  {msg}";
 
 /// Waits until a backup has ended, showing bytes, rate and phase on standard error.
 pub(crate) fn follow(client: &Client, id: &str) -> Result<Value, Failure> {
@@ -38,5 +39,7 @@ fn show(bar: &ProgressBar, backup: &Value) {
         bar.set_length((received as f64 * 100.0 / percent) as u64);
     }
     bar.set_position(received);
-    bar.set_message(backup["phase"].as_str().or(backup["state"].as_str()).unwrap_or_default().to_owned());
+    bar.set_message(
+        backup["phase"].as_str().or(backup["state"].as_str()).unwrap_or_default().to_owned(),
+    );
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::Rig;
 use cachevault_domain::{FailureCode, Login, Target};
 use cachevault_engine::{CaptureError, verify_artifact};
 use cachevault_store::{Fault, FaultyStore, FolderStore, StoreErrorKind};
 use cachevault_testkit::{Act, ScriptedServer, Server, eventually, newest_redis, repository_file};
-use crate::support::Rig;
 
 const MARK: &str = "0123456789abcdef0123456789abcdef01234567";
 const INFO: &str = "redis_version:7.0.15\r\nrole:master\r\n";
@@ -45,7 +45,11 @@ async fn failure(payload: Vec<Act>) -> CaptureError {
 #[tokio::test]
 async fn the_scripted_primary_is_good_enough_to_succeed() {
     for header in [format!("$EOF:{MARK}\r\n"), format!("${}\r\n", sample().len())] {
-        let rdb = if header.contains("EOF") { by_mark(&sample()) } else { [header.as_bytes(), &sample()].concat() };
+        let rdb = if header.contains("EOF") {
+            by_mark(&sample())
+        } else {
+            [header.as_bytes(), &sample()].concat()
+        };
         let rig = Rig::new();
         let server = primary(vec![Act::Send(rdb), Act::Silence]);
         let entry = rig.capture(&server.target()).await.unwrap();
@@ -74,10 +78,15 @@ async fn a_source_that_stalls_is_given_up() {
 
 #[tokio::test]
 async fn garbage_is_told_from_data() {
-    let error = failure(vec![Act::Send(by_mark(b"this is no snapshot of anything")), Act::Silence]).await;
+    let error =
+        failure(vec![Act::Send(by_mark(b"this is no snapshot of anything")), Act::Silence]).await;
     assert!(matches!(error, CaptureError::Damaged { .. }), "{error}");
     // The garbage never ends, and the source never closes: the header alone must end it.
-    let error = failure(vec![Act::Send(format!("$EOF:{MARK}\r\n{}", "GARBAGE ".repeat(20)).into()), Act::Silence]).await;
+    let error = failure(vec![
+        Act::Send(format!("$EOF:{MARK}\r\n{}", "GARBAGE ".repeat(20)).into()),
+        Act::Silence,
+    ])
+    .await;
     assert!(matches!(error, CaptureError::Damaged { .. }), "{error}");
     let error = failure(vec![Act::Send(b"*1\r\n$4\r\nPING\r\n".to_vec()), Act::Silence]).await;
     assert!(matches!(error, CaptureError::Session { .. }), "{error}");
@@ -97,7 +106,8 @@ async fn one_wrong_bit_fails_the_capture() {
 async fn a_denied_command_is_named_and_not_retried() {
     let server = Server::start(&newest_redis(), &[]);
     server.ask(&["ACL", "SETUSER", "backup", "on", ">secret", "+replconf", "+ping", "+info"]);
-    let login = Some(Login { username: Some("backup".into()), password: "secret".to_owned().into() });
+    let login =
+        Some(Login { username: Some("backup".into()), password: "secret".to_owned().into() });
     let rig = Rig::new();
     let error = rig.capture(&Target { login, ..server.target() }).await.unwrap_err();
     assert!(error.to_string().contains("denies the command `psync`"), "{error}");
@@ -109,7 +119,9 @@ async fn a_denied_command_is_named_and_not_retried() {
 async fn a_server_that_cannot_synchronise_now_is_asked_again_later() {
     let server = ScriptedServer::start(|command| match command[0].as_str() {
         "INFO" => vec![Act::bulk(INFO)],
-        "PSYNC" => vec![Act::Send(b"-NOMASTERLINK Can't SYNC while not connected with my master\r\n".to_vec())],
+        "PSYNC" => vec![Act::Send(
+            b"-NOMASTERLINK Can't SYNC while not connected with my master\r\n".to_vec(),
+        )],
         _ => vec![Act::Send(b"+OK\r\n".to_vec())],
     });
     let error = Rig::new().capture(&server.target()).await.unwrap_err();
@@ -169,7 +181,9 @@ async fn a_store_that_fails_ends_the_capture_and_frees_the_source() {
         let error = rig.capture_into(&store, &server.target()).await.unwrap_err();
         assert_eq!(error.failure_code(), code, "{error}");
         assert_eq!(rig.files(), [""; 0]);
-        eventually("the child ends", || (server.info("rdb_bgsave_in_progress") == "0").then_some(()));
+        eventually("the child ends", || {
+            (server.info("rdb_bgsave_in_progress") == "0").then_some(())
+        });
     }
 }
 

@@ -1,9 +1,11 @@
 //! Captures of real servers of every installed engine.
 
-use cachevault_engine::verify_artifact;
-use cachevault_domain::{Progress, RdbDialect};
-use cachevault_testkit::{Engine, Server, eventually, installed_engines, newest_redis, repository_file};
 use crate::support::{Rig, decoded};
+use cachevault_domain::{Progress, RdbDialect};
+use cachevault_engine::verify_artifact;
+use cachevault_testkit::{
+    Engine, Server, eventually, installed_engines, newest_redis, repository_file,
+};
 
 /// The newest sample of every type that this engine can load.
 fn sample_for(engine: &Engine) -> Vec<u8> {
@@ -25,7 +27,8 @@ async fn what_is_captured_loads_with_the_same_digest() {
         source.ask(&["SELECT", "0"]);
         let before = source.digest();
         let rig = Rig::new();
-        let entry = rig.capture(&source.target()).await.unwrap_or_else(|e| panic!("{}: {e}", engine.name));
+        let entry =
+            rig.capture(&source.target()).await.unwrap_or_else(|e| panic!("{}: {e}", engine.name));
         verify_artifact(&rig.store, &rig.key, &entry).await.unwrap();
 
         let rdb = decoded(&rig.file());
@@ -34,7 +37,8 @@ async fn what_is_captured_loads_with_the_same_digest() {
         assert_eq!(loaded.digest(), before, "{}", engine.name);
         assert_eq!(source.digest(), before, "{}: the source changed", engine.name);
         eventually("the source has no child and no replica", || {
-            (source.info("rdb_bgsave_in_progress") == "0" && source.info("connected_slaves") == "0").then_some(())
+            (source.info("rdb_bgsave_in_progress") == "0" && source.info("connected_slaves") == "0")
+                .then_some(())
         });
     }
 }
@@ -57,7 +61,9 @@ async fn valkey_9_gives_its_own_format_or_on_request_a_portable_one() {
     let valkey = engines.iter().find(|engine| engine.name == "valkey-9.1").unwrap();
     let source = Server::start(valkey, &[]);
     source.fill(10, 10);
-    for (dialect, header) in [(RdbDialect::Native, "VALKEY080"), (RdbDialect::Portable, "REDIS0011")] {
+    for (dialect, header) in
+        [(RdbDialect::Native, "VALKEY080"), (RdbDialect::Portable, "REDIS0011")]
+    {
         let rig = Rig { dialect, ..Rig::new() };
         let entry = rig.capture(&source.target()).await.unwrap();
         assert_eq!(entry.rdb.header, header);
@@ -75,10 +81,17 @@ async fn a_replica_in_sync_is_captured_instead_of_its_primary() {
     });
     let rig = Rig::new();
     let entry = rig.capture(&primary.target()).await.unwrap();
-    assert_eq!((entry.source.role.as_str(), entry.source.address), ("replica", replica.address().to_string()));
+    assert_eq!(
+        (entry.source.role.as_str(), entry.source.address),
+        ("replica", replica.address().to_string())
+    );
     let loaded = Server::start_with_rdb(&engine, &decoded(&rig.file()), &[]);
     assert_eq!(loaded.digest(), primary.digest());
-    assert_eq!(primary.info("total_forks"), "1", "only its replica's own synchronisation forked the primary");
+    assert_eq!(
+        primary.info("total_forks"),
+        "1",
+        "only its replica's own synchronisation forked the primary"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +102,9 @@ async fn a_replica_that_does_not_answer_is_passed_over() {
         &engine,
         &["--replicaof", "127.0.0.1", &primary.port.to_string(), "--replica-announce-port", "1"],
     );
-    eventually("the replica is online", || primary.info("slave0").contains("state=online").then_some(()));
+    eventually("the replica is online", || {
+        primary.info("slave0").contains("state=online").then_some(())
+    });
     let entry = Rig::new().capture(&primary.target()).await.unwrap();
     assert_eq!(entry.source.role, "primary");
 }

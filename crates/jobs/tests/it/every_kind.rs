@@ -124,11 +124,15 @@ async fn a_worker_that_lost_its_lease_changes_nothing() {
         let (rig, backup) = due(JobKind::Capture).await;
         // The first worker hangs until its lease has run out, and then goes on.
         let first = rig.claim().await.unwrap();
-        rig.runner(Some(Inject::after_log(step, Injected::Die))).run(&first, &Default::default()).await;
+        rig.runner(Some(Inject::after_log(step, Injected::Die)))
+            .run(&first, &Default::default())
+            .await;
         rig.pass(31);
         rig.run(None).await;
         let settled = rig.backup(backup).await;
-        rig.runner(Some(Inject::after(step, Injected::Fail))).run(&first, &Default::default()).await;
+        rig.runner(Some(Inject::after(step, Injected::Fail)))
+            .run(&first, &Default::default())
+            .await;
         rig.runner(None).run(&first, &Default::default()).await;
         assert_eq!(rig.backup(backup).await, settled, "{step}");
         assert_eq!(settled.state, BackupState::Succeeded);

@@ -40,11 +40,14 @@ impl Rig {
         let entropy = Arc::new(SeededEntropy::new(7));
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         let catalog = Arc::new(catalog);
-        let store = Arc::new(FaultyStore::new(FolderStore::open(folder.path().join("backups")).unwrap()));
+        let store =
+            Arc::new(FaultyStore::new(FolderStore::open(folder.path().join("backups")).unwrap()));
         let app = App {
             catalog: catalog.clone(),
             store: store.clone(),
-            prober: Arc::new(EngineProber { limits: ProbeLimits { command: Duration::from_secs(5) } }),
+            prober: Arc::new(EngineProber {
+                limits: ProbeLimits { command: Duration::from_secs(5) },
+            }),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -70,7 +73,10 @@ impl Rig {
     }
 
     pub(crate) async fn request(&self) -> BackupId {
-        self.app.request_backup(&self.project, self.instance, RequestBackup::default()).await.unwrap()
+        self.app
+            .request_backup(&self.project, self.instance, RequestBackup::default())
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn request_removal(&self, backup: BackupId) -> JobId {
@@ -148,7 +154,11 @@ fn settings() -> JobSettings {
         running_max: 2,
         lease: Duration::from_secs(30),
         poll: Duration::from_millis(50),
-        backoff: Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(60), attempts_max: 3 },
+        backoff: Backoff {
+            first: Duration::from_secs(2),
+            longest: Duration::from_secs(60),
+            attempts_max: 3,
+        },
         attempts_max: 20,
         prefer_replica: true,
         zstd_level: 1,

@@ -60,7 +60,9 @@ async fn a_hard_stop_puts_the_job_back_and_leaves_nothing_running() {
         async move { worker.run(&shutdown).await }
     });
     let id = rig.request().await;
-    eventually("the source forks", || (rig.server.info("rdb_bgsave_in_progress") == "1").then_some(()));
+    eventually("the source forks", || {
+        (rig.server.info("rdb_bgsave_in_progress") == "1").then_some(())
+    });
     shutdown.soft.cancel();
     shutdown.hard.cancel();
     running.await.unwrap();

@@ -3,10 +3,10 @@ use axum::extract::State;
 use bytes::Bytes;
 
 use crate::Api;
-use crate::dcs::v1_0::Error;
-use crate::dcs::v1_0::model::{BackupCreated, CreateBackup};
 use crate::dcs::error::V1;
 use crate::dcs::extract::{OfInstance, parse_body};
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::{BackupCreated, CreateBackup};
 use crate::dcs::wish;
 
 pub(crate) async fn create(

@@ -2,10 +2,10 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 
 use crate::Api;
-use crate::dcs::v1_0::Error;
-use crate::dcs::v1_0::model::BackupRecords;
 use crate::dcs::error::V1;
 use crate::dcs::extract::OfInstance;
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::BackupRecords;
 use crate::query::{PageStart, Query};
 
 pub(crate) async fn list(

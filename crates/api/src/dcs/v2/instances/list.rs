@@ -3,10 +3,10 @@ use axum::extract::{RawQuery, State};
 use cachevault_domain::Listing;
 
 use crate::Api;
-use crate::dcs::v2::Error;
-use crate::dcs::v2::model::Instances;
 use crate::dcs::error::V2;
 use crate::dcs::extract::InProject;
+use crate::dcs::v2::Error;
+use crate::dcs::v2::model::Instances;
 use crate::query::{PageStart, Query};
 
 const LIMIT_DEFAULT: u32 = 10;

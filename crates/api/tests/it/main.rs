@@ -1,0 +1,8 @@
+//! The HTTP surface in process, on a real SQLite catalog and a real folder.
+
+#![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
+
+mod documented;
+mod manage;
+mod refusals;
+mod rig;

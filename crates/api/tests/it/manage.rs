@@ -1,0 +1,68 @@
+//! Our own API.
+
+use cachevault_catalog::JobQueue;
+use cachevault_domain::{Clock, Failure, FailureCode};
+use serde_json::json;
+
+use crate::rig::{INSTANCE, Rig};
+
+const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+
+#[tokio::test]
+async fn a_server_that_cannot_be_adopted_is_told_why() {
+    let rig = Rig::new().await;
+    let body = json!({"name": "new", "host": "10.0.0.9", "port": 6379, "password": "topsecret"});
+    let answer = rig.call("POST", "/api/v1/instances", &body.to_string()).await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (422, &json!("connection_refused"))
+    );
+    assert!(answer.body["error"]["message"].as_str().unwrap().contains("10.0.0.9:6379"));
+    assert!(!answer.text.contains("topsecret"));
+    for (body, word) in
+        [("{", "body"), ("{}", "name"), (r#"{"name":"a b","host":"h","port":1}"#, "name")]
+    {
+        let answer = rig.call("POST", "/api/v1/instances", body).await;
+        assert_eq!(answer.status.as_u16(), 400, "{body}");
+        assert!(
+            answer.body["error"]["message"].as_str().unwrap().contains(word),
+            "{}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_reason_of_a_failure_can_be_read() {
+    let rig = Rig::new().await;
+    let lease = rig.claimed(BACKUP, Some("n"), "2019-05-10T08:31:16Z").await;
+    let failure = Failure {
+        code: FailureCode::ToolFailed,
+        reason: "`db:6379` refused the connection".into(),
+    };
+    rig.catalog.fail_backup(&lease, &failure, rig.clock.now()).await.unwrap();
+    let body = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
+    assert_eq!(
+        body["failure"],
+        json!({"code": "tool_failed", "dcs_code": "dcs.08.0001", "reason": failure.reason})
+    );
+    assert_eq!(
+        (&body["state"], &body["restorable"], &body["artifacts"]),
+        (&json!("failed"), &json!(false), &json!([]))
+    );
+}
+
+#[tokio::test]
+async fn an_instance_is_removed_only_when_nothing_of_it_is_left() {
+    let rig = Rig::new().await;
+    rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
+    let path = format!("/api/v1/instances/{INSTANCE}");
+    let answer = rig.call("DELETE", &path, "").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (409, &json!("instance_has_backups"))
+    );
+    let unknown =
+        rig.call("DELETE", "/api/v1/instances/00000000-0000-4000-8000-000000000000", "").await;
+    assert_eq!(unknown.status.as_u16(), 404);
+}

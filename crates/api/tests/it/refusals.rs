@@ -1,0 +1,182 @@
+//! Requests that must not get through, and what they learn.
+
+use axum::body::Body;
+use axum::http::Request;
+use cachevault_app::NewCredential;
+use jiff::SignedDuration;
+use secrecy::SecretString;
+
+use crate::rig::{INSTANCE, Rig};
+
+/// Every route that needs a signature.
+const ROUTES: [(&str, &str); 16] = [
+    ("GET", "/v1.0/{p}/instances"),
+    ("GET", "/v1.0/{p}/instances/{i}"),
+    ("GET", "/v1.0/{p}/instances/{i}/backups"),
+    ("POST", "/v1.0/{p}/instances/{i}/backups"),
+    ("DELETE", "/v1.0/{p}/instances/{i}/backups/{i}"),
+    ("GET", "/v2/{p}/instances"),
+    ("GET", "/v2/{p}/instances/{i}"),
+    ("GET", "/v2/{p}/instances/{i}/backups"),
+    ("POST", "/v2/{p}/instances/{i}/backups"),
+    ("DELETE", "/v2/{p}/instances/{i}/backups/{i}"),
+    ("GET", "/api/v1/instances"),
+    ("POST", "/api/v1/instances"),
+    ("GET", "/api/v1/instances/{i}"),
+    ("DELETE", "/api/v1/instances/{i}"),
+    ("GET", "/api/v1/backups/{i}"),
+    ("DELETE", "/api/v1/backups/{i}"),
+];
+
+fn uri(route: &str, project: &str) -> String {
+    route.replace("{p}", project).replace("{i}", INSTANCE)
+}
+
+#[tokio::test]
+async fn nothing_is_answered_without_a_good_signature() {
+    let rig = Rig::new().await;
+    let stranger = NewCredential {
+        secret_key: SecretString::from("another".to_owned()),
+        ..rig.credential.clone()
+    };
+    let unknown =
+        NewCredential { access_key: "UNKNOWNKEY".parse().unwrap(), ..rig.credential.clone() };
+    for (method, route) in ROUTES {
+        let uri = uri(route, rig.credential.project.as_str());
+        let bare = Request::builder().method(method).uri(&uri).body(Body::empty()).unwrap();
+        let answers = [
+            (rig.send(bare).await, "x-auth-token not found"),
+            (rig.call_as(&stranger, method, &uri, "").await, "verify aksk signature fail"),
+            (rig.call_as(&unknown, method, &uri, "").await, "Get secretKey failed"),
+        ];
+        for (answer, reason) in answers {
+            assert_eq!(answer.status.as_u16(), 401, "{method} {uri}: {}", answer.text);
+            assert_eq!(answer.body["error_code"], "APIGW.0301");
+            let message = format!("Incorrect IAM authentication information: {reason}");
+            assert_eq!(answer.body["error_msg"], message.as_str());
+            assert_eq!(
+                answer.body["request_id"].as_str(),
+                answer.headers["x-request-id"].to_str().ok()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_old_signature_is_refused_even_though_it_is_right() {
+    let rig = Rig::new().await;
+    let path = rig.path("v2", "/instances");
+    let date = "20190510T084000Z";
+    let headers = [("host", "cachevault.test"), ("x-sdk-date", date)];
+    let request = cachevault_api::signing::SignedRequest {
+        method: "GET",
+        path: &path,
+        query: "",
+        headers: &headers,
+        body: b"",
+    };
+    let names = headers.map(|(name, _)| name.to_owned());
+    use secrecy::ExposeSecret;
+    let (access_key, secret_key) =
+        (rig.credential.access_key.as_str(), rig.credential.secret_key.expose_secret());
+    let signature =
+        cachevault_api::signing::sign(&request, &names, access_key, secret_key).unwrap();
+    let build = || {
+        let request = Request::builder().uri(&path).header("authorization", &signature);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        request.body(Body::empty()).unwrap()
+    };
+    for (minutes, status) in [(0, 200), (15, 200), (1, 401)] {
+        rig.clock.advance(SignedDuration::from_mins(minutes));
+        let answer = rig.send(build()).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn another_projects_things_cannot_be_told_from_nothing() {
+    let rig = Rig::new().await;
+    let other = "ffffffffffffffffffffffffffffffff";
+    for (method, route) in ROUTES.into_iter().filter(|(_, route)| route.contains("{p}")) {
+        let answer = rig.call(method, &uri(route, other), "").await;
+        let (status, code) = match route.starts_with("/v1.0") {
+            true => (401, answer.body["error"]["code"].clone()),
+            false => (400, answer.body["error_code"].clone()),
+        };
+        assert_eq!(answer.status.as_u16(), status, "{method} {route}");
+        assert!(code == "111401004" || code == "DCS.1004", "{method} {route}: {code}");
+    }
+    let answer = rig.call("GET", "/v2/not-a-project/instances", "").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body["error_code"].as_str()),
+        (400, Some("DCS.4002"))
+    );
+}
+
+#[tokio::test]
+async fn unknown_routes_and_methods_are_the_gateways_404() {
+    let rig = Rig::new().await;
+    for (method, uri) in [
+        ("GET", "/".to_owned()),
+        ("GET", "/v2".to_owned()),
+        ("GET", "/v9/x/instances".to_owned()),
+        ("PUT", rig.path("v2", &format!("/instances/{INSTANCE}/backups"))),
+        ("PATCH", rig.path("v1.0", "/instances")),
+        ("GET", rig.path("v2", &format!("/instances/{INSTANCE}/nonsense"))),
+        ("POST", "/healthz".to_owned()),
+    ] {
+        let answer = rig.call(method, &uri, "").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body["error_code"].as_str()),
+            (404, Some("APIGW.0101")),
+            "{method} {uri}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn paths_that_are_no_text_are_refused_not_crashed_on() {
+    let rig = Rig::new().await;
+    // Where a part of the path is no UTF-8 no part of it can be read, the project first.
+    let answer = rig.call("GET", &rig.path("v2", "/instances/%ff%fe/backups"), "").await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body["error_code"].as_str()),
+        (400, Some("DCS.4002"))
+    );
+    let answer = rig
+        .call("DELETE", &rig.path("v2", &format!("/instances/{INSTANCE}/backups/%00")), "")
+        .await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body["error_code"].as_str()),
+        (400, Some("DCS.4031"))
+    );
+    let answer = rig.call("GET", "/api/v1/instances/%ff", "").await;
+    assert_eq!(
+        (answer.status.as_u16(), &answer.body["error"]["code"]),
+        (400, &"bad_request".into())
+    );
+}
+
+#[tokio::test]
+async fn headers_of_a_size_that_no_client_sends_are_refused() {
+    let rig = Rig::new().await;
+    let request = Request::builder().uri("/healthz").header("x-filler", "x".repeat(40_000));
+    let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body["error_code"].as_str()),
+        (431, Some("APIGW.0201"))
+    );
+}
+
+#[tokio::test]
+async fn health_needs_no_signature_and_tells_nothing() {
+    let rig = Rig::new().await;
+    for (uri, status) in [("/healthz", "alive"), ("/readyz", "ready")] {
+        let answer = rig.send(Request::builder().uri(uri).body(Body::empty()).unwrap()).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body),
+            (200, serde_json::json!({"status": status}))
+        );
+    }
+}

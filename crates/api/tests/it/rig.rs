@@ -1,0 +1,192 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Request, StatusCode};
+use cachevault_api::signing::{SignedRequest, sign};
+use cachevault_api::{Api, router};
+use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
+use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
+use cachevault_catalog_sqlite::SqliteCatalog;
+use cachevault_domain::{
+    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId, Lease,
+    NewBackup, NodeId, Observation, ProbeError, RdbDialect, Role, SealedConnection, ServerVersion,
+    Target, Trigger,
+};
+use cachevault_store::FolderStore;
+use cachevault_testkit::{MovedClock, SeededEntropy};
+use http_body_util::BodyExt;
+use jiff::{SignedDuration, Timestamp};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
+
+/// Adoption is tested with real servers elsewhere; here every server is refused.
+#[derive(Debug)]
+struct Unreachable;
+
+#[async_trait]
+impl Prober for Unreachable {
+    async fn probe(&self, target: &Target) -> Result<Observation, ProbeError> {
+        Err(ProbeError::Refused { address: target.address.clone() })
+    }
+}
+
+pub(crate) struct Rig {
+    pub(crate) credential: NewCredential,
+    pub(crate) clock: Arc<MovedClock>,
+    pub(crate) catalog: Arc<SqliteCatalog>,
+    router: Router,
+    _folder: TempDir,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) text: String,
+}
+
+impl Rig {
+    /// A service with one project, and in it one instance with the id of the documents.
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(MovedClock::at("2019-05-10T08:40:00Z"));
+        let entropy = Arc::new(SeededEntropy::new(7));
+        let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
+        let catalog = Arc::new(catalog);
+        let app = App {
+            catalog: catalog.clone(),
+            store: Arc::new(FolderStore::open(folder.path().join("backups")).unwrap()),
+            prober: Arc::new(Unreachable),
+            sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
+            clock: clock.clone(),
+            entropy,
+            history: SignedDuration::from_hours(24 * 7),
+        };
+        let credential = NewCredential::mint(&app);
+        app.create_project(&credential).await.unwrap();
+        let router = router(Api { app, request_time_max: Duration::from_secs(30) });
+        let rig = Self { credential, clock, catalog, router, _folder: folder };
+        rig.adopt(INSTANCE, "orders").await;
+        rig
+    }
+
+    async fn adopt(&self, id: &str, name: &str) {
+        let address = Address { host: "10.0.0.7".into(), port: 6379 };
+        let instance = Instance {
+            id: id.parse().unwrap(),
+            project: self.credential.project.clone(),
+            name: name.parse().unwrap(),
+            connection: SealedConnection {
+                address,
+                username: None,
+                password: None,
+                tls: false,
+                tls_ca_pem: None,
+                tls_certificate_pem: None,
+                tls_key_pem: None,
+            },
+            observation: Observation {
+                engine: EngineKind::Redis,
+                version: ServerVersion { major: 7, minor: 0, patch: 15 },
+                role: Role::Primary,
+                replicas_online: 1,
+                used_memory_bytes: 64 << 20,
+                max_memory_bytes: 128 << 20,
+                system_memory_bytes: 8 << 30,
+                keys: 1000,
+                databases_used: 2,
+            },
+            observed_at: self.clock.now(),
+            health: Health::Reachable,
+            created_at: self.clock.now(),
+            operation: None,
+        };
+        self.catalog.add_instance(&instance).await.unwrap();
+    }
+
+    pub(crate) fn instance(&self) -> InstanceId {
+        INSTANCE.parse().unwrap()
+    }
+
+    /// `/{version}/{project}{rest}`.
+    pub(crate) fn path(&self, version: &str, rest: &str) -> String {
+        format!("/{version}/{}{rest}", self.credential.project)
+    }
+
+    /// A backup that was asked for, as a worker has it.
+    pub(crate) async fn claimed(&self, id: &str, note: Option<&str>, at: &str) -> Lease {
+        let at: Timestamp = at.parse().unwrap();
+        let backup = NewBackup {
+            id: id.parse().unwrap(),
+            job: JobId::mint(&SeededEntropy::new(at.as_millisecond() as u64)),
+            project: self.credential.project.clone(),
+            instance: self.instance(),
+            trigger: Trigger::Manual,
+            format: BackupFormat::Rdb,
+            dialect: RdbDialect::Native,
+            note: note.map(|note| note.parse().unwrap()),
+            created_at: at,
+        };
+        self.catalog.request_backup(&backup).await.unwrap();
+        let node = NodeId::mint(&SeededEntropy::new(1));
+        let until = at.checked_add(SignedDuration::from_secs(30)).unwrap();
+        self.catalog.claim_job(node, at, until).await.unwrap().unwrap()
+    }
+
+    /// A backup that succeeded.
+    pub(crate) async fn succeeded(
+        &self,
+        id: &str,
+        note: Option<&str>,
+        at: [&str; 3],
+        size_bytes: u64,
+    ) -> BackupId {
+        let lease = self.claimed(id, note, at[0]).await;
+        self.catalog.start_backup(&lease, at[1].parse().unwrap()).await.unwrap();
+        self.catalog.finish_backup(&lease, 1, size_bytes, at[2].parse().unwrap()).await.unwrap();
+        lease.backup
+    }
+
+    /// Sends a request signed as the vendor's SDKs do.
+    pub(crate) async fn call(&self, method: &str, uri: &str, body: &str) -> Answer {
+        self.call_as(&self.credential.clone(), method, uri, body).await
+    }
+
+    pub(crate) async fn call_as(
+        &self,
+        who: &NewCredential,
+        method: &str,
+        uri: &str,
+        body: &str,
+    ) -> Answer {
+        let date = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let headers = [("host", "cachevault.test"), ("x-sdk-date", date.as_str())];
+        let request =
+            SignedRequest { method, path, query, headers: &headers, body: body.as_bytes() };
+        let names = headers.map(|(name, _)| name.to_owned());
+        let signature =
+            sign(&request, &names, who.access_key.as_str(), who.secret_key.expose_secret())
+                .unwrap();
+        let request = Request::builder().method(method).uri(uri).header("authorization", signature);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status: parts.status, headers: parts.headers, body, text }
+    }
+}

@@ -1,0 +1,94 @@
+//! What people and scripts see.
+
+use cachevault_testkit::{Server, newest_redis};
+
+use crate::service::{BINARY, Service, folder, stored};
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_whole_life_of_a_backup() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &["--requirepass", "s3cret/%"]);
+    let service = Service::start(&data_dir, &[]);
+    let url = format!("redis://:s3cret%2F%25@127.0.0.1:{}", server.port);
+    let instance = service.json(&["instance", "add", "--name", "orders", &url]);
+    assert_eq!((&instance["has_password"], &instance["reachable"]), (&true.into(), &true.into()));
+    let listed = service.run(&["instance", "list"]);
+    assert!(
+        text(&listed.stdout).contains("orders") && text(&listed.stdout).contains("redis 7.0.15")
+    );
+
+    let backup = service.json(&["backup", "create", "orders", "--wait", "--note", "by hand"]);
+    assert_eq!(
+        (backup["state"].as_str(), backup["note"].as_str()),
+        (Some("succeeded"), Some("by hand"))
+    );
+    assert_eq!(backup["artifacts"][0]["rdb"]["header"], "REDIS0010");
+    let location = backup["locations"][0].as_str().unwrap();
+    assert!(std::path::Path::new(location).is_file(), "{location}");
+    let id = backup["id"].as_str().unwrap();
+    let table = service.run(&["backup", "list", "orders"]);
+    assert!(text(&table.stdout).contains(id) && text(&table.stdout).contains("100.00 %"));
+    assert!(service.run(&["backup", "show", id]).status.success());
+
+    let removal = service.run(&["instance", "remove", "orders"]);
+    assert_eq!(removal.status.code(), Some(4));
+    assert!(text(&removal.stderr).contains("delete them first"), "{}", text(&removal.stderr));
+    assert!(service.run(&["backup", "delete", id]).status.success());
+    assert!(stored(&data_dir).is_empty());
+    assert_eq!(service.run(&["backup", "delete", id]).status.code(), Some(4));
+    assert!(service.run(&["instance", "remove", "orders"]).status.success());
+    assert_eq!(service.json(&["instance", "list"])["total"], 0);
+    assert!(!service.log().contains("s3cret"), "the log holds a password");
+}
+
+#[test]
+fn a_server_that_cannot_be_adopted_is_explained() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &["--requirepass", "right"]);
+    let service = Service::start(&data_dir, &["--command-timeout", "500ms"]);
+    let add = |url: &str| {
+        let output = service.run(&["instance", "add", "--name", "x", url]);
+        (output.status.code(), text(&output.stderr))
+    };
+    let port = server.port;
+    for (url, code, word) in [
+        (format!("redis://127.0.0.1:{port}"), 4, "requires a password"),
+        (format!("redis://:wrong@127.0.0.1:{port}"), 4, "refused the user name or password"),
+        ("redis://127.0.0.1:1".to_owned(), 4, "refused the connection"),
+        (format!("rediss://:right@127.0.0.1:{port}"), 4, "TLS"),
+        (format!("http://127.0.0.1:{port}"), 2, "redis://"),
+    ] {
+        let (status, message) = add(&url);
+        assert_eq!(status, Some(code), "{url}: {message}");
+        assert!(message.contains(word), "{url}: {message}");
+    }
+    assert!(add(&format!("redis://:right@127.0.0.1:{port}")).0 == Some(0));
+    let (status, message) = add(&format!("redis://:right@127.0.0.1:{port}"));
+    assert_eq!((status, message.contains("exists already")), (Some(4), true), "{message}");
+}
+
+#[test]
+fn a_failed_backup_is_an_exit_code_and_a_reason() {
+    let (_folder, data_dir) = folder();
+    let mut server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &["--retry-pause", "10ms"]);
+    service.adopt(&server);
+    server.kill();
+    let output = service.run(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("the backup failed"), "{}", text(&output.stderr));
+    assert_eq!(service.newest_backup()["failure"]["dcs_code"], "dcs.08.0001");
+}
+
+#[test]
+fn completions_are_printed_for_every_shell() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output =
+            std::process::Command::new(BINARY).args(["completions", shell]).output().unwrap();
+        assert!(output.status.success() && text(&output.stdout).contains("cachevault"), "{shell}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The real binary, with real servers.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
+
+mod command_line;
+mod crashes;
+mod lifecycle;
+mod service;
+mod sources;

@@ -1,0 +1,170 @@
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use cachevault_testkit::{Server, eventually};
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cachevault");
+
+/// The service with a data folder of its own, ended when dropped.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) endpoint: String,
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Service {
+    pub(crate) fn start(data_dir: &Path, options: &[&str]) -> Self {
+        Self::start_by(Command::new(BINARY), data_dir, options)
+            .expect("the service says that it is ready")
+    }
+
+    /// Starts the service by `command`, to which its arguments are added. `None` when the process
+    /// ended before it was ready.
+    pub(crate) fn start_by(
+        mut command: Command,
+        data_dir: &Path,
+        options: &[&str],
+    ) -> Option<Self> {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(data_dir.with_extension("log"))
+            .unwrap();
+        let mut child = command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--log-level",
+                "debug,sqlx=warn,hyper=warn",
+                "--data-dir",
+            ])
+            .arg(data_dir)
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // What runs under a tracer outlives it, but not its group.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(endpoint) = line.trim().strip_prefix("cachevault is ready at ") else {
+            let mut ended = Self { child, endpoint: String::new(), data_dir: data_dir.to_owned() };
+            ended.kill();
+            return None;
+        };
+        Some(Self { child, endpoint: endpoint.to_owned(), data_dir: data_dir.to_owned() })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a client command against this service.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        client(&self.data_dir, arguments)
+    }
+
+    /// Runs a client command that must succeed; gives its JSON.
+    #[track_caller]
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--output", "json"]].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {stderr}\n{}", self.log());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    #[track_caller]
+    pub(crate) fn adopt(&self, server: &Server) {
+        self.json(&[
+            "instance",
+            "add",
+            "--name",
+            "orders",
+            &format!("redis://127.0.0.1:{}", server.port),
+        ]);
+    }
+
+    pub(crate) fn newest_backup(&self) -> Value {
+        self.json(&["backup", "list", "orders"])["items"][0].clone()
+    }
+
+    /// Waits until the newest backup has ended.
+    #[track_caller]
+    pub(crate) fn settled(&self) -> Value {
+        eventually("the newest backup ends", || {
+            let backup = self.newest_backup();
+            matches!(backup["state"].as_str(), Some("succeeded" | "failed")).then_some(backup)
+        })
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.data_dir.with_extension("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let status = Command::new("kill").args([signal, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for the end of the process; its exit code, if it was not killed.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let status = self.child.wait().unwrap();
+        status.code()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let group = format!("-{}", self.pid());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn client(data_dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
+}
+
+/// A folder for the data and the log of one service.
+pub(crate) fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("data");
+    (folder, data_dir)
+}
+
+/// All files of the store.
+pub(crate) fn stored(data_dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![data_dir.join("backups")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The RDB in the only artifact of the store, decoded by the `zstd` format alone.
+pub(crate) fn only_rdb(data_dir: &Path) -> Vec<u8> {
+    let files = stored(data_dir);
+    let artifacts: Vec<_> =
+        files.iter().filter(|file| file.extension().is_some_and(|e| e == "zst")).collect();
+    let [artifact] = artifacts[..] else { panic!("{files:?}") };
+    zstd::decode_all(std::fs::File::open(artifact).unwrap()).unwrap()
+}

@@ -1,0 +1,117 @@
+//! What a backup does to its source and to the machine.
+
+use std::process::{Command, Stdio};
+
+use cachevault_testkit::{Server, eventually, free_port, newest_redis};
+
+use crate::service::{Service, folder, only_rdb, stored};
+
+/// Resident memory of a process at this moment and at its highest, KiB.
+fn resident_kib(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+#[test]
+fn memory_is_a_constant_whatever_the_size_of_the_data() {
+    const LIMIT_KIB: u64 = 64 << 10;
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(20_000, 10_000);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let (idle, _) = resident_kib(service.pid());
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    assert!(backup["size_bytes"].as_u64().unwrap() > 190_000_000, "{backup}");
+    let (_, highest) = resident_kib(service.pid());
+    assert!(highest - idle < LIMIT_KIB, "{idle} KiB idle, {highest} KiB at the highest");
+}
+
+#[test]
+fn a_full_disk_fails_the_backup_and_leaves_nothing() {
+    // A file system of its own needs a privilege; where there is none, root in a namespace has it.
+    let (folder, data_dir) = folder();
+    let disk = data_dir.join("backups");
+    std::fs::create_dir_all(&disk).unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", disk.to_str().unwrap()];
+    let mounted = Command::new("mount").args(mount).stderr(Stdio::null()).status().unwrap();
+    assert!(mounted.success(), "this test mounts a small file system and has to run as root");
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(2000, 10_000);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let output = service.run(&["backup", "create", "orders", "--wait"]);
+    let backup = service.newest_backup();
+    let left = stored(&data_dir);
+    server.ask(&["FLUSHALL"]);
+    let retried = service.json(&["backup", "create", "orders", "--wait"]);
+    drop(service);
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    drop(folder);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        (&backup["state"], &backup["failure"]["dcs_code"]),
+        (&"failed".into(), &"dcs.08.0006".into())
+    );
+    assert!(backup["failure"]["reason"].as_str().unwrap().contains("no space left"), "{backup}");
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(retried["state"], "succeeded");
+}
+
+#[test]
+fn sentinels_never_hear_of_a_capture() {
+    let engine = newest_redis();
+    let (folder, data_dir) = folder();
+    let primary = Server::start(&engine, &["--rdb-key-save-delay", "1500"]);
+    primary.fill(8000, 1000);
+    let port = free_port();
+    let configuration = folder.path().join("sentinel.conf");
+    let monitor = format!(
+        "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor mymaster 127.0.0.1 {} 1\n",
+        folder.path().display(),
+        primary.port
+    );
+    std::fs::write(&configuration, monitor).unwrap();
+    let mut sentinel = Command::new(&engine.binary)
+        .arg(&configuration)
+        .arg("--sentinel")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let ask = |what: &str| {
+        let output = Command::new("redis-cli")
+            .args(["-p", &port.to_string(), "sentinel", what, "mymaster"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let refreshed = || -> Option<u64> {
+        let master = ask("master");
+        let mut lines = master.lines().skip_while(|line| *line != "info-refresh").skip(1);
+        lines.next()?.parse().ok()
+    };
+    eventually("the sentinel knows its primary", || refreshed().filter(|age| *age < 60_000));
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&primary);
+    service.json(&["backup", "create", "orders"]);
+    // The primary lists us for as long as it sends; the sentinel reads that list every 10 seconds.
+    eventually("the primary lists us", || primary.info("slave0").contains("65536").then_some(()));
+    let age = refreshed().unwrap();
+    eventually("the sentinel has read it", || refreshed().filter(|now| *now < age));
+    assert!(primary.info("slave0").contains("65536"), "the capture was over too soon");
+    let replicas = ask("replicas");
+    primary.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    assert_eq!(service.settled()["state"], "succeeded");
+    let written = std::fs::read_to_string(&configuration).unwrap();
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
+    assert_eq!(replicas.trim(), "");
+    assert!(!written.contains("known-replica"), "{written}");
+    assert_eq!(primary.info("connected_slaves"), "0");
+    let loaded = Server::start_with_rdb(&engine, &only_rdb(&data_dir), &[]);
+    assert_eq!(loaded.digest(), primary.digest());
+}
