@@ -81,6 +81,7 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        nested @ (Value::Array(_) | Value::Object(_)) => format!("{nested:#}"),
         other => other.to_string(),
     }
 }
