@@ -23,6 +23,8 @@ pub(crate) enum GatewayError {
     BodyUnreadable,
     #[error("Incorrect IAM authentication information: {0}")]
     Unauthenticated(AuthFailure),
+    #[error("Backend timed out")]
+    TimedOut,
     #[error("Internal error")]
     Internal,
 }
@@ -54,6 +56,7 @@ impl GatewayError {
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "APIGW.0201"),
             Self::BodyUnreadable => (StatusCode::BAD_REQUEST, "APIGW.0201"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
+            Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }
     }

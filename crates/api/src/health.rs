@@ -1,12 +1,19 @@
 //! `/healthz`: the process answers. `/readyz`: catalog and store are usable too.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
+use cachevault_app::{App, AppError};
 use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::Api;
+
+const CHECK_HOLDS: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Health {
@@ -25,16 +32,37 @@ async fn alive() -> Json<Health> {
 }
 
 async fn ready(State(api): State<Api>) -> (StatusCode, Json<Health>) {
-    match api.app.check_ready().await {
-        Ok(()) => (StatusCode::OK, Json(Health { status: "ready", reason: None })),
-        Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "not ready");
-            let reason = match error {
-                cachevault_app::AppError::StoreUnavailable(_) => "the store cannot be used",
-                _ => "the catalog cannot be used",
-            };
-            let body = Health { status: "not ready", reason: Some(reason) };
-            (StatusCode::SERVICE_UNAVAILABLE, Json(body))
+    match api.readiness.check(&api.app).await {
+        None => (StatusCode::OK, Json(Health { status: "ready", reason: None })),
+        reason => (StatusCode::SERVICE_UNAVAILABLE, Json(Health { status: "not ready", reason })),
+    }
+}
+
+/// The last check of catalog and store. A check writes to both, and anyone may ask for one: so
+/// they are made one at a time, and each holds for a second.
+#[derive(Debug, Default)]
+pub struct Readiness(Mutex<Option<(Instant, Option<&'static str>)>>);
+
+impl Readiness {
+    /// What is not usable, if anything.
+    async fn check(&self, app: &App) -> Option<&'static str> {
+        let mut last = self.0.lock().await;
+        if let Some((at, reason)) = *last
+            && at.elapsed() < CHECK_HOLDS
+        {
+            return reason;
         }
+        let reason = match app.check_ready().await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "not ready");
+                match error {
+                    AppError::StoreUnavailable(_) => Some("the store cannot be used"),
+                    _ => Some("the catalog cannot be used"),
+                }
+            }
+        };
+        *last = Some((Instant::now(), reason));
+        reason
     }
 }

@@ -16,13 +16,15 @@ mod query;
 mod request;
 pub mod signing;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
-use tower_http::timeout::TimeoutLayer;
+
+pub use crate::health::Readiness;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
@@ -34,6 +36,8 @@ pub struct Api {
     pub app: App,
     /// Longest time that a request may take.
     pub request_time_max: Duration,
+    /// The last check of catalog and store.
+    pub readiness: Arc<Readiness>,
 }
 
 /// All routes.
@@ -43,10 +47,6 @@ pub fn router(api: Api) -> Router {
         .nest("/v2", dcs::v2::router())
         .nest("/api/v1", manage::router())
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
-    let time_max = TimeoutLayer::with_status_code(
-        axum::http::StatusCode::GATEWAY_TIMEOUT,
-        api.request_time_max,
-    );
     Router::new()
         .merge(signed)
         .merge(health::router())
@@ -54,8 +54,7 @@ pub fn router(api: Api) -> Router {
         .method_not_allowed_fallback(gateway::unknown_route)
         // The body's limit is applied where it is read: after the key is known to be one of ours.
         .layer(DefaultBodyLimit::disable())
-        .layer(time_max)
+        .layer(from_fn_with_state(api.clone(), request::bound))
         .layer(from_fn_with_state(api.clone(), request::identify))
-        .layer(from_fn(request::limit_headers))
         .with_state(api)
 }

@@ -43,12 +43,12 @@ pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Nex
     CURRENT.scope(id, answering.instrument(span)).await
 }
 
-/// Refuses requests whose headers are too large to be honest.
-pub(crate) async fn limit_headers(request: Request, next: Next) -> Response {
-    let bytes: usize =
-        request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if bytes > HEADER_BYTES_MAX {
+/// Refuses requests whose headers are too large to be honest, and ends those that take too long.
+pub(crate) async fn bound(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if request.headers().iter().map(size).sum::<usize>() > HEADER_BYTES_MAX {
         return GatewayError::HeadersTooLarge.into_response();
     }
-    next.run(request).await
+    let answer = tokio::time::timeout(api.request_time_max, next.run(request)).await;
+    answer.unwrap_or_else(|_| GatewayError::TimedOut.into_response())
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    Backup, BackupFilter, BackupFormat, BackupId, Health, InstanceId, Job, JobId, JobState,
-    Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
+    Backup, BackupFilter, BackupFormat, BackupId, InstanceId, Job, JobId, JobState, Listing,
+    NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
 use cachevault_store::{BackupKey, Manifest};
 
@@ -39,7 +39,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`]; [`AppError::InstanceBusy`] while another operation runs;
-    /// [`AppError::InstanceDown`] when it did not answer the last time and does not now;
+    /// [`AppError::InstanceDown`] when it counts as down and does not answer now;
+    /// [`AppError::SingleNode`] where the configuration asks for it;
     /// [`AppError::CatalogFailed`].
     pub async fn request_backup(
         &self,
@@ -48,7 +49,10 @@ impl App {
         wish: RequestBackup,
     ) -> Result<BackupId, AppError> {
         let found = self.get_instance(project, instance).await?;
-        if let Health::Unreachable { .. } = found.health {
+        if !self.single_node_backups && found.observation.replicas_online == 0 {
+            return Err(AppError::SingleNode);
+        }
+        if found.health.is_down() {
             // What was seen may be half a minute old: look again before refusing.
             self.look_at_instance(&found).await??;
         }

@@ -21,6 +21,11 @@ pub enum AppError {
     /// The instance does not answer.
     #[error("the instance is not running: {0}")]
     InstanceDown(ProbeError),
+    /// It has no replica, and the configuration wants one.
+    #[error(
+        "the instance has no replica, and this service is configured to back up only such as have one"
+    )]
+    SingleNode,
     /// The backup is waiting or running; try again when it has ended.
     #[error("the backup has not ended yet")]
     BackupUnsettled(#[source] InvalidTransition),

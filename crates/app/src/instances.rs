@@ -92,13 +92,10 @@ impl App {
         instance: &Instance,
     ) -> Result<Result<(), AppError>, AppError> {
         let target = self.open_connection(instance)?;
-        let found = self.prober.probe(&target).await;
-        let health = match &found {
-            Ok(_) => Health::Reachable,
-            Err(error) => Health::Unreachable { reason: error.to_string() },
-        };
-        let now = self.clock.now();
-        self.catalog.record_look(instance.id, found.as_ref().ok(), &health, now).await?;
+        let found = self.prober.look(&target).await;
+        let reason = found.as_ref().err().map(ToString::to_string);
+        let told = found.as_ref().map_err(|_| reason.as_deref().unwrap_or_default());
+        self.catalog.record_look(instance.id, told, self.clock.now()).await?;
         Ok(found.map(drop).map_err(AppError::InstanceDown))
     }
 

@@ -33,8 +33,11 @@ pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 /// Looks at a server: what runs there, or exactly what is wrong.
 #[async_trait]
 pub trait Prober: Send + Sync + fmt::Debug {
-    /// Connects, checks that the server can be captured, and tells its figures.
+    /// Connects, checks everything that a capture will need, and tells the server's figures.
     async fn probe(&self, target: &Target) -> Result<Observation, ProbeError>;
+
+    /// Connects and tells the server's figures, and leaves no line in its log.
+    async fn look(&self, target: &Target) -> Result<Observation, ProbeError>;
 }
 
 /// What the use cases work with.
@@ -54,6 +57,8 @@ pub struct App {
     pub entropy: Arc<dyn Entropy>,
     /// How long records whose files were removed stay listed.
     pub history: SignedDuration,
+    /// Whether instances without a replica are backed up too, which the vendor refuses.
+    pub single_node_backups: bool,
 }
 
 impl App {

@@ -15,6 +15,7 @@ use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
 use jiff::SignedDuration;
 use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
 
 const PREFIX: &str = "CACHEVAULT_";
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -62,7 +63,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "LEVEL", env = "CACHEVAULT_LOG_LEVEL")]
     log_level: Option<String>,
 
-    /// Jobs that run at a time, 1 to 64 [default: 4]
+    /// Backups that run at a time, 1 to 64 [default: 4]
     #[arg(long, value_name = "N", env = "CACHEVAULT_JOBS_MAX")]
     jobs_max: Option<usize>,
 
@@ -70,8 +71,18 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
     prefer_replica: Option<bool>,
 
-    /// zstd level of stored backups, 1 to 19 [default: 1]
-    #[arg(long, value_name = "LEVEL", env = "CACHEVAULT_ZSTD_LEVEL")]
+    /// Whether to back up instances without a replica, which the vendor refuses [default: true]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_SINGLE_NODE_BACKUPS")]
+    single_node_backups: Option<bool>,
+
+    /// zstd level of stored backups, -7 to 19; servers have compressed most of an RDB already, so
+    /// higher ones cost much and gain little [default: -1]
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        env = "CACHEVAULT_ZSTD_LEVEL",
+        allow_negative_numbers = true
+    )]
     zstd_level: Option<i32>,
 
     /// Longest capture, waiting included [default: 6h]
@@ -123,7 +134,8 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) region: String,
     pub(crate) log_format: LogFormat,
-    pub(crate) log_level: String,
+    pub(crate) log_level: LevelFilter,
+    pub(crate) single_node_backups: bool,
     pub(crate) jobs: JobSettings,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
@@ -157,7 +169,12 @@ fn refuse_unknown_variables(command: &clap::Command) -> anyhow::Result<()> {
         .filter_map(|argument| argument.get_env())
         .collect();
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with(PREFIX) && !known.contains(&name.as_os_str()) {
+        let text = name.to_string_lossy();
+        // Kubernetes says so where a service of the cluster is called `cachevault`.
+        let of_kubernetes =
+            text.starts_with("CACHEVAULT_PORT") || text.starts_with("CACHEVAULT_SERVICE_");
+        let is_ours = text.starts_with(PREFIX) && !of_kubernetes;
+        if is_ours && !known.contains(&name.as_os_str()) {
             bail!(
                 "the environment variable `{}` is no setting; see `cachevault serve --help`",
                 name.display()
@@ -192,6 +209,7 @@ impl Settings {
             log_level: self.log_level.or(other.log_level),
             jobs_max: self.jobs_max.or(other.jobs_max),
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
+            single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
             capture_timeout: self.capture_timeout.or(other.capture_timeout),
             stall_timeout: self.stall_timeout.or(other.stall_timeout),
@@ -227,7 +245,7 @@ impl Settings {
             // Crashes count too; only a job that brings the process down again and again has more.
             attempts_max: 20,
             prefer_replica: self.prefer_replica.unwrap_or(true),
-            zstd_level: within("zstd_level", self.zstd_level.unwrap_or(1), 1..=19)?,
+            zstd_level: within("zstd_level", self.zstd_level.unwrap_or(-1), -7..=19)?,
             capture,
         };
         let history = time("history", self.history.as_deref(), "168h")?;
@@ -237,7 +255,8 @@ impl Settings {
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
-            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
+            single_node_backups: self.single_node_backups.unwrap_or(true),
             jobs,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
@@ -281,6 +300,12 @@ fn within<T: PartialOrd + std::fmt::Display>(
     Ok(value)
 }
 
+fn log_level(text: &str) -> anyhow::Result<LevelFilter> {
+    text.parse().ok().with_context(|| {
+        format!("`log_level` is `{text}`; it must be error, warn, info, debug or trace")
+    })
+}
+
 fn public_url(text: &str) -> anyhow::Result<String> {
     let url = url::Url::parse(text)
         .with_context(|| format!("`public_url` is `{text}`, which is no URL"))?;
@@ -313,7 +338,7 @@ mod tests {
         let config = from_toml("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
         assert!(config.data_dir.ends_with(".cachevault"));
-        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (1, 4));
+        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (-1, 4));
         assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
     }
 
@@ -337,6 +362,7 @@ mod tests {
             ("public_url = \"ftp://x\"", "public_url"),
             ("public_url = \"http://x/path\"", "public_url"),
             ("region = \"a b\"", "region"),
+            ("log_level = \"inof\"", "log_level"),
             ("listen = \"everywhere\"", "listen"),
         ] {
             let error = format!("{:#}", from_toml(text).unwrap_err());

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use axum::Router;
 use cachevault_api::Api;
 use cachevault_app::{App, NewCredential, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
-use cachevault_engine::ProbeLimits;
+use cachevault_engine::{ProbeLimits, SourceGate};
 use cachevault_jobs::{EngineProber, Observer, Runner, Shutdown, Worker};
 use cachevault_store::FolderStore;
 use tokio::net::TcpListener;
@@ -22,12 +22,17 @@ use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
 use crate::logging;
 
+/// How far we stand back for others on the same machine, 0 to 19.
+const NICENESS: i32 = 10;
 /// How long breaking off may take before the process leaves all the same.
 const HARD_STOP: Duration = Duration::from_secs(20);
 
 /// Runs the service until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    logging::start(config.log_format, &config.log_level)?;
+    logging::start(config.log_format, config.log_level)?;
+    // A server that we capture may share this machine: its child goes first. Where the system does
+    // not allow even that, nothing is lost.
+    let _ = rustix::process::nice(NICENESS);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(serve(config))
 }
@@ -46,22 +51,33 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let shutdown = Shutdown::default();
     let mut tasks = JoinSet::new();
-    let runner = Runner { app: app.clone(), settings: config.jobs, injection: None };
+    let runner = Runner {
+        app: app.clone(),
+        settings: config.jobs,
+        gate: SourceGate::default(),
+        injection: None,
+    };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
-    let router = cachevault_api::router(Api { app, request_time_max: config.request_timeout });
+    let router = cachevault_api::router(Api {
+        app,
+        request_time_max: config.request_timeout,
+        readiness: Arc::default(),
+    });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, stop).await });
 
     println!("cachevault is ready at http://{address}");
     std::io::stdout().flush().context("say that the service is ready")?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
+    let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
     catalog.close().await;
     tracing::info!("stopped");
+    // Whoever supervises the process is to start it again.
+    ensure!(told, "a part of the service ended by itself; see the log");
     Ok(())
 }
 
@@ -82,6 +98,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         clock: Arc::new(SystemClock),
         entropy,
         history: config.history,
+        single_node_backups: config.single_node_backups,
     };
     Ok((app, catalog))
 }
@@ -132,23 +149,28 @@ async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
 }
 
 /// After the first signal nothing new begins, and what runs may end; after the grace period or a
-/// second signal it is broken off in order.
+/// second signal it is broken off in order. Returns whether a signal began it.
 async fn stop_in_two_phases(
     mut signals: Signals,
     shutdown: &Shutdown,
     mut tasks: JoinSet<()>,
     grace: Duration,
-) {
-    tokio::select! {
-        () = signals.next() => tracing::info!("stopping: what runs may come to its end"),
+) -> bool {
+    let told = tokio::select! {
+        () = signals.next() => true,
         // A part that ended by itself cannot be done without.
-        _ = tasks.join_next() => tracing::error!("a part of the service ended; stopping"),
+        _ = tasks.join_next() => false,
+    };
+    if told {
+        tracing::info!("stopping: what runs may come to its end");
+    } else {
+        tracing::error!("a part of the service ended; stopping");
     }
     shutdown.soft.cancel();
     let ended = async { while tasks.join_next().await.is_some() {} };
     tokio::pin!(ended);
     tokio::select! {
-        () = &mut ended => return,
+        () = &mut ended => return told,
         () = signals.next() => tracing::info!("stopping at once"),
         () = tokio::time::sleep(grace) => tracing::info!("the grace period is over; stopping at once"),
     }
@@ -156,6 +178,7 @@ async fn stop_in_two_phases(
     if tokio::time::timeout(HARD_STOP, ended).await.is_err() {
         tracing::warn!("something did not stop in time; the next start takes it up");
     }
+    told
 }
 
 struct Signals {

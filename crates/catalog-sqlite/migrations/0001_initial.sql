@@ -36,6 +36,7 @@ CREATE TABLE instances (
     databases_used      INTEGER NOT NULL,
     observed_at         INTEGER NOT NULL,
     unreachable_because TEXT,
+    failed_looks        INTEGER NOT NULL,
     created_at          INTEGER NOT NULL,
     removed_at          INTEGER
 ) STRICT;
@@ -87,7 +88,7 @@ CREATE TABLE jobs (
     last_error  TEXT
 ) STRICT;
 
-CREATE INDEX jobs_due ON jobs (due_at, seq) WHERE state IN ('queued', 'leased');
+CREATE INDEX jobs_due ON jobs (kind, due_at, seq) WHERE state IN ('queued', 'leased');
 CREATE UNIQUE INDEX jobs_one_capture ON jobs (instance_id)
     WHERE state IN ('queued', 'leased') AND kind = 'capture';
 CREATE UNIQUE INDEX jobs_one_removal ON jobs (backup_id)

@@ -163,7 +163,7 @@ impl BackupCatalog for SqliteCatalog {
         let of = (&backup.project, backup.instance, backup.id);
         insert_job(&mut tx, backup.job, JobKind::Capture, of, backup.created_at).await?;
         tx.commit().await.map_err(unavailable)?;
-        self.job_queued.notify_one();
+        self.job_queued(JobKind::Capture).notify_one();
         Ok(())
     }
 
@@ -263,6 +263,16 @@ impl BackupCatalog for SqliteCatalog {
         .await
         .map_err(unavailable)?;
         if let Some(open) = open {
+            sqlx::query(
+                "UPDATE jobs SET due_at = ?, last_error = NULL WHERE id = ? AND state = 'queued'",
+            )
+            .bind(now.as_microsecond())
+            .bind(&open)
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+            tx.commit().await.map_err(unavailable)?;
+            self.job_queued(JobKind::Remove).notify_one();
             return RowOf { table: "jobs", key: &open }.parse(&open);
         }
         sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
@@ -273,7 +283,7 @@ impl BackupCatalog for SqliteCatalog {
             .map_err(unavailable)?;
         insert_job(&mut tx, job, JobKind::Remove, (project, instance, backup), now).await?;
         tx.commit().await.map_err(unavailable)?;
-        self.job_queued.notify_one();
+        self.job_queued(JobKind::Remove).notify_one();
         Ok(job)
     }
 }

@@ -39,6 +39,7 @@ struct InstanceRow {
     databases_used: i64,
     observed_at: i64,
     unreachable_because: Option<String>,
+    failed_looks: i64,
     created_at: i64,
     operation: Option<String>,
 }
@@ -80,7 +81,9 @@ impl TryFrom<InstanceRow> for Instance {
             },
             health: match columns.unreachable_because {
                 None => Health::Reachable,
-                Some(reason) => Health::Unreachable { reason },
+                Some(reason) => {
+                    Health::Unreachable { reason, looks: row.number(columns.failed_looks)? }
+                }
             },
         })
     }
@@ -95,8 +98,8 @@ impl InstanceCatalog for SqliteCatalog {
             "INSERT INTO instances (id, project_id, name, host, port, username, password, tls, tls_ca_pem,
                  tls_certificate_pem, tls_key_pem, engine, server_version, role, replicas_online,
                  used_memory_bytes, max_memory_bytes, system_memory_bytes, keys, databases_used,
-                 observed_at, unreachable_because, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                 observed_at, failed_looks, created_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
              ON CONFLICT DO NOTHING",
         )
         .bind(instance.id.to_string())
@@ -120,7 +123,6 @@ impl InstanceCatalog for SqliteCatalog {
         .bind(signed(seen.keys))
         .bind(i64::from(seen.databases_used))
         .bind(instance.observed_at.as_microsecond())
-        .bind(unreachable_because(&instance.health))
         .bind(instance.created_at.as_microsecond())
         .execute(&mut *tx)
         .await
@@ -166,7 +168,8 @@ impl InstanceCatalog for SqliteCatalog {
             select.push(
                 " AND (i.created_at, i.seq) < (SELECT created_at, seq FROM instances WHERE id = ",
             );
-            select.push_bind(after.to_string()).push(")");
+            select.push_bind(after.to_string()).push(" AND project_id = ");
+            select.push_bind(project.as_str().to_owned()).push(")");
         }
         select
             .push(" ORDER BY i.created_at DESC, i.seq DESC LIMIT ")
@@ -244,14 +247,19 @@ impl InstanceCatalog for SqliteCatalog {
     async fn record_look(
         &self,
         id: InstanceId,
-        observation: Option<&Observation>,
-        health: &Health,
+        found: Result<&Observation, &str>,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
+        let failure = found.err();
         let mut update = QueryBuilder::<Sqlite>::new("UPDATE instances SET observed_at = ");
         update.push_bind(now.as_microsecond());
-        update.push(", unreachable_because = ").push_bind(unreachable_because(health));
-        if let Some(seen) = observation {
+        match failure {
+            None => update.push(", unreachable_because = NULL, failed_looks = 0"),
+            Some(reason) => update
+                .push(", failed_looks = failed_looks + 1, unreachable_because = ")
+                .push_bind(reason.to_owned()),
+        };
+        if let Ok(seen) = found {
             update.push(", engine = ").push_bind(seen.engine.as_str());
             update.push(", server_version = ").push_bind(seen.version.to_string());
             update.push(", role = ").push_bind(seen.role.as_str());
@@ -281,12 +289,5 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, project: &ProjectId, filter: &Instan
     }
     if let Some(host) = &filter.host {
         query.push(" AND i.host = ").push_bind(host.clone());
-    }
-}
-
-fn unreachable_because(health: &Health) -> Option<String> {
-    match health {
-        Health::Reachable => None,
-        Health::Unreachable { reason } => Some(reason.clone()),
     }
 }

@@ -86,22 +86,28 @@ impl SqliteCatalog {
 impl JobQueue for SqliteCatalog {
     async fn claim_job(
         &self,
+        kind: JobKind,
         node: NodeId,
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Lease>, CatalogError> {
+        // In a transaction of its own: a statement that returns rows tells of a failed autocommit
+        // only when nobody listens any more, and the lease would be in nobody's database.
+        let mut tx = self.write().await?;
         let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
             "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
-             WHERE seq = (SELECT seq FROM jobs WHERE state IN ('queued', 'leased') AND due_at <= ?
+             WHERE seq = (SELECT seq FROM jobs WHERE state IN ('queued', 'leased') AND kind = ? AND due_at <= ?
                           ORDER BY due_at, seq LIMIT 1)
              RETURNING {COLUMNS}"
         )))
         .bind(node.to_string())
         .bind(until.as_microsecond())
+        .bind(kind.as_str())
         .bind(now.as_microsecond())
-        .fetch_optional(&self.writer)
+        .fetch_optional(&mut *tx)
         .await
         .map_err(unavailable)?;
+        tx.commit().await.map_err(unavailable)?;
         let Some(columns) = row else { return Ok(None) };
         let failures = RowOf { table: "jobs", key: &columns.id }.number(columns.failures)?;
         let Job { id, kind, project, instance, backup, attempt, .. } = columns.try_into()?;
@@ -128,7 +134,9 @@ impl JobQueue for SqliteCatalog {
         .execute(&self.writer)
         .await
         .map_err(unavailable)?;
-        self.job_queued.notify_one();
+        for kind in JobKind::ALL {
+            self.job_queued(kind).notify_one();
+        }
         Ok(released.rows_affected())
     }
 
@@ -315,7 +323,7 @@ impl JobQueue for SqliteCatalog {
         row.map(Job::try_from).transpose()
     }
 
-    async fn wait_for_job(&self) {
-        self.job_queued.notified().await;
+    async fn wait_for_job(&self, kind: JobKind) {
+        self.job_queued(kind).notified().await;
     }
 }

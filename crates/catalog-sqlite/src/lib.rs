@@ -16,6 +16,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cachevault_catalog::CatalogError;
+use cachevault_domain::JobKind;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -31,7 +32,8 @@ const BUSY_WAIT: Duration = Duration::from_secs(10);
 pub struct SqliteCatalog {
     writer: SqlitePool,
     readers: SqlitePool,
-    job_queued: Notify,
+    capture_queued: Notify,
+    removal_queued: Notify,
 }
 
 impl SqliteCatalog {
@@ -57,13 +59,20 @@ impl SqliteCatalog {
         sqlx::migrate!().run(&writer).await.map_err(unavailable)?;
         let readers =
             pool(READERS).connect_with(options.read_only(true)).await.map_err(unavailable)?;
-        Ok(Self { writer, readers, job_queued: Notify::new() })
+        Ok(Self { writer, readers, capture_queued: Notify::new(), removal_queued: Notify::new() })
     }
 
     /// Closes all connections; the log is written back into the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    fn job_queued(&self, kind: JobKind) -> &Notify {
+        match kind {
+            JobKind::Capture => &self.capture_queued,
+            JobKind::Remove => &self.removal_queued,
+        }
     }
 
     /// A transaction that may write.

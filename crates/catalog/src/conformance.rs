@@ -182,7 +182,11 @@ async fn prepare(catalog: &impl Catalog) {
 }
 
 async fn claim(catalog: &impl Catalog, seconds: i64) -> Option<Lease> {
-    catalog.claim_job(node(), at(seconds), at(seconds + 30)).await.unwrap()
+    claim_kind(catalog, JobKind::Capture, seconds).await
+}
+
+async fn claim_kind(catalog: &impl Catalog, kind: JobKind, seconds: i64) -> Option<Lease> {
+    catalog.claim_job(kind, node(), at(seconds), at(seconds + 30)).await.unwrap()
 }
 
 /// Brings a new backup of instance 1 to its success.
@@ -299,6 +303,14 @@ pub async fn instances_page_by_offset_and_by_marker(catalog: &impl Catalog) {
     assert_eq!(ids(after, ALL).await, [instance_id(2), instance_id(1)]);
     let after = InstanceFilter { after: Some(instance_id(1)), ..InstanceFilter::default() };
     assert_eq!(ids(after, ALL).await, []);
+    // Another project's instance is as unknown as none.
+    catalog.create_project(&credential(2), at(0)).await.unwrap();
+    let foreign = Instance { project: project(2), ..instance(9, "foreign") };
+    catalog.add_instance(&foreign).await.unwrap();
+    for unknown in [instance_id(9), instance_id(8)] {
+        let after = InstanceFilter { after: Some(unknown), ..InstanceFilter::default() };
+        assert_eq!(ids(after, ALL).await, []);
+    }
 }
 
 pub async fn a_removed_instance_is_gone_and_its_name_free(catalog: &impl Catalog) {
@@ -333,24 +345,30 @@ pub async fn the_instances_seen_longest_ago_come_first(catalog: &impl Catalog) {
     assert_eq!(seen(1, 10).await, []);
     assert_eq!(seen(100, 10).await, [instance_id(1), instance_id(2)]);
     assert_eq!(seen(100, 1).await, [instance_id(1)]);
-    catalog.record_look(instance_id(1), None, &Health::Reachable, at(50)).await.unwrap();
+    catalog.record_look(instance_id(1), Err("refused"), at(50)).await.unwrap();
     assert_eq!(seen(100, 10).await, [instance_id(2), instance_id(1)]);
 }
 
 pub async fn a_look_that_failed_keeps_the_last_figures(catalog: &impl Catalog) {
     prepare(catalog).await;
-    let health = Health::Unreachable { reason: "refused".into() };
-    catalog.record_look(instance_id(1), None, &health, at(50)).await.unwrap();
+    let health = |looks| Health::Unreachable { reason: "refused".into(), looks };
+    catalog.record_look(instance_id(1), Err("refused"), at(50)).await.unwrap();
     let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
     assert_eq!(
-        (found.health, found.observation, found.observed_at),
-        (health, observation(), at(50))
+        (found.health.clone(), found.observation, found.observed_at),
+        (health(1), observation(), at(50))
     );
+    assert!(!found.health.is_down(), "a server may miss a look");
+    for _ in 0..2 {
+        catalog.record_look(instance_id(1), Err("refused"), at(55)).await.unwrap();
+    }
+    let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
+    assert!(found.health == health(3) && found.health.is_down());
     let newer = Observation { keys: 1, ..observation() };
-    catalog.record_look(instance_id(1), Some(&newer), &Health::Reachable, at(60)).await.unwrap();
+    catalog.record_look(instance_id(1), Ok(&newer), at(60)).await.unwrap();
     let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
     assert_eq!((found.health, found.observation), (Health::Reachable, newer));
-    catalog.record_look(instance_id(9), None, &Health::Reachable, at(60)).await.unwrap();
+    catalog.record_look(instance_id(9), Err("refused"), at(60)).await.unwrap();
 }
 
 pub async fn a_requested_backup_waits_and_the_instance_shows_it(catalog: &impl Catalog) {
@@ -464,7 +482,7 @@ pub async fn removed_backups_leave_the_list_after_their_time(catalog: &impl Cata
         .request_removal(&project(1), instance_id(1), backup_id(1), job_id(9), at(30))
         .await
         .unwrap();
-    let lease = claim(catalog, 30).await.unwrap();
+    let lease = claim_kind(catalog, JobKind::Remove, 30).await.unwrap();
     catalog.finish_removal(&lease, at(40)).await.unwrap();
     let since =
         |seconds| BackupFilter { removed_since: Some(at(seconds)), ..BackupFilter::default() };
@@ -550,7 +568,7 @@ pub async fn the_leases_of_a_dead_node_are_due_at_once(catalog: &impl Catalog) {
     assert_eq!(catalog.release_node(other, at(11)).await.unwrap(), 0);
     assert_eq!(claim(catalog, 11).await, None);
     assert_eq!(catalog.release_node(node(), at(11)).await.unwrap(), 1);
-    let lease = catalog.claim_job(other, at(11), at(41)).await.unwrap().unwrap();
+    let lease = catalog.claim_job(JobKind::Capture, other, at(11), at(41)).await.unwrap().unwrap();
     assert_eq!(lease.attempt, 2);
 }
 
@@ -674,11 +692,17 @@ pub async fn a_removal_marks_runs_and_ends(catalog: &impl Catalog) {
     };
     assert_eq!(request(8).await.unwrap(), job_id(8));
     assert_eq!(request(9).await.unwrap(), job_id(8));
+    // Asking again makes a removal due at once that waits for its next attempt.
+    let lease = claim_kind(catalog, JobKind::Remove, 20).await.unwrap();
+    catalog.requeue(&lease, Requeue::Failed, at(500), "denied").await.unwrap();
+    assert_eq!(request(9).await.unwrap(), job_id(8));
+    let job = catalog.find_job(&project(1), job_id(8)).await.unwrap().unwrap();
+    assert_eq!(job.last_error, None);
     let marked = backup(catalog, 1).await;
     assert_eq!((marked.state, marked.is_restorable()), (BackupState::Succeeded, false));
     // Removing files does not need the instance for itself.
     catalog.request_backup(&new_backup(2, 1, 21)).await.unwrap();
-    let lease = claim(catalog, 20).await.unwrap();
+    let lease = claim_kind(catalog, JobKind::Remove, 20).await.unwrap();
     assert_eq!((lease.kind, lease.job), (JobKind::Remove, job_id(8)));
     catalog.finish_removal(&lease, at(22)).await.unwrap();
     let removed = backup(catalog, 1).await;

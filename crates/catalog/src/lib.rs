@@ -18,9 +18,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    AccessKey, Backup, BackupFilter, BackupId, Failure, Health, Instance, InstanceFilter,
-    InstanceId, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup, NodeId,
-    Observation, Page, Progress, ProjectId, Requeue, SealedSecret, StepRecord,
+    AccessKey, Backup, BackupFilter, BackupId, Failure, Instance, InstanceFilter, InstanceId,
+    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup, NodeId, Observation, Page,
+    Progress, ProjectId, Requeue, SealedSecret, StepRecord,
 };
 use jiff::Timestamp;
 
@@ -137,13 +137,12 @@ pub trait InstanceCatalog: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Instance>, CatalogError>;
 
-    /// Notes what a look at an instance found: figures when it answered, and in any case whether
-    /// it did. An instance that was removed meanwhile is no error.
+    /// Notes what a look at an instance found: its figures, or why it did not answer. An instance
+    /// that was removed meanwhile is no error.
     async fn record_look(
         &self,
         id: InstanceId,
-        observation: Option<&Observation>,
-        health: &Health,
+        found: Result<&Observation, &str>,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 }
@@ -194,9 +193,11 @@ pub trait BackupCatalog: Send + Sync {
 /// Jobs, and the facts that their workers write.
 #[async_trait]
 pub trait JobQueue: Send + Sync {
-    /// Claims the job that has been due longest: a queued one, or one whose lease has run out.
+    /// Claims the job of this kind that has been due longest: a queued one, or one whose lease has
+    /// run out.
     async fn claim_job(
         &self,
+        kind: JobKind,
         node: NodeId,
         now: Timestamp,
         until: Timestamp,
@@ -269,9 +270,9 @@ pub trait JobQueue: Send + Sync {
     /// The job.
     async fn find_job(&self, project: &ProjectId, id: JobId) -> Result<Option<Job>, CatalogError>;
 
-    /// Returns when a job may have been queued. It may return without reason, and jobs may come
-    /// without it: never the only trigger.
-    async fn wait_for_job(&self);
+    /// Returns when a job of this kind may have been queued. It may return without reason, and
+    /// jobs may come without it: never the only trigger.
+    async fn wait_for_job(&self, kind: JobKind);
 }
 
 /// Everything that is known, durably.

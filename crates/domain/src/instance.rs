@@ -107,7 +107,20 @@ pub enum Health {
     Unreachable {
         /// The reason, for an operator.
         reason: String,
+        /// How many looks in a row it did not answer.
+        looks: u32,
     },
+}
+
+impl Health {
+    /// Looks in a row that a server may leave unanswered, because it forks or blocks for a moment,
+    /// before it counts as down.
+    const LOOKS_MISSED_MAX: u32 = 2;
+
+    /// Whether the instance counts as down.
+    pub fn is_down(&self) -> bool {
+        matches!(self, Self::Unreachable { looks, .. } if *looks > Self::LOOKS_MISSED_MAX)
+    }
 }
 
 /// One registered deployment.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cachevault_domain::{EngineKind, RdbDialect, Target};
 use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
-use cachevault_rdb::Checksum;
+use cachevault_rdb::{Checksum, EnvelopeReport};
 use cachevault_store::{
     ArtifactEntry, ArtifactKey, ArtifactSink, Encoding, RdbEntry, SourceEntry, Store, StoreError,
+    Stored,
 };
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,17 +19,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
 use crate::connect::connect;
-use crate::encode::{EncodeError, Encoded, encode};
+use crate::encode::{EncodeError, encode};
 use crate::error::CaptureError;
+use crate::gate::{Pass, SourceGate};
 use crate::meter::Meter;
+use crate::queue::{self, queue};
 use crate::source::{Source, choose};
 
 /// One read from the socket fills at most this much.
 const READ_BYTES: usize = 256 << 10;
 /// Below this much free room a new read buffer is taken.
 const READ_BYTES_MIN: usize = 64 << 10;
-/// Reads that may wait for the encoder: 16 MiB at most.
-const INPUT_PIECES_MAX: usize = 64;
+/// RDB bytes that may wait for the encoder: what a server sends while a disk takes a breath.
+const INPUT_BYTES_MAX: usize = 24 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
 const OUTPUT_PIECES_MAX: usize = 8;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -68,10 +71,12 @@ pub struct CaptureRequest<'a> {
     pub prefer_replica: bool,
     /// The RDB version to ask for.
     pub dialect: RdbDialect,
-    /// zstd level of the artifact, 1 to 19.
+    /// zstd level of the artifact, -7 to 19.
     pub zstd_level: i32,
     /// Size of an earlier RDB of the same instance, bytes: a guess for the progress.
     pub earlier_bytes: Option<u64>,
+    /// Keeps two captures from the same server.
+    pub gate: &'a SourceGate,
     /// Bounds.
     pub limits: CaptureLimits,
 }
@@ -93,8 +98,8 @@ pub async fn capture(
     let deadline = Instant::now() + request.limits.total;
     let stop = || stop(&request.limits, deadline, meter, cancel);
     meter.enter("connecting");
-    let mut source = tokio::select! {
-        source = prepare(&request, meter) => source?,
+    let (mut source, _pass) = tokio::select! {
+        prepared = prepare(&request, meter) => prepared?,
         error = stop() => return Err(error),
     };
     if !source.info.tells_save_keys {
@@ -107,9 +112,7 @@ pub async fn capture(
         never = watch(&source.target, &request.limits, meter) => match never {},
     };
     match outcome {
-        Ok((transfer, encoded, stored_bytes)) => {
-            Ok(entry(key, &source, transfer, encoded, stored_bytes))
-        }
+        Ok((transfer, encoded, stored)) => Ok(entry(key, &source, transfer, encoded, stored)),
         Err(error) => {
             settle(&mut source, &request.limits).await;
             Err(error)
@@ -117,10 +120,13 @@ pub async fn capture(
     }
 }
 
-async fn prepare(request: &CaptureRequest<'_>, meter: &Meter) -> Result<Source, CaptureError> {
+async fn prepare(
+    request: &CaptureRequest<'_>,
+    meter: &Meter,
+) -> Result<(Source, Pass), CaptureError> {
     let mut source = choose(request.target, request.prefer_replica, &request.limits).await?;
-    source.wait_until_free(&request.limits, meter).await?;
-    Ok(source)
+    let pass = source.wait_until_free(request.gate, &request.limits, meter).await?;
+    Ok((source, pass))
 }
 
 /// Ends, with the reason, when the capture has to end.
@@ -168,8 +174,8 @@ async fn transfer(
     sink: Box<dyn ArtifactSink>,
     meter: &Meter,
     stop: impl Future<Output = CaptureError>,
-) -> Result<(Synchronised, Encoded, u64), CaptureError> {
-    let (input, encoder_input) = mpsc::channel(INPUT_PIECES_MAX);
+) -> Result<(Synchronised, EnvelopeReport, Stored), CaptureError> {
+    let (input, encoder_input) = queue(INPUT_BYTES_MAX);
     let (encoder_output, output) = mpsc::channel(OUTPUT_PIECES_MAX);
     let level = request.zstd_level;
     let encoder = tokio::task::spawn_blocking(move || encode(encoder_input, encoder_output, level));
@@ -198,6 +204,7 @@ async fn transfer(
     match judged {
         Ok((synchronised, encoded)) => {
             meter.enter("storing");
+            tracing::debug!(received_bytes = meter.received_bytes(), "received; storing");
             Ok((synchronised, encoded, sink.finish().await?))
         }
         Err(error) => {
@@ -224,7 +231,7 @@ async fn write(
 async fn receive(
     request: &CaptureRequest<'_>,
     source: &Source,
-    input: mpsc::Sender<Bytes>,
+    mut input: queue::Sender,
     meter: &Meter,
 ) -> Result<Synchronised, ReceiveError> {
     let limits = &request.limits;
@@ -248,7 +255,9 @@ async fn receive(
         match read {
             Err(_) => return Err(stalled(source, limits, meter).into()),
             Ok(Err(_) | Ok(0)) => return Err(closed(source, meter).into()),
-            Ok(Ok(_)) => session.handle_bytes(buffer.split().freeze()).map_err(session_error)?,
+            Ok(Ok(_)) => {
+                session.handle_bytes(buffer.split().freeze()).map_err(session_error)?;
+            }
         }
         while let Some(event) = session.poll_event() {
             match event {
@@ -259,6 +268,7 @@ async fn receive(
                 }
                 ReplicaEvent::PayloadStarted(framing) => {
                     meter.enter("receiving");
+                    tracing::debug!(?framing, "the snapshot begins");
                     if let Framing::Length(bytes) = framing {
                         meter.set_total(bytes);
                     }
@@ -268,6 +278,7 @@ async fn receive(
                     input.send(piece).await.map_err(|_| ReceiveError::EncoderGone)?;
                 }
                 ReplicaEvent::PayloadFinished(_) => {
+                    input.flush().await.map_err(|_| ReceiveError::EncoderGone)?;
                     // The session reports the end only after the synchronisation that began it.
                     return synchronised.ok_or_else(|| closed(source, meter).into());
                 }
@@ -342,19 +353,17 @@ fn entry(
     key: &ArtifactKey,
     source: &Source,
     synchronised: Synchronised,
-    encoded: Encoded,
-    stored_bytes: u64,
+    envelope: EnvelopeReport,
+    stored: Stored,
 ) -> ArtifactEntry {
-    let envelope = encoded.envelope;
     ArtifactEntry {
         file_name: key.file_name(),
         encoding: Encoding::Zstd,
-        stored_bytes,
-        stored_sha256: encoded.stored_sha256,
+        stored_bytes: stored.size_bytes,
+        stored_sha256: stored.sha256,
         rdb: RdbEntry {
             header: envelope.header.to_string(),
             size_bytes: envelope.size_bytes,
-            sha256: encoded.rdb_sha256,
             crc64: match envelope.checksum {
                 Checksum::Matches(crc) => Some(format!("{crc:016x}")),
                 Checksum::Absent => None,

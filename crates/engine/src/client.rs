@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use cachevault_domain::{Address, ProbeError, Target};
-use cachevault_proto::{Reply, ReplyDecoder, encode_command};
+use cachevault_proto::{Reply, ReplyDecoder, encode_command, is_about_login};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -39,10 +39,7 @@ impl Client {
             None => self.call(&["AUTH", password]).await?,
         };
         match reply {
-            Reply::Error(error) => Err(ProbeError::WrongPassword {
-                address: self.address.clone(),
-                detail: text(&error),
-            }),
+            Reply::Error(error) => Err(self.refusal("auth", &error)),
             _ => Ok(()),
         }
     }
@@ -103,6 +100,9 @@ impl Client {
         match detail.split(' ').next().unwrap_or_default() {
             "NOAUTH" => ProbeError::PasswordRequired { address },
             "NOPERM" => ProbeError::Denied { address, command, detail },
+            _ if command == "auth" && is_about_login(&detail) => {
+                ProbeError::WrongPassword { address, detail }
+            }
             _ if detail.contains("unknown command") => {
                 ProbeError::Denied { address, command, detail }
             }

@@ -1,6 +1,7 @@
 //! Opens connections to servers, plain or by TLS.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,11 +12,13 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+const RECEIVE_BUFFER_BYTES: u32 = 4 << 20;
 
 /// A byte stream to a server.
 pub(crate) enum Stream {
@@ -42,15 +45,30 @@ pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Strea
 }
 
 async fn open(address: &Address) -> Result<TcpStream, ProbeError> {
-    let tcp = TcpStream::connect(resolve(address).await?.as_slice())
-        .await
-        .map_err(|e| connect_error(address, &e))?;
+    let mut refused = None;
+    for candidate in resolve(address).await? {
+        match open_at(candidate).await {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let error = refused.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into());
+    Err(connect_error(address, &error))
+}
+
+async fn open_at(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The kernel sizes this buffer by the round-trip time, which is next to nothing in a data
+    // centre; then a reader that is late by a millisecond stalls the server's child. What the
+    // system does not allow it cuts by itself.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    let tcp = socket.connect(address).await?;
     // Replies are small and awaited one by one; waiting to fill a segment only costs time.
     let _ = tcp.set_nodelay(true);
     Ok(tcp)
 }
 
-async fn resolve(address: &Address) -> Result<Vec<std::net::SocketAddr>, ProbeError> {
+async fn resolve(address: &Address) -> Result<Vec<SocketAddr>, ProbeError> {
     let unknown = |detail: String| ProbeError::UnknownHost { address: address.clone(), detail };
     let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
     let addresses: Vec<_> = found.map_err(|e| unknown(e.to_string()))?.collect();

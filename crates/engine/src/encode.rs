@@ -1,22 +1,16 @@
-//! The CPU's share of a capture: check, fingerprint, compress; on a thread of its own.
+//! The CPU's share of a capture: check, compress, decode again; on a thread of its own.
 
 use std::io::{self, Write};
 
 use bytes::Bytes;
 use cachevault_rdb::{Envelope, EnvelopeError, EnvelopeReport};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+
+use crate::decode::Decoder;
+use crate::queue;
 
 /// Encoded bytes gathered before they go to the store.
 const OUTPUT_BYTES: usize = 1 << 20;
-
-/// What passed through, once all of it has.
-#[derive(Debug)]
-pub(crate) struct Encoded {
-    pub(crate) envelope: EnvelopeReport,
-    pub(crate) rdb_sha256: String,
-    pub(crate) stored_sha256: String,
-}
 
 #[derive(Debug)]
 pub(crate) enum EncodeError {
@@ -26,31 +20,38 @@ pub(crate) enum EncodeError {
     OutputGone,
 }
 
-/// Takes RDB bytes from `input` until it closes and sends encoded ones to `output`.
+/// Takes RDB bytes from `input` until it closes and sends encoded ones to `output`; tells what the
+/// RDB is.
 pub(crate) fn encode(
-    mut input: mpsc::Receiver<Bytes>,
+    mut input: queue::Receiver,
     output: mpsc::Sender<Bytes>,
     zstd_level: i32,
-) -> Result<Encoded, EncodeError> {
+) -> Result<EnvelopeReport, EncodeError> {
     let mut envelope = Envelope::new();
-    let mut rdb_sha256 = Sha256::new();
-    let sink = Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, sha256: Sha256::new() };
+    let sink = Output {
+        buffer: Vec::with_capacity(OUTPUT_BYTES),
+        output,
+        decoder: Decoder::new().map_err(EncodeError::Compressor)?,
+    };
     let mut zstd =
         zstd::stream::write::Encoder::new(sink, zstd_level).map_err(EncodeError::Compressor)?;
     zstd.include_checksum(true).map_err(EncodeError::Compressor)?;
-    while let Some(piece) = input.blocking_recv() {
-        envelope.update(&piece).map_err(EncodeError::Envelope)?;
-        rdb_sha256.update(&piece);
-        zstd.write_all(&piece).map_err(output_error)?;
+    while let Some(batch) = input.blocking_recv() {
+        for piece in batch.pieces {
+            envelope.update(&piece).map_err(EncodeError::Envelope)?;
+            zstd.write_all(&piece).map_err(output_error)?;
+        }
     }
     let envelope = envelope.finish().map_err(EncodeError::Envelope)?;
     let mut sink = zstd.finish().map_err(output_error)?;
     sink.flush().map_err(output_error)?;
-    Ok(Encoded {
-        envelope,
-        rdb_sha256: hex::encode(rdb_sha256.finalize()),
-        stored_sha256: hex::encode(sink.sha256.finalize()),
-    })
+    let decoded = sink.decoder.finish().map_err(EncodeError::Compressor)?;
+    if decoded != envelope {
+        return Err(EncodeError::Compressor(io::Error::other(
+            "what was compressed decodes to something else",
+        )));
+    }
+    Ok(envelope)
 }
 
 fn output_error(error: io::Error) -> EncodeError {
@@ -65,7 +66,8 @@ fn output_error(error: io::Error) -> EncodeError {
 struct Output {
     buffer: Vec<u8>,
     output: mpsc::Sender<Bytes>,
-    sha256: Sha256,
+    /// What was compressed is decoded again at once: a backup has to load, not to be compressed.
+    decoder: Decoder,
 }
 
 impl Write for Output {
@@ -82,7 +84,7 @@ impl Write for Output {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(OUTPUT_BYTES));
-        self.sha256.update(&piece);
+        self.decoder.push(&piece)?;
         self.output.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -107,7 +107,7 @@ impl CaptureError {
             Self::Session { session, .. } => {
                 matches!(session, SessionError::Handshake(HandshakeError::NotNow(_)))
             }
-            Self::Store(error) => error.kind.may_pass(),
+            Self::Store(error) => error.kind.may_pass() || error.kind == StoreErrorKind::Damaged,
             Self::Closed { .. } | Self::Stalled { .. } | Self::Damaged { .. } => true,
             Self::Busy { .. } | Self::TooLong { .. } | Self::Encoder(_) | Self::Cancelled => false,
         }
@@ -146,7 +146,7 @@ impl VerifyError {
     /// Whether another attempt may succeed without anyone doing anything.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Store(error) => error.kind.may_pass(),
+            Self::Store(error) => error.kind.may_pass() || error.kind == StoreErrorKind::NotFound,
             Self::Differs { .. } | Self::Undecodable(_) => true,
         }
     }

@@ -12,6 +12,8 @@ pub(crate) struct ServerInfo {
     pub(crate) is_sentinel: bool,
     pub(crate) is_cluster_node: bool,
     pub(crate) role: Role,
+    /// Random, anew at each start: tells servers apart whatever their addresses.
+    pub(crate) run_id: String,
     pub(crate) replication_id: String,
     /// A primary's own offset, or what a replica has processed.
     pub(crate) replication_offset: u64,
@@ -62,6 +64,7 @@ impl ServerInfo {
             is_sentinel: mode == "sentinel",
             is_cluster_node: is_on("cluster_enabled") || mode == "cluster",
             role,
+            run_id: field("run_id").to_owned(),
             replication_id: field("master_replid").to_owned(),
             replication_offset: match role {
                 Role::Primary => number("master_repl_offset"),

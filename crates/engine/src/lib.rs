@@ -5,8 +5,9 @@
 //! - [`verify_artifact`] reads an artifact back and proves it to the last byte.
 //!
 //! ```text
-//! socket ─► replication session ─► CRC-64, SHA-256 ─► zstd ─► SHA-256 ─► store
-//!   runtime thread                 └──── a thread of its own ────┘       runtime thread
+//! socket ─► replication session ─► CRC-64 ─► zstd ─► store ─► read back, SHA-256
+//!   runtime thread                 └ own thread ┘    other threads
+//!                                    └► decoded again: does it give the same?
 //! ```
 //!
 //! Between the threads lie bounded channels, so memory per capture is a constant whatever the
@@ -17,16 +18,20 @@
 mod capture;
 mod client;
 mod connect;
+mod decode;
 mod encode;
 mod error;
+mod gate;
 mod info;
 mod meter;
 mod probe;
+mod queue;
 mod source;
 mod verify;
 
 pub use capture::{CaptureLimits, CaptureRequest, capture};
 pub use error::{CaptureError, VerifyError};
+pub use gate::SourceGate;
 pub use meter::{Meter, MeterReading};
-pub use probe::{ProbeLimits, probe};
+pub use probe::{ProbeLimits, look, probe};
 pub use verify::verify_artifact;

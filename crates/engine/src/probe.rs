@@ -27,6 +27,17 @@ pub async fn probe(target: &Target, limits: ProbeLimits) -> Result<Observation, 
     Ok(info.observation())
 }
 
+/// Connects to a server and reads its figures, without a trace in its log.
+///
+/// # Errors
+/// [`ProbeError`], which says exactly what is wrong.
+pub async fn look(target: &Target, limits: ProbeLimits) -> Result<Observation, ProbeError> {
+    let mut client = Client::connect(target, limits.command).await?;
+    let info = client.info().await?;
+    check_supported(target, &info)?;
+    Ok(info.observation())
+}
+
 /// Whether the server is of a kind and version that can be captured.
 pub(crate) fn check_supported(target: &Target, info: &ServerInfo) -> Result<(), ProbeError> {
     let address = target.address.clone();
@@ -50,9 +61,13 @@ pub(crate) fn check_supported(target: &Target, info: &ServerInfo) -> Result<(), 
 ///
 /// `REPLCONF capa eof` only sets a flag of our connection. `PSYNC … FAILOVER` with a replication
 /// id that is not the server's is refused before anything is synchronised (`syncCommand` in
-/// `replication.c`, since Redis 6.2), but only after the permission was checked. Before 6.2 the
-/// wrong number of arguments at least tells whether the command was renamed away.
-async fn check_permissions(client: &mut Client, info: &ServerInfo) -> Result<(), ProbeError> {
+/// `replication.c`, since Redis 6.2), but only after the permission was checked. The server logs
+/// that it was asked, so this is for adoption, not for every look. Before 6.2 the wrong number of
+/// arguments at least tells whether the command was renamed away.
+pub(crate) async fn check_permissions(
+    client: &mut Client,
+    info: &ServerInfo,
+) -> Result<(), ProbeError> {
     const NOT_AN_ID: &str = "0000000000000000000000000000000000000000";
     const KNOWS_FAILOVER: ServerVersion = ServerVersion { major: 6, minor: 2, patch: 0 };
     if let Reply::Error(error) = client.call(&["REPLCONF", "capa", "eof"]).await? {

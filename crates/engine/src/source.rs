@@ -9,14 +9,17 @@ use tokio::time::Instant;
 use crate::capture::CaptureLimits;
 use crate::client::Client;
 use crate::error::CaptureError;
+use crate::gate::{Pass, SourceGate};
 use crate::info::{ReplicaInfo, ServerInfo};
 use crate::meter::Meter;
-use crate::probe::check_supported;
+use crate::probe::{check_permissions, check_supported};
 
 /// How long a replica may take to catch up before the primary is used instead.
 const CATCH_UP: Duration = Duration::from_secs(3);
 const CATCH_UP_POLL: Duration = Duration::from_millis(100);
-const BUSY_POLL: Duration = Duration::from_secs(1);
+/// Children often end within moments; who waits longer is asked less often.
+const BUSY_POLL_FIRST: Duration = Duration::from_millis(50);
+const BUSY_POLL_LAST: Duration = Duration::from_secs(1);
 /// A replica that was silent for longer is not in sync.
 const LAG_SECONDS_MAX: u64 = 10;
 
@@ -77,6 +80,14 @@ async fn try_replica(
             return None;
         }
     };
+    // What one node allows another may not; and a fork there is no reason to wait when the primary
+    // has none.
+    if found.info.busy_with.is_some()
+        || check_permissions(&mut found.client, &found.info).await.is_err()
+    {
+        tracing::info!(replica = %replica.address, "replica is busy or denies replication");
+        return None;
+    }
     let wanted = primary.info.replication_offset;
     let until = Instant::now() + CATCH_UP;
     loop {
@@ -101,23 +112,32 @@ async fn try_replica(
 }
 
 impl Source {
-    /// Waits until the server runs no child and loads nothing: it is never asked for a second
-    /// fork while one is running.
+    /// Waits until the server runs no child and loads nothing, and nobody here captures it: it is
+    /// never asked for a second fork while one is running.
     pub(crate) async fn wait_until_free(
         &mut self,
+        gate: &SourceGate,
         limits: &CaptureLimits,
         meter: &Meter,
-    ) -> Result<(), CaptureError> {
+    ) -> Result<Pass, CaptureError> {
         let until = Instant::now() + limits.busy_wait;
+        let reason = "another capture of this server runs";
+        meter.enter(&format!("waiting: {reason}"));
+        let pass = tokio::time::timeout_at(until, gate.enter(&self.info.run_id)).await;
+        let pass =
+            pass.map_err(|_| CaptureError::Busy { reason, seconds: limits.busy_wait.as_secs() })?;
+        self.info = self.client.info().await?;
+        let mut pause = BUSY_POLL_FIRST;
         while let Some(reason) = self.info.busy_with {
             meter.enter(&format!("waiting: {reason}"));
             if Instant::now() >= until {
                 return Err(CaptureError::Busy { reason, seconds: limits.busy_wait.as_secs() });
             }
-            tokio::time::sleep(BUSY_POLL.min(limits.busy_wait)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(BUSY_POLL_LAST);
             self.info = self.client.info().await?;
         }
-        Ok(())
+        Ok(pass)
     }
 }
 

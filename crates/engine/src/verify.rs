@@ -1,13 +1,12 @@
 //! Reads an artifact back from the store and proves it to the last byte.
 
-use std::io::Write;
-
 use bytes::Bytes;
-use cachevault_rdb::{Checksum, Envelope, EnvelopeReport};
+use cachevault_rdb::{Checksum, EnvelopeReport};
 use cachevault_store::{ArtifactEntry, ArtifactKey, RdbEntry, Store};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use crate::decode::Decoder;
 use crate::error::VerifyError;
 
 /// Pieces of 1 MiB that may wait for the decoder.
@@ -53,26 +52,11 @@ async fn read_back(
 
 fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyError> {
     let undecodable = |e: std::io::Error| VerifyError::Undecodable(e.to_string());
-    let mut decoder =
-        zstd::stream::write::Decoder::new(Judge(Envelope::new())).map_err(undecodable)?;
+    let mut decoder = Decoder::new().map_err(undecodable)?;
     while let Some(piece) = pieces.blocking_recv() {
-        decoder.write_all(&piece).map_err(undecodable)?;
+        decoder.push(&piece).map_err(undecodable)?;
     }
-    decoder.flush().map_err(undecodable)?;
-    decoder.into_inner().0.finish().map_err(|e| VerifyError::Undecodable(e.to_string()))
-}
-
-struct Judge(Envelope);
-
-impl Write for Judge {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.update(bytes).map_err(std::io::Error::other)?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+    decoder.finish().map_err(undecodable)
 }
 
 fn compare(decoded: EnvelopeReport, rdb: &RdbEntry) -> Result<(), VerifyError> {

@@ -97,7 +97,9 @@ impl Step for Capture {
         })?;
         let request = CaptureRequest {
             target: &target,
-            prefer_replica: context.settings.prefer_replica,
+            // A replica that failed once is not tried again: the primary decides.
+            prefer_replica: context.settings.prefer_replica && lease.failures == 0,
+            gate: context.gate,
             dialect: backup.dialect,
             zstd_level: context.settings.zstd_level,
             earlier_bytes: app.catalog.last_size(lease.instance).await.map_err(catalog_failed)?,
@@ -159,6 +161,10 @@ impl Step for Verify {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let captured = context.captured()?;
+        // The attempt that captured has read everything back while it wrote.
+        if captured.attempt == context.lease.attempt {
+            return Ok(output(&()));
+        }
         let key = context.attempt_key(captured.attempt).artifact(SHARD);
         let reading = MeterReading {
             received_bytes: captured.entry.rdb.size_bytes,
@@ -172,6 +178,7 @@ impl Step for Verify {
         };
         match verified {
             Ok(()) => Ok(output(&())),
+            // Also when the artifact is gone: then only a new one helps.
             Err(error) if error.may_pass() => Err(StepError::Restart(with_sources(&error))),
             Err(error) => Err(StepError::Fail(Failure {
                 code: error.failure_code(),

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cachevault_app::Prober;
 use cachevault_domain::{Observation, ProbeError, Target};
-use cachevault_engine::{ProbeLimits, probe};
+use cachevault_engine::{ProbeLimits, look, probe};
 
 /// Looks at real servers.
 #[derive(Debug, Clone, Copy)]
@@ -16,5 +16,9 @@ pub struct EngineProber {
 impl Prober for EngineProber {
     async fn probe(&self, target: &Target) -> Result<Observation, ProbeError> {
         probe(target, self.limits).await
+    }
+
+    async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
+        look(target, self.limits).await
     }
 }

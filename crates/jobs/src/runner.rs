@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cachevault_app::App;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue};
+use cachevault_engine::SourceGate;
 use tokio_util::sync::CancellationToken;
 
 use crate::step::{Step, StepContext, StepError};
@@ -41,6 +42,8 @@ pub struct Runner {
     pub app: App,
     /// How jobs are to run.
     pub settings: JobSettings,
+    /// Shared by all runners of the process: one capture of a server at a time.
+    pub gate: SourceGate,
     /// For tests; `None` in production.
     pub injection: Option<Arc<dyn Injection>>,
 }
@@ -77,7 +80,7 @@ impl Runner {
 
     /// Extends the lease again and again; returns only when it is lost.
     async fn keep(&self, lease: &Lease) {
-        let mut until = self.app.clock.now();
+        let mut until = self.settings.lease_end(self.app.clock.now());
         loop {
             let now = self.app.clock.now();
             match self.app.catalog.extend_lease(lease, self.settings.lease_end(now)).await {
@@ -128,7 +131,14 @@ impl Runner {
         outputs: &'a [(String, String)],
         cancel: &'a CancellationToken,
     ) -> StepContext<'a> {
-        StepContext { app: &self.app, settings: &self.settings, lease, outputs, cancel }
+        StepContext {
+            app: &self.app,
+            settings: &self.settings,
+            gate: &self.gate,
+            lease,
+            outputs,
+            cancel,
+        }
     }
 
     async fn go_through(
@@ -233,6 +243,9 @@ impl Runner {
             StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
         };
         for step in steps[undo_from..=at].iter().rev() {
+            // The log forgets the step first: a crash in between must not leave an entry whose work
+            // is gone, while work without an entry is undone by the next attempt.
+            self.app.catalog.unlog_step(lease, step.name()).await?;
             if let Err(reason) = step.undo(context).await {
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
@@ -240,7 +253,6 @@ impl Runner {
                 let due = due.unwrap_or_else(|_| self.app.clock.now());
                 return self.app.catalog.requeue(lease, Requeue::Failed, due, &reason).await;
             }
-            self.app.catalog.unlog_step(lease, step.name()).await?;
         }
         self.record(lease, verdict).await
     }

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use cachevault_app::App;
 use cachevault_domain::{Failure, Lease};
+use cachevault_engine::SourceGate;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +14,7 @@ use crate::worker::JobSettings;
 pub(crate) struct StepContext<'a> {
     pub(crate) app: &'a App,
     pub(crate) settings: &'a JobSettings,
+    pub(crate) gate: &'a SourceGate,
     pub(crate) lease: &'a Lease,
     /// What the finished steps left, by name.
     pub(crate) outputs: &'a [(String, String)],

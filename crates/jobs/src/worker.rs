@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_domain::{Backoff, NodeId};
+use cachevault_domain::{Backoff, JobKind, NodeId};
 use cachevault_engine::CaptureLimits;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -12,10 +12,13 @@ use tokio::task::JoinSet;
 use crate::runner::Runner;
 use crate::shutdown::Shutdown;
 
+/// Removals that run at a time.
+const REMOVALS_MAX: usize = 4;
+
 /// How jobs are to run.
 #[derive(Debug, Clone, Copy)]
 pub struct JobSettings {
-    /// Jobs that run at a time.
+    /// Captures that run at a time.
     pub running_max: usize,
     /// Length of a lease; it is extended three times as often.
     pub lease: Duration,
@@ -65,7 +68,17 @@ impl Worker {
                 "leases of the last run could not be released"
             );
         }
-        let permits = Arc::new(Semaphore::new(self.runner.settings.running_max));
+        // Removals do not wait behind captures: somebody is waiting for them.
+        tokio::join!(
+            self.lane(JobKind::Capture, self.runner.settings.running_max, shutdown),
+            self.lane(JobKind::Remove, REMOVALS_MAX, shutdown),
+        );
+    }
+
+    /// Claims and runs jobs of one kind, at most `running_max` at a time.
+    async fn lane(&self, kind: JobKind, running_max: usize, shutdown: &Shutdown) {
+        let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
+        let permits = Arc::new(Semaphore::new(running_max));
         let mut running = JoinSet::new();
         loop {
             while running.try_join_next().is_some() {}
@@ -76,35 +89,32 @@ impl Worker {
             };
             let Ok(permit) = permit else { break };
             let now = clock.now();
-            match catalog.claim_job(self.node, now, self.runner.settings.lease_end(now)).await {
+            let until = self.runner.settings.lease_end(now);
+            match catalog.claim_job(kind, self.node, now, until).await {
                 Ok(Some(lease)) => {
                     let (runner, stop) = (Arc::clone(&self.runner), shutdown.hard.clone());
                     running.spawn(async move {
                         runner.run(&lease, &stop).await;
                         drop(permit);
                     });
+                    continue;
                 }
-                Ok(None) => {
-                    drop(permit);
-                    self.rest(shutdown).await;
-                }
+                Ok(None) => {}
                 Err(error) => {
-                    drop(permit);
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "no job could be claimed"
-                    );
-                    self.rest(shutdown).await;
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, kind = kind.as_str(), "no job could be claimed");
                 }
             }
+            drop(permit);
+            self.rest(kind, shutdown).await;
         }
         while running.join_next().await.is_some() {}
     }
 
-    async fn rest(&self, shutdown: &Shutdown) {
+    async fn rest(&self, kind: JobKind, shutdown: &Shutdown) {
         tokio::select! {
             () = shutdown.soft.cancelled() => {}
-            () = self.runner.app.catalog.wait_for_job() => {}
+            () = self.runner.app.catalog.wait_for_job(kind) => {}
             () = tokio::time::sleep(self.runner.settings.poll) => {}
         }
     }

@@ -15,5 +15,6 @@ mod resp;
 
 pub use replica::{
     Framing, HandshakeError, ReplicaConfig, ReplicaEvent, ReplicaSession, SessionError, Step,
+    is_about_login,
 };
 pub use resp::{DecodeError, Limits, Reply, ReplyDecoder, encode_command};

@@ -388,7 +388,11 @@ fn classify(step: Step, error: &str) -> HandshakeError {
         "NOAUTH" => HandshakeError::PasswordRequired,
         "NOPERM" => HandshakeError::Denied { step, detail },
         "LOADING" | "NOMASTERLINK" | "MASTERDOWN" | "BUSY" => HandshakeError::NotNow(detail),
-        _ if step == Step::Authenticate => HandshakeError::WrongPassword(detail),
+        _ if step == Step::Authenticate && is_about_login(error) => {
+            HandshakeError::WrongPassword(detail)
+        }
+        // Said to any first command: too many clients, or protected mode.
+        _ if error.contains("max number of clients") => HandshakeError::NotNow(detail),
         // Redis before 6 has no NOAUTH prefix for every case, but says this.
         _ if error.contains("unknown command") => HandshakeError::Denied { step, detail },
         _ if error.contains("BGSAVE failed") || error.contains("failing over") => {
@@ -396,6 +400,19 @@ fn classify(step: Step, error: &str) -> HandshakeError {
         }
         _ => HandshakeError::Refused { step, detail },
     }
+}
+
+/// Whether a refusal of `AUTH` is about the user or the password: what each version says of a wrong
+/// one, of one where none is wanted, and of a user name before there were any.
+pub fn is_about_login(error: &str) -> bool {
+    const WORDS: [&str; 5] = [
+        "WRONGPASS",
+        "invalid password",
+        "no password is set",
+        "without any password",
+        "wrong number of arguments",
+    ];
+    WORDS.iter().any(|words| error.contains(words))
 }
 
 /// At most 200 characters, all printable.
@@ -527,6 +544,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(matches!(refusal(b"-WRONGPASS invalid\r\n"), E::WrongPassword(_)));
+        assert!(matches!(refusal(b"-ERR invalid password\r\n"), E::WrongPassword(_)));
+        assert!(matches!(refusal(b"-ERR max number of clients reached\r\n"), E::NotNow(_)));
         assert!(matches!(
             refusal(b"+OK\r\n-NOAUTH Authentication required.\r\n"),
             E::PasswordRequired

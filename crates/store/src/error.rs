@@ -31,7 +31,7 @@ impl StoreErrorKind {
             Self::NoSpace => "no space left in the store; free some, or give it more",
             Self::Denied => "the store denies access; check owner and permissions",
             Self::Conflict => "another object is stored under this key",
-            Self::Damaged => "the stored object is damaged",
+            Self::Damaged => "what is stored differs from what was written",
             Self::Unavailable => "the store failed",
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Stored,
 };
 
 /// Which operation fails.
@@ -91,6 +91,7 @@ impl<S: Store> Store for FaultyStore<S> {
             object: key.to_string(),
             write: self.current(Fault::Write),
             finish: self.current(Fault::Finish),
+            alter: self.current(Fault::ReadOtherBytes).is_some(),
         }))
     }
 
@@ -133,6 +134,7 @@ struct FaultySink {
     object: String,
     write: Option<StoreErrorKind>,
     finish: Option<StoreErrorKind>,
+    alter: bool,
 }
 
 #[async_trait]
@@ -144,11 +146,16 @@ impl ArtifactSink for FaultySink {
         }
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64, StoreError> {
+    async fn finish(self: Box<Self>) -> Result<Stored, StoreError> {
         match self.finish {
+            // A sink whose end fails has to leave nothing by itself.
             Some(kind) => {
                 self.inner.abort().await;
                 Err(StoreError::new(kind, "finish", &self.object))
+            }
+            None if self.alter => {
+                self.inner.abort().await;
+                Err(StoreError::new(StoreErrorKind::Damaged, "finish", &self.object))
             }
             None => self.inner.finish().await,
         }

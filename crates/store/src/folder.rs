@@ -10,15 +10,20 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::task::JoinHandle;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Stored,
 };
 
 const READ_BYTES: usize = 1 << 20;
 const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 const PARTIAL: &str = "partial";
+/// So much is written before it is flushed and read back, beside the writing. Left to itself the
+/// kernel gathers gigabytes, and all the rest would have to wait for them at the end.
+const FLUSH_BYTES: u64 = 32 << 20;
 
 /// Keeps artifacts and manifests in a local folder.
 #[derive(Debug, Clone)]
@@ -81,18 +86,28 @@ impl Store for FolderStore {
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let object = key.to_string();
-        let file = Self::blocking("create", object.clone(), {
+        let (file, read_back) = Self::blocking("create", object.clone(), {
             let path = path.clone();
             move || {
                 make_folder(parent(&path))?;
                 if path.try_exists()? {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
-                new_file(&partial(&path))
+                let file = new_file(&partial(&path))?;
+                Ok((file, File::open(partial(&path))?))
             }
         })
         .await?;
-        Ok(Box::new(FileSink { file: Some(file), path, object, written_bytes: 0 }))
+        let read_back =
+            ReadBack { file: read_back, read_bytes: 0, read: checksum(), sha256: Sha256::new() };
+        Ok(Box::new(FileSink {
+            file: Some(file),
+            path,
+            object,
+            written_bytes: 0,
+            written: checksum(),
+            proof: Proof::Idle(read_back),
+        }))
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
@@ -176,6 +191,106 @@ struct FileSink {
     path: PathBuf,
     object: String,
     written_bytes: u64,
+    /// Of what was written; its value has to come out of the file again.
+    written: crc_fast::Digest,
+    proof: Proof,
+}
+
+/// Who reads back what was written.
+enum Proof {
+    Idle(ReadBack),
+    /// Flushes and reads beside the writing.
+    Running(JoinHandle<io::Result<ReadBack>>),
+    /// It failed, and has told so.
+    Failed,
+}
+
+/// Reads a file back as it grows.
+struct ReadBack {
+    file: File,
+    read_bytes: u64,
+    read: crc_fast::Digest,
+    sha256: Sha256,
+}
+
+impl ReadBack {
+    /// Flushes what `writer` has written and reads it back, up to `written_bytes`.
+    fn catch_up(mut self, writer: &File, written_bytes: u64) -> io::Result<Self> {
+        writer.sync_data()?;
+        let mut buffer = vec![0; READ_BYTES];
+        while self.read_bytes < written_bytes {
+            let len = READ_BYTES
+                .min(usize::try_from(written_bytes - self.read_bytes).unwrap_or(READ_BYTES));
+            self.file.read_exact(&mut buffer[..len])?;
+            self.read.update(&buffer[..len]);
+            self.sha256.update(&buffer[..len]);
+            self.read_bytes += len as u64;
+        }
+        Ok(self)
+    }
+}
+
+impl FileSink {
+    /// Begins to prove what has been written, unless that is still going on.
+    async fn prove(&mut self) -> Result<(), StoreError> {
+        let due = match &self.proof {
+            Proof::Idle(read_back) => self.written_bytes - read_back.read_bytes >= FLUSH_BYTES,
+            Proof::Running(proof) => proof.is_finished(),
+            Proof::Failed => false,
+        };
+        let (true, Some(file)) = (due, &self.file) else { return Ok(()) };
+        let writer = file.try_clone().map_err(|e| StoreError::io("flush", &self.object, e))?;
+        let written_bytes = self.written_bytes;
+        let read_back = self.proof().await?;
+        let work = move || read_back.catch_up(&writer, written_bytes);
+        self.proof = Proof::Running(tokio::task::spawn_blocking(work));
+        Ok(())
+    }
+
+    /// Waits for the proof that runs. Its error must not be lost: the kernel tells it only once.
+    async fn proof(&mut self) -> Result<ReadBack, StoreError> {
+        let proved = match std::mem::replace(&mut self.proof, Proof::Failed) {
+            Proof::Idle(read_back) => Ok(read_back),
+            Proof::Running(proof) => proof.await.unwrap_or_else(|gone| Err(io::Error::other(gone))),
+            Proof::Failed => Err(io::Error::other("an earlier flush failed")),
+        };
+        proved.map_err(|e| StoreError::io("flush and read back", &self.object, e))
+    }
+
+    async fn publish(&mut self) -> Result<Stored, StoreError> {
+        let read_back = self.proof().await?;
+        let Some(file) = self.file.take() else {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "finish", &self.object));
+        };
+        let (path, written_bytes, written) =
+            (self.path.clone(), self.written_bytes, self.written.finalize());
+        let work = move || {
+            let read_back = read_back.catch_up(&file, written_bytes)?;
+            file.sync_all()?;
+            let size_bytes = file.metadata()?.len();
+            if read_back.read.finalize() != written || size_bytes != written_bytes {
+                return Ok(None);
+            }
+            fs::rename(partial(&path), &path)?;
+            sync_folder(parent(&path))?;
+            Ok(Some(Stored { size_bytes, sha256: hex::encode(read_back.sha256.finalize()) }))
+        };
+        let stored = FolderStore::blocking("finish", self.object.clone(), work).await?;
+        stored.ok_or_else(|| StoreError::new(StoreErrorKind::Damaged, "finish", &self.object))
+    }
+
+    /// Removes whatever there is of the object.
+    async fn discard(&mut self) {
+        let _ = self.proof().await;
+        self.file = None;
+        let path = self.path.clone();
+        let work = move || {
+            ignore_missing(fs::remove_file(partial(&path)))?;
+            ignore_missing(fs::remove_file(&path))
+        };
+        // Left over at worst: it has no manifest, and the attempt's undo removes it too.
+        let _ = FolderStore::blocking("abort", self.object.clone(), work).await;
+    }
 }
 
 #[async_trait]
@@ -185,36 +300,23 @@ impl ArtifactSink for FileSink {
             return Err(StoreError::new(StoreErrorKind::Unavailable, "write", &self.object));
         };
         let len = bytes.len() as u64;
+        self.written.update(&bytes);
         let work = move || file.write_all(&bytes).map(|()| file);
         self.file = Some(FolderStore::blocking("write", self.object.clone(), work).await?);
         self.written_bytes += len;
-        Ok(())
+        self.prove().await
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<u64, StoreError> {
-        let Some(file) = self.file.take() else {
-            return Err(StoreError::new(StoreErrorKind::Unavailable, "finish", &self.object));
-        };
-        let path = self.path.clone();
-        let work = move || {
-            file.sync_all()?;
-            fs::rename(partial(&path), &path)?;
-            sync_folder(parent(&path))?;
-            fs::metadata(&path).map(|metadata| metadata.len())
-        };
-        let stored_bytes = FolderStore::blocking("finish", self.object.clone(), work).await?;
-        if stored_bytes != self.written_bytes {
-            return Err(StoreError::new(StoreErrorKind::Damaged, "finish", &self.object));
+    async fn finish(mut self: Box<Self>) -> Result<Stored, StoreError> {
+        let published = self.publish().await;
+        if published.is_err() {
+            self.discard().await;
         }
-        Ok(stored_bytes)
+        published
     }
 
     async fn abort(mut self: Box<Self>) {
-        self.file = None;
-        let path = partial(&self.path);
-        // Left over at worst: it has no manifest, and the attempt's undo removes it too.
-        let _ = FolderStore::blocking("abort", self.object.clone(), move || fs::remove_file(path))
-            .await;
+        self.discard().await;
     }
 }
 
@@ -240,6 +342,11 @@ impl ArtifactSource for FileSource {
         self.file = Some(file);
         Ok(Some(bytes))
     }
+}
+
+/// A checksum for accidents, at several GB a second.
+fn checksum() -> crc_fast::Digest {
+    crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme)
 }
 
 fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
@@ -369,7 +476,7 @@ mod tests {
         found
     }
 
-    async fn stored(store: &FolderStore, bytes: &'static [u8]) -> u64 {
+    async fn stored(store: &FolderStore, bytes: &'static [u8]) -> Stored {
         let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
         sink.write(Bytes::from_static(bytes)).await.unwrap();
         sink.finish().await.unwrap()
@@ -379,7 +486,9 @@ mod tests {
     async fn an_artifact_reads_back_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
-        assert_eq!(stored(&store, b"some bytes").await, 10);
+        let told = stored(&store, b"some bytes").await;
+        assert_eq!(told.size_bytes, 10);
+        assert_eq!(told.sha256, hex::encode(Sha256::digest(b"some bytes")));
         let mut source = store.open(&attempt().artifact(0)).await.unwrap();
         assert_eq!(source.read().await.unwrap().as_deref(), Some(&b"some bytes"[..]));
         assert_eq!(source.read().await.unwrap(), None);
@@ -405,6 +514,47 @@ mod tests {
         assert_eq!(store.open(&key).await.err().unwrap().kind, StoreErrorKind::NotFound);
         sink.abort().await;
         assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_fails_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let key = attempt().artifact(0);
+        let mut sink = store.create(&key).await.unwrap();
+        sink.write(Bytes::from_static(b"bytes")).await.unwrap();
+        // A folder in the place of the object: the rename must fail.
+        fs::create_dir(store.path(&key)).unwrap();
+        assert!(sink.finish().await.is_err());
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn bytes_that_change_on_the_way_to_the_disk_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let key = attempt().artifact(0);
+        let mut sink = store.create(&key).await.unwrap();
+        sink.write(Bytes::from_static(b"what was written")).await.unwrap();
+        fs::write(partial(&store.path(&key)), b"what is storedXX").unwrap();
+        assert_eq!(sink.finish().await.unwrap_err().kind, StoreErrorKind::Damaged);
+        assert_eq!(files(folder.path()), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_a_flush_reads_back_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+        let piece = Bytes::from(vec![7; 3 << 20]);
+        for _ in 0..20 {
+            sink.write(piece.clone()).await.unwrap();
+        }
+        let told = sink.finish().await.unwrap();
+        assert_eq!(
+            (told.size_bytes, told.sha256),
+            (60 << 20, hex::encode(Sha256::digest(vec![7; 60 << 20])))
+        );
     }
 
     #[tokio::test]

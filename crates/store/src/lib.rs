@@ -66,14 +66,25 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn locate(&self, key: &ArtifactKey) -> String;
 }
 
+/// A finished artifact, as it was read back from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its size, bytes.
+    pub size_bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
 /// Takes the bytes of one artifact. Dropping it unfinished leaves nothing under the key.
 #[async_trait]
 pub trait ArtifactSink: Send {
     /// Appends bytes.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Makes the artifact durable and visible; returns its size in bytes as the store sees it.
-    async fn finish(self: Box<Self>) -> Result<u64, StoreError>;
+    /// Makes the artifact durable and visible, having proved that what is stored is what was
+    /// written. On an error nothing is left under the key; [`StoreErrorKind::Damaged`] says that
+    /// something else is stored.
+    async fn finish(self: Box<Self>) -> Result<Stored, StoreError>;
 
     /// Gives up: whatever was written is removed when this returns.
     async fn abort(self: Box<Self>);

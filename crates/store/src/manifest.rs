@@ -65,8 +65,6 @@ pub struct RdbEntry {
     pub header: String,
     /// Its size, bytes.
     pub size_bytes: u64,
-    /// SHA-256, hexadecimal.
-    pub sha256: String,
     /// Its own CRC-64, hexadecimal; `None` when the server does not compute one.
     pub crc64: Option<String>,
 }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cachevault_domain::{Address, Target};
-use cachevault_proto::{ReplyDecoder, encode_command};
+use cachevault_proto::{Limits, ReplyDecoder, encode_command};
 use tempfile::TempDir;
 
 use crate::engines::Engine;
@@ -132,7 +132,13 @@ impl Server {
         }
         let mut writer = stream.try_clone().expect("a second handle");
         let writing = std::thread::spawn(move || writer.write_all(&bytes));
-        let mut decoder = ReplyDecoder::default();
+        let limits = Limits {
+            bulk_bytes_max: 64 << 20,
+            values_max: 1 << 20,
+            depth_max: 16,
+            ..Limits::default()
+        };
+        let mut decoder = ReplyDecoder::with_limits(limits);
         let mut replies = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         while replies.len() < commands.len() + skip {

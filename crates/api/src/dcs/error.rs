@@ -35,6 +35,8 @@ pub(crate) enum DcsError {
     WrongState,
     #[error("The instance status is not running.")]
     NotRunning,
+    #[error("only master standby instance is support this action")]
+    SingleNode,
     #[error("the instance is backuping.")]
     Backuping,
     #[error("The value of the remark parameter must be 0 to 128 characters in length.")]
@@ -64,6 +66,7 @@ impl DcsError {
             Self::BackupNotFound => (BAD, "DCS.4031", "111400031"),
             Self::WrongState => (BAD, "DCS.4026", "111400026"),
             Self::NotRunning => (BAD, "DCS.4049", "111400049"),
+            Self::SingleNode => (BAD, "DCS.4086", "111400086"),
             Self::Backuping => (BAD, "DCS.4096", "111400096"),
             Self::RemarkTooLong => (BAD, "DCS.4098", "111400098"),
             Self::InstanceNotFound => (StatusCode::NOT_FOUND, "DCS.3022", "111404022"),
@@ -83,6 +86,7 @@ impl From<AppError> for DcsError {
             | AppError::BackupUnsettled(_)
             | AppError::InstanceHasBackups(_) => Self::WrongState,
             AppError::InstanceDown(_) => Self::NotRunning,
+            AppError::SingleNode => Self::SingleNode,
             AppError::RemovalFailed { .. } => Self::RemovalFailed,
             // Only our own API adopts instances.
             AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
@@ -160,7 +164,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [DcsError; 16] = [
+    const ALL: [DcsError; 17] = [
         DcsError::InvalidProjectId,
         DcsError::ProjectMismatch,
         DcsError::MalformedBody,
@@ -172,6 +176,7 @@ mod tests {
         DcsError::BackupNotFound,
         DcsError::WrongState,
         DcsError::NotRunning,
+        DcsError::SingleNode,
         DcsError::Backuping,
         DcsError::RemarkTooLong,
         DcsError::InstanceNotFound,

@@ -27,7 +27,7 @@ pub(crate) struct InstanceBody {
     max_memory: u64,
     used_memory: u64,
     cache_mode: &'static str,
-    spec_code: &'static str,
+    pub(super) spec_code: &'static str,
     product_type: Option<String>,
     cpu_type: Option<String>,
     storage_type: Option<String>,

@@ -1,6 +1,6 @@
 //! The vendor's words for our things, and its way to write times.
 
-use cachevault_domain::{Backup, BackupState, FailureCode, Health, Instance, JobKind, Trigger};
+use cachevault_domain::{Backup, BackupState, FailureCode, Instance, JobKind, Trigger};
 use jiff::Timestamp;
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
@@ -47,11 +47,9 @@ pub(crate) fn is_support_restore(backup: &Backup) -> &'static str {
     if backup.is_restorable() { "TRUE" } else { "FALSE" }
 }
 
+/// A server that forks for us may be slow to answer: during an operation it counts as running.
 pub(crate) fn instance_status(instance: &Instance) -> &'static str {
-    match instance.health {
-        Health::Reachable => "RUNNING",
-        Health::Unreachable { .. } => "ERROR",
-    }
+    if instance.health.is_down() && instance.operation.is_none() { "ERROR" } else { "RUNNING" }
 }
 
 /// What is being done with an instance; a backup shows here, never in its status.

@@ -39,6 +39,7 @@ impl Error {
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::InstanceBusy(_) => (StatusCode::CONFLICT, "instance_busy"),
                 AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
+                AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::NameTaken => (StatusCode::CONFLICT, "name_taken"),

@@ -102,7 +102,7 @@ impl From<&Instance> for InstanceBody {
         let (seen, connection) = (&instance.observation, &instance.connection);
         let unreachable_because = match &instance.health {
             Health::Reachable => None,
-            Health::Unreachable { reason } => Some(reason.clone()),
+            Health::Unreachable { reason, .. } => Some(reason.clone()),
         };
         Self {
             id: instance.id.to_string(),

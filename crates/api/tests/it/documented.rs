@@ -1,7 +1,7 @@
 //! The vendor's published examples, field for field.
 
 use cachevault_catalog::{BackupCatalog, JobQueue};
-use cachevault_domain::{Clock, Failure, FailureCode, JobId, NodeId, Progress};
+use cachevault_domain::{Clock, Failure, FailureCode, JobId, JobKind, NodeId, Progress};
 use cachevault_testkit::SeededEntropy;
 use serde_json::{Value, json};
 
@@ -84,8 +84,12 @@ async fn a_request_as_documented_is_answered_as_documented() {
             (Some("waiting"), Some("0.00"))
         );
         let node = NodeId::mint(&SeededEntropy::new(1));
-        let lease =
-            rig.catalog.claim_job(node, rig.clock.now(), rig.clock.now()).await.unwrap().unwrap();
+        let lease = rig
+            .catalog
+            .claim_job(JobKind::Capture, node, rig.clock.now(), rig.clock.now())
+            .await
+            .unwrap()
+            .unwrap();
         let failure = Failure { code: FailureCode::TimedOut, reason: "end of the test".into() };
         rig.catalog.fail_backup(&lease, &failure, rig.clock.now()).await.unwrap();
     }
@@ -140,7 +144,7 @@ async fn every_state_and_code_of_the_pages_is_shown() {
     );
     let lease = rig
         .catalog
-        .claim_job(NodeId::mint(&SeededEntropy::new(1)), now, now)
+        .claim_job(JobKind::Remove, NodeId::mint(&SeededEntropy::new(1)), now, now)
         .await
         .unwrap()
         .unwrap();

@@ -11,9 +11,9 @@ use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId, Lease,
-    NewBackup, NodeId, Observation, ProbeError, RdbDialect, Role, SealedConnection, ServerVersion,
-    Target, Trigger,
+    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId,
+    JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, Role, SealedConnection,
+    ServerVersion, Target, Trigger,
 };
 use cachevault_store::FolderStore;
 use cachevault_testkit::{MovedClock, SeededEntropy};
@@ -33,6 +33,10 @@ struct Unreachable;
 #[async_trait]
 impl Prober for Unreachable {
     async fn probe(&self, target: &Target) -> Result<Observation, ProbeError> {
+        self.look(target).await
+    }
+
+    async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
         Err(ProbeError::Refused { address: target.address.clone() })
     }
 }
@@ -68,10 +72,15 @@ impl Rig {
             clock: clock.clone(),
             entropy,
             history: SignedDuration::from_hours(24 * 7),
+            single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
         app.create_project(&credential).await.unwrap();
-        let router = router(Api { app, request_time_max: Duration::from_secs(30) });
+        let router = router(Api {
+            app,
+            request_time_max: Duration::from_secs(30),
+            readiness: Arc::default(),
+        });
         let rig = Self { credential, clock, catalog, router, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
         rig
@@ -137,7 +146,7 @@ impl Rig {
         self.catalog.request_backup(&backup).await.unwrap();
         let node = NodeId::mint(&SeededEntropy::new(1));
         let until = at.checked_add(SignedDuration::from_secs(30)).unwrap();
-        self.catalog.claim_job(node, at, until).await.unwrap().unwrap()
+        self.catalog.claim_job(JobKind::Capture, node, at, until).await.unwrap().unwrap()
     }
 
     /// A backup that succeeded.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_domain::{Clock, SystemClock};
-use serde_json::Value;
+use serde_json::{Value, json};
 use ureq::http::{Method, Request};
 
 use super::{ClientOptions, Failure};
@@ -12,6 +12,8 @@ use crate::config::default_data_dir;
 use crate::data_dir::Credentials;
 
 const TIMEOUT: Duration = Duration::from_secs(90);
+/// Records asked for at a time: the most that the service gives.
+const PAGE: usize = 1000;
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Client {
@@ -79,6 +81,22 @@ impl Client {
             .body(body)
             .map_err(|e| usage(&e))?;
         self.answer(request)
+    }
+
+    /// All pages of the list at `path`, as one.
+    pub(crate) fn list(&self, path: &str) -> Result<Value, Failure> {
+        let mut items = Vec::new();
+        loop {
+            let offset = items.len();
+            let page =
+                self.call(Method::GET, &format!("{path}?limit={PAGE}&offset={offset}"), None)?;
+            let more = page["items"].as_array().cloned().unwrap_or_default();
+            let is_last = more.len() < PAGE;
+            items.extend(more);
+            if is_last {
+                return Ok(json!({"items": items, "total": page["total"]}));
+            }
+        }
     }
 
     fn answer(&self, request: Request<String>) -> Result<Value, Failure> {

@@ -24,8 +24,8 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
             output::one(options.output, &instance);
         }
         InstanceCommand::List => {
-            let page = client.call(Method::GET, "/instances?limit=1000", None)?;
-            output::list(options.output, &page, &output::INSTANCE);
+            let all = client.list("/instances")?;
+            output::list(options.output, &all, &output::INSTANCE);
         }
         InstanceCommand::Show { instance } => {
             let id = find_instance(&client, &instance)?;
@@ -63,9 +63,8 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
         }
         BackupCommand::List { instance } => {
             let id = find_instance(&client, &instance)?;
-            let page =
-                client.call(Method::GET, &format!("/instances/{id}/backups?limit=1000"), None)?;
-            output::list(options.output, &page, &output::BACKUP);
+            let all = client.list(&format!("/instances/{id}/backups"))?;
+            output::list(options.output, &all, &output::BACKUP);
         }
         BackupCommand::Show { backup } => {
             let found = client.call(Method::GET, &format!("/backups/{}", plain(&backup)?), None)?;

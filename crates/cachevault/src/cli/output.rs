@@ -1,5 +1,8 @@
 //! Results as tables or JSON.
 
+use std::fmt::Display;
+use std::io::{self, Write};
+
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde_json::Value;
@@ -46,7 +49,7 @@ pub(crate) fn list(format: OutputFormat, page: &Value, columns: &[Column]) {
             for row in page["items"].as_array().into_iter().flatten() {
                 table.add_row(columns.iter().map(|(_, cell)| cell(row)));
             }
-            println!("{table}");
+            print(&table);
         }
     }
 }
@@ -61,7 +64,7 @@ pub(crate) fn one(format: OutputFormat, thing: &Value) {
             for (name, value) in thing.as_object().into_iter().flatten() {
                 table.add_row([name.clone(), text(value)]);
             }
-            println!("{table}");
+            print(&table);
         }
     }
 }
@@ -69,12 +72,17 @@ pub(crate) fn one(format: OutputFormat, thing: &Value) {
 /// Says what was done, to people only.
 pub(crate) fn say(format: OutputFormat, sentence: &str) {
     if format == OutputFormat::Table {
-        println!("{sentence}");
+        print(&sentence);
     }
 }
 
 fn json(value: &Value) {
-    println!("{value:#}");
+    print(&format_args!("{value:#}"));
+}
+
+/// A reader that has seen enough, such as `head`, is no error.
+fn print(text: &dyn Display) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 fn text(value: &Value) -> String {

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use ureq::http::Method;
 
 use super::Failure;
 use super::client::Client;
 
-const POLL: Duration = Duration::from_millis(200);
-const TEMPLATE: &str =
-    "{prefix} [{bar:40}] {percent:>3} %  {bytes} at {binary_bytes_per_sec}  {msg}";
+const POLL: Duration = Duration::from_millis(100);
+/// The bar is the service's own percentage, which never goes back, in hundredths.
+const LENGTH: u64 = 10_000;
+const TEMPLATE: &str = "{prefix} [{bar:40}] {percent:>3} %  {msg}";
 
 /// Waits until a backup has ended, showing bytes, rate and phase on standard error.
 pub(crate) fn follow(client: &Client, id: &str) -> Result<Value, Failure> {
-    let bar = ProgressBar::new(100);
+    let bar = ProgressBar::new(LENGTH);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(style.progress_chars("=> "));
     }
@@ -32,14 +33,10 @@ pub(crate) fn follow(client: &Client, id: &str) -> Result<Value, Failure> {
 }
 
 fn show(bar: &ProgressBar, backup: &Value) {
-    let received = backup["received_bytes"].as_u64().unwrap_or_default();
     let percent = backup["progress_percent"].as_f64().unwrap_or_default();
-    // The bar counts bytes; its length is what the service's own percentage makes of them.
-    if percent >= 0.01 && received > 0 {
-        bar.set_length((received as f64 * 100.0 / percent) as u64);
-    }
-    bar.set_position(received);
-    bar.set_message(
-        backup["phase"].as_str().or(backup["state"].as_str()).unwrap_or_default().to_owned(),
-    );
+    let received = backup["received_bytes"].as_u64().unwrap_or_default();
+    let rate = received as f64 / bar.elapsed().as_secs_f64().max(0.001);
+    let phase = backup["phase"].as_str().or(backup["state"].as_str()).unwrap_or_default();
+    bar.set_position((percent * 100.0) as u64);
+    bar.set_message(format!("{} at {}/s  {phase}", HumanBytes(received), HumanBytes(rate as u64)));
 }

@@ -43,6 +43,13 @@ fn the_whole_life_of_a_backup() {
     assert!(service.run(&["instance", "remove", "orders"]).status.success());
     assert_eq!(service.json(&["instance", "list"])["total"], 0);
     assert!(!service.log().contains("s3cret"), "the log holds a password");
+    for file in ["catalog.sqlite", "catalog.sqlite-wal"] {
+        let bytes = std::fs::read(data_dir.join(file)).unwrap();
+        assert!(
+            !bytes.windows(6).any(|window| window == b"s3cret"),
+            "{file} holds a password in clear"
+        );
+    }
 }
 
 #[test]

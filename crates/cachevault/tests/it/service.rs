@@ -1,5 +1,5 @@
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -35,28 +35,18 @@ impl Service {
             .open(data_dir.with_extension("log"))
             .unwrap();
         let mut child = command
-            .args([
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-                "--log-level",
-                "debug,sqlx=warn,hyper=warn",
-                "--data-dir",
-            ])
+            .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--data-dir"])
             .arg(data_dir)
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
-            // What runs under a tracer outlives it, but not its group.
-            .process_group(0)
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(endpoint) = line.trim().strip_prefix("cachevault is ready at ") else {
-            let mut ended = Self { child, endpoint: String::new(), data_dir: data_dir.to_owned() };
-            ended.kill();
+            child.wait().unwrap();
             return None;
         };
         Some(Self { child, endpoint: endpoint.to_owned(), data_dir: data_dir.to_owned() })
@@ -119,9 +109,14 @@ impl Service {
         status.code()
     }
 
+    /// Whether the process has ended by SIGKILL.
+    pub(crate) fn was_killed(&mut self) -> bool {
+        let status = self.child.try_wait().unwrap();
+        status.is_some_and(|status| status.signal() == Some(9))
+    }
+
     pub(crate) fn kill(&mut self) {
-        let group = format!("-{}", self.pid());
-        let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

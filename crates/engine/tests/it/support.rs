@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachevault_domain::{RdbDialect, Target};
-use cachevault_engine::{CaptureError, CaptureLimits, CaptureRequest, Meter, capture};
+use cachevault_engine::{CaptureError, CaptureLimits, CaptureRequest, Meter, SourceGate, capture};
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, FolderStore, Store};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ pub(crate) struct Rig {
     pub(crate) meter: Arc<Meter>,
     pub(crate) cancel: CancellationToken,
     pub(crate) dialect: RdbDialect,
+    pub(crate) gate: SourceGate,
     pub(crate) limits: CaptureLimits,
     pub(crate) folder: TempDir,
 }
@@ -34,6 +35,7 @@ impl Rig {
             meter: Arc::default(),
             cancel: CancellationToken::new(),
             dialect: RdbDialect::Native,
+            gate: SourceGate::default(),
             limits: CaptureLimits {
                 command: Duration::from_secs(5),
                 stall: Duration::from_secs(20),
@@ -59,6 +61,7 @@ impl Rig {
             dialect: self.dialect,
             zstd_level: 1,
             earlier_bytes: None,
+            gate: &self.gate,
             limits: self.limits,
         };
         capture(request, store, &self.key, &self.meter, &self.cancel).await

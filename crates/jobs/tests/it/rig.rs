@@ -8,7 +8,7 @@ use cachevault_domain::{
     Backoff, Backup, BackupId, BackupState, Clock, InstanceId, JobId, JobKind, Lease, NodeId,
     ProjectId,
 };
-use cachevault_engine::{CaptureLimits, ProbeLimits, verify_artifact};
+use cachevault_engine::{CaptureLimits, ProbeLimits, SourceGate, verify_artifact};
 use cachevault_jobs::{EngineProber, Injected, Injection, JobSettings, Runner};
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, newest_redis};
@@ -52,6 +52,7 @@ impl Rig {
             clock: clock.clone(),
             entropy: entropy.clone(),
             history: SignedDuration::from_hours(24 * 7),
+            single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
         app.create_project(&credential).await.unwrap();
@@ -87,13 +88,24 @@ impl Rig {
     }
 
     pub(crate) fn runner(&self, injection: Option<Arc<dyn Injection>>) -> Runner {
-        Runner { app: self.app.clone(), settings: self.settings, injection }
+        Runner {
+            app: self.app.clone(),
+            settings: self.settings,
+            gate: SourceGate::default(),
+            injection,
+        }
     }
 
     pub(crate) async fn claim(&self) -> Option<Lease> {
         let now = self.clock.now();
         let until = now.checked_add(self.settings.lease).unwrap();
-        self.catalog.claim_job(self.node, now, until).await.unwrap()
+        for kind in JobKind::ALL {
+            if let Some(lease) = self.catalog.claim_job(kind, self.node, now, until).await.unwrap()
+            {
+                return Some(lease);
+            }
+        }
+        None
     }
 
     /// Claims the job that is due and runs it to the end of this attempt.

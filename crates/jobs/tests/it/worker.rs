@@ -1,17 +1,21 @@
 //! The worker: claims, runs several jobs, and stops in two phases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cachevault_domain::{BackupState, Health};
+use cachevault_domain::{BackupId, BackupState, Health};
 use cachevault_jobs::{Observer, Shutdown, Worker};
 use cachevault_testkit::{Server, eventually, newest_redis};
 
 use crate::rig::Rig;
 
-async fn until_state(rig: &Rig, id: cachevault_domain::BackupId, wanted: BackupState) {
-    while rig.backup(id).await.state != wanted {
-        tokio::task::yield_now().await;
-    }
+async fn until_state(rig: &Rig, id: BackupId, wanted: BackupState) {
+    let reaching = async {
+        while rig.backup(id).await.state != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reaching).await.expect("the state in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +85,7 @@ async fn a_hard_stop_puts_the_job_back_and_leaves_nothing_running() {
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_refreshed_and_an_instance_that_is_gone_is_told() {
     let mut rig = Rig::new().await;
-    let observer = Observer { app: rig.app.clone(), every: std::time::Duration::from_secs(30) };
+    let observer = Observer { app: rig.app.clone(), every: Duration::from_secs(30) };
     rig.server.fill(5000, 10);
     observer.round().await;
     let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
@@ -91,10 +95,14 @@ async fn figures_are_refreshed_and_an_instance_that_is_gone_is_told() {
     let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
     assert_eq!(seen.observation.keys, 5000);
     rig.server.kill();
-    rig.pass(31);
-    observer.round().await;
+    for _ in 0..3 {
+        rig.pass(31);
+        observer.round().await;
+    }
     let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
-    assert!(matches!(seen.health, Health::Unreachable { reason } if reason.contains("refused")));
+    assert!(
+        matches!(seen.health, Health::Unreachable { reason, looks: 3 } if reason.contains("refused"))
+    );
     let request = rig.app.request_backup(&rig.project, rig.instance, Default::default()).await;
     assert!(matches!(request, Err(cachevault_app::AppError::InstanceDown(_))), "{request:?}");
 }

@@ -95,7 +95,7 @@ pub(crate) struct InstanceDetail {
     #[serde(rename = "domainName")]
     domain_name: Option<String>,
     resource_spec_code: &'static str,
-    product_id: &'static str,
+    product_id: String,
     internal_version: Option<String>,
     task_status: Option<String>,
     libos: bool,
@@ -104,10 +104,10 @@ pub(crate) struct InstanceDetail {
 impl From<&Instance> for InstanceDetail {
     fn from(instance: &Instance) -> Self {
         Self {
+            product_id: format!("{}-h", InstanceBody::from(instance).spec_code),
             body: instance.into(),
             domain_name: None,
-            resource_spec_code: "adopted",
-            product_id: "adopted-h",
+            resource_spec_code: InstanceBody::from(instance).spec_code,
             internal_version: None,
             task_status: None,
             libos: false,
