@@ -65,7 +65,7 @@ pub(crate) struct AddInstance {
     #[arg(long)]
     name: String,
 
-    /// redis[s]://[user:password@]host[:port]
+    /// `redis[s]://[user:password@]host[:port]`
     url: String,
 
     /// File with the password, `-` for standard input, instead of one in the URL

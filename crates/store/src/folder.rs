@@ -106,7 +106,7 @@ impl Store for FolderStore {
             object,
             written_bytes: 0,
             written: checksum(),
-            proof: Proof::Idle(read_back),
+            proof: Proof::Idle(Box::new(read_back)),
         }))
     }
 
@@ -198,9 +198,9 @@ struct FileSink {
 
 /// Who reads back what was written.
 enum Proof {
-    Idle(ReadBack),
+    Idle(Box<ReadBack>),
     /// Flushes and reads beside the writing.
-    Running(JoinHandle<io::Result<ReadBack>>),
+    Running(JoinHandle<io::Result<Box<ReadBack>>>),
     /// It failed, and has told so.
     Failed,
 }
@@ -215,7 +215,7 @@ struct ReadBack {
 
 impl ReadBack {
     /// Flushes what `writer` has written and reads it back, up to `written_bytes`.
-    fn catch_up(mut self, writer: &File, written_bytes: u64) -> io::Result<Self> {
+    fn catch_up(mut self: Box<Self>, writer: &File, written_bytes: u64) -> io::Result<Box<Self>> {
         writer.sync_data()?;
         let mut buffer = vec![0; READ_BYTES];
         while self.read_bytes < written_bytes {
@@ -248,7 +248,7 @@ impl FileSink {
     }
 
     /// Waits for the proof that runs. Its error must not be lost: the kernel tells it only once.
-    async fn proof(&mut self) -> Result<ReadBack, StoreError> {
+    async fn proof(&mut self) -> Result<Box<ReadBack>, StoreError> {
         let proved = match std::mem::replace(&mut self.proof, Proof::Failed) {
             Proof::Idle(read_back) => Ok(read_back),
             Proof::Running(proof) => proof.await.unwrap_or_else(|gone| Err(io::Error::other(gone))),
