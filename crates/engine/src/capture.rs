@@ -17,9 +17,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::background::in_background;
 use crate::client::Client;
 use crate::connect::connect;
-use crate::encode::{EncodeError, encode};
+use crate::encode::{EncodeError, Encoded, Encoder};
 use crate::error::CaptureError;
 use crate::gate::{Pass, SourceGate};
 use crate::meter::Meter;
@@ -177,17 +178,15 @@ async fn transfer(
 ) -> Result<(Synchronised, EnvelopeReport, Stored), CaptureError> {
     let (input, encoder_input) = queue(INPUT_BYTES_MAX);
     let (encoder_output, output) = mpsc::channel(OUTPUT_PIECES_MAX);
-    let level = request.zstd_level;
-    let encoder = tokio::task::spawn_blocking(move || encode(encoder_input, encoder_output, level));
+    let encoder = encode(encoder_input, encoder_output, request.zstd_level);
     let receiving = async {
         tokio::select! {
             received = receive(request, source, input, meter) => received,
             error = stop => Err(ReceiveError::Capture(error)),
         }
     };
-    let (received, (sink, written)) = tokio::join!(receiving, write(sink, output));
-    let encoded =
-        encoder.await.unwrap_or_else(|e| Err(EncodeError::Compressor(std::io::Error::other(e))));
+    let (received, encoded, (sink, written)) =
+        tokio::join!(receiving, encoder, write(sink, output));
     let address = &source.target.address;
     let judged = match (received, written, encoded) {
         (Err(ReceiveError::Capture(error)), _, _) => Err(error),
@@ -210,6 +209,23 @@ async fn transfer(
         Err(error) => {
             sink.abort().await;
             Err(error)
+        }
+    }
+}
+
+/// Encodes in the background while that keeps up, and then at the usual priority: a source that
+/// waits for us is worse off than one that shares a processor.
+async fn encode(
+    input: queue::Receiver,
+    output: mpsc::Sender<Bytes>,
+    zstd_level: i32,
+) -> Result<EnvelopeReport, EncodeError> {
+    let encoder = Encoder::new(input, output, zstd_level)?;
+    match in_background(move || encoder.run_until_pressed()).await?? {
+        Encoded::Whole(envelope) => Ok(envelope),
+        Encoded::Pressed(encoder) => {
+            tracing::debug!("the encoder leaves the background");
+            tokio::task::spawn_blocking(move || encoder.run()).await?
         }
     }
 }

@@ -7,7 +7,7 @@ use cachevault_rdb::{Envelope, EnvelopeError, EnvelopeReport};
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
-use crate::queue;
+use crate::queue::{self, Batch};
 
 /// Encoded bytes gathered before they go to the store.
 const OUTPUT_BYTES: usize = 1 << 20;
@@ -20,38 +20,86 @@ pub(crate) enum EncodeError {
     OutputGone,
 }
 
-/// Takes RDB bytes from `input` until it closes and sends encoded ones to `output`; tells what the
-/// RDB is.
-pub(crate) fn encode(
-    mut input: queue::Receiver,
-    output: mpsc::Sender<Bytes>,
-    zstd_level: i32,
-) -> Result<EnvelopeReport, EncodeError> {
-    let mut envelope = Envelope::new();
-    let sink = Output {
-        buffer: Vec::with_capacity(OUTPUT_BYTES),
-        output,
-        decoder: Decoder::new().map_err(EncodeError::Compressor)?,
-    };
-    let mut zstd =
-        zstd::stream::write::Encoder::new(sink, zstd_level).map_err(EncodeError::Compressor)?;
-    zstd.include_checksum(true).map_err(EncodeError::Compressor)?;
-    while let Some(batch) = input.blocking_recv() {
-        for piece in batch.pieces {
-            envelope.update(&piece).map_err(EncodeError::Envelope)?;
-            zstd.write_all(&piece).map_err(output_error)?;
+/// Checks and compresses one RDB.
+pub(crate) struct Encoder {
+    input: queue::Receiver,
+    envelope: Envelope,
+    zstd: zstd::stream::write::Encoder<'static, Output>,
+}
+
+/// How far an encoder came.
+pub(crate) enum Encoded {
+    /// To the end; this is what the RDB is.
+    Whole(EnvelopeReport),
+    /// The source sends faster than the encoder, at the priority it runs with, can take.
+    Pressed(Box<Encoder>),
+}
+
+impl Encoder {
+    /// An encoder from `input` to `output`.
+    pub(crate) fn new(
+        input: queue::Receiver,
+        output: mpsc::Sender<Bytes>,
+        zstd_level: i32,
+    ) -> Result<Box<Self>, EncodeError> {
+        let sink =
+            Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, decoder: Decoder::new()? };
+        let mut zstd = zstd::stream::write::Encoder::new(sink, zstd_level)?;
+        zstd.include_checksum(true)?;
+        Ok(Box::new(Self { input, envelope: Envelope::new(), zstd }))
+    }
+
+    /// Encodes to the end of the input, or until so much waits that the source may have to.
+    pub(crate) fn run_until_pressed(mut self: Box<Self>) -> Result<Encoded, EncodeError> {
+        while let Some(batch) = self.input.blocking_recv() {
+            self.encode(batch)?;
+            if self.input.is_nearly_full() {
+                return Ok(Encoded::Pressed(self));
+            }
         }
+        self.finish().map(Encoded::Whole)
     }
-    let envelope = envelope.finish().map_err(EncodeError::Envelope)?;
-    let mut sink = zstd.finish().map_err(output_error)?;
-    sink.flush().map_err(output_error)?;
-    let decoded = sink.decoder.finish().map_err(EncodeError::Compressor)?;
-    if decoded != envelope {
-        return Err(EncodeError::Compressor(io::Error::other(
-            "what was compressed decodes to something else",
-        )));
+
+    /// Encodes to the end of the input; tells what the RDB is.
+    pub(crate) fn run(mut self: Box<Self>) -> Result<EnvelopeReport, EncodeError> {
+        while let Some(batch) = self.input.blocking_recv() {
+            self.encode(batch)?;
+        }
+        self.finish()
     }
-    Ok(envelope)
+
+    fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
+        for piece in batch.pieces {
+            self.envelope.update(&piece).map_err(EncodeError::Envelope)?;
+            self.zstd.write_all(&piece).map_err(output_error)?;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<EnvelopeReport, EncodeError> {
+        let envelope = self.envelope.finish().map_err(EncodeError::Envelope)?;
+        let mut sink = self.zstd.finish().map_err(output_error)?;
+        sink.flush().map_err(output_error)?;
+        let decoded = sink.decoder.finish()?;
+        if decoded != envelope {
+            return Err(EncodeError::Compressor(io::Error::other(
+                "what was compressed decodes to something else",
+            )));
+        }
+        Ok(envelope)
+    }
+}
+
+impl From<io::Error> for EncodeError {
+    fn from(error: io::Error) -> Self {
+        Self::Compressor(error)
+    }
+}
+
+impl From<tokio::task::JoinError> for EncodeError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Compressor(io::Error::other(error))
+    }
 }
 
 fn output_error(error: io::Error) -> EncodeError {

@@ -15,6 +15,7 @@
 
 #![deny(missing_docs)]
 
+mod background;
 mod capture;
 mod client;
 mod connect;

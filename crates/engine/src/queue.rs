@@ -28,6 +28,7 @@ pub(crate) struct Sender {
 pub(crate) struct Receiver {
     batches: mpsc::UnboundedReceiver<Batch>,
     room: Arc<Semaphore>,
+    capacity_units: usize,
 }
 
 /// Pieces in their order.
@@ -56,7 +57,7 @@ pub(crate) fn queue(bytes: usize) -> (Sender, Receiver) {
         gathered: Batch::default(),
         handed_over_bytes: 0,
     };
-    (sender, Receiver { batches: receiver, room })
+    (sender, Receiver { batches: receiver, room, capacity_units: bytes / UNIT_BYTES })
 }
 
 impl Sender {
@@ -89,6 +90,11 @@ impl Receiver {
         let batch = self.batches.blocking_recv()?;
         self.room.add_permits(batch.units() as usize);
         Some(batch)
+    }
+
+    /// Whether so much waits that the other end may soon have to.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.room.available_permits() < self.capacity_units / 4
     }
 }
 
