@@ -10,8 +10,26 @@
 
 #![deny(missing_docs)]
 
+mod carry;
+mod cursor;
+pub mod data;
+mod decimal;
+pub mod digest;
+pub mod dump;
 mod envelope;
+mod error;
 mod header;
+mod limits;
+mod lzf;
+mod opcode;
+pub mod raw;
+mod slot;
+pub mod structure;
 
 pub use envelope::{Checksum, Envelope, EnvelopeError, EnvelopeReport};
 pub use header::{HEADER_BYTES, Header, HeaderError, Magic};
+pub use cursor::Form;
+pub use error::{DecodeError, DecodeErrorKind};
+pub use limits::Limits;
+pub use opcode::{Container, Kind, Packing, Role, Row, ValueType};
+pub use slot::{SLOTS, slot_of};

@@ -1,0 +1,202 @@
+//! Reading parts from bytes that may not all have come yet.
+
+use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
+
+/// Reads from the beginning of a window. A read that finds too little says how much it needs and
+/// is tried again from the part's beginning when more has come.
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Bytes read so far.
+    #[inline]
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Goes back to an earlier position.
+    #[inline]
+    pub(crate) fn rewind(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Bytes that are there and not read.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    #[inline]
+    pub(crate) fn take(&mut self, len: usize) -> Take<&'a [u8]> {
+        match self.bytes[self.at..].get(..len) {
+            Some(taken) => {
+                self.at += len;
+                Ok(taken)
+            }
+            None => Err(Stop::Need(self.at.saturating_add(len))),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn array<const N: usize>(&mut self) -> Take<[u8; N]> {
+        match self.bytes[self.at..].first_chunk::<N>() {
+            Some(taken) => {
+                self.at += N;
+                Ok(*taken)
+            }
+            None => Err(Stop::Need(self.at + N)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self) -> Take<u8> {
+        match self.bytes.get(self.at) {
+            Some(byte) => {
+                self.at += 1;
+                Ok(*byte)
+            }
+            None => Err(Stop::Need(self.at + 1)),
+        }
+    }
+
+    /// At most `max` bytes, whatever is there.
+    pub(crate) fn up_to(&mut self, max: u64) -> &'a [u8] {
+        let rest = &self.bytes[self.at..];
+        let len = usize::try_from(max).map_or(rest.len(), |max| rest.len().min(max));
+        self.at += len;
+        &rest[..len]
+    }
+
+    pub(crate) fn u64_le(&mut self) -> Take<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A length: 6, 14, 32 or 64 bits by its first two bits or first byte (`rdbLoadLenByRef`).
+    #[inline]
+    pub(crate) fn length(&mut self) -> Take<u64> {
+        match self.length_or_special()? {
+            Length::Plain(length) => Ok(length),
+            Length::Special(_) => corrupt("a length is expected where an encoded string stands"),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn length_or_special(&mut self) -> Take<Length> {
+        let first = self.byte()?;
+        match first >> 6 {
+            0b00 => Ok(Length::Plain(u64::from(first))),
+            0b01 => {
+                let low = self.byte()?;
+                Ok(Length::Plain(u64::from(first & 0x3F) << 8 | u64::from(low)))
+            }
+            0b11 => Ok(Length::Special(first & 0x3F)),
+            _ => match first {
+                0x80 => Ok(Length::Plain(u64::from(u32::from_be_bytes(self.array()?)))),
+                0x81 => Ok(Length::Plain(u64::from_be_bytes(self.array()?))),
+                _ => corrupt("no length begins with this byte"),
+            },
+        }
+    }
+
+    /// What a string's first bytes say of it; its stored bytes follow.
+    #[inline]
+    pub(crate) fn text_header(&mut self) -> Take<TextHeader> {
+        let integer = |number: i64| TextHeader { form: Form::Integer(number), stored_bytes: 0 };
+        match self.length_or_special()? {
+            Length::Plain(len) => Ok(TextHeader { form: Form::Plain, stored_bytes: len }),
+            Length::Special(0) => Ok(integer(i64::from(i8::from_le_bytes(self.array()?)))),
+            Length::Special(1) => Ok(integer(i64::from(i16::from_le_bytes(self.array()?)))),
+            Length::Special(2) => Ok(integer(i64::from(i32::from_le_bytes(self.array()?)))),
+            Length::Special(3) => {
+                let stored_bytes = self.length()?;
+                let bytes = self.length()?;
+                if bytes == 0 || !crate::lzf::is_possible(stored_bytes, bytes) {
+                    return corrupt("a compressed string cannot have the length that it claims");
+                }
+                Ok(TextHeader { form: Form::Lzf { bytes }, stored_bytes })
+            }
+            Length::Special(_) => corrupt("no string has this encoding"),
+        }
+    }
+
+    /// A string that is held whole.
+    pub(crate) fn held_text(&mut self, what: &'static str, limit: u64) -> Take<HeldText<'a>> {
+        let header = self.text_header()?;
+        let bytes = header.bytes().max(header.stored_bytes);
+        let stored = match usize::try_from(header.stored_bytes) {
+            Ok(stored) if bytes <= limit => self.take(stored)?,
+            _ => return Err(DecodeErrorKind::TooLong { what, bytes, limit }.into()),
+        };
+        Ok(HeldText { form: header.form, stored })
+    }
+}
+
+/// A length, or what stands in a length's place.
+pub(crate) enum Length {
+    Plain(u64),
+    Special(u8),
+}
+
+/// How a string is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// As a number; the string is its decimal notation.
+    Integer(i64),
+    /// LZF-compressed.
+    Lzf {
+        /// Its length when decompressed, bytes.
+        bytes: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TextHeader {
+    pub(crate) form: Form,
+    pub(crate) stored_bytes: u64,
+}
+
+impl TextHeader {
+    /// Length of the string itself; 0 for a number.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self.form {
+            Form::Plain => self.stored_bytes,
+            Form::Integer(_) => 0,
+            Form::Lzf { bytes } => bytes,
+        }
+    }
+}
+
+/// A string of which all stored bytes are there.
+pub(crate) struct HeldText<'a> {
+    form: Form,
+    stored: &'a [u8],
+}
+
+impl<'a> HeldText<'a> {
+    /// The string itself; `scratch` is used where it is not stored as it is.
+    pub(crate) fn decode<'s>(&self, scratch: &'s mut Vec<u8>) -> Take<&'s [u8]>
+    where
+        'a: 's,
+    {
+        match self.form {
+            Form::Plain => Ok(self.stored),
+            Form::Integer(number) => {
+                scratch.clear();
+                scratch.extend_from_slice(crate::decimal::Decimal::new(number).as_bytes());
+                Ok(scratch)
+            }
+            Form::Lzf { bytes } => {
+                crate::lzf::decompress(self.stored, bytes, scratch)?;
+                Ok(scratch)
+            }
+        }
+    }
+}

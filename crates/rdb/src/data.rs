@@ -1,0 +1,164 @@
+//! The third level: logical values, the same whatever encoding they are stored in.
+//!
+//! Numbers are their decimal notation, a field's expiry always follows its value, and a score of
+//! minus zero is zero, since packed encodings cannot tell the two apart. The order of members and
+//! fields is that of the stream: it depends on the encoding and means nothing.
+
+use crate::decimal::Decimal;
+use crate::error::DecodeError;
+use crate::header::Header;
+use crate::limits::Limits;
+use crate::opcode::{FieldExpiry, Kind, Role};
+use crate::raw::{Key, ModuleId, ModulePart, Record, StreamId, StreamPart};
+use crate::structure::{self, Item, Shape};
+
+/// A part of a logical value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Datum<'a> {
+    /// A string, or a piece of one.
+    Text {
+        /// What the string is; never a packed one.
+        role: Role,
+        /// Its bytes.
+        piece: &'a [u8],
+        /// Whether this is where it begins.
+        is_first: bool,
+        /// Whether this is where it ends.
+        is_last: bool,
+    },
+    /// The score of the member before it.
+    Score(f64),
+    /// When the hash's field before it expires, milliseconds since 1970. It follows every value of
+    /// a hash, with `None` where it never does.
+    FieldExpiry(Option<i64>),
+    /// A stream's entry; its fields and values follow.
+    Entry(StreamId),
+    /// A part of a stream's tail.
+    Stream(StreamPart<'a>),
+    /// The module that a value belongs to.
+    ModuleValue(ModuleId),
+    /// A part of a module's data.
+    Module(ModulePart),
+}
+
+/// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
+/// the call. Every method does nothing unless it is written.
+pub trait Visitor {
+    /// A record that is no key.
+    fn record(&mut self, _record: Record<'_>) {}
+    /// A key; its value follows.
+    fn key(&mut self, _key: &Key<'_>) {}
+    /// The next part of the value, or of a module's data outside of keys.
+    fn datum(&mut self, _datum: Datum<'_>) {}
+    /// The value has ended.
+    fn key_end(&mut self, _shape: &Shape) {}
+}
+
+/// Gives the logical values of a stream that is fed in pieces of any size.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    structure: structure::Decoder,
+    expiries: Expiries,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream.
+    pub fn new(limits: Limits) -> Self {
+        Self { structure: structure::Decoder::new(limits), expiries: Expiries::default() }
+    }
+
+    /// The header, once its nine bytes have come.
+    pub fn header(&self) -> Option<Header> {
+        self.structure.header()
+    }
+
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
+    pub fn feed<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
+        self.structure.feed(bytes, &mut Level { expiries: &mut self.expiries, visitor })
+    }
+
+    /// Judges the stream, of which all has come.
+    ///
+    /// # Errors
+    /// [`Truncated`](crate::DecodeErrorKind::Truncated) when the stream has not come to its end.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        self.structure.finish()
+    }
+}
+
+/// Where the expiries of a hash's fields come from.
+#[derive(Debug)]
+struct Expiries {
+    is_hash: bool,
+    stored: FieldExpiry,
+    held: Option<i64>,
+}
+
+impl Default for Expiries {
+    fn default() -> Self {
+        Self { is_hash: false, stored: FieldExpiry::None, held: None }
+    }
+}
+
+struct Level<'l, V> {
+    expiries: &'l mut Expiries,
+    visitor: &'l mut V,
+}
+
+impl<V: Visitor> structure::Visitor for Level<'_, V> {
+    fn record(&mut self, record: Record<'_>) {
+        self.expiries.is_hash = false;
+        self.visitor.record(record);
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        *self.expiries = Expiries {
+            is_hash: key.value_type.kind() == Kind::Hash,
+            stored: key.value_type.field_expiry(),
+            held: None,
+        };
+        self.visitor.key(key);
+    }
+
+    #[inline]
+    fn item(&mut self, item: Item<'_>) {
+        match item {
+            Item::Text { role, piece, is_first, is_last } => {
+                self.text(role, piece, is_first, is_last);
+            }
+            Item::Integer { role, number } => {
+                self.text(role, Decimal::new(number).as_bytes(), true, true);
+            }
+            // Adding zero turns minus zero into zero.
+            Item::Score(score) => self.visitor.datum(Datum::Score(score + 0.0)),
+            Item::FieldExpiry(expiry) if self.expiries.stored == FieldExpiry::Before => {
+                self.expiries.held = expiry;
+            }
+            Item::FieldExpiry(expiry) => self.visitor.datum(Datum::FieldExpiry(expiry)),
+            Item::Entry(id) => self.visitor.datum(Datum::Entry(id)),
+            Item::Stream(part) => self.visitor.datum(Datum::Stream(part)),
+            Item::ModuleValue(module) => self.visitor.datum(Datum::ModuleValue(module)),
+            Item::Module(part) => self.visitor.datum(Datum::Module(part)),
+        }
+    }
+
+    #[inline]
+    fn key_end(&mut self, shape: &Shape) {
+        self.visitor.key_end(shape);
+    }
+}
+
+impl<V: Visitor> Level<'_, V> {
+    #[inline]
+    fn text(&mut self, role: Role, piece: &[u8], is_first: bool, is_last: bool) {
+        self.visitor.datum(Datum::Text { role, piece, is_first, is_last });
+        let ends_field = role == Role::FieldValue && is_last && self.expiries.is_hash;
+        if ends_field && self.expiries.stored != FieldExpiry::After {
+            self.visitor.datum(Datum::FieldExpiry(self.expiries.held.take()));
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! A fingerprint of a data set that depends on the data alone: not on the order of keys, not on
+//! encodings, not on the server that saved it.
+//!
+//! # Definition, version 1
+//!
+//! `H(…)` is XXH3-128 with seed 0 over the concatenation of what is in the brackets. Numbers are
+//! little-endian; `u64`, `i64` and `u8` say their width. Sums are modulo 2^128. Strings are as a
+//! client reads them.
+//!
+//! Every key has a fingerprint
+//!
+//! ```text
+//! K = H(u8 kind, u64 database, i64 expiry, u64 elements, u128 V, name)
+//! ```
+//!
+//! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value; *expiry* in
+//! milliseconds since 1970, or -2^63 where the key never expires; *elements* their number, 1 for a
+//! string and 0 for a module value; and `V` by the kind:
+//!
+//! | kind | V |
+//! |---|---|
+//! | string | `H(value)` |
+//! | list | sum over elements of `H(element, u64 index)`, the first index being 0 |
+//! | set | sum over members of `H(member)` |
+//! | sorted set | sum over members of `H(member, u64 score)`, the score's IEEE 754 bits, minus zero as zero |
+//! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 where it never expires |
+//! | stream | see below |
+//! | module | `H(u64 module, parts)`, where a part is a u8 tag and its bytes: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes; a string is its bytes, `u64` length, and tag 5 |
+//!
+//! A stream's `V` is the sum of
+//!
+//! - for each entry `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, where a pair is field,
+//!   value, `u64` length of field, `u64` length of value;
+//! - `H(u64 ms, u64 seq, u8 1)` of the last identifier given;
+//! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the identifier last delivered, and from
+//!   there on, for each of its pending entries `H(u128 G, u64 ms, u64 seq, u64 deliveries, u8 3)`,
+//!   and for each pending entry of a consumer `H(u128 C, u64 ms, u64 seq, u8 5)`, where
+//!   `C = H(u128 G, name, u8 4)` is not itself added: Redis 5 has no consumers without entries.
+//!
+//! What only newer servers keep (entries added and read, the first and the largest deleted
+//! identifier) and what clocks wrote (delivery and activity times) is left out, as are LRU and LFU
+//! counters. In a path hash every field is `u128 H(path), field`, its length that of the field alone.
+//!
+//! The digest of a set of keys is the sum of their `K`; so the digests of the databases, of the
+//! kinds and of the slots each add up to that of the whole. Function libraries have a digest of
+//! their own, the sum of `H(source)`.
+//!
+//! It shows damage, loss and drift. It is no signature: who can choose the data can make two data
+//! sets with the same digest.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use twox_hash::XxHash3_128;
+
+use crate::data::{Datum, Visitor};
+use crate::opcode::{Kind, Role};
+use crate::raw::{Key, ModulePart, Record, StreamPart};
+use crate::slot::{SLOTS, slot_of};
+use crate::structure::Shape;
+
+/// Databases that have a digest of their own; the keys of others count for the whole only.
+const DATABASES_MAX: usize = 1 << 14;
+/// A record up to this length is gathered and hashed at once.
+const GATHERED_BYTES: usize = 64 << 10;
+const NEVER: i64 = i64::MIN;
+
+/// A fingerprint of 128 bits. `Display` gives 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Fingerprint(pub u128);
+
+impl Fingerprint {
+    fn add(&mut self, other: u128) {
+        self.0 = self.0.wrapping_add(other);
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// The digest of a data set and of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// Of all keys.
+    pub keys: Fingerprint,
+    /// Number of keys.
+    pub key_count: u64,
+    /// Of all function libraries.
+    pub functions: Fingerprint,
+    /// Of each database that has keys, the first 16,384 of them.
+    pub databases: BTreeMap<u64, Fingerprint>,
+    /// Of each kind, in the order of [`Kind::ALL`].
+    pub kinds: [Fingerprint; Kind::ALL.len()],
+    /// Of each cluster slot.
+    slots: Box<[Fingerprint]>,
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self {
+            keys: Fingerprint::default(),
+            key_count: 0,
+            functions: Fingerprint::default(),
+            databases: BTreeMap::new(),
+            kinds: [Fingerprint::default(); Kind::ALL.len()],
+            slots: vec![Fingerprint::default(); usize::from(SLOTS)].into_boxed_slice(),
+        }
+    }
+}
+
+impl Digest {
+    /// The digest of a cluster slot; `None` from 16,384 on.
+    pub fn slot(&self, slot: u16) -> Option<Fingerprint> {
+        self.slots.get(usize::from(slot)).copied()
+    }
+
+    /// The slots that have keys, with their digests.
+    pub fn slots(&self) -> impl Iterator<Item = (u16, Fingerprint)> {
+        let numbered = (0..SLOTS).zip(self.slots.iter().copied());
+        numbered.filter(|(_, fingerprint)| *fingerprint != Fingerprint::default())
+    }
+
+    fn add(&mut self, key: &KeyFingerprint<'_>) {
+        self.keys.add(key.fingerprint.0);
+        self.key_count += 1;
+        self.kinds[key.kind as usize].add(key.fingerprint.0);
+        self.slots[usize::from(slot_of(key.name))].add(key.fingerprint.0);
+        let has_room = self.databases.len() < DATABASES_MAX;
+        if has_room || self.databases.contains_key(&key.db) {
+            self.databases.entry(key.db).or_default().add(key.fingerprint.0);
+        }
+    }
+}
+
+/// Computes the [`Digest`] of a stream.
+#[derive(Debug, Default)]
+pub struct Digester {
+    fingerprinter: Fingerprinter,
+    digest: Digest,
+}
+
+impl Digester {
+    /// The digest of what has passed.
+    pub fn finish(self) -> Digest {
+        self.digest
+    }
+}
+
+impl Visitor for Digester {
+    fn record(&mut self, record: Record<'_>) {
+        if let Record::Function(source) = record {
+            self.digest.functions.add(XxHash3_128::oneshot(source));
+        }
+        self.fingerprinter.record(record);
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.fingerprinter.key(key);
+    }
+
+    #[inline]
+    fn datum(&mut self, datum: Datum<'_>) {
+        self.fingerprinter.datum(datum);
+    }
+
+    #[inline]
+    fn key_end(&mut self, shape: &Shape) {
+        self.digest.add(&self.fingerprinter.key_end(shape));
+    }
+}
+
+/// A key's fingerprint: two data sets differ in a key exactly if these differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyFingerprint<'a> {
+    /// Number of its database.
+    pub db: u64,
+    /// Its name.
+    pub name: &'a [u8],
+    /// What kind of value it holds.
+    pub kind: Kind,
+    /// Of name, value and expiry.
+    pub fingerprint: Fingerprint,
+}
+
+/// Computes each key's fingerprint; it is driven by a visitor of the data level, whose calls it
+/// takes under the same names.
+#[derive(Debug, Default)]
+pub struct Fingerprinter {
+    db: u64,
+    name: Vec<u8>,
+    expires_at_ms: Option<i64>,
+    kind: Option<Kind>,
+    value: u128,
+    elements: u64,
+    record: Gather,
+    /// The hash of the path that the fields belong to.
+    path: Option<u128>,
+    /// Lengths of the strings of the record that is being gathered.
+    field_bytes: u64,
+    text_bytes: u64,
+    pairs: u64,
+    entry: Option<(u64, u64)>,
+    group: u128,
+    consumer: u128,
+}
+
+impl Fingerprinter {
+    /// See [`Visitor::record`].
+    pub fn record(&mut self, _record: Record<'_>) {
+        self.kind = None;
+    }
+
+    /// See [`Visitor::key`].
+    #[inline]
+    pub fn key(&mut self, key: &Key<'_>) {
+        self.db = key.db;
+        self.name.clear();
+        self.name.extend_from_slice(key.name);
+        self.expires_at_ms = key.expires_at_ms;
+        self.kind = Some(key.value_type.kind());
+        (self.value, self.elements, self.path) = (0, 0, None);
+        self.entry = None;
+        self.record.clear();
+    }
+
+    /// See [`Visitor::datum`].
+    #[inline]
+    pub fn datum(&mut self, datum: Datum<'_>) {
+        if self.kind.is_none() {
+            return;
+        }
+        match datum {
+            Datum::Text { role, piece, is_first, is_last } => {
+                if is_first {
+                    self.text_bytes = 0;
+                    if let (Role::Field, Some(path)) = (role, self.path) {
+                        self.record.push(&path.to_le_bytes());
+                    }
+                }
+                self.text_bytes += piece.len() as u64;
+                self.record.push(piece);
+                if is_last {
+                    self.text_end(role);
+                }
+            }
+            Datum::Score(score) => {
+                self.record.push(&score.to_bits().to_le_bytes());
+                self.element();
+            }
+            Datum::FieldExpiry(expiry) => {
+                self.record.push(&self.field_bytes.to_le_bytes());
+                self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());
+                self.element();
+            }
+            Datum::Entry(id) => {
+                self.entry_end();
+                self.entry = Some((id.ms, id.seq));
+                self.pairs = 0;
+            }
+            Datum::Stream(part) => self.stream(part),
+            Datum::ModuleValue(module) => self.record.push(&module.0.to_le_bytes()),
+            Datum::Module(part) => match part {
+                ModulePart::Signed(number) => self.tagged(1, &number.to_le_bytes()),
+                ModulePart::Unsigned(number) => self.tagged(2, &number.to_le_bytes()),
+                ModulePart::Float(number) => self.tagged(3, &number.to_le_bytes()),
+                ModulePart::Double(number) => self.tagged(4, &number.to_le_bytes()),
+            },
+        }
+    }
+
+    /// See [`Visitor::key_end`]; gives the fingerprint.
+    #[inline]
+    pub fn key_end(&mut self, _shape: &Shape) -> KeyFingerprint<'_> {
+        let kind = self.kind.unwrap_or(Kind::String);
+        if kind == Kind::Module {
+            self.value = self.record.hash();
+        }
+        let mut head = [0; 41];
+        head[0] = kind as u8;
+        head[1..9].copy_from_slice(&self.db.to_le_bytes());
+        head[9..17].copy_from_slice(&self.expires_at_ms.unwrap_or(NEVER).to_le_bytes());
+        head[17..25].copy_from_slice(&self.elements.to_le_bytes());
+        head[25..41].copy_from_slice(&self.value.to_le_bytes());
+        self.record.push(&head);
+        self.record.push(&self.name);
+        let fingerprint = Fingerprint(self.record.hash());
+        KeyFingerprint { db: self.db, name: &self.name, kind, fingerprint }
+    }
+
+    #[inline]
+    fn text_end(&mut self, role: Role) {
+        match role {
+            Role::Value | Role::Member if self.kind == Some(Kind::SortedSet) => {}
+            Role::Value | Role::Member => self.element(),
+            Role::Element => {
+                self.record.push(&self.elements.to_le_bytes());
+                self.element();
+            }
+            Role::Path => self.path = Some(self.record.hash()),
+            Role::Field => self.field_bytes = self.text_bytes,
+            Role::FieldValue if self.kind == Some(Kind::Stream) => {
+                self.record.push(&self.field_bytes.to_le_bytes());
+                self.record.push(&self.text_bytes.to_le_bytes());
+                self.pairs += 1;
+            }
+            Role::Module => {
+                self.record.push(&self.text_bytes.to_le_bytes());
+                self.record.push(&[5]);
+            }
+            Role::FieldValue | Role::NodeId | Role::Packed(_) => {}
+        }
+    }
+
+    /// Adds the record that has been gathered as an element.
+    #[inline]
+    fn element(&mut self) {
+        self.value = self.value.wrapping_add(self.record.hash());
+        self.elements += 1;
+    }
+
+    /// Adds the stream entry that has been gathered, if there is one.
+    fn entry_end(&mut self) {
+        if let Some((ms, seq)) = self.entry.take() {
+            for number in [self.pairs, ms, seq] {
+                self.record.push(&number.to_le_bytes());
+            }
+            self.record.push(&[0]);
+            self.element();
+        }
+    }
+
+    fn stream(&mut self, part: StreamPart<'_>) {
+        self.entry_end();
+        let id = match part {
+            StreamPart::Meta(meta) => meta.last_id,
+            StreamPart::Group(group) => {
+                self.record.push(group.name);
+                group.last_id
+            }
+            StreamPart::Pending(pending) => {
+                self.record.push(&self.group.to_le_bytes());
+                pending.id
+            }
+            StreamPart::ConsumerPending(id) => {
+                self.record.push(&self.consumer.to_le_bytes());
+                id
+            }
+            StreamPart::Consumer(consumer) => {
+                self.record.push(&self.group.to_le_bytes());
+                self.record.push(consumer.name);
+                self.record.push(&[4]);
+                self.consumer = self.record.hash();
+                return;
+            }
+            StreamPart::Consumers(_) => return,
+        };
+        self.record.push(&id.ms.to_le_bytes());
+        self.record.push(&id.seq.to_le_bytes());
+        let tag = match part {
+            StreamPart::Meta(_) => 1,
+            StreamPart::Group(_) => 2,
+            StreamPart::Pending(pending) => {
+                self.record.push(&pending.deliveries.to_le_bytes());
+                3
+            }
+            _ => 5,
+        };
+        self.record.push(&[tag]);
+        let hash = self.record.hash();
+        if tag == 2 {
+            self.group = hash;
+        }
+        self.value = self.value.wrapping_add(hash);
+    }
+
+    fn tagged(&mut self, tag: u8, bytes: &[u8]) {
+        self.record.push(&[tag]);
+        self.record.push(bytes);
+    }
+}
+
+/// Gathers a record and hashes it; a long one is hashed while it is gathered.
+#[derive(Default)]
+struct Gather {
+    bytes: Vec<u8>,
+    long: Option<Box<XxHash3_128>>,
+}
+
+impl fmt::Debug for Gather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Gather {
+    #[inline]
+    fn push(&mut self, bytes: &[u8]) {
+        if self.long.is_none() && self.bytes.len() + bytes.len() <= GATHERED_BYTES {
+            self.bytes.extend_from_slice(bytes);
+        } else {
+            self.push_long(bytes);
+        }
+    }
+
+    #[cold]
+    fn push_long(&mut self, bytes: &[u8]) {
+        let hasher = self.long.get_or_insert_with(|| Box::new(XxHash3_128::new()));
+        hasher.write(&self.bytes);
+        self.bytes.clear();
+        hasher.write(bytes);
+    }
+
+    /// The hash of what was gathered; gathers anew.
+    #[inline]
+    fn hash(&mut self) -> u128 {
+        let hash = match self.long.take() {
+            None => XxHash3_128::oneshot(&self.bytes),
+            Some(mut hasher) => {
+                hasher.write(&self.bytes);
+                hasher.finish_128()
+            }
+        };
+        self.bytes.clear();
+        hash
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.long = None;
+    }
+}

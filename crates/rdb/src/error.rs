@@ -1,0 +1,80 @@
+//! What can be wrong with an RDB, and where.
+
+use crate::header::{Header, HeaderError};
+
+/// The stream cannot be decoded; nothing after [`offset`](Self::offset) was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at byte {offset}: {kind}")]
+pub struct DecodeError {
+    /// Position in the stream, bytes from its beginning, of the part that is wrong.
+    pub offset: u64,
+    /// What is wrong.
+    pub kind: DecodeErrorKind,
+}
+
+/// What is wrong with a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeErrorKind {
+    /// It does not begin as an RDB.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// No opcode and no type of this version has this number. A newer or modified server wrote
+    /// it: keep the bytes, their content cannot be judged.
+    #[error("opcode {opcode} is unknown in {header}: written by a newer or modified server?")]
+    UnknownOpcode {
+        /// The byte found.
+        opcode: u8,
+        /// The stream's header.
+        header: Header,
+    },
+    /// A part that is known and cannot be followed, because its layout is not in the stream.
+    #[error("{0} cannot be read: its layout is known only to the server that wrote it")]
+    NotSelfDescribing(&'static str),
+    /// The bytes contradict the format.
+    #[error("corrupt: {0}")]
+    Corrupt(&'static str),
+    /// A length goes beyond the [`Limits`](crate::Limits); nothing was allocated for it.
+    #[error("{what} of {bytes} bytes is longer than the limit of {limit}")]
+    TooLong {
+        /// What is too long.
+        what: &'static str,
+        /// Its length in bytes.
+        bytes: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The stream ends before its end opcode and checksum.
+    #[error("the stream ends in the middle: it was cut")]
+    Truncated,
+    /// Bytes follow the end.
+    #[error("bytes follow the end of the stream")]
+    TrailingBytes,
+}
+
+impl DecodeErrorKind {
+    /// Whether the stream may be sound and only beyond what this crate knows.
+    pub fn is_unknown_format(&self) -> bool {
+        matches!(self, Self::UnknownOpcode { .. } | Self::NotSelfDescribing(_))
+    }
+}
+
+/// Why a part could not be taken.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It is not all there: this many bytes, from its beginning, are the least that is needed.
+    Need(usize),
+    /// It is wrong.
+    Bad(DecodeErrorKind),
+}
+
+pub(crate) type Take<T> = Result<T, Stop>;
+
+impl From<DecodeErrorKind> for Stop {
+    fn from(kind: DecodeErrorKind) -> Self {
+        Self::Bad(kind)
+    }
+}
+
+pub(crate) fn corrupt<T, E: From<DecodeErrorKind>>(what: &'static str) -> Result<T, E> {
+    Err(DecodeErrorKind::Corrupt(what).into())
+}

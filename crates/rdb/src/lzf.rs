@@ -1,0 +1,286 @@
+//! LZF, the compression of strings inside an RDB (`lzf_d.c`).
+//!
+//! A control byte below 32 announces that many plus one literal bytes. Any other announces a copy
+//! from what was already written: its upper three bits plus two are the length (7: one more byte
+//! is added), its lower five and the next byte the distance minus one. So one unit is at most 33
+//! bytes long, writes at most 264, and reaches back at most 8192.
+
+use crate::error::{DecodeErrorKind, corrupt};
+
+/// How far back a copy reaches.
+const DISTANCE_MAX: usize = 1 << 13;
+/// What the longest copy writes.
+const UNIT_WRITES_MAX: u64 = 264;
+/// Decompressed bytes handed on at a time.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// Whether `stored` bytes can decompress to `bytes`: asked before anything is allocated.
+pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {
+    stored >= 2 && bytes <= stored.saturating_mul(UNIT_WRITES_MAX)
+}
+
+/// Takes whole units from `input` until it holds none or `out` has `full` bytes or more; returns
+/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them.
+fn unpack(input: &[u8], out: &mut Vec<u8>, full: usize) -> Result<usize, DecodeErrorKind> {
+    let mut at = 0;
+    while out.len() < full && at < input.len() {
+        let control = usize::from(input[at]);
+        if control < 32 {
+            let Some(literal) = input.get(at + 1..at + 2 + control) else { break };
+            out.extend_from_slice(literal);
+            at += 2 + control;
+            continue;
+        }
+        let is_long = control >> 5 == 7;
+        let Some(rest) = input.get(at + 1..at + 2 + usize::from(is_long)) else { break };
+        let (extra, low) = if is_long { (rest[0], rest[1]) } else { (0, rest[0]) };
+        let len = (control >> 5) + 2 + usize::from(extra);
+        let distance = ((control & 0x1F) << 8 | usize::from(low)) + 1;
+        let Some(from) = out.len().checked_sub(distance) else {
+            return corrupt("a compressed string refers to before its beginning");
+        };
+        copy(out, from, len);
+        at += 2 + usize::from(is_long);
+    }
+    Ok(at)
+}
+
+/// Appends `len` bytes of `out` from `from` on; the two may overlap, which repeats a pattern.
+fn copy(out: &mut Vec<u8>, from: usize, len: usize) {
+    let distance = out.len() - from;
+    let mut left = len;
+    while left > 0 {
+        let step = left.min(distance);
+        let at = out.len() - distance;
+        out.extend_from_within(at..at + step);
+        left -= step;
+    }
+}
+
+/// Decompresses a whole string into `out`, which is emptied first.
+///
+/// The caller has bounded `bytes`; what is allocated grows with what is really there.
+pub(crate) fn decompress(
+    stored: &[u8],
+    bytes: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), DecodeErrorKind> {
+    out.clear();
+    let taken = unpack(stored, out, usize::MAX)?;
+    if taken != stored.len() || out.len() as u64 != bytes {
+        return corrupt("a compressed string does not decompress to the length that it claims");
+    }
+    Ok(())
+}
+
+/// Checks a whole string as [`decompress`] would, writing nothing.
+pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
+    let mut checker = Checker::new(bytes);
+    checker.feed(stored)?;
+    checker.finish()
+}
+
+/// Checks a string that comes in pieces.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    expected: u64,
+    written: u64,
+    /// Literal bytes that are yet to come.
+    literal_left: usize,
+    /// The beginning of a copy that is not all there.
+    partial: Option<(u8, Option<u8>)>,
+}
+
+impl Checker {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { expected: bytes, written: 0, literal_left: 0, partial: None }
+    }
+
+    pub(crate) fn feed(&mut self, mut input: &[u8]) -> Result<(), DecodeErrorKind> {
+        loop {
+            if self.literal_left > 0 {
+                let step = self.literal_left.min(input.len());
+                self.literal_left -= step;
+                input = &input[step..];
+            }
+            let Some((&byte, rest)) = input.split_first() else { return Ok(()) };
+            input = rest;
+            match self.partial.take() {
+                None if byte < 32 => {
+                    self.literal_left = usize::from(byte) + 1;
+                    self.written += self.literal_left as u64;
+                }
+                None => self.partial = Some((byte, None)),
+                Some((control, None)) if control >> 5 == 7 => {
+                    self.partial = Some((control, Some(byte)));
+                }
+                Some((control, extra)) => {
+                    let distance = (u64::from(control & 0x1F) << 8 | u64::from(byte)) + 1;
+                    if distance > self.written {
+                        return corrupt("a compressed string refers to before its beginning");
+                    }
+                    self.written += u64::from(control >> 5) + 2 + u64::from(extra.unwrap_or(0));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<(), DecodeErrorKind> {
+        if self.literal_left > 0 || self.partial.is_some() || self.written != self.expected {
+            return corrupt("a compressed string does not decompress to the length that it claims");
+        }
+        Ok(())
+    }
+}
+
+/// Decompresses a string that comes in pieces, in constant memory.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    expected: u64,
+    handed_on: u64,
+    /// Units that are not all there.
+    partial: Vec<u8>,
+    /// What has been written and may still be referred to, then what has not been handed on.
+    out: Vec<u8>,
+    kept: usize,
+}
+
+impl Stream {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { expected: bytes, handed_on: 0, partial: Vec::new(), out: Vec::new(), kept: 0 }
+    }
+
+    /// Takes a piece; gives what it decompresses to, in pieces.
+    pub(crate) fn feed<E: From<DecodeErrorKind>>(
+        &mut self,
+        mut input: &[u8],
+        mut give: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !self.partial.is_empty() && !input.is_empty() {
+            // One byte at a time: a unit is short, and this happens once per piece.
+            self.partial.push(input[0]);
+            input = &input[1..];
+            let partial = std::mem::take(&mut self.partial);
+            let taken = unpack(&partial, &mut self.out, usize::MAX)?;
+            if taken == 0 {
+                self.partial = partial;
+            }
+        }
+        loop {
+            let taken = unpack(input, &mut self.out, self.kept + PIECE_BYTES)?;
+            input = &input[taken..];
+            if self.out.len() < self.kept + PIECE_BYTES {
+                self.partial.extend_from_slice(input);
+                return Ok(());
+            }
+            self.hand_on(&mut give)?;
+        }
+    }
+
+    /// Gives the rest.
+    pub(crate) fn finish<E: From<DecodeErrorKind>>(
+        &mut self,
+        mut give: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.hand_on(&mut give)?;
+        if !self.partial.is_empty() || self.handed_on != self.expected {
+            return corrupt("a compressed string does not decompress to the length that it claims");
+        }
+        Ok(())
+    }
+
+    fn hand_on<E: From<DecodeErrorKind>>(
+        &mut self,
+        give: &mut impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let fresh = &self.out[self.kept..];
+        self.handed_on += fresh.len() as u64;
+        if self.handed_on > self.expected {
+            return corrupt("a compressed string does not decompress to the length that it claims");
+        }
+        if !fresh.is_empty() {
+            give(fresh)?;
+        }
+        let forget = self.out.len().saturating_sub(DISTANCE_MAX);
+        self.out.drain(..forget);
+        self.kept = self.out.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `abcabcabc…` and a literal, as the server would store it.
+    const STORED: &[u8] = &[2, b'a', b'b', b'c', 0xE0, 10, 2, 0, b'!'];
+
+    fn plain() -> Vec<u8> {
+        let mut plain: Vec<u8> = b"abc".iter().copied().cycle().take(3 + 9 + 10).collect();
+        plain.push(b'!');
+        plain
+    }
+
+    #[test]
+    fn all_three_ways_agree_however_it_is_cut() {
+        let plain = plain();
+        let mut out = Vec::new();
+        decompress(STORED, plain.len() as u64, &mut out).unwrap();
+        assert_eq!(out, plain);
+        for chunk in 1..=STORED.len() {
+            let mut checker = Checker::new(plain.len() as u64);
+            let mut stream = Stream::new(plain.len() as u64);
+            let mut streamed = Vec::new();
+            let mut give = |piece: &[u8]| -> Result<(), DecodeErrorKind> {
+                streamed.extend_from_slice(piece);
+                Ok(())
+            };
+            for piece in STORED.chunks(chunk) {
+                checker.feed(piece).unwrap();
+                stream.feed(piece, &mut give).unwrap();
+            }
+            checker.finish().unwrap();
+            stream.finish(&mut give).unwrap();
+            assert_eq!(streamed, plain, "chunks of {chunk}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_length_and_a_reference_to_nothing_are_refused() {
+        let len = plain().len() as u64;
+        let mut out = Vec::new();
+        for (stored, bytes) in
+            [(STORED, len + 1), (STORED, len - 1), (&STORED[..8], len), (&[0x20, 0], 3), (&[], 0)]
+        {
+            let checked = check(stored, bytes);
+            let decompressed = decompress(stored, bytes, &mut out);
+            assert_eq!(checked, decompressed);
+            assert_eq!(checked.is_ok(), stored.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_long_string_streams_in_constant_memory() {
+        // Zeroes: one literal and copies of 264 bytes from one byte back.
+        let mut stored = vec![0, 0];
+        let copies = 40_000;
+        for _ in 0..copies {
+            stored.extend_from_slice(&[0xE0, 255, 0]);
+        }
+        let bytes = 1 + copies * 264;
+        let mut stream = Stream::new(bytes);
+        let mut given = 0;
+        let mut give = |piece: &[u8]| -> Result<(), DecodeErrorKind> {
+            assert!(piece.len() < PIECE_BYTES + 264 && piece.iter().all(|b| *b == 0));
+            given += piece.len() as u64;
+            Ok(())
+        };
+        for piece in stored.chunks(1001) {
+            stream.feed(piece, &mut give).unwrap();
+        }
+        stream.finish(&mut give).unwrap();
+        assert_eq!(given, bytes);
+        assert!(stream.out.capacity() < 4 * PIECE_BYTES);
+        assert!(check(&stored, bytes).is_ok());
+    }
+}

@@ -1,0 +1,416 @@
+//! The bytes that announce what follows, as a table: which family of servers uses each from which
+//! version of the format on, and how the value is laid out.
+//!
+//! Sources: `rdb.h` and `rdb.c` of Redis 2.8 to 8.0 and Valkey 7.2 to 9.2. All rows but the
+//! previews of 7.4, type 6, modules and Valkey's path hash were met in files of real servers.
+
+use crate::header::{Header, Magic};
+
+/// What kind of value a key holds, whatever its encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A string.
+    String,
+    /// A list.
+    List,
+    /// A set.
+    Set,
+    /// A sorted set.
+    SortedSet,
+    /// A hash.
+    Hash,
+    /// A stream.
+    Stream,
+    /// A value of a module's own type.
+    Module,
+}
+
+impl Kind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::String,
+        Self::List,
+        Self::Set,
+        Self::SortedSet,
+        Self::Hash,
+        Self::Stream,
+        Self::Module,
+    ];
+
+    /// The name that `TYPE` answers with; a module's own name is in its value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::List => "list",
+            Self::Set => "set",
+            Self::SortedSet => "zset",
+            Self::Hash => "hash",
+            Self::Stream => "stream",
+            Self::Module => "module",
+        }
+    }
+}
+
+/// What a string inside a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The value of a string key.
+    Value,
+    /// An element of a list.
+    Element,
+    /// A member of a set or sorted set.
+    Member,
+    /// A path of a path hash; its fields and values follow.
+    Path,
+    /// A field's name, in a hash or a stream entry.
+    Field,
+    /// A field's value, in a hash or a stream entry.
+    FieldValue,
+    /// A string in a module's data.
+    Module,
+    /// The identifier that a node of a stream is stored under, 16 bytes.
+    NodeId,
+    /// Several elements in one string.
+    Packed(Packing),
+}
+
+/// How several elements lie in one string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// A zipmap of fields and values.
+    Zipmap,
+    /// An intset of members.
+    Intset,
+    /// A ziplist or listpack.
+    Entries(Container, Row),
+    /// A listpack of stream entries.
+    StreamNode,
+}
+
+/// What holds the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Container {
+    /// Up to Redis 6.2.
+    Ziplist,
+    /// Since Redis 7.0, and in streams since 5.0.
+    Listpack,
+}
+
+/// What the entries of a container are, in turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Row {
+    /// List elements.
+    Element,
+    /// Set members.
+    Member,
+    /// Member and score.
+    MemberScore,
+    /// Field and value.
+    FieldValue,
+    /// Field, value and absolute expiry in milliseconds, 0 for none.
+    FieldValueExpiry,
+}
+
+/// A part of a value that is neither a stream's tail nor a module's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Text(Role),
+    /// Eight bytes, little-endian.
+    Score,
+    /// A length byte and decimal digits, or 253 to 255 for what is no number.
+    AsciiScore,
+    /// A length that says how the string that follows holds its elements.
+    QuicklistNode,
+    /// A length: 0, or one more than the distance from the smallest expiry.
+    RelativeExpiry,
+    /// A length: 0, or the expiry in milliseconds.
+    Expiry,
+    /// Eight bytes, little-endian: -1, or the expiry in milliseconds.
+    SignedExpiry,
+    /// A count, one or more; the rest of the row comes that many times.
+    InnerCount,
+}
+
+/// How a value is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// These cells, once.
+    Once(&'static [Cell]),
+    /// A count and that many times these cells.
+    Counted(&'static [Cell]),
+    /// The smallest expiry in eight bytes, then as `Once`.
+    ExpiryOnce(&'static [Cell]),
+    /// The smallest expiry in eight bytes, then as `Counted`.
+    ExpiryCounted(&'static [Cell]),
+    /// Nodes, then the tail that this version of the layout has.
+    Stream(StreamVersion),
+    /// A module's identifier and its parts.
+    Module,
+    /// Known, but only the module that wrote it can read it.
+    Opaque(&'static str),
+}
+
+/// On which side of a field its expiry is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldExpiry {
+    None,
+    Before,
+    After,
+}
+
+/// What a stream's tail holds; each version adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StreamVersion {
+    V1,
+    /// First and largest deleted identifier, entries added and read.
+    V2,
+    /// When a consumer was last active.
+    V3,
+}
+
+/// Where an opcode or a type is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// In both families.
+    Both(u16),
+    Redis(u16),
+    Valkey(u16),
+}
+
+impl Since {
+    /// The version is not compared: a server may be told to write an old header over a newer
+    /// content, and every type keeps its meaning within a family.
+    fn covers(self, header: Header) -> bool {
+        match self {
+            Self::Both(_) => true,
+            Self::Redis(_) => header.magic == Magic::Redis,
+            Self::Valkey(_) => header.magic == Magic::Valkey,
+        }
+    }
+
+    fn least_redis_version(self) -> Option<u16> {
+        match self {
+            Self::Both(version) | Self::Redis(version) => Some(version),
+            Self::Valkey(_) => None,
+        }
+    }
+}
+
+/// `DUMP` came with Redis 2.6, whose format was version 6 when it was released.
+const DUMP_VERSION_MIN: u16 = 6;
+
+/// One row of the table of types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValueType {
+    byte: u8,
+    name: &'static str,
+    kind: Kind,
+    since: Since,
+    layout: Layout,
+}
+
+impl ValueType {
+    /// The byte that announces it.
+    pub fn byte(&self) -> u8 {
+        self.byte
+    }
+
+    /// The encoding's name, such as `listpack`; the kind is not repeated in it.
+    pub fn encoding(&self) -> &'static str {
+        self.name
+    }
+
+    /// What kind of value it encodes.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The least version of the Redis format that has this encoding; `None` where only Valkey's
+    /// own format has it.
+    pub fn least_redis_version(&self) -> Option<u16> {
+        self.since.least_redis_version()
+    }
+
+    /// The least version that a `DUMP` payload of this type may carry: any server that knows the
+    /// type accepts it.
+    pub(crate) fn dump_version(&self) -> u16 {
+        let (Since::Both(version) | Since::Redis(version) | Since::Valkey(version)) = self.since;
+        version.max(DUMP_VERSION_MIN)
+    }
+
+    /// Whether a field's expiry is stored, and on which side of the field.
+    pub(crate) fn field_expiry(&self) -> FieldExpiry {
+        match self.layout {
+            Layout::ExpiryCounted(_) => FieldExpiry::Before,
+            Layout::Counted([Cell::Expiry, ..]) => FieldExpiry::Before,
+            Layout::Counted([.., Cell::SignedExpiry]) | Layout::ExpiryOnce(_) => FieldExpiry::After,
+            Layout::Once([Cell::Text(Role::Packed(Packing::Entries(_, Row::FieldValueExpiry)))]) => {
+                FieldExpiry::After
+            }
+            _ => FieldExpiry::None,
+        }
+    }
+
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The type that `byte` announces in a stream with this header.
+    pub(crate) fn find(byte: u8, header: Header) -> Option<&'static Self> {
+        let first = DIRECT.get(usize::from(byte)).copied().flatten();
+        first.or_else(|| VALUE_TYPES.iter().find(|t| t.byte == byte && t.since.covers(header)))
+    }
+}
+
+const fn row(
+    byte: u8,
+    name: &'static str,
+    kind: Kind,
+    since: Since,
+    layout: Layout,
+) -> ValueType {
+    ValueType { byte, name, kind, since, layout }
+}
+
+const TEXT: Cell = Cell::Text(Role::Value);
+const ELEMENT: Cell = Cell::Text(Role::Element);
+const MEMBER: Cell = Cell::Text(Role::Member);
+const PATH: Cell = Cell::Text(Role::Path);
+const FIELD: Cell = Cell::Text(Role::Field);
+const VALUE: Cell = Cell::Text(Role::FieldValue);
+
+const fn packed(packing: Packing) -> Cell {
+    Cell::Text(Role::Packed(packing))
+}
+
+const fn ziplist(row: Row) -> Cell {
+    packed(Packing::Entries(Container::Ziplist, row))
+}
+
+const fn listpack(row: Row) -> Cell {
+    packed(Packing::Entries(Container::Listpack, row))
+}
+
+/// All types. Bytes 22 and 23 differ between the families.
+pub(crate) static VALUE_TYPES: &[ValueType] = {
+    use Kind::{Hash, List, Module, Set, SortedSet, Stream, String};
+    use Layout::{Counted, ExpiryCounted, ExpiryOnce, Once, Opaque};
+    use Row::{Element, FieldValue, FieldValueExpiry, Member, MemberScore};
+    use Since::{Both, Redis, Valkey};
+    &[
+        row(0, "string", String, Both(1), Once(&[TEXT])),
+        row(1, "linked list", List, Both(1), Counted(&[ELEMENT])),
+        row(2, "hash table", Set, Both(1), Counted(&[MEMBER])),
+        row(3, "skiplist, decimal scores", SortedSet, Both(1), Counted(&[MEMBER, Cell::AsciiScore])),
+        row(4, "hash table", Hash, Both(1), Counted(&[FIELD, VALUE])),
+        row(5, "skiplist", SortedSet, Both(8), Counted(&[MEMBER, Cell::Score])),
+        row(6, "module, first version", Module, Both(8), Opaque("a module value of type 6")),
+        row(7, "module", Module, Both(8), Layout::Module),
+        row(9, "zipmap", Hash, Both(1), Once(&[packed(Packing::Zipmap)])),
+        row(10, "ziplist", List, Both(1), Once(&[ziplist(Element)])),
+        row(11, "intset", Set, Both(1), Once(&[packed(Packing::Intset)])),
+        row(12, "ziplist", SortedSet, Both(1), Once(&[ziplist(MemberScore)])),
+        row(13, "ziplist", Hash, Both(4), Once(&[ziplist(FieldValue)])),
+        row(14, "quicklist of ziplists", List, Both(7), Counted(&[ziplist(Element)])),
+        row(15, "stream", Stream, Both(9), Layout::Stream(StreamVersion::V1)),
+        row(16, "listpack", Hash, Both(10), Once(&[listpack(FieldValue)])),
+        row(17, "listpack", SortedSet, Both(10), Once(&[listpack(MemberScore)])),
+        row(18, "quicklist", List, Both(10), Counted(&[Cell::QuicklistNode])),
+        row(19, "stream, version 2", Stream, Both(10), Layout::Stream(StreamVersion::V2)),
+        row(20, "listpack", Set, Both(11), Once(&[listpack(Member)])),
+        row(21, "stream, version 3", Stream, Both(11), Layout::Stream(StreamVersion::V3)),
+        row(22, "hash table with expiry", Hash, Valkey(80), Counted(&[FIELD, VALUE, Cell::SignedExpiry])),
+        row(22, "hash table with expiry, preview", Hash, Redis(12), Counted(&[Cell::Expiry, FIELD, VALUE])),
+        row(23, "listpack with expiry, preview", Hash, Redis(12), Once(&[listpack(FieldValueExpiry)])),
+        row(23, "path hash", Hash, Valkey(81), Counted(&[PATH, Cell::InnerCount, FIELD, VALUE])),
+        row(24, "hash table with expiry", Hash, Redis(12), ExpiryCounted(&[Cell::RelativeExpiry, FIELD, VALUE])),
+        row(25, "listpack with expiry", Hash, Redis(12), ExpiryOnce(&[listpack(FieldValueExpiry)])),
+    ]
+};
+
+/// Types by their byte, where both families agree.
+static DIRECT: [Option<&'static ValueType>; 22] = {
+    let mut table = [None; 22];
+    let mut at = 0;
+    while at < VALUE_TYPES.len() {
+        if matches!(VALUE_TYPES[at].since, Since::Both(_)) {
+            table[VALUE_TYPES[at].byte as usize] = Some(&VALUE_TYPES[at]);
+        }
+        at += 1;
+    }
+    table
+};
+
+/// What may stand between keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opcode {
+    SlotImport,
+    SlotInfo,
+    Function2,
+    FunctionPreview,
+    ModuleAux,
+    Idle,
+    Frequency,
+    Aux,
+    ResizeDb,
+    ExpiryMilliseconds,
+    ExpirySeconds,
+    SelectDb,
+    End,
+}
+
+static OPCODES: &[(u8, Since, Opcode)] = {
+    use Since::{Both, Redis, Valkey};
+    &[
+        (243, Valkey(80), Opcode::SlotImport),
+        (244, Redis(12), Opcode::SlotInfo),
+        (244, Valkey(80), Opcode::SlotInfo),
+        (245, Both(10), Opcode::Function2),
+        (246, Both(10), Opcode::FunctionPreview),
+        (247, Both(9), Opcode::ModuleAux),
+        (248, Both(9), Opcode::Idle),
+        (249, Both(9), Opcode::Frequency),
+        (250, Both(7), Opcode::Aux),
+        (251, Both(7), Opcode::ResizeDb),
+        (252, Both(3), Opcode::ExpiryMilliseconds),
+        (253, Both(1), Opcode::ExpirySeconds),
+        (254, Both(1), Opcode::SelectDb),
+        (255, Both(1), Opcode::End),
+    ]
+};
+
+impl Opcode {
+    pub(crate) fn find(byte: u8, header: Header) -> Option<Self> {
+        let known = OPCODES.iter().find(|(opcode, since, _)| *opcode == byte && since.covers(header));
+        known.map(|(_, _, opcode)| *opcode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REDIS: Header = Header { magic: Magic::Redis, version: 12 };
+    const VALKEY: Header = Header { magic: Magic::Valkey, version: 80 };
+
+    #[test]
+    fn no_byte_means_two_things_in_one_family() {
+        for header in [REDIS, VALKEY] {
+            for byte in 0..=u8::MAX {
+                let types = VALUE_TYPES.iter().filter(|t| t.byte == byte && t.since.covers(header));
+                let opcodes = OPCODES.iter().filter(|o| o.0 == byte && o.1.covers(header));
+                assert!(types.count() + opcodes.count() <= 1, "{byte} in {header}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_magic_decides_where_the_families_differ() {
+        assert_eq!(ValueType::find(22, VALKEY).unwrap().least_redis_version(), None);
+        assert_eq!(ValueType::find(22, REDIS).unwrap().least_redis_version(), Some(12));
+        assert_eq!(ValueType::find(24, VALKEY), None);
+        assert_eq!(Opcode::find(243, REDIS), None);
+        assert_eq!(Opcode::find(243, VALKEY), Some(Opcode::SlotImport));
+        assert_eq!(ValueType::find(8, REDIS), None);
+    }
+}

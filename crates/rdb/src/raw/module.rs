@@ -1,0 +1,107 @@
+//! Data of modules, which describes itself part by part (`module.c`, `RDB_MODULE_OPCODE_*`).
+
+use crate::cursor::Cursor;
+use crate::error::{Take, corrupt};
+use crate::limits::Limits;
+use crate::opcode::Role;
+use crate::raw::value::{OpenText, Part};
+use crate::raw::Visitor;
+
+const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/// Which module's data type, and in which version of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModuleId(pub u64);
+
+impl ModuleId {
+    /// The type's name, nine characters.
+    pub fn name(self) -> String {
+        let index = |at: u64| (self.0 >> (10 + 6 * at) & 63) as usize;
+        (0..9).rev().map(|at| char::from(CHARACTERS[index(at)])).collect()
+    }
+
+    /// The version of the module's encoding, 0 to 1023.
+    pub fn version(self) -> u64 {
+        self.0 & 1023
+    }
+}
+
+/// A part of a module's data; strings come as [`Part::Text`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ModulePart {
+    /// A signed number.
+    Signed(i64),
+    /// An unsigned number.
+    Unsigned(u64),
+    /// A number of 32 bits.
+    Float(f32),
+    /// A number of 64 bits.
+    Double(f64),
+}
+
+/// Where in a module's data we are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ModuleParts {
+    open: Option<OpenText>,
+}
+
+impl ModuleParts {
+    /// A value begins: the module's identifier.
+    pub(crate) fn value(cursor: &mut Cursor<'_>) -> Take<(ModuleId, Self)> {
+        Ok((ModuleId(cursor.length()?), Self { open: None }))
+    }
+
+    /// Data outside of keys begins: the identifier, and when the module wants to see it.
+    pub(crate) fn aux(cursor: &mut Cursor<'_>) -> Take<(ModuleId, Self)> {
+        let module = ModuleId(cursor.length()?);
+        if cursor.length()? != 2 {
+            return corrupt("a module's data does not begin with when it is loaded");
+        }
+        cursor.length()?;
+        Ok((module, Self { open: None }))
+    }
+
+    /// Takes one part; whether the data has ended.
+    pub(crate) fn step<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<bool> {
+        if let Some(open) = &mut self.open {
+            if open.go_on(cursor, visitor)? {
+                self.open = None;
+            }
+            return Ok(false);
+        }
+        let part = match cursor.length()? {
+            0 => return Ok(true),
+            1 => ModulePart::Signed(cursor.length()?.cast_signed()),
+            2 => ModulePart::Unsigned(cursor.length()?),
+            3 => ModulePart::Float(f32::from_le_bytes(cursor.array()?)),
+            4 => ModulePart::Double(f64::from_le_bytes(cursor.array()?)),
+            5 => {
+                self.open = OpenText::begin(Role::Module, cursor, limits, visitor)?;
+                return Ok(false);
+            }
+            _ => return corrupt("a part of a module's data is of no known type"),
+        };
+        visitor.part(Part::Module(part))?;
+        Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_is_known_by_its_name() {
+        // ReJSON-RL, encoding version 3: `moduleTypeEncodeId` of `module.c`.
+        let id = b"ReJSON-RL".iter().fold(0u64, |id, c| {
+            id << 6 | CHARACTERS.iter().position(|known| known == c).unwrap() as u64
+        });
+        let id = ModuleId(id << 10 | 3);
+        assert_eq!((id.name().as_str(), id.version()), ("ReJSON-RL", 3));
+    }
+}

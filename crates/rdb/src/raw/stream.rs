@@ -1,0 +1,265 @@
+//! The tail of a stream: what is known of it beside its entries (`rdbSaveObject`, `OBJ_STREAM`).
+
+use std::fmt;
+
+use crate::cursor::Cursor;
+use crate::error::{Take, corrupt};
+use crate::limits::Limits;
+use crate::opcode::StreamVersion;
+use crate::raw::Visitor;
+use crate::raw::value::Part;
+
+/// An entry's identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct StreamId {
+    /// Milliseconds since 1970, mostly.
+    pub ms: u64,
+    /// Number within the millisecond.
+    pub seq: u64,
+}
+
+impl StreamId {
+    /// From the 16 bytes that the stream's tree has it as.
+    pub fn from_be_bytes(bytes: [u8; 16]) -> Self {
+        let number = u128::from_be_bytes(bytes);
+        Self { ms: (number >> 64) as u64, seq: number as u64 }
+    }
+
+    /// The 16 bytes that the stream's tree has it as.
+    pub fn to_be_bytes(self) -> [u8; 16] {
+        (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
+    }
+
+    fn take(cursor: &mut Cursor<'_>) -> Take<Self> {
+        Ok(Self { ms: cursor.length()?, seq: cursor.length()? })
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.seq)
+    }
+}
+
+/// What a stream's tail begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamMeta {
+    /// Entries in it.
+    pub length: u64,
+    /// The identifier last given.
+    pub last_id: StreamId,
+    /// The first entry's identifier (Redis 7.0 and later).
+    pub first_id: Option<StreamId>,
+    /// The largest identifier that was deleted (Redis 7.0 and later).
+    pub max_deleted_id: Option<StreamId>,
+    /// Entries ever added (Redis 7.0 and later).
+    pub entries_added: Option<u64>,
+    /// Groups that follow.
+    pub groups: u64,
+}
+
+/// A consumer group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Group<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The identifier last delivered.
+    pub last_id: StreamId,
+    /// Entries read (Redis 7.0 and later); `u64::MAX` where the server does not know.
+    pub entries_read: Option<u64>,
+    /// Pending entries that follow; then consumers.
+    pub pending: u64,
+}
+
+/// An entry that was delivered and is not acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PendingEntry {
+    /// Its identifier.
+    pub id: StreamId,
+    /// When it was delivered last, milliseconds since 1970.
+    pub delivered_at_ms: u64,
+    /// How often it was delivered.
+    pub deliveries: u64,
+}
+
+/// A consumer of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Consumer<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// When it was seen last, milliseconds since 1970.
+    pub seen_at_ms: u64,
+    /// When it last did something (Redis 7.2 and later), milliseconds since 1970.
+    pub active_at_ms: Option<u64>,
+    /// Identifiers of its pending entries that follow.
+    pub pending: u64,
+}
+
+/// A part of a stream's tail, in the order of the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamPart<'a> {
+    /// What it begins with.
+    Meta(StreamMeta),
+    /// A group; its pending entries and its consumers follow.
+    Group(Group<'a>),
+    /// A pending entry of the group.
+    Pending(PendingEntry),
+    /// How many consumers the group has.
+    Consumers(u64),
+    /// A consumer of the group.
+    Consumer(Consumer<'a>),
+    /// A pending entry of the consumer.
+    ConsumerPending(StreamId),
+}
+
+/// Where in the tail we are.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    version: StreamVersion,
+    phase: Phase,
+    groups_left: u64,
+    pending_left: u64,
+    consumers_left: u64,
+    consumer_pending_left: u64,
+    /// Pending entries of the group that no consumer has claimed yet: each belongs to one.
+    unclaimed: u64,
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Meta,
+    Groups,
+    Pending,
+    ConsumerCount,
+    Consumers,
+}
+
+impl Tail {
+    pub(crate) fn new(version: StreamVersion) -> Self {
+        Self {
+            version,
+            phase: Phase::Meta,
+            groups_left: 0,
+            pending_left: 0,
+            consumers_left: 0,
+            consumer_pending_left: 0,
+            unclaimed: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Takes one part; whether the tail has ended.
+    pub(crate) fn step<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<bool> {
+        match self.phase {
+            Phase::Meta => {
+                let meta = self.meta(cursor)?;
+                self.groups_left = meta.groups;
+                self.phase = Phase::Groups;
+                visitor.part(Part::Stream(StreamPart::Meta(meta)))?;
+                Ok(false)
+            }
+            Phase::Groups if self.groups_left == 0 => Ok(true),
+            Phase::Groups => {
+                self.group(cursor, limits, visitor)?;
+                Ok(false)
+            }
+            Phase::Pending if self.pending_left == 0 => {
+                self.phase = Phase::ConsumerCount;
+                Ok(false)
+            }
+            Phase::Pending => {
+                let pending = PendingEntry {
+                    id: StreamId::from_be_bytes(cursor.array()?),
+                    delivered_at_ms: cursor.u64_le()?,
+                    deliveries: cursor.length()?,
+                };
+                self.pending_left -= 1;
+                visitor.part(Part::Stream(StreamPart::Pending(pending)))?;
+                Ok(false)
+            }
+            Phase::ConsumerCount => {
+                self.consumers_left = cursor.length()?;
+                self.phase = Phase::Consumers;
+                visitor.part(Part::Stream(StreamPart::Consumers(self.consumers_left)))?;
+                Ok(false)
+            }
+            Phase::Consumers if self.consumer_pending_left > 0 => {
+                let id = StreamId::from_be_bytes(cursor.array()?);
+                self.consumer_pending_left -= 1;
+                visitor.part(Part::Stream(StreamPart::ConsumerPending(id)))?;
+                Ok(false)
+            }
+            Phase::Consumers if self.consumers_left == 0 => {
+                if self.unclaimed > 0 {
+                    return corrupt("a pending entry of a stream's group belongs to no consumer");
+                }
+                self.groups_left -= 1;
+                self.phase = Phase::Groups;
+                Ok(false)
+            }
+            Phase::Consumers => {
+                self.consumer(cursor, limits, visitor)?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn meta(&self, cursor: &mut Cursor<'_>) -> Take<StreamMeta> {
+        let is_v2 = self.version >= StreamVersion::V2;
+        let length = cursor.length()?;
+        let last_id = StreamId::take(cursor)?;
+        let first_id = is_v2.then(|| StreamId::take(cursor)).transpose()?;
+        let max_deleted_id = is_v2.then(|| StreamId::take(cursor)).transpose()?;
+        let entries_added = is_v2.then(|| cursor.length()).transpose()?;
+        let groups = cursor.length()?;
+        Ok(StreamMeta { length, last_id, first_id, max_deleted_id, entries_added, groups })
+    }
+
+    fn group<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<()> {
+        let name = cursor.held_text("the name of a stream's group", limits.held_bytes_max)?;
+        let last_id = StreamId::take(cursor)?;
+        let is_v2 = self.version >= StreamVersion::V2;
+        let entries_read = is_v2.then(|| cursor.length()).transpose()?;
+        let pending = cursor.length()?;
+        let name = name.decode(&mut self.scratch)?;
+        let group = Group { name, last_id, entries_read, pending };
+        visitor.part(Part::Stream(StreamPart::Group(group)))?;
+        (self.pending_left, self.unclaimed) = (pending, pending);
+        self.phase = Phase::Pending;
+        Ok(())
+    }
+
+    fn consumer<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<()> {
+        let name = cursor.held_text("the name of a stream's consumer", limits.held_bytes_max)?;
+        let seen_at_ms = cursor.u64_le()?;
+        let is_v3 = self.version >= StreamVersion::V3;
+        let active_at_ms = is_v3.then(|| cursor.u64_le()).transpose()?;
+        let pending = cursor.length()?;
+        let Some(unclaimed) = self.unclaimed.checked_sub(pending) else {
+            return corrupt("the consumers of a stream's group have more pending entries than it");
+        };
+        let name = name.decode(&mut self.scratch)?;
+        let consumer = Consumer { name, seen_at_ms, active_at_ms, pending };
+        visitor.part(Part::Stream(StreamPart::Consumer(consumer)))?;
+        self.consumers_left -= 1;
+        self.unclaimed = unclaimed;
+        self.consumer_pending_left = pending;
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! Cluster slots.
+
+use crc_fast::{CrcAlgorithm, checksum};
+
+/// Number of slots in a cluster.
+pub const SLOTS: u16 = 16_384;
+
+/// The slot of a key: of what stands between its first `{` and the next `}`, if that is anything,
+/// else of the whole name (cluster specification, "hash tags").
+pub fn slot_of(name: &[u8]) -> u16 {
+    let tag = name.iter().position(|byte| *byte == b'{').and_then(|open| {
+        let rest = &name[open + 1..];
+        let close = rest.iter().position(|byte| *byte == b'}')?;
+        (close > 0).then(|| &rest[..close])
+    });
+    let crc = checksum(CrcAlgorithm::Crc16Xmodem, tag.unwrap_or(name));
+    // A CRC of 16 bits is a number of 16 bits.
+    (crc as u16) % SLOTS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_the_specification() {
+        // `CLUSTER KEYSLOT` of Redis 7.0.
+        assert_eq!(slot_of(b"somekey"), 11_058);
+        assert_eq!(slot_of(b"foo{hash_tag}"), 2_515);
+        assert_eq!(slot_of(b"foo{}{bar}"), slot_of(b"foo{}{bar}"));
+        assert_eq!(slot_of(b"foo{{bar}}zap"), slot_of(b"{bar"));
+        assert_eq!(slot_of(b"foo{bar}{zap}"), slot_of(b"bar"));
+        assert_eq!(slot_of(b""), 0);
+    }
+}

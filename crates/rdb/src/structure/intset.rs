@@ -1,0 +1,55 @@
+//! Intsets (`intset.c`): four bytes of width, four of length, then sorted numbers of that width.
+
+use crate::cursor::Cursor;
+use crate::error::{Take, corrupt};
+use crate::structure::entry::{Entry, Give, Walk};
+
+const HEADER_BYTES: u64 = 8;
+
+/// Walks an intset.
+#[derive(Debug)]
+pub(crate) struct Intset {
+    /// Length of the string that it lies in.
+    bytes: u64,
+    width: u32,
+    /// Numbers that are still to come; not known before the header.
+    left: Option<u32>,
+    last: Option<i64>,
+}
+
+impl Intset {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { bytes, width: 0, left: None, last: None }
+    }
+}
+
+impl Walk for Intset {
+    #[inline]
+    fn step<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<()> {
+        let Some(left) = self.left else {
+            self.width = u32::from_le_bytes(cursor.array()?);
+            let length = u32::from_le_bytes(cursor.array()?);
+            let bytes = HEADER_BYTES + u64::from(self.width) * u64::from(length);
+            if !matches!(self.width, 2 | 4 | 8) || bytes != self.bytes || length == 0 {
+                return corrupt("an intset's width and length do not fit the string it lies in");
+            }
+            self.left = Some(length);
+            return Ok(());
+        };
+        let number = match self.width {
+            2 => i64::from(i16::from_le_bytes(cursor.array()?)),
+            4 => i64::from(i32::from_le_bytes(cursor.array()?)),
+            _ => i64::from_le_bytes(cursor.array()?),
+        };
+        if self.last.is_some_and(|last| last >= number) {
+            return corrupt("an intset is not sorted");
+        }
+        self.last = Some(number);
+        self.left = left.checked_sub(1);
+        Ok(give.give(Entry::Integer(number))?)
+    }
+
+    fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+}

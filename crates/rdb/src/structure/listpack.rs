@@ -1,0 +1,158 @@
+//! Listpacks (`listpack.c`).
+//!
+//! Four bytes of total length, two of the number of entries (65535: not known), the entries, 0xFF.
+//! An entry is its encoding, its bytes, and its own length again, backwards, in groups of seven
+//! bits.
+
+use crate::cursor::Cursor;
+use crate::error::{Take, corrupt};
+use crate::structure::entry::{Entry, Give, OpenEntry, Walk};
+
+const HEADER_BYTES: u64 = 6;
+const COUNT_UNKNOWN: u16 = u16::MAX;
+const END: u8 = 0xFF;
+
+/// Walks a listpack.
+#[derive(Debug)]
+pub(crate) struct Listpack {
+    /// Length of the string that it lies in.
+    bytes: u64,
+    phase: Phase,
+    count: u16,
+    entries: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Header,
+    Entry,
+    /// An entry's bytes; then its length, `back_bytes` in all before it.
+    Open(OpenEntry, u64),
+    Back(u64),
+    Done,
+}
+
+impl Listpack {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { bytes, phase: Phase::Header, count: 0, entries: 0 }
+    }
+
+    fn header(&mut self, cursor: &mut Cursor<'_>) -> Take<()> {
+        let bytes = u32::from_le_bytes(cursor.array()?);
+        self.count = u16::from_le_bytes(cursor.array()?);
+        if u64::from(bytes) != self.bytes || self.bytes <= HEADER_BYTES {
+            return corrupt("a listpack's length is not that of the string that it lies in");
+        }
+        self.phase = Phase::Entry;
+        Ok(())
+    }
+
+    #[inline]
+    fn entry<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<()> {
+        let from = cursor.at();
+        let first = cursor.byte()?;
+        let (integer, text_bytes) = match first {
+            0..=0x7F => (Some(i64::from(first)), 0),
+            0x80..=0xBF => (None, u64::from(first & 0x3F)),
+            0xC0..=0xDF => {
+                let raw = u16::from(first & 0x1F) << 8 | u16::from(cursor.byte()?);
+                // Thirteen bits, the highest of which is the sign.
+                (Some(i64::from((raw << 3).cast_signed() >> 3)), 0)
+            }
+            0xE0..=0xEF => {
+                (None, u64::from(first & 0x0F) << 8 | u64::from(cursor.byte()?))
+            }
+            0xF0 => (None, u64::from(u32::from_le_bytes(cursor.array()?))),
+            0xF1 => (Some(i64::from(i16::from_le_bytes(cursor.array()?))), 0),
+            0xF2 => {
+                let [low, middle, high] = cursor.array()?;
+                (Some(i64::from(i32::from_le_bytes([0, low, middle, high]) >> 8)), 0)
+            }
+            0xF3 => (Some(i64::from(i32::from_le_bytes(cursor.array()?))), 0),
+            0xF4 => (Some(i64::from_le_bytes(cursor.array()?)), 0),
+            END => return self.end(),
+            _ => return corrupt("an entry of a listpack has no known encoding"),
+        };
+        let back = (cursor.at() - from) as u64 + text_bytes;
+        match integer {
+            Some(number) => {
+                take_back(back, cursor)?;
+                give.give(Entry::Integer(number))?;
+            }
+            // An entry that is all there is taken at once, its length included.
+            None if text_bytes + 5 <= cursor.left() as u64 => {
+                let piece = cursor.take(text_bytes as usize)?;
+                take_back(back, cursor)?;
+                give.give(Entry::Bytes { piece, is_first: true, is_last: true })?;
+            }
+            None => {
+                self.phase = match OpenEntry::begin(text_bytes, cursor, give)? {
+                    Some(open) => Phase::Open(open, back),
+                    None => Phase::Back(back),
+                };
+            }
+        }
+        self.entries += 1;
+        Ok(())
+    }
+
+    fn end(&mut self) -> Take<()> {
+        if self.count != COUNT_UNKNOWN && u64::from(self.count) != self.entries {
+            return corrupt("a listpack does not hold the number of entries that it claims");
+        }
+        self.phase = Phase::Done;
+        Ok(())
+    }
+}
+
+impl Walk for Listpack {
+    #[inline]
+    fn step<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<()> {
+        match &mut self.phase {
+            Phase::Entry => self.entry(cursor, give),
+            Phase::Header => self.header(cursor),
+            Phase::Open(open, back) => {
+                if open.go_on(cursor, give)? {
+                    self.phase = Phase::Back(*back);
+                }
+                Ok(())
+            }
+            Phase::Back(back) => {
+                take_back(*back, cursor)?;
+                self.phase = Phase::Entry;
+                Ok(())
+            }
+            Phase::Done => Ok(()),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done)
+    }
+}
+
+/// The length of an entry, as it stands behind it (`lpEncodeBacklen`).
+#[inline]
+fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
+    if bytes < 128 {
+        return if u64::from(cursor.byte()?) == bytes { Ok(()) } else { wrong_length() };
+    }
+    // The limits are one below what the groups could hold, and servers insist on them.
+    let groups = match bytes {
+        0..16_383 => 2,
+        16_383..2_097_151 => 3,
+        2_097_151..268_435_455 => 4,
+        _ => 5,
+    };
+    for group in (0..groups).rev() {
+        let mark = if group + 1 == groups { 0 } else { 0x80 };
+        if u64::from(cursor.byte()?) != (bytes >> (7 * group) & 0x7F | mark) {
+            return wrong_length();
+        }
+    }
+    Ok(())
+}
+
+fn wrong_length() -> Take<()> {
+    corrupt("the length behind an entry of a listpack is wrong")
+}

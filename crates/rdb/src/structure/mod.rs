@@ -1,0 +1,517 @@
+//! The second level: how values are encoded, how many elements they have, and whether packed and
+//! compressed strings are sound.
+//!
+//! Every packed string is walked to its last byte with all its cross-references checked, which is
+//! at least what a server does with `sanitize-dump-payload yes`. Two things a server refuses are
+//! not looked for, since they cannot be seen in constant memory: a key, field or member that occurs
+//! twice.
+
+mod entry;
+mod intset;
+mod listpack;
+mod node;
+mod zipmap;
+mod ziplist;
+
+use crate::carry::Carry;
+use crate::cursor::Form;
+use crate::error::{DecodeError, DecodeErrorKind, corrupt};
+use crate::header::Header;
+use crate::limits::Limits;
+use crate::lzf;
+use crate::opcode::{Container, Packing, Role, Row, ValueType};
+use crate::raw::{self, Key, ModuleId, ModulePart, Part, Record, StreamId, StreamPart, Text};
+use entry::{Entry, Give, walk};
+use intset::Intset;
+use listpack::Listpack;
+use node::Node;
+use zipmap::Zipmap;
+use ziplist::Ziplist;
+
+/// A compressed string up to this length is decompressed at once; a longer one in pieces.
+const WHOLE_LZF_BYTES: u64 = 1 << 20;
+
+/// Something that a value consists of, in the order of the stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Item<'a> {
+    /// A string, decompressed, or a piece of one.
+    Text {
+        /// What the string is.
+        role: Role,
+        /// Its bytes.
+        piece: &'a [u8],
+        /// Whether this is where it begins.
+        is_first: bool,
+        /// Whether this is where it ends.
+        is_last: bool,
+    },
+    /// A string that is stored as a number.
+    Integer {
+        /// What the string is.
+        role: Role,
+        /// The number.
+        number: i64,
+    },
+    /// The score of the member before it.
+    Score(f64),
+    /// When a field expires, milliseconds since 1970: in Redis' hash tables the field after it,
+    /// elsewhere the field before it.
+    FieldExpiry(Option<i64>),
+    /// A stream's entry; its fields and values follow.
+    Entry(StreamId),
+    /// A part of a stream's tail.
+    Stream(StreamPart<'a>),
+    /// The module that a value belongs to.
+    ModuleValue(ModuleId),
+    /// A part of a module's data.
+    Module(ModulePart),
+}
+
+/// What a value measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// How it is stored.
+    pub value_type: &'static ValueType,
+    /// Its length as it is stored, bytes.
+    pub stored_bytes: u64,
+    /// The length of its strings, uncompressed, bytes; what is stored as a number counts 8.
+    pub text_bytes: u64,
+    /// Elements, members, fields or entries; 1 for a string.
+    pub elements: u64,
+    /// Packed strings in it.
+    pub packed: u64,
+}
+
+/// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
+/// the call. Every method does nothing unless it is written.
+pub trait Visitor {
+    /// Whether [`Visitor::item`] is of interest. Without it compressed strings are checked and
+    /// not decompressed, which is faster.
+    const WANTS_ITEMS: bool = true;
+
+    /// A record that is no key.
+    fn record(&mut self, _record: Record<'_>) {}
+    /// A key; its items follow.
+    fn key(&mut self, _key: &Key<'_>) {}
+    /// The next bytes of the value as they are stored.
+    fn bytes(&mut self, _bytes: &[u8]) {}
+    /// The next item of the value, or of a module's data outside of keys.
+    fn item(&mut self, _item: Item<'_>) {}
+    /// The value has ended.
+    fn key_end(&mut self, _shape: &Shape) {}
+}
+
+/// Walks all structures of a stream that is fed in pieces of any size.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    raw: raw::Decoder,
+    walker: Walker,
+}
+
+impl Decoder {
+    /// A decoder at the beginning of a stream.
+    pub fn new(limits: Limits) -> Self {
+        Self { raw: raw::Decoder::new(limits), walker: Walker::default() }
+    }
+
+    /// The header, once its nine bytes have come.
+    pub fn header(&self) -> Option<Header> {
+        self.raw.header()
+    }
+
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
+    pub fn feed<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
+        self.raw.feed(bytes, &mut Level { walker: &mut self.walker, visitor })
+    }
+
+    /// Judges the stream, of which all has come.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Truncated`] when the stream has not come to its end.
+    pub fn finish(&self) -> Result<(), DecodeError> {
+        self.raw.finish()
+    }
+}
+
+/// What is known of the value that is being walked.
+#[derive(Debug, Default)]
+struct Walker {
+    value_type: Option<&'static ValueType>,
+    tally: Tally,
+    carry: Carry,
+    packed: Option<Packed>,
+    compressed: Compressed,
+    scratch: Vec<u8>,
+    node_id: StreamId,
+    node_fields: node::Fields,
+}
+
+/// The sums of a [`Shape`].
+#[derive(Debug, Default, Clone, Copy)]
+struct Tally {
+    stored_bytes: u64,
+    text_bytes: u64,
+    elements: u64,
+    packed: u64,
+}
+
+/// A packed string that is being walked.
+#[derive(Debug)]
+enum Packed {
+    Listpack(Listpack, Columns),
+    Ziplist(Ziplist, Columns),
+    Intset(Intset),
+    Zipmap(Zipmap, Columns),
+    Node(Listpack, Node),
+}
+
+/// A compressed string of which pieces are still to come.
+#[derive(Debug, Default)]
+enum Compressed {
+    #[default]
+    None,
+    Check(lzf::Checker),
+    Stream(lzf::Stream),
+}
+
+/// The raw level's visitor that this level is.
+struct Level<'l, V> {
+    walker: &'l mut Walker,
+    visitor: &'l mut V,
+}
+
+impl<V: Visitor> raw::Visitor for Level<'_, V> {
+    fn record(&mut self, record: Record<'_>) {
+        self.visitor.record(record);
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+        self.walker.value_type = Some(key.value_type);
+        self.walker.tally = Tally::default();
+        self.visitor.key(key);
+        Ok(())
+    }
+
+    #[inline]
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.walker.tally.stored_bytes += bytes.len() as u64;
+        self.visitor.bytes(bytes);
+    }
+
+    #[inline]
+    fn part(&mut self, part: Part<'_>) -> Result<(), DecodeErrorKind> {
+        let item = match part {
+            Part::Text(text) => return self.text(text),
+            Part::Count(_) => return Ok(()),
+            Part::Score(score) => Item::Score(score),
+            Part::FieldExpiry(expiry) => Item::FieldExpiry(expiry),
+            Part::Stream(StreamPart::Meta(meta)) if meta.length != self.walker.tally.elements => {
+                return corrupt("a stream does not hold the number of entries that it claims");
+            }
+            Part::Stream(part) => Item::Stream(part),
+            Part::ModuleValue(module) => Item::ModuleValue(module),
+            Part::Module(part) => Item::Module(part),
+        };
+        self.visitor.item(item);
+        Ok(())
+    }
+
+    #[inline]
+    fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
+        let Tally { stored_bytes, text_bytes, elements, packed } = self.walker.tally;
+        if let Some(value_type) = self.walker.value_type {
+            self.visitor.key_end(&Shape {
+                value_type,
+                stored_bytes,
+                text_bytes,
+                elements: elements.max(u64::from(value_type.byte() == 0)),
+                packed,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl<V: Visitor> Level<'_, V> {
+    #[inline]
+    fn text(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        match text.role {
+            Role::Packed(packing) => self.packed_text(packing, text),
+            Role::NodeId => {
+                let id = text.stored.try_into();
+                self.walker.node_id = id.map(StreamId::from_be_bytes).unwrap_or_default();
+                Ok(())
+            }
+            role => {
+                let mut sink = Sink { tally: &mut self.walker.tally, visitor: self.visitor };
+                if let Form::Integer(number) = text.form {
+                    sink.integer(role, number);
+                    return Ok(());
+                }
+                sink.begin(role, text.is_first);
+                if !V::WANTS_ITEMS {
+                    return self.check_only(text);
+                }
+                self.decompressed(text, |_, sink, piece, is_first, is_last| {
+                    sink.piece(role, piece, is_first, is_last);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// Measures and checks a string that nobody wants to see.
+    fn check_only(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        let Form::Lzf { bytes } = text.form else {
+            self.walker.tally.text_bytes += text.stored.len() as u64;
+            return Ok(());
+        };
+        if text.is_first {
+            self.walker.tally.text_bytes += bytes;
+        }
+        if text.is_first && text.is_last {
+            return lzf::check(text.stored, bytes);
+        }
+        if text.is_first {
+            self.walker.compressed = Compressed::Check(lzf::Checker::new(bytes));
+        }
+        if let Compressed::Check(checker) = &mut self.walker.compressed {
+            checker.feed(text.stored)?;
+        }
+        if text.is_last
+            && let Compressed::Check(checker) = std::mem::take(&mut self.walker.compressed)
+        {
+            checker.finish()?;
+        }
+        Ok(())
+    }
+
+    fn packed_text(&mut self, packing: Packing, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        let bytes = match text.form {
+            Form::Plain => text.stored_bytes,
+            Form::Lzf { bytes } => bytes,
+            Form::Integer(_) => return corrupt("a number stands where a packed string is expected"),
+        };
+        if text.is_first {
+            let walker = &mut *self.walker;
+            walker.tally.packed += 1;
+            walker.carry = Carry::default();
+            walker.packed = Some(Packed::new(packing, bytes, walker.node_id));
+        }
+        self.decompressed(text, |state, sink, piece, _, is_last| {
+            state.packed(sink, piece, is_last)
+        })
+    }
+
+    /// Gives a string's pieces decompressed.
+    #[inline]
+    fn decompressed(
+        &mut self,
+        text: Text<'_>,
+        mut give: impl FnMut(
+            &mut PackedState<'_>,
+            &mut Sink<'_, V>,
+            &[u8],
+            bool,
+            bool,
+        ) -> Result<(), DecodeErrorKind>,
+    ) -> Result<(), DecodeErrorKind> {
+        let Walker { tally, carry, packed, compressed, scratch, node_fields, .. } =
+            &mut *self.walker;
+        let mut state = PackedState { carry, packed, fields: node_fields };
+        let mut sink = Sink { tally, visitor: self.visitor };
+        let Form::Lzf { bytes } = text.form else {
+            return give(&mut state, &mut sink, text.stored, text.is_first, text.is_last);
+        };
+        if text.is_first && text.is_last && bytes <= WHOLE_LZF_BYTES {
+            lzf::decompress(text.stored, bytes, scratch)?;
+            return give(&mut state, &mut sink, scratch, true, true);
+        }
+        if text.is_first {
+            *compressed = Compressed::Stream(lzf::Stream::new(bytes));
+        }
+        let Compressed::Stream(stream) = compressed else { return Ok(()) };
+        // The first piece comes with the first bytes, the last one, empty, when all is given.
+        let mut is_first = text.is_first;
+        let mut give_on = |piece: &[u8]| {
+            give(&mut state, &mut sink, piece, std::mem::take(&mut is_first), false)
+        };
+        if text.is_first {
+            give_on(&[])?;
+        }
+        stream.feed(text.stored, &mut give_on)?;
+        if text.is_last {
+            stream.finish(&mut give_on)?;
+            give(&mut state, &mut sink, &[], false, true)?;
+            *compressed = Compressed::None;
+        }
+        Ok(())
+    }
+}
+
+/// What a packed string's walk needs between its pieces.
+struct PackedState<'w> {
+    carry: &'w mut Carry,
+    packed: &'w mut Option<Packed>,
+    fields: &'w mut node::Fields,
+}
+
+impl PackedState<'_> {
+    fn packed<V: Visitor>(
+        &mut self,
+        sink: &mut Sink<'_, V>,
+        piece: &[u8],
+        is_last: bool,
+    ) -> Result<(), DecodeErrorKind> {
+        let carry = &mut *self.carry;
+        match self.packed {
+            Some(Packed::Listpack(listpack, columns)) => {
+                walk(listpack, carry, piece, is_last, &mut columns.giving_to(sink))?;
+                columns.end(is_last)
+            }
+            Some(Packed::Ziplist(ziplist, columns)) => {
+                walk(ziplist, carry, piece, is_last, &mut columns.giving_to(sink))?;
+                columns.end(is_last)
+            }
+            Some(Packed::Zipmap(zipmap, columns)) => {
+                walk(zipmap, carry, piece, is_last, &mut columns.giving_to(sink))?;
+                columns.end(is_last)
+            }
+            Some(Packed::Intset(intset)) => {
+                let mut columns = Columns::new(Row::Member);
+                walk(intset, carry, piece, is_last, &mut columns.giving_to(sink))
+            }
+            Some(Packed::Node(listpack, node)) => {
+                walk(listpack, carry, piece, is_last, &mut node.giving_to(self.fields, sink))?;
+                if is_last { node.end() } else { Ok(()) }
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Packed {
+    fn new(packing: Packing, bytes: u64, node_id: StreamId) -> Self {
+        match packing {
+            Packing::Zipmap => Self::Zipmap(Zipmap::new(), Columns::new(Row::FieldValue)),
+            Packing::Intset => Self::Intset(Intset::new(bytes)),
+            Packing::Entries(Container::Ziplist, row) => {
+                Self::Ziplist(Ziplist::new(bytes), Columns::new(row))
+            }
+            Packing::Entries(Container::Listpack, row) => {
+                Self::Listpack(Listpack::new(bytes), Columns::new(row))
+            }
+            Packing::StreamNode => Self::Node(Listpack::new(bytes), Node::new(node_id)),
+        }
+    }
+}
+
+/// Measures items and passes them on.
+struct Sink<'s, V> {
+    tally: &'s mut Tally,
+    visitor: &'s mut V,
+}
+
+impl<V: Visitor> Sink<'_, V> {
+    /// Counts what begins.
+    #[inline]
+    fn begin(&mut self, role: Role, is_first: bool) {
+        let counts = matches!(role, Role::Element | Role::Member | Role::Field);
+        self.tally.elements += u64::from(is_first && counts);
+    }
+
+    #[inline]
+    fn integer(&mut self, role: Role, number: i64) {
+        self.begin(role, true);
+        self.tally.text_bytes += 8;
+        self.visitor.item(Item::Integer { role, number });
+    }
+
+    #[inline]
+    fn piece(&mut self, role: Role, piece: &[u8], is_first: bool, is_last: bool) {
+        self.tally.text_bytes += piece.len() as u64;
+        self.visitor.item(Item::Text { role, piece, is_first, is_last });
+    }
+}
+
+/// Tells entries' roles by their place in the row.
+#[derive(Debug)]
+struct Columns {
+    row: Row,
+    column: u8,
+}
+
+impl Columns {
+    fn new(row: Row) -> Self {
+        Self { row, column: 0 }
+    }
+
+    #[inline]
+    fn giving_to<'g, 's, V>(&'g mut self, sink: &'g mut Sink<'s, V>) -> ColumnsGive<'g, 's, V> {
+        ColumnsGive { columns: self, sink }
+    }
+
+    fn end(&self, is_last: bool) -> Result<(), DecodeErrorKind> {
+        if is_last && self.column != 0 {
+            return corrupt("a packed string ends in the middle of a row");
+        }
+        Ok(())
+    }
+}
+
+struct ColumnsGive<'g, 's, V> {
+    columns: &'g mut Columns,
+    sink: &'g mut Sink<'s, V>,
+}
+
+/// What stands in a column.
+enum Column {
+    Text(Role),
+    Score,
+    Expiry,
+}
+
+impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
+    #[inline]
+    fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
+        let (column, width) = match (self.columns.row, self.columns.column) {
+            (Row::Element, _) => (Column::Text(Role::Element), 1),
+            (Row::Member, _) => (Column::Text(Role::Member), 1),
+            (Row::MemberScore, 0) => (Column::Text(Role::Member), 2),
+            (Row::MemberScore, _) => (Column::Score, 2),
+            (Row::FieldValue, 0) => (Column::Text(Role::Field), 2),
+            (Row::FieldValue, _) => (Column::Text(Role::FieldValue), 2),
+            (Row::FieldValueExpiry, 0) => (Column::Text(Role::Field), 3),
+            (Row::FieldValueExpiry, 1) => (Column::Text(Role::FieldValue), 3),
+            (Row::FieldValueExpiry, _) => (Column::Expiry, 3),
+        };
+        let mut is_over = true;
+        match (column, entry) {
+            (Column::Text(role), Entry::Integer(number)) => self.sink.integer(role, number),
+            (Column::Text(role), Entry::Bytes { piece, is_first, is_last }) => {
+                self.sink.begin(role, is_first);
+                self.sink.piece(role, piece, is_first, is_last);
+                is_over = is_last;
+            }
+            (Column::Score, Entry::Integer(number)) => {
+                self.sink.visitor.item(Item::Score(number as f64));
+            }
+            (Column::Score, Entry::Bytes { piece, is_first: true, is_last: true }) => {
+                self.sink.visitor.item(Item::Score(raw::parse_score(piece)?));
+            }
+            (Column::Expiry, Entry::Integer(expiry @ 0..)) => {
+                self.sink.visitor.item(Item::FieldExpiry((expiry > 0).then_some(expiry)));
+            }
+            (Column::Score, _) => return corrupt("a score is not a number"),
+            (Column::Expiry, _) => return corrupt("a field's expiry is not a time"),
+        }
+        if is_over {
+            self.columns.column = (self.columns.column + 1) % width;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+//! A node of a stream: a listpack of entries (`t_stream.c`).
+//!
+//! A master entry: entries that live, entries deleted, the names of fields, a zero. Then each
+//! entry: flags, the distance of its identifier from the node's, its fields unless they are the
+//! master's, its values, and how many listpack entries that was.
+
+use crate::error::{DecodeErrorKind, corrupt};
+use crate::opcode::Role;
+use crate::raw::StreamId;
+use crate::structure::entry::{Entry, Give};
+use crate::structure::{Item, Sink, Visitor};
+
+const FLAG_DELETED: i64 = 1;
+const FLAG_SAME_FIELDS: i64 = 2;
+
+/// The names of a master entry's fields.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    bytes: Vec<u8>,
+    /// Where each name ends.
+    ends: Vec<usize>,
+}
+
+impl Fields {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn name(&self, index: usize) -> &[u8] {
+        let from = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[index]]
+    }
+}
+
+/// Walks the entries of a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    id: StreamId,
+    phase: Phase,
+    live_left: i64,
+    deleted_left: i64,
+    /// Fields of the master entry.
+    master_fields: u64,
+    /// What is known of the entry that is being walked.
+    entry: EntryState,
+}
+
+#[derive(Debug, Default)]
+struct EntryState {
+    is_deleted: bool,
+    has_same_fields: bool,
+    ms: u64,
+    fields: u64,
+    /// Fields that are done.
+    done: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Live,
+    Deleted,
+    MasterCount,
+    MasterField(u64),
+    MasterEnd,
+    Flags,
+    Ms,
+    Seq,
+    FieldCount,
+    Field,
+    Value,
+    ListpackCount,
+}
+
+impl Node {
+    pub(super) fn new(id: StreamId) -> Self {
+        Self {
+            id,
+            phase: Phase::Live,
+            live_left: 0,
+            deleted_left: 0,
+            master_fields: 0,
+            entry: EntryState::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn giving_to<'g, 's, V>(
+        &'g mut self,
+        fields: &'g mut Fields,
+        sink: &'g mut Sink<'s, V>,
+    ) -> NodeGive<'g, 's, V> {
+        NodeGive { node: self, fields, sink }
+    }
+
+    pub(super) fn end(&self) -> Result<(), DecodeErrorKind> {
+        if !matches!(self.phase, Phase::Flags) || (self.live_left, self.deleted_left) != (0, 0) {
+            return corrupt("a node of a stream does not hold the entries that it claims");
+        }
+        Ok(())
+    }
+
+    fn after_entry_head(&self) -> Phase {
+        match (self.entry.fields, self.entry.has_same_fields) {
+            (0, _) => Phase::ListpackCount,
+            (_, true) => Phase::Value,
+            (_, false) => Phase::Field,
+        }
+    }
+
+    /// Takes a number; where a string is expected, nothing is done and `false` returned.
+    fn number<V: Visitor>(
+        &mut self,
+        number: i64,
+        fields: &mut Fields,
+        sink: &mut Sink<'_, V>,
+    ) -> Result<bool, DecodeErrorKind> {
+        self.phase = match self.phase {
+            Phase::Live => {
+                self.live_left = number;
+                Phase::Deleted
+            }
+            Phase::Deleted => {
+                self.deleted_left = number;
+                Phase::MasterCount
+            }
+            Phase::MasterCount => {
+                fields.clear();
+                self.master_fields = unsigned(number)?;
+                match self.master_fields {
+                    0 => Phase::MasterEnd,
+                    count => Phase::MasterField(count),
+                }
+            }
+            Phase::MasterEnd if number == 0 => Phase::Flags,
+            Phase::MasterEnd => return corrupt("the master entry of a stream's node has no end"),
+            Phase::Flags => self.flags(number)?,
+            Phase::Ms => {
+                self.entry.ms = self.id.ms.wrapping_add(number.cast_unsigned());
+                Phase::Seq
+            }
+            Phase::Seq => {
+                let seq = self.id.seq.wrapping_add(number.cast_unsigned());
+                if !self.entry.is_deleted {
+                    sink.tally.elements += 1;
+                    sink.visitor.item(Item::Entry(StreamId { ms: self.entry.ms, seq }));
+                }
+                if self.entry.has_same_fields { self.after_entry_head() } else { Phase::FieldCount }
+            }
+            Phase::FieldCount => {
+                self.entry.fields = unsigned(number)?;
+                self.after_entry_head()
+            }
+            Phase::ListpackCount => {
+                let fields = self.entry.fields;
+                let count = if self.entry.has_same_fields {
+                    fields.checked_add(3)
+                } else {
+                    fields.checked_mul(2).and_then(|fields| fields.checked_add(4))
+                };
+                if count != Some(number.cast_unsigned()) {
+                    return corrupt("an entry of a stream does not tell its own length");
+                }
+                Phase::Flags
+            }
+            Phase::MasterField(_) | Phase::Field | Phase::Value => return Ok(false),
+        };
+        Ok(true)
+    }
+
+    fn flags(&mut self, flags: i64) -> Result<Phase, DecodeErrorKind> {
+        if !(0..4).contains(&flags) {
+            return corrupt("an entry of a stream has unknown flags");
+        }
+        let is_deleted = flags & FLAG_DELETED != 0;
+        let left = if is_deleted { &mut self.deleted_left } else { &mut self.live_left };
+        *left -= 1;
+        if *left < 0 {
+            return corrupt("a node of a stream does not hold the entries that it claims");
+        }
+        let has_same_fields = flags & FLAG_SAME_FIELDS != 0;
+        let fields = if has_same_fields { self.master_fields } else { 0 };
+        self.entry = EntryState { is_deleted, has_same_fields, ms: 0, fields, done: 0 };
+        Ok(Phase::Ms)
+    }
+}
+
+fn unsigned(number: i64) -> Result<u64, DecodeErrorKind> {
+    u64::try_from(number)
+        .or_else(|_| corrupt("a node of a stream has a negative number of fields"))
+}
+
+/// Takes the entries of a node's listpack.
+pub(super) struct NodeGive<'g, 's, V> {
+    node: &'g mut Node,
+    fields: &'g mut Fields,
+    sink: &'g mut Sink<'s, V>,
+}
+
+impl<V: Visitor> NodeGive<'_, '_, V> {
+    /// Passes a field or value of an entry on, unless the entry is deleted.
+    fn text(&mut self, role: Role, entry: Entry<'_>) {
+        if self.node.entry.is_deleted {
+            return;
+        }
+        match entry {
+            Entry::Integer(number) => {
+                self.sink.tally.text_bytes += 8;
+                self.sink.visitor.item(Item::Integer { role, number });
+            }
+            Entry::Bytes { piece, is_first, is_last } => {
+                self.sink.piece(role, piece, is_first, is_last);
+            }
+        }
+    }
+
+    /// Keeps the name of a field of the master entry.
+    fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) {
+        if V::WANTS_ITEMS {
+            match entry {
+                Entry::Integer(number) => {
+                    let decimal = crate::decimal::Decimal::new(number);
+                    self.fields.bytes.extend_from_slice(decimal.as_bytes());
+                }
+                Entry::Bytes { piece, .. } => self.fields.bytes.extend_from_slice(piece),
+            }
+            if is_over {
+                self.fields.ends.push(self.fields.bytes.len());
+            }
+        }
+        if is_over {
+            self.node.phase =
+                if left == 1 { Phase::MasterEnd } else { Phase::MasterField(left - 1) };
+        }
+    }
+
+    /// Names the field whose value comes next, where only the master entry does.
+    fn name_master_field(&mut self) {
+        let entry = &self.node.entry;
+        if V::WANTS_ITEMS && entry.has_same_fields && !entry.is_deleted {
+            let piece = self.fields.name(entry.done as usize);
+            let role = Role::Field;
+            self.sink.visitor.item(Item::Text { role, piece, is_first: true, is_last: true });
+        }
+    }
+}
+
+impl<V: Visitor> Give for NodeGive<'_, '_, V> {
+    fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
+        let (is_first, is_over) = match entry {
+            Entry::Integer(number) => {
+                if self.node.number(number, self.fields, self.sink)? {
+                    return Ok(());
+                }
+                (true, true)
+            }
+            Entry::Bytes { is_first, is_last, .. } => (is_first, is_last),
+        };
+        match self.node.phase {
+            Phase::MasterField(left) => self.keep(left, entry, is_over),
+            Phase::Field => {
+                self.text(Role::Field, entry);
+                if is_over {
+                    self.node.phase = Phase::Value;
+                }
+            }
+            Phase::Value => {
+                if is_first {
+                    self.name_master_field();
+                }
+                self.text(Role::FieldValue, entry);
+                if is_over {
+                    self.node.entry.done += 1;
+                    let all_done = self.node.entry.done == self.node.entry.fields;
+                    self.node.phase =
+                        if all_done { Phase::ListpackCount } else { self.node.after_entry_head() };
+                }
+            }
+            _ => return corrupt("a string stands in a stream's node where a number is expected"),
+        }
+        Ok(())
+    }
+}

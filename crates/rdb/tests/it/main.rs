@@ -1,0 +1,7 @@
+//! The RDB crate on files that real servers wrote.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
+
+mod corruption;
+mod samples;
+mod support;

@@ -1,0 +1,111 @@
+//! Every sample file, at every level, in pieces of every size.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use cachevault_rdb::DecodeErrorKind;
+use cachevault_rdb::raw::{self, Key};
+
+use crate::support::{
+    data_findings, digest, digester, first_difference, fixtures, listing, raw_findings, samples,
+    shapes, structure_findings,
+};
+
+#[derive(Default)]
+struct Listing(Vec<(u64, Vec<u8>, String, bool)>);
+
+impl raw::Visitor for Listing {
+    fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+        let kind = key.value_type.kind().as_str().to_owned();
+        self.0.push((key.db, key.name.to_vec(), kind, key.expires_at_ms.is_some()));
+        Ok(())
+    }
+}
+
+#[test]
+fn every_sample_holds_exactly_the_keys_that_its_server_listed() {
+    for path in samples() {
+        let file = fs::read(&path).unwrap();
+        let mut found = Listing::default();
+        raw::Decoder::default().feed(&file, &mut found).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        found.0.sort();
+        assert_eq!(found.0, listing(&path), "{path:?}");
+    }
+}
+
+#[test]
+fn how_a_file_is_cut_changes_nothing_at_any_level() {
+    for path in samples() {
+        let file = fs::read(&path).unwrap();
+        let whole = file.len();
+        let raw = raw_findings(&file, whole).unwrap().lines;
+        let structure = structure_findings(&file, whole).unwrap().lines;
+        let data = data_findings(&file, whole).unwrap().lines;
+        let shaped = shapes(&file, whole).unwrap().0;
+        let digest = digester(&file, whole).unwrap().finish();
+        let sizes: &[usize] =
+            if file.len() < 20_000 { &[1, 2, 3, 5, 7, 11, 64, 509, 4096] } else { &[1, 997, 65_537] };
+        for &chunk in sizes {
+            for (level, found, expected) in [
+                ("raw", raw_findings(&file, chunk).unwrap().lines, &raw),
+                ("structure", structure_findings(&file, chunk).unwrap().lines, &structure),
+                ("data", data_findings(&file, chunk).unwrap().lines, &data),
+                ("shapes", shapes(&file, chunk).unwrap().0, &shaped),
+            ] {
+                assert!(
+                    found == *expected,
+                    "{path:?}, {level}, chunks of {chunk}: {}",
+                    first_difference(&found, expected)
+                );
+            }
+            assert_eq!(digester(&file, chunk).unwrap().finish(), digest, "{path:?}");
+        }
+    }
+}
+
+#[test]
+fn the_same_data_has_the_same_digest_whoever_saved_it_and_however() {
+    let folders: Vec<_> = fs::read_dir(fixtures())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|folder| folder.is_dir() && !folder.ends_with("handmade"))
+        .collect();
+    assert!(folders.len() >= 6);
+    for name in ["strings", "lists", "sets", "zsets", "streams", "forced-packed", "forced-unpacked"] {
+        let digests: BTreeMap<_, _> = folders
+            .iter()
+            .map(|folder| {
+                let file = fs::read(folder.join(name).with_extension("rdb")).unwrap();
+                (folder.file_name().unwrap().to_owned(), digest(&file))
+            })
+            .collect();
+        let first = digests.values().next().unwrap();
+        for (folder, digest) in &digests {
+            assert_eq!(digest.keys, first.keys, "{name} of {folder:?}");
+            assert_eq!(digest.kinds, first.kinds, "{name} of {folder:?}");
+            assert!(digest.slots().eq(first.slots()), "{name} of {folder:?}");
+        }
+    }
+    // The keys of `ttl` were given their time to live by each server's clock.
+    let expiring = folders.iter().map(|folder| digest(&fs::read(folder.join("ttl.rdb")).unwrap()));
+    let different: BTreeSet<_> = expiring.map(|digest| digest.keys).collect();
+    assert_eq!(different.len(), folders.len());
+    for folder in &folders {
+        let of = |name: &str| digest(&fs::read(folder.join(name).with_extension("rdb")).unwrap());
+        assert_eq!(of("empty").keys.0, 0);
+        assert_eq!(of("all").databases.len(), 4);
+    }
+}
+
+#[test]
+fn the_parts_of_a_digest_add_up_to_the_whole() {
+    for path in samples() {
+        let digest = digest(&fs::read(&path).unwrap());
+        let sum = |parts: &mut dyn Iterator<Item = u128>| parts.fold(0u128, u128::wrapping_add);
+        let whole = digest.keys.0;
+        assert_eq!(sum(&mut digest.databases.values().map(|d| d.0)), whole, "{path:?}");
+        assert_eq!(sum(&mut digest.kinds.iter().map(|d| d.0)), whole, "{path:?}");
+        assert_eq!(sum(&mut digest.slots().map(|(_, d)| d.0)), whole, "{path:?}");
+        assert_eq!(digest.key_count as usize, listing(&path).len(), "{path:?}");
+    }
+}
