@@ -54,6 +54,29 @@ pub trait Visitor {
     fn key_end(&mut self, _shape: &Shape) {}
 }
 
+/// Two visitors see the same stream.
+impl<A: Visitor, B: Visitor> Visitor for (A, B) {
+    fn record(&mut self, record: Record<'_>) {
+        self.0.record(record);
+        self.1.record(record);
+    }
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.0.key(key);
+        self.1.key(key);
+    }
+    #[inline]
+    fn datum(&mut self, datum: Datum<'_>) {
+        self.0.datum(datum);
+        self.1.datum(datum);
+    }
+    #[inline]
+    fn key_end(&mut self, shape: &Shape) {
+        self.0.key_end(shape);
+        self.1.key_end(shape);
+    }
+}
+
 /// Gives the logical values of a stream that is fed in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Decoder {

@@ -65,6 +65,7 @@ pub struct EnvelopeReport {
 ///
 /// Memory is a constant: the last nine bytes are held back, because only the end of the stream
 /// tells that they are the end opcode and the checksum.
+#[derive(Debug)]
 pub struct Envelope {
     header: Option<Header>,
     crc: Digest,
@@ -74,7 +75,7 @@ pub struct Envelope {
 }
 
 /// The most recent bytes of a stream, up to the length of end opcode and checksum.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Tail {
     bytes: [u8; 1 + CHECKSUM_BYTES],
     len: usize,

@@ -5,6 +5,11 @@ use std::fmt;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 9;
 
+/// Redis 7.4 to 8.4.
+const REDIS_VERSION_KNOWN: u16 = 12;
+/// Valkey 9.2.
+const VALKEY_VERSION_KNOWN: u16 = 81;
+
 /// Which family's numbering the version belongs to. The same byte can mean different things in
 /// the two, so everything that follows is read by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,14 @@ impl Header {
             }
         }
         Err(HeaderError(bytes))
+    }
+
+    /// Whether this crate knows all that a server may write under this header.
+    pub fn is_known(self) -> bool {
+        match self.magic {
+            Magic::Redis => self.version <= REDIS_VERSION_KNOWN,
+            Magic::Valkey => self.version <= VALKEY_VERSION_KNOWN,
+        }
     }
 
     /// Whether a CRC-64 follows the end opcode (Redis 2.6 and later).

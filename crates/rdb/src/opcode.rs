@@ -244,9 +244,9 @@ impl ValueType {
             Layout::ExpiryCounted(_) => FieldExpiry::Before,
             Layout::Counted([Cell::Expiry, ..]) => FieldExpiry::Before,
             Layout::Counted([.., Cell::SignedExpiry]) | Layout::ExpiryOnce(_) => FieldExpiry::After,
-            Layout::Once([Cell::Text(Role::Packed(Packing::Entries(_, Row::FieldValueExpiry)))]) => {
-                FieldExpiry::After
-            }
+            Layout::Once(
+                [Cell::Text(Role::Packed(Packing::Entries(_, Row::FieldValueExpiry)))],
+            ) => FieldExpiry::After,
             _ => FieldExpiry::None,
         }
     }
@@ -262,13 +262,7 @@ impl ValueType {
     }
 }
 
-const fn row(
-    byte: u8,
-    name: &'static str,
-    kind: Kind,
-    since: Since,
-    layout: Layout,
-) -> ValueType {
+const fn row(byte: u8, name: &'static str, kind: Kind, since: Since, layout: Layout) -> ValueType {
     ValueType { byte, name, kind, since, layout }
 }
 
@@ -301,7 +295,13 @@ pub(crate) static VALUE_TYPES: &[ValueType] = {
         row(0, "string", String, Both(1), Once(&[TEXT])),
         row(1, "linked list", List, Both(1), Counted(&[ELEMENT])),
         row(2, "hash table", Set, Both(1), Counted(&[MEMBER])),
-        row(3, "skiplist, decimal scores", SortedSet, Both(1), Counted(&[MEMBER, Cell::AsciiScore])),
+        row(
+            3,
+            "skiplist, decimal scores",
+            SortedSet,
+            Both(1),
+            Counted(&[MEMBER, Cell::AsciiScore]),
+        ),
         row(4, "hash table", Hash, Both(1), Counted(&[FIELD, VALUE])),
         row(5, "skiplist", SortedSet, Both(8), Counted(&[MEMBER, Cell::Score])),
         row(6, "module, first version", Module, Both(8), Opaque("a module value of type 6")),
@@ -319,11 +319,35 @@ pub(crate) static VALUE_TYPES: &[ValueType] = {
         row(19, "stream, version 2", Stream, Both(10), Layout::Stream(StreamVersion::V2)),
         row(20, "listpack", Set, Both(11), Once(&[listpack(Member)])),
         row(21, "stream, version 3", Stream, Both(11), Layout::Stream(StreamVersion::V3)),
-        row(22, "hash table with expiry", Hash, Valkey(80), Counted(&[FIELD, VALUE, Cell::SignedExpiry])),
-        row(22, "hash table with expiry, preview", Hash, Redis(12), Counted(&[Cell::Expiry, FIELD, VALUE])),
-        row(23, "listpack with expiry, preview", Hash, Redis(12), Once(&[listpack(FieldValueExpiry)])),
+        row(
+            22,
+            "hash table with expiry",
+            Hash,
+            Valkey(80),
+            Counted(&[FIELD, VALUE, Cell::SignedExpiry]),
+        ),
+        row(
+            22,
+            "hash table with expiry, preview",
+            Hash,
+            Redis(12),
+            Counted(&[Cell::Expiry, FIELD, VALUE]),
+        ),
+        row(
+            23,
+            "listpack with expiry, preview",
+            Hash,
+            Redis(12),
+            Once(&[listpack(FieldValueExpiry)]),
+        ),
         row(23, "path hash", Hash, Valkey(81), Counted(&[PATH, Cell::InnerCount, FIELD, VALUE])),
-        row(24, "hash table with expiry", Hash, Redis(12), ExpiryCounted(&[Cell::RelativeExpiry, FIELD, VALUE])),
+        row(
+            24,
+            "hash table with expiry",
+            Hash,
+            Redis(12),
+            ExpiryCounted(&[Cell::RelativeExpiry, FIELD, VALUE]),
+        ),
         row(25, "listpack with expiry", Hash, Redis(12), ExpiryOnce(&[listpack(FieldValueExpiry)])),
     ]
 };
@@ -381,7 +405,8 @@ static OPCODES: &[(u8, Since, Opcode)] = {
 
 impl Opcode {
     pub(crate) fn find(byte: u8, header: Header) -> Option<Self> {
-        let known = OPCODES.iter().find(|(opcode, since, _)| *opcode == byte && since.covers(header));
+        let known =
+            OPCODES.iter().find(|(opcode, since, _)| *opcode == byte && since.covers(header));
         known.map(|(_, _, opcode)| *opcode)
     }
 }

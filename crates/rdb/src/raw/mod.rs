@@ -181,11 +181,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
-    pub fn feed<V: Visitor>(
-        &mut self,
-        input: &[u8],
-        visitor: &mut V,
-    ) -> Result<(), DecodeError> {
+    pub fn feed<V: Visitor>(&mut self, input: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
         let mut carry = std::mem::take(&mut self.carry);
         let fed = carry.feed(input, |window| self.decode(window, visitor));
         self.carry = carry;
@@ -385,8 +381,7 @@ impl Decoder {
                 visitor.record(Record::Aux { name, value });
             }
             Opcode::SlotInfo => {
-                let (slot, keys, expiring) =
-                    (cursor.length()?, cursor.length()?, cursor.length()?);
+                let (slot, keys, expiring) = (cursor.length()?, cursor.length()?, cursor.length()?);
                 visitor.record(Record::SlotInfo { slot, keys, expiring });
             }
             Opcode::SlotImport => {

@@ -4,8 +4,8 @@ use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
 use crate::limits::Limits;
 use crate::opcode::Role;
-use crate::raw::value::{OpenText, Part};
 use crate::raw::Visitor;
+use crate::raw::value::{OpenText, Part};
 
 const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 

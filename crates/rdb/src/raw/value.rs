@@ -4,9 +4,9 @@ use crate::cursor::{Cursor, Form};
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 use crate::limits::Limits;
 use crate::opcode::{Cell, Container, Layout, Packing, Role, Row, ValueType};
+use crate::raw::Visitor;
 use crate::raw::module::{ModuleId, ModulePart, ModuleParts};
 use crate::raw::stream::{StreamPart, Tail};
-use crate::raw::Visitor;
 
 /// A string longer than this is passed on in pieces unless all of it is there.
 pub(crate) const HELD_TEXT_BYTES: u64 = 64 << 10;
@@ -254,7 +254,9 @@ impl Value {
                 };
                 self.open = OpenText::begin(role, cursor, limits, visitor)?;
             }
-            Cell::Score => visitor.part(Part::Score(score(f64::from_le_bytes(cursor.array()?))?))?,
+            Cell::Score => {
+                visitor.part(Part::Score(score(f64::from_le_bytes(cursor.array()?))?))?
+            }
             Cell::AsciiScore => visitor.part(Part::Score(ascii_score(cursor)?))?,
             Cell::RelativeExpiry => {
                 let expiry = match cursor.length()? {

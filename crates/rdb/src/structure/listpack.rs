@@ -59,9 +59,7 @@ impl Listpack {
                 // Thirteen bits, the highest of which is the sign.
                 (Some(i64::from((raw << 3).cast_signed() >> 3)), 0)
             }
-            0xE0..=0xEF => {
-                (None, u64::from(first & 0x0F) << 8 | u64::from(cursor.byte()?))
-            }
+            0xE0..=0xEF => (None, u64::from(first & 0x0F) << 8 | u64::from(cursor.byte()?)),
             0xF0 => (None, u64::from(u32::from_le_bytes(cursor.array()?))),
             0xF1 => (Some(i64::from(i16::from_le_bytes(cursor.array()?))), 0),
             0xF2 => {

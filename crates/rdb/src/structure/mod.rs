@@ -10,8 +10,8 @@ mod entry;
 mod intset;
 mod listpack;
 mod node;
-mod zipmap;
 mod ziplist;
+mod zipmap;
 
 use crate::carry::Carry;
 use crate::cursor::Form;
@@ -25,8 +25,8 @@ use entry::{Entry, Give, walk};
 use intset::Intset;
 use listpack::Listpack;
 use node::Node;
-use zipmap::Zipmap;
 use ziplist::Ziplist;
+use zipmap::Zipmap;
 
 /// A compressed string up to this length is decompressed at once; a longer one in pieces.
 const WHOLE_LZF_BYTES: u64 = 1 << 20;
@@ -294,7 +294,9 @@ impl<V: Visitor> Level<'_, V> {
         let bytes = match text.form {
             Form::Plain => text.stored_bytes,
             Form::Lzf { bytes } => bytes,
-            Form::Integer(_) => return corrupt("a number stands where a packed string is expected"),
+            Form::Integer(_) => {
+                return corrupt("a number stands where a packed string is expected");
+            }
         };
         if text.is_first {
             let walker = &mut *self.walker;
@@ -302,9 +304,7 @@ impl<V: Visitor> Level<'_, V> {
             walker.carry = Carry::default();
             walker.packed = Some(Packed::new(packing, bytes, walker.node_id));
         }
-        self.decompressed(text, |state, sink, piece, _, is_last| {
-            state.packed(sink, piece, is_last)
-        })
+        self.decompressed(text, |state, sink, piece, _, is_last| state.packed(sink, piece, is_last))
     }
 
     /// Gives a string's pieces decompressed.
@@ -337,9 +337,8 @@ impl<V: Visitor> Level<'_, V> {
         let Compressed::Stream(stream) = compressed else { return Ok(()) };
         // The first piece comes with the first bytes, the last one, empty, when all is given.
         let mut is_first = text.is_first;
-        let mut give_on = |piece: &[u8]| {
-            give(&mut state, &mut sink, piece, std::mem::take(&mut is_first), false)
-        };
+        let mut give_on =
+            |piece: &[u8]| give(&mut state, &mut sink, piece, std::mem::take(&mut is_first), false);
         if text.is_first {
             give_on(&[])?;
         }

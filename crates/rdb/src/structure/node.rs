@@ -186,8 +186,7 @@ impl Node {
 }
 
 fn unsigned(number: i64) -> Result<u64, DecodeErrorKind> {
-    u64::try_from(number)
-        .or_else(|_| corrupt("a node of a stream has a negative number of fields"))
+    u64::try_from(number).or_else(|_| corrupt("a node of a stream has a negative number of fields"))
 }
 
 /// Takes the entries of a node's listpack.

@@ -43,8 +43,11 @@ fn how_a_file_is_cut_changes_nothing_at_any_level() {
         let data = data_findings(&file, whole).unwrap().lines;
         let shaped = shapes(&file, whole).unwrap().0;
         let digest = digester(&file, whole).unwrap().finish();
-        let sizes: &[usize] =
-            if file.len() < 20_000 { &[1, 2, 3, 5, 7, 11, 64, 509, 4096] } else { &[1, 997, 65_537] };
+        let sizes: &[usize] = if file.len() < 20_000 {
+            &[1, 2, 3, 5, 7, 11, 64, 509, 4096]
+        } else {
+            &[1, 997, 65_537]
+        };
         for &chunk in sizes {
             for (level, found, expected) in [
                 ("raw", raw_findings(&file, chunk).unwrap().lines, &raw),
@@ -71,7 +74,8 @@ fn the_same_data_has_the_same_digest_whoever_saved_it_and_however() {
         .filter(|folder| folder.is_dir() && !folder.ends_with("handmade"))
         .collect();
     assert!(folders.len() >= 6);
-    for name in ["strings", "lists", "sets", "zsets", "streams", "forced-packed", "forced-unpacked"] {
+    for name in ["strings", "lists", "sets", "zsets", "streams", "forced-packed", "forced-unpacked"]
+    {
         let digests: BTreeMap<_, _> = folders
             .iter()
             .map(|folder| {

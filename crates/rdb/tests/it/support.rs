@@ -215,7 +215,8 @@ pub(crate) fn first_difference(left: &[String], right: &[String]) -> String {
     let mut text = String::new();
     let at = left.iter().zip(right).position(|(l, r)| l != r);
     let at = at.unwrap_or(left.len().min(right.len()));
-    let short = |lines: &[String]| lines.get(at).map(|line| line.chars().take(300).collect::<String>());
+    let short =
+        |lines: &[String]| lines.get(at).map(|line| line.chars().take(300).collect::<String>());
     write!(text, "finding {at}: {:?} and {:?}", short(left), short(right)).unwrap();
     text
 }

@@ -1,0 +1,478 @@
+//! What a data set holds, in memory that does not depend on its size.
+//!
+//! Sums are exact. Lists have a limit, and what is beyond it is counted. The weight of prefixes is
+//! estimated from below, with the error stated (Misra and Gries 1982, for weighted items).
+
+mod largest;
+mod prefixes;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data;
+use crate::header::Header;
+use crate::opcode::{Kind, ValueType};
+use crate::raw::{Key, ModuleId, Record};
+use crate::structure::{self, Item, Shape};
+use largest::Largest;
+use prefixes::Prefixes;
+
+/// Databases listed one by one.
+const DATABASES_MAX: usize = 1024;
+const AUX_MAX: usize = 64;
+const MODULES_MAX: usize = 64;
+const FUNCTIONS_MAX: usize = 256;
+/// Longest text kept of an aux field, a key or a prefix, bytes.
+const TEXT_BYTES_MAX: usize = 256;
+/// Sizes of values up to 2^0, 2^1, … 2^39 bytes, and all above.
+const SIZE_CLASSES: usize = 41;
+
+/// The version of the format that functions came with.
+const FUNCTIONS_VERSION: u16 = 10;
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+/// Upper ends of the classes of expiry, from the moment of reference on.
+const HORIZON: [(&str, i64); 6] = [
+    ("expired", 0),
+    ("within_an_hour", HOUR_MS),
+    ("within_a_day", DAY_MS),
+    ("within_a_week", 7 * DAY_MS),
+    ("within_30_days", 30 * DAY_MS),
+    ("within_a_year", 365 * DAY_MS),
+];
+const LATER: &str = "later";
+
+/// What a data set holds. Texts that are no UTF-8 are shown with escapes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The stream's header, such as `REDIS0011`.
+    pub header: String,
+    /// The least version of the Redis format that has all encodings that occur; `None` where only
+    /// Valkey's own format has them. A server whose format is older cannot load the data set.
+    pub least_redis_version: Option<u16>,
+    /// Auxiliary fields; of one that repeats, the last.
+    pub aux: BTreeMap<String, String>,
+    /// Sums over all keys.
+    pub total: Sums,
+    /// Sums by database and kind, for the first 1,024 databases.
+    pub databases: Vec<DatabaseSums>,
+    /// Sums by kind and encoding.
+    pub encodings: Vec<EncodingSums>,
+    /// Keys by the size of their value as stored: those above half of `up_to_bytes` up to it.
+    pub sizes: Vec<SizeClass>,
+    /// The largest keys, the largest first.
+    pub largest: Vec<LargeKey>,
+    /// The prefixes with the most bytes, the heaviest first.
+    pub prefixes: Vec<PrefixSums>,
+    /// By how much a prefix's `memory_bytes` may be too low, bytes: 0 where all were counted.
+    pub prefix_error_bytes: u64,
+    /// When keys expire.
+    pub expiry: ExpiryHorizon,
+    /// Names of function libraries.
+    pub functions: Vec<String>,
+    /// Modules that data belongs to, with the number of values.
+    pub modules: BTreeMap<String, u64>,
+}
+
+/// Sums over keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    /// Keys.
+    pub keys: u64,
+    /// Keys that expire.
+    pub expiring: u64,
+    /// Elements, members, fields, entries; 1 for a string.
+    pub elements: u64,
+    /// Names and values as they are stored, bytes.
+    pub stored_bytes: u64,
+    /// What a server of 64 bits needs for them, bytes: an estimate from sizes and encodings.
+    pub memory_bytes: u64,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Self) {
+        self.keys += other.keys;
+        self.expiring += other.expiring;
+        self.elements += other.elements;
+        self.stored_bytes += other.stored_bytes;
+        self.memory_bytes += other.memory_bytes;
+    }
+}
+
+/// Sums of one kind in one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseSums {
+    /// Number of the database.
+    pub db: u64,
+    /// The kind's name, as `TYPE` answers.
+    pub kind: String,
+    /// The sums.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// Sums of one encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncodingSums {
+    /// The kind's name, as `TYPE` answers.
+    pub kind: String,
+    /// The encoding's name.
+    pub encoding: String,
+    /// The sums.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// Keys whose values are of about one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SizeClass {
+    /// The class's upper end, bytes; `None` for the last, which has none.
+    pub up_to_bytes: Option<u64>,
+    /// Keys in it.
+    pub keys: u64,
+    /// Their values as stored, bytes.
+    pub stored_bytes: u64,
+}
+
+/// One of the largest keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeKey {
+    /// Number of its database.
+    pub db: u64,
+    /// Its name, cut after 256 bytes.
+    pub name: String,
+    /// Its kind, as `TYPE` answers.
+    pub kind: String,
+    /// How it is stored.
+    pub encoding: String,
+    /// Elements, members, fields, entries.
+    pub elements: u64,
+    /// Name and value as stored, bytes.
+    pub stored_bytes: u64,
+    /// What a server of 64 bits needs for it, bytes: an estimate.
+    pub memory_bytes: u64,
+}
+
+/// Keys whose names begin alike: with up to two parts that end in `:`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefixSums {
+    /// What they begin with.
+    pub prefix: String,
+    /// Keys, at least.
+    pub keys: u64,
+    /// What a server of 64 bits needs for them, bytes, at least: an estimate.
+    pub memory_bytes: u64,
+}
+
+/// How many keys expire until when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiryHorizon {
+    /// The moment of reference, milliseconds since 1970.
+    pub as_of_ms: i64,
+    /// Keys by class, the nearest first; each key in the first class that fits.
+    pub classes: Vec<ExpiryClass>,
+}
+
+/// Keys that expire within a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpiryClass {
+    /// The class's name, such as `within_a_day`.
+    pub name: String,
+    /// Keys in it.
+    pub keys: u64,
+}
+
+/// Makes a [`Report`] out of what passes, at the structure level or, beside others, at the data
+/// level.
+#[derive(Debug)]
+pub struct Reporter {
+    as_of_ms: i64,
+    header: Option<Header>,
+    least_redis_version: Option<u16>,
+    aux: BTreeMap<String, String>,
+    databases: BTreeMap<(u64, Kind), Sums>,
+    encodings: BTreeMap<u8, (&'static ValueType, Sums)>,
+    total: Sums,
+    sizes: [(u64, u64); SIZE_CLASSES],
+    largest: Largest,
+    prefixes: Prefixes,
+    horizon: [u64; HORIZON.len() + 1],
+    functions: Vec<String>,
+    modules: BTreeMap<ModuleId, u64>,
+    current: Option<Current>,
+    name: Vec<u8>,
+}
+
+/// What is known of the key whose value is passing.
+#[derive(Debug, Clone, Copy)]
+struct Current {
+    db: u64,
+    expires_at_ms: Option<i64>,
+}
+
+impl Reporter {
+    /// A reporter that lists the `top` largest keys and heaviest prefixes, and tells expiries from
+    /// the moment `as_of_ms` on, milliseconds since 1970.
+    pub fn new(as_of_ms: i64, top: usize) -> Self {
+        Self {
+            as_of_ms,
+            header: None,
+            least_redis_version: Some(1),
+            aux: BTreeMap::new(),
+            databases: BTreeMap::new(),
+            encodings: BTreeMap::new(),
+            total: Sums::default(),
+            sizes: [(0, 0); SIZE_CLASSES],
+            largest: Largest::new(top),
+            prefixes: Prefixes::new(top),
+            horizon: [0; HORIZON.len() + 1],
+            functions: Vec::new(),
+            modules: BTreeMap::new(),
+            current: None,
+            name: Vec::new(),
+        }
+    }
+
+    /// The report of what has passed.
+    pub fn finish(self) -> Report {
+        let (prefixes, prefix_error_bytes) = self.prefixes.finish();
+        Report {
+            header: self.header.map(|header| header.to_string()).unwrap_or_default(),
+            least_redis_version: self.least_redis_version,
+            aux: self.aux,
+            total: self.total,
+            databases: self.databases.into_iter().map(database_sums).collect(),
+            encodings: self.encodings.into_values().map(encoding_sums).collect(),
+            sizes: size_classes(&self.sizes),
+            largest: self.largest.finish(),
+            prefixes,
+            prefix_error_bytes,
+            expiry: ExpiryHorizon { as_of_ms: self.as_of_ms, classes: classes(&self.horizon) },
+            functions: self.functions,
+            modules: self.modules.into_iter().map(|(id, values)| (id.name(), values)).collect(),
+        }
+    }
+
+    fn on_record(&mut self, record: Record<'_>) {
+        match record {
+            Record::Header(header) => self.header = Some(header),
+            Record::Aux { name, value } => {
+                let name = shown(name);
+                if self.aux.len() < AUX_MAX || self.aux.contains_key(&name) {
+                    self.aux.insert(name, shown(value));
+                }
+            }
+            Record::Function(source) => {
+                self.needs(Some(FUNCTIONS_VERSION));
+                if self.functions.len() < FUNCTIONS_MAX {
+                    self.functions.push(library_name(source));
+                }
+            }
+            Record::ModuleAux(module) => self.on_module(module, 0),
+            _ => {}
+        }
+    }
+
+    /// Something that only formats from this version on have; `None`: no version of Redis' has it.
+    #[inline]
+    fn needs(&mut self, version: Option<u16>) {
+        self.least_redis_version =
+            self.least_redis_version.zip(version).map(|(least, version)| least.max(version));
+    }
+
+    fn on_module(&mut self, module: ModuleId, values: u64) {
+        if self.modules.len() < MODULES_MAX || self.modules.contains_key(&module) {
+            *self.modules.entry(module).or_default() += values;
+        }
+    }
+
+    #[inline]
+    fn on_key(&mut self, key: &Key<'_>) {
+        self.current = Some(Current { db: key.db, expires_at_ms: key.expires_at_ms });
+        self.name.clear();
+        self.name.extend_from_slice(key.name);
+    }
+
+    fn on_key_end(&mut self, shape: &Shape) {
+        let Some(current) = self.current.take() else { return };
+        self.needs(shape.value_type.least_redis_version());
+        let (value_type, name) = (shape.value_type, self.name.as_slice());
+        let sums = Sums {
+            keys: 1,
+            expiring: u64::from(current.expires_at_ms.is_some()),
+            elements: shape.elements,
+            stored_bytes: name.len() as u64 + shape.stored_bytes,
+            memory_bytes: memory_bytes(name, current.expires_at_ms.is_some(), shape),
+        };
+        self.total.add(&sums);
+        let place = (current.db, value_type.kind());
+        if self.databases.len() < DATABASES_MAX * Kind::ALL.len()
+            || self.databases.contains_key(&place)
+        {
+            self.databases.entry(place).or_default().add(&sums);
+        }
+        let encoding = self.encodings.entry(value_type.byte());
+        encoding.or_insert((value_type, Sums::default())).1.add(&sums);
+        let (keys, bytes) = &mut self.sizes[size_class(shape.stored_bytes)];
+        (*keys, *bytes) = (*keys + 1, *bytes + shape.stored_bytes);
+        if let Some(expires_at_ms) = current.expires_at_ms {
+            let left = expires_at_ms.saturating_sub(self.as_of_ms);
+            let class = HORIZON.iter().position(|(_, until)| left <= *until);
+            self.horizon[class.unwrap_or(HORIZON.len())] += 1;
+        }
+        self.largest.offer(sums.stored_bytes, || LargeKey {
+            db: current.db,
+            name: shown(name),
+            kind: value_type.kind().as_str().to_owned(),
+            encoding: value_type.encoding().to_owned(),
+            elements: sums.elements,
+            stored_bytes: sums.stored_bytes,
+            memory_bytes: sums.memory_bytes,
+        });
+        self.prefixes.add(name, sums.memory_bytes);
+    }
+}
+
+impl structure::Visitor for Reporter {
+    const WANTS_ITEMS: bool = false;
+
+    fn record(&mut self, record: Record<'_>) {
+        self.on_record(record);
+    }
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.on_key(key);
+    }
+    #[inline]
+    fn item(&mut self, item: Item<'_>) {
+        if let Item::ModuleValue(module) = item {
+            self.on_module(module, 1);
+        }
+    }
+    #[inline]
+    fn key_end(&mut self, shape: &Shape) {
+        self.on_key_end(shape);
+    }
+}
+
+impl data::Visitor for Reporter {
+    fn record(&mut self, record: Record<'_>) {
+        self.on_record(record);
+    }
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.on_key(key);
+    }
+    #[inline]
+    fn datum(&mut self, datum: data::Datum<'_>) {
+        if let data::Datum::ModuleValue(module) = datum {
+            self.on_module(module, 1);
+        }
+    }
+    #[inline]
+    fn key_end(&mut self, shape: &Shape) {
+        self.on_key_end(shape);
+    }
+}
+
+/// What jemalloc gives out for the parts of a key, by the structures of Redis 7: the entry in the
+/// table of keys (24 bytes and 8 of the table), the object (16), the name; an entry more where it
+/// expires; and per element what its encoding adds to its bytes.
+fn memory_bytes(name: &[u8], expires: bool, shape: &Shape) -> u64 {
+    const KEY_BYTES: u64 = 24 + 8 + 16 + 4;
+    const EXPIRY_BYTES: u64 = 24 + 8;
+    let is_packed = shape.packed > 0;
+    let per_element = match (shape.value_type.kind(), is_packed) {
+        (Kind::String | Kind::Module, _) => 4,
+        (Kind::List | Kind::Set | Kind::SortedSet | Kind::Hash, true) => 3,
+        (Kind::List, false) => 40,
+        (Kind::Set, false) => 24 + 8 + 4,
+        (Kind::Hash, false) => 24 + 8 + 8,
+        // Skiplist node and hash table entry.
+        (Kind::SortedSet, false) => 24 + 8 + 40 + 4,
+        (Kind::Stream, _) => 8,
+    };
+    let per_node = match shape.value_type.kind() {
+        Kind::List => 32 + 7,
+        Kind::Stream => 48,
+        _ => 7,
+    };
+    KEY_BYTES
+        + name.len() as u64
+        + if expires { EXPIRY_BYTES } else { 0 }
+        + shape.text_bytes
+        + per_element * shape.elements
+        + per_node * shape.packed
+}
+
+fn size_class(bytes: u64) -> usize {
+    let class = (u64::BITS - bytes.saturating_sub(1).leading_zeros()) as usize;
+    class.min(SIZE_CLASSES - 1)
+}
+
+fn size_classes(sizes: &[(u64, u64)]) -> Vec<SizeClass> {
+    let numbered = sizes.iter().enumerate().filter(|(_, (keys, _))| *keys > 0);
+    let class = |(class, (keys, stored_bytes)): (usize, &(u64, u64))| SizeClass {
+        up_to_bytes: (class < SIZE_CLASSES - 1).then(|| 1 << class),
+        keys: *keys,
+        stored_bytes: *stored_bytes,
+    };
+    numbered.map(class).collect()
+}
+
+fn classes(horizon: &[u64]) -> Vec<ExpiryClass> {
+    let names = HORIZON.iter().map(|(name, _)| *name).chain([LATER]);
+    let class = |(name, keys): (&str, &u64)| ExpiryClass { name: name.to_owned(), keys: *keys };
+    names.zip(horizon).map(class).collect()
+}
+
+fn database_sums(((db, kind), sums): ((u64, Kind), Sums)) -> DatabaseSums {
+    DatabaseSums { db, kind: kind.as_str().to_owned(), sums }
+}
+
+fn encoding_sums((value_type, sums): (&'static ValueType, Sums)) -> EncodingSums {
+    EncodingSums {
+        kind: value_type.kind().as_str().to_owned(),
+        encoding: value_type.encoding().to_owned(),
+        sums,
+    }
+}
+
+/// The beginning of a text, in a form that any terminal and JSON can show.
+fn shown(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
+    match std::str::from_utf8(cut) {
+        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        _ => cut.escape_ascii().to_string(),
+    }
+}
+
+/// The name that a library's first line gives, `#!lua name=…`.
+fn library_name(source: &[u8]) -> String {
+    let line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let words = line.split(|byte| byte.is_ascii_whitespace());
+    let name = words.filter_map(|word| word.strip_prefix(b"name=")).next();
+    shown(name.unwrap_or(b"(unnamed)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_fall_into_the_class_whose_upper_end_they_do_not_exceed() {
+        for (bytes, class) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (1 << 39, 39)] {
+            assert_eq!(size_class(bytes), class, "{bytes}");
+        }
+        assert_eq!(size_class(u64::MAX), SIZE_CLASSES - 1);
+    }
+
+    #[test]
+    fn a_library_is_known_by_its_first_line() {
+        assert_eq!(library_name(b"#!lua name=mylib engine=x\nreturn 1"), "mylib");
+        assert_eq!(library_name(b"return 1"), "(unnamed)");
+        assert_eq!(library_name(b"#!lua name=\x1b[31m"), "\\x1b[31m");
+    }
+}
