@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use cachevault_domain::{EngineKind, RdbDialect, Target};
 use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
-use cachevault_rdb::{Checksum, EnvelopeReport};
+use cachevault_rdb::digest::{DIGEST_VERSION, Digest, Fingerprint};
+use cachevault_rdb::inspect::{Content, Inspection, Inspector};
+use cachevault_rdb::{Checksum, Kind};
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, ArtifactSink, Encoding, RdbEntry, SourceEntry, Store, StoreError,
-    Stored,
+    ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DigestEntry, Encoding, RdbEntry,
+    SourceEntry, Store, StoreError, Stored,
 };
+use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -35,6 +38,8 @@ const READ_BYTES_MIN: usize = 64 << 10;
 const INPUT_BYTES_MAX: usize = 24 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
 const OUTPUT_PIECES_MAX: usize = 8;
+/// Largest keys and heaviest prefixes in a report.
+const REPORT_TOP: usize = 20;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How long the source may take to end a child that we no longer read from.
 const SETTLE: Duration = Duration::from_secs(10);
@@ -72,6 +77,8 @@ pub struct CaptureRequest<'a> {
     pub prefer_replica: bool,
     /// The RDB version to ask for.
     pub dialect: RdbDialect,
+    /// The moment that expiries are told from.
+    pub as_of: Timestamp,
     /// zstd level of the artifact, -7 to 19.
     pub zstd_level: i32,
     /// Size of an earlier RDB of the same instance, bytes: a guess for the progress.
@@ -175,10 +182,11 @@ async fn transfer(
     sink: Box<dyn ArtifactSink>,
     meter: &Meter,
     stop: impl Future<Output = CaptureError>,
-) -> Result<(Synchronised, EnvelopeReport, Stored), CaptureError> {
+) -> Result<(Synchronised, Box<Inspection>, Stored), CaptureError> {
     let (input, encoder_input) = queue(INPUT_BYTES_MAX);
     let (encoder_output, output) = mpsc::channel(OUTPUT_PIECES_MAX);
-    let encoder = encode(encoder_input, encoder_output, request.zstd_level);
+    let inspector = Inspector::new(request.as_of.as_millisecond(), REPORT_TOP);
+    let encoder = encode(encoder_input, encoder_output, inspector, request.zstd_level);
     let receiving = async {
         tokio::select! {
             received = receive(request, source, input, meter) => received,
@@ -191,8 +199,8 @@ async fn transfer(
     let judged = match (received, written, encoded) {
         (Err(ReceiveError::Capture(error)), _, _) => Err(error),
         (_, Err(error), _) => Err(error.into()),
-        (_, _, Err(EncodeError::Envelope(envelope))) => {
-            Err(CaptureError::Damaged { address: address.clone(), envelope })
+        (_, _, Err(EncodeError::Damaged(damage))) => {
+            Err(CaptureError::Damaged { address: address.clone(), damage })
         }
         (_, _, Err(EncodeError::Compressor(error))) => Err(CaptureError::Encoder(error)),
         (Err(ReceiveError::EncoderGone), _, _) | (_, _, Err(EncodeError::OutputGone)) => {
@@ -218,11 +226,12 @@ async fn transfer(
 async fn encode(
     input: queue::Receiver,
     output: mpsc::Sender<Bytes>,
+    inspector: Inspector,
     zstd_level: i32,
-) -> Result<EnvelopeReport, EncodeError> {
-    let encoder = Encoder::new(input, output, zstd_level)?;
+) -> Result<Box<Inspection>, EncodeError> {
+    let encoder = Encoder::new(input, output, inspector, zstd_level)?;
     match in_background(move || encoder.run_until_pressed()).await?? {
-        Encoded::Whole(envelope) => Ok(envelope),
+        Encoded::Whole(inspection) => Ok(inspection),
         Encoded::Pressed(encoder) => {
             tracing::debug!("the encoder leaves the background");
             tokio::task::spawn_blocking(move || encoder.run()).await?
@@ -369,9 +378,10 @@ fn entry(
     key: &ArtifactKey,
     source: &Source,
     synchronised: Synchronised,
-    envelope: EnvelopeReport,
+    inspection: Box<Inspection>,
     stored: Stored,
 ) -> ArtifactEntry {
+    let Inspection { envelope, content } = *inspection;
     ArtifactEntry {
         file_name: key.file_name(),
         encoding: Encoding::Zstd,
@@ -384,6 +394,7 @@ fn entry(
                 Checksum::Matches(crc) => Some(format!("{crc:016x}")),
                 Checksum::Absent => None,
             },
+            content: Some(content_entry(content)),
         },
         source: SourceEntry {
             engine: source.info.engine.as_str().to_owned(),
@@ -393,5 +404,36 @@ fn entry(
             replication_id: synchronised.replication_id,
             replication_offset: synchronised.replication_offset,
         },
+    }
+}
+
+fn content_entry(content: Content) -> ContentEntry {
+    match content {
+        Content::Verified { digest, report } => ContentEntry::Verified {
+            digest: digest_entry(&digest),
+            // A report is numbers and strings, which JSON can always express.
+            report: serde_json::to_value(report).unwrap_or_default(),
+        },
+        Content::Opaque { reason } => {
+            tracing::warn!(%reason, "the content is of an unknown format: stored, not verified");
+            ContentEntry::Opaque {
+                warning: "opaque: not verified".to_owned(),
+                offset: reason.offset,
+                reason: reason.kind.to_string(),
+            }
+        }
+    }
+}
+
+fn digest_entry(digest: &Digest) -> DigestEntry {
+    let kinds = Kind::ALL.iter().zip(digest.kinds);
+    let kinds = kinds.filter(|(_, fingerprint)| *fingerprint != Fingerprint::default());
+    DigestEntry {
+        version: DIGEST_VERSION,
+        keys: digest.keys.to_string(),
+        key_count: digest.key_count,
+        functions: digest.functions.to_string(),
+        databases: digest.databases.iter().map(|(db, f)| (*db, f.to_string())).collect(),
+        kinds: kinds.map(|(kind, f)| (kind.as_str().to_owned(), f.to_string())).collect(),
     }
 }

@@ -1,9 +1,9 @@
-//! The CPU's share of a capture: check, compress, decode again; on a thread of its own.
+//! The CPU's share of a capture: inspect, compress, decode again; on a thread of its own.
 
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use cachevault_rdb::{Envelope, EnvelopeError, EnvelopeReport};
+use cachevault_rdb::inspect::{InspectError, Inspection, Inspector};
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
@@ -14,7 +14,8 @@ const OUTPUT_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) enum EncodeError {
-    Envelope(EnvelopeError),
+    /// What came is no whole RDB.
+    Damaged(InspectError),
     Compressor(io::Error),
     /// Nobody takes the output any more; the reason is elsewhere.
     OutputGone,
@@ -23,14 +24,14 @@ pub(crate) enum EncodeError {
 /// Checks and compresses one RDB.
 pub(crate) struct Encoder {
     input: queue::Receiver,
-    envelope: Envelope,
+    inspector: Inspector,
     zstd: zstd::stream::write::Encoder<'static, Output>,
 }
 
 /// How far an encoder came.
 pub(crate) enum Encoded {
     /// To the end; this is what the RDB is.
-    Whole(EnvelopeReport),
+    Whole(Box<Inspection>),
     /// The source sends faster than the encoder, at the priority it runs with, can take.
     Pressed(Box<Encoder>),
 }
@@ -40,13 +41,14 @@ impl Encoder {
     pub(crate) fn new(
         input: queue::Receiver,
         output: mpsc::Sender<Bytes>,
+        inspector: Inspector,
         zstd_level: i32,
     ) -> Result<Box<Self>, EncodeError> {
         let sink =
             Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, decoder: Decoder::new()? };
         let mut zstd = zstd::stream::write::Encoder::new(sink, zstd_level)?;
         zstd.include_checksum(true)?;
-        Ok(Box::new(Self { input, envelope: Envelope::new(), zstd }))
+        Ok(Box::new(Self { input, inspector, zstd }))
     }
 
     /// Encodes to the end of the input, or until so much waits that the source may have to.
@@ -61,7 +63,7 @@ impl Encoder {
     }
 
     /// Encodes to the end of the input; tells what the RDB is.
-    pub(crate) fn run(mut self: Box<Self>) -> Result<EnvelopeReport, EncodeError> {
+    pub(crate) fn run(mut self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
         while let Some(batch) = self.input.blocking_recv() {
             self.encode(batch)?;
         }
@@ -70,23 +72,23 @@ impl Encoder {
 
     fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
         for piece in batch.pieces {
-            self.envelope.update(&piece).map_err(EncodeError::Envelope)?;
+            self.inspector.update(&piece).map_err(EncodeError::Damaged)?;
             self.zstd.write_all(&piece).map_err(output_error)?;
         }
         Ok(())
     }
 
-    fn finish(self: Box<Self>) -> Result<EnvelopeReport, EncodeError> {
-        let envelope = self.envelope.finish().map_err(EncodeError::Envelope)?;
+    fn finish(self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
+        let inspection = self.inspector.finish().map_err(EncodeError::Damaged)?;
         let mut sink = self.zstd.finish().map_err(output_error)?;
         sink.flush().map_err(output_error)?;
         let decoded = sink.decoder.finish()?;
-        if decoded != envelope {
+        if decoded != inspection.envelope {
             return Err(EncodeError::Compressor(io::Error::other(
                 "what was compressed decodes to something else",
             )));
         }
-        Ok(envelope)
+        Ok(Box::new(inspection))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cachevault_domain::{Address, FailureCode, ProbeError};
 use cachevault_proto::{HandshakeError, SessionError};
-use cachevault_rdb::EnvelopeError;
+use cachevault_rdb::inspect::InspectError;
 use cachevault_store::{StoreError, StoreErrorKind};
 
 /// A capture failed. Nothing of it is left in the store or on the source.
@@ -58,12 +58,12 @@ pub enum CaptureError {
         received_bytes: u64,
     },
     /// What came is no whole RDB.
-    #[error("what `{address}` sent is damaged: {envelope}")]
+    #[error("what `{address}` sent is damaged: {damage}")]
     Damaged {
         /// The source.
         address: Address,
         /// What is wrong with it.
-        envelope: EnvelopeError,
+        damage: InspectError,
     },
     /// The store failed.
     #[error(transparent)]

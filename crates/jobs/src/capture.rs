@@ -101,6 +101,7 @@ impl Step for Capture {
             prefer_replica: context.settings.prefer_replica && lease.failures == 0,
             gate: context.gate,
             dialect: backup.dialect,
+            as_of: started_at,
             zstd_level: context.settings.zstd_level,
             earlier_bytes: app.catalog.last_size(lease.instance).await.map_err(catalog_failed)?,
             limits: context.settings.capture,

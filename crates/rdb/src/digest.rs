@@ -59,6 +59,9 @@ use crate::raw::{Key, ModulePart, Record, StreamPart};
 use crate::slot::{SLOTS, slot_of};
 use crate::structure::Shape;
 
+/// The version of the definition above. Digests of different versions cannot be compared.
+pub const DIGEST_VERSION: u32 = 1;
+
 /// Databases that have a digest of their own; the keys of others count for the whole only.
 const DATABASES_MAX: usize = 1 << 14;
 /// A record up to this length is gathered and hashed at once.

@@ -31,7 +31,8 @@ pub use faulty::{Fault, FaultyStore};
 pub use folder::FolderStore;
 pub use key::{ArtifactKey, AttemptKey, BackupKey};
 pub use manifest::{
-    ArtifactEntry, Encoding, MANIFEST_VERSION, Manifest, ManifestError, RdbEntry, SourceEntry,
+    ArtifactEntry, ContentEntry, DigestEntry, Encoding, MANIFEST_VERSION, Manifest, ManifestError,
+    RdbEntry, SourceEntry,
 };
 
 /// A place for artifacts and manifests.

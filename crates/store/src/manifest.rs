@@ -1,5 +1,7 @@
 //! The manifest: what commits a backup set, readable without us.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +69,48 @@ pub struct RdbEntry {
     pub size_bytes: u64,
     /// Its own CRC-64, hexadecimal; `None` when the server does not compute one.
     pub crc64: Option<String>,
+    /// What it holds; `None` in manifests of before the content was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentEntry>,
+}
+
+/// What an RDB holds, as far as it could be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum ContentEntry {
+    /// Every byte was followed.
+    Verified {
+        /// The fingerprint of the data.
+        digest: DigestEntry,
+        /// Sums and lists, for people: its form may grow from one build to the next.
+        report: serde_json::Value,
+    },
+    /// Frame and checksum are right; the content is of a format that is not known.
+    Opaque {
+        /// What that means, in words.
+        warning: String,
+        /// Where reading ended, bytes from the beginning of the RDB.
+        offset: u64,
+        /// Why it ended there.
+        reason: String,
+    },
+}
+
+/// A digest of a data set. Fingerprints are 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestEntry {
+    /// Version of the digest's definition.
+    pub version: u32,
+    /// Fingerprint of all keys.
+    pub keys: String,
+    /// Number of keys.
+    pub key_count: u64,
+    /// Fingerprint of all function libraries.
+    pub functions: String,
+    /// Fingerprint of each database, by its number.
+    pub databases: BTreeMap<u64, String>,
+    /// Fingerprint of each kind of value, by its name; kinds without keys are left out.
+    pub kinds: BTreeMap<String, String>,
 }
 
 /// The server that sent an RDB.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::Rig;
 use cachevault_domain::{FailureCode, Login, Target};
 use cachevault_engine::{CaptureError, verify_artifact};
-use cachevault_store::{Fault, FaultyStore, FolderStore, StoreErrorKind};
+use cachevault_store::{ContentEntry, Fault, FaultyStore, FolderStore, StoreErrorKind};
 use cachevault_testkit::{Act, ScriptedServer, Server, eventually, newest_redis, repository_file};
 
 const MARK: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -100,6 +100,36 @@ async fn one_wrong_bit_fails_the_capture() {
     let error = failure(vec![Act::Send(by_mark(&rdb)), Act::Silence]).await;
     assert!(error.to_string().contains("CRC-64 mismatch"), "{error}");
     assert_eq!(error.failure_code(), FailureCode::ToolFailed);
+}
+
+/// An RDB of one record with a checksum that matches it.
+fn with_checksum(header: &str, record: &[u8]) -> Vec<u8> {
+    let content = [header.as_bytes(), record, b"\xff"].concat();
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Redis, &content);
+    [content.as_slice(), &crc.to_le_bytes()].concat()
+}
+
+#[tokio::test]
+async fn content_that_no_server_would_load_fails_the_capture_with_its_position() {
+    // An intset of three bytes, under a checksum that is right.
+    let rdb = by_mark(&with_checksum("REDIS0011", b"\x0b\x01k\x03abc"));
+    let error = failure(vec![Act::Send(rdb), Act::Silence]).await;
+    assert!(matches!(error, CaptureError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("at byte 12: corrupt"), "{error}");
+}
+
+#[tokio::test]
+async fn content_of_a_newer_server_is_stored_and_marked() {
+    let rdb = with_checksum("REDIS0016", b"\x1c\x01a\x05");
+    let rig = Rig::new();
+    let server = primary(vec![Act::Send(by_mark(&rdb)), Act::Silence]);
+    let entry = rig.capture(&server.target()).await.unwrap();
+    let Some(ContentEntry::Opaque { warning, offset, reason }) = entry.rdb.content else {
+        panic!("not marked: {:?}", entry.rdb.content);
+    };
+    assert_eq!((warning.as_str(), offset), ("opaque: not verified", 9));
+    assert!(reason.contains("opcode 28 is unknown in REDIS0016"), "{reason}");
+    assert_eq!(crate::support::decoded(&rig.file()), rdb);
 }
 
 #[tokio::test]
