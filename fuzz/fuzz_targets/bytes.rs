@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 struct Shapes(u64);
 
 impl structure::Visitor for Shapes {
-    const WANTS_ITEMS: bool = false;
+    const WANTS_TEXTS: bool = false;
     fn key_end(&mut self, shape: &Shape) {
         self.0 = self.0.wrapping_mul(31).wrapping_add(shape.stored_bytes ^ shape.elements);
     }

@@ -107,6 +107,15 @@ impl<'a> Cursor<'a> {
     /// What a string's first bytes say of it; its stored bytes follow.
     #[inline]
     pub(crate) fn text_header(&mut self) -> Take<TextHeader> {
+        // Most strings are short and plain.
+        if let Some(&first @ 0..0x40) = self.bytes.get(self.at) {
+            self.at += 1;
+            return Ok(TextHeader { form: Form::Plain, stored_bytes: u64::from(first) });
+        }
+        self.long_text_header()
+    }
+
+    fn long_text_header(&mut self) -> Take<TextHeader> {
         let integer = |number: i64| TextHeader { form: Form::Integer(number), stored_bytes: 0 };
         match self.length_or_special()? {
             Length::Plain(len) => Ok(TextHeader { form: Form::Plain, stored_bytes: len }),
@@ -190,13 +199,10 @@ impl<'a> HeldText<'a> {
             Form::Plain => Ok(self.stored),
             Form::Integer(number) => {
                 scratch.clear();
-                scratch.extend_from_slice(crate::decimal::Decimal::new(number).as_bytes());
+                scratch.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
                 Ok(scratch)
             }
-            Form::Lzf { bytes } => {
-                crate::lzf::decompress(self.stored, bytes, scratch)?;
-                Ok(scratch)
-            }
+            Form::Lzf { bytes } => Ok(crate::lzf::decompress(self.stored, bytes, scratch)?),
         }
     }
 }

@@ -4,30 +4,16 @@
 //! minus zero is zero, since packed encodings cannot tell the two apart. The order of members and
 //! fields is that of the stream: it depends on the encoding and means nothing.
 
-use crate::decimal::Decimal;
 use crate::error::DecodeError;
 use crate::header::Header;
 use crate::limits::Limits;
 use crate::opcode::{FieldExpiry, Kind, Role};
 use crate::raw::{Key, ModuleId, ModulePart, Record, StreamId, StreamPart};
-use crate::structure::{self, Item, Shape};
+use crate::structure::{self, Item, Piece, Shape};
 
-/// A part of a logical value.
+/// A part of a logical value that is neither a string nor a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Datum<'a> {
-    /// A string, or a piece of one.
-    Text {
-        /// What the string is; never a packed one.
-        role: Role,
-        /// Its bytes.
-        piece: &'a [u8],
-        /// Whether this is where it begins.
-        is_first: bool,
-        /// Whether this is where it ends.
-        is_last: bool,
-    },
-    /// The score of the member before it.
-    Score(f64),
     /// When the hash's field before it expires, milliseconds since 1970. It follows every value of
     /// a hash, with `None` where it never does.
     FieldExpiry(Option<i64>),
@@ -48,7 +34,11 @@ pub trait Visitor {
     fn record(&mut self, _record: Record<'_>) {}
     /// A key; its value follows.
     fn key(&mut self, _key: &Key<'_>) {}
-    /// The next part of the value, or of a module's data outside of keys.
+    /// A string of the value, or a piece of one; its role is never a packed one.
+    fn text(&mut self, _piece: Piece<'_>) {}
+    /// The score of the member before it.
+    fn score(&mut self, _score: f64) {}
+    /// Another part of the value, or of a module's data outside of keys.
     fn datum(&mut self, _datum: Datum<'_>) {}
     /// The value has ended.
     fn key_end(&mut self, _shape: &Shape) {}
@@ -64,6 +54,16 @@ impl<A: Visitor, B: Visitor> Visitor for (A, B) {
     fn key(&mut self, key: &Key<'_>) {
         self.0.key(key);
         self.1.key(key);
+    }
+    #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        self.0.text(piece);
+        self.1.text(piece);
+    }
+    #[inline]
+    fn score(&mut self, score: f64) {
+        self.0.score(score);
+        self.1.score(score);
     }
     #[inline]
     fn datum(&mut self, datum: Datum<'_>) {
@@ -148,16 +148,29 @@ impl<V: Visitor> structure::Visitor for Level<'_, V> {
     }
 
     #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        self.visitor.text(piece);
+        let ends_field = piece.role == Role::FieldValue && piece.is_last && self.expiries.is_hash;
+        if ends_field && self.expiries.stored != FieldExpiry::After {
+            self.visitor.datum(Datum::FieldExpiry(self.expiries.held.take()));
+        }
+    }
+
+    #[inline]
+    fn integer(&mut self, role: Role, number: i64) {
+        let mut decimal = itoa::Buffer::new();
+        let bytes = decimal.format(number).as_bytes();
+        self.text(Piece { role, bytes, is_first: true, is_last: true });
+    }
+
+    #[inline]
+    fn score(&mut self, score: f64) {
+        // Adding zero turns minus zero into zero.
+        self.visitor.score(score + 0.0);
+    }
+
     fn item(&mut self, item: Item<'_>) {
         match item {
-            Item::Text { role, piece, is_first, is_last } => {
-                self.text(role, piece, is_first, is_last);
-            }
-            Item::Integer { role, number } => {
-                self.text(role, Decimal::new(number).as_bytes(), true, true);
-            }
-            // Adding zero turns minus zero into zero.
-            Item::Score(score) => self.visitor.datum(Datum::Score(score + 0.0)),
             Item::FieldExpiry(expiry) if self.expiries.stored == FieldExpiry::Before => {
                 self.expiries.held = expiry;
             }
@@ -172,16 +185,5 @@ impl<V: Visitor> structure::Visitor for Level<'_, V> {
     #[inline]
     fn key_end(&mut self, shape: &Shape) {
         self.visitor.key_end(shape);
-    }
-}
-
-impl<V: Visitor> Level<'_, V> {
-    #[inline]
-    fn text(&mut self, role: Role, piece: &[u8], is_first: bool, is_last: bool) {
-        self.visitor.datum(Datum::Text { role, piece, is_first, is_last });
-        let ends_field = role == Role::FieldValue && is_last && self.expiries.is_hash;
-        if ends_field && self.expiries.stored != FieldExpiry::After {
-            self.visitor.datum(Datum::FieldExpiry(self.expiries.held.take()));
-        }
     }
 }

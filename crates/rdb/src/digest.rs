@@ -57,7 +57,7 @@ use crate::data::{Datum, Visitor};
 use crate::opcode::{Kind, Role};
 use crate::raw::{Key, ModulePart, Record, StreamPart};
 use crate::slot::{SLOTS, slot_of};
-use crate::structure::Shape;
+use crate::structure::{Piece, Shape};
 
 /// The version of the definition above. Digests of different versions cannot be compared.
 pub const DIGEST_VERSION: u32 = 1;
@@ -131,9 +131,12 @@ impl Digest {
         self.key_count += 1;
         self.kinds[key.kind as usize].add(key.fingerprint.0);
         self.slots[usize::from(slot_of(key.name))].add(key.fingerprint.0);
+    }
+
+    fn add_database(&mut self, db: u64, fingerprint: Fingerprint) {
         let has_room = self.databases.len() < DATABASES_MAX;
-        if has_room || self.databases.contains_key(&key.db) {
-            self.databases.entry(key.db).or_default().add(key.fingerprint.0);
+        if has_room || self.databases.contains_key(&db) {
+            self.databases.entry(db).or_default().add(fingerprint.0);
         }
     }
 }
@@ -143,12 +146,21 @@ impl Digest {
 pub struct Digester {
     fingerprinter: Fingerprinter,
     digest: Digest,
+    /// The database whose keys are passing, and the sum of those that have.
+    database: Option<(u64, Fingerprint)>,
 }
 
 impl Digester {
     /// The digest of what has passed.
-    pub fn finish(self) -> Digest {
+    pub fn finish(mut self) -> Digest {
+        self.database_end();
         self.digest
+    }
+
+    fn database_end(&mut self) {
+        if let Some((db, fingerprint)) = self.database.take() {
+            self.digest.add_database(db, fingerprint);
+        }
     }
 }
 
@@ -166,13 +178,31 @@ impl Visitor for Digester {
     }
 
     #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        self.fingerprinter.text(piece);
+    }
+
+    #[inline]
+    fn score(&mut self, score: f64) {
+        self.fingerprinter.score(score);
+    }
+
     fn datum(&mut self, datum: Datum<'_>) {
         self.fingerprinter.datum(datum);
     }
 
     #[inline]
     fn key_end(&mut self, shape: &Shape) {
-        self.digest.add(&self.fingerprinter.key_end(shape));
+        let key = self.fingerprinter.key_end(shape);
+        self.digest.add(&key);
+        let (db, fingerprint) = (key.db, key.fingerprint);
+        match &mut self.database {
+            Some((current, sum)) if *current == db => sum.add(fingerprint.0),
+            _ => {
+                self.database_end();
+                self.database = Some((db, fingerprint));
+            }
+        }
     }
 }
 
@@ -230,30 +260,46 @@ impl Fingerprinter {
         self.record.clear();
     }
 
-    /// See [`Visitor::datum`].
+    /// See [`Visitor::text`].
     #[inline]
+    pub fn text(&mut self, piece: Piece<'_>) {
+        if self.kind.is_none() {
+            return;
+        }
+        let is_alone = matches!(piece.role, Role::Value | Role::Member)
+            && self.kind != Some(Kind::SortedSet);
+        if is_alone && piece.is_first && piece.is_last {
+            // The whole record: nothing has to be gathered.
+            self.value = self.value.wrapping_add(XxHash3_128::oneshot(piece.bytes));
+            self.elements += 1;
+            return;
+        }
+        if piece.is_first {
+            self.text_bytes = 0;
+            if let (Role::Field, Some(path)) = (piece.role, self.path) {
+                self.record.push(&path.to_le_bytes());
+            }
+        }
+        self.text_bytes += piece.bytes.len() as u64;
+        self.record.push(piece.bytes);
+        if piece.is_last {
+            self.text_end(piece.role);
+        }
+    }
+
+    /// See [`Visitor::score`].
+    #[inline]
+    pub fn score(&mut self, score: f64) {
+        self.record.push(&score.to_bits().to_le_bytes());
+        self.element();
+    }
+
+    /// See [`Visitor::datum`].
     pub fn datum(&mut self, datum: Datum<'_>) {
         if self.kind.is_none() {
             return;
         }
         match datum {
-            Datum::Text { role, piece, is_first, is_last } => {
-                if is_first {
-                    self.text_bytes = 0;
-                    if let (Role::Field, Some(path)) = (role, self.path) {
-                        self.record.push(&path.to_le_bytes());
-                    }
-                }
-                self.text_bytes += piece.len() as u64;
-                self.record.push(piece);
-                if is_last {
-                    self.text_end(role);
-                }
-            }
-            Datum::Score(score) => {
-                self.record.push(&score.to_bits().to_le_bytes());
-                self.element();
-            }
             Datum::FieldExpiry(expiry) => {
                 self.record.push(&self.field_bytes.to_le_bytes());
                 self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());

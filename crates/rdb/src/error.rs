@@ -63,15 +63,15 @@ impl DecodeErrorKind {
 pub(crate) enum Stop {
     /// It is not all there: this many bytes, from its beginning, are the least that is needed.
     Need(usize),
-    /// It is wrong.
-    Bad(DecodeErrorKind),
+    /// It is wrong. Boxed, because this type is returned for every part, and small is fast.
+    Bad(Box<DecodeErrorKind>),
 }
 
 pub(crate) type Take<T> = Result<T, Stop>;
 
 impl From<DecodeErrorKind> for Stop {
     fn from(kind: DecodeErrorKind) -> Self {
-        Self::Bad(kind)
+        Self::Bad(Box::new(kind))
     }
 }
 

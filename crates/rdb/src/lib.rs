@@ -13,7 +13,6 @@
 mod carry;
 mod cursor;
 pub mod data;
-mod decimal;
 pub mod digest;
 pub mod dump;
 mod envelope;

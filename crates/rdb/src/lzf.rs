@@ -9,14 +9,16 @@ use crate::error::{DecodeErrorKind, corrupt};
 
 /// How far back a copy reaches.
 const DISTANCE_MAX: usize = 1 << 13;
-/// What the longest copy writes.
-const UNIT_WRITES_MAX: u64 = 264;
+/// No unit writes more per byte that it takes: the longest copy writes 264 bytes out of three.
+const EXPANSION_MAX: u64 = 88;
+/// Bytes copied at a time: no literal is longer.
+const STRIDE: usize = 32;
 /// Decompressed bytes handed on at a time.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Whether `stored` bytes can decompress to `bytes`: asked before anything is allocated.
 pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {
-    stored >= 2 && bytes <= stored.saturating_mul(UNIT_WRITES_MAX)
+    stored >= 2 && bytes <= stored.saturating_mul(EXPANSION_MAX)
 }
 
 /// Takes whole units from `input` until it holds none or `out` has `full` bytes or more; returns
@@ -37,7 +39,7 @@ fn unpack(input: &[u8], out: &mut Vec<u8>, full: usize) -> Result<usize, DecodeE
         let len = (control >> 5) + 2 + usize::from(extra);
         let distance = ((control & 0x1F) << 8 | usize::from(low)) + 1;
         let Some(from) = out.len().checked_sub(distance) else {
-            return corrupt("a compressed string refers to before its beginning");
+            return before_beginning();
         };
         copy(out, from, len);
         at += 2 + usize::from(is_long);
@@ -57,27 +59,143 @@ fn copy(out: &mut Vec<u8>, from: usize, len: usize) {
     }
 }
 
-/// Decompresses a whole string into `out`, which is emptied first.
+/// Decompresses a whole string; `scratch` is grown where it is too short, and what is returned lies
+/// in it.
 ///
-/// The caller has bounded `bytes`; what is allocated grows with what is really there.
-pub(crate) fn decompress(
+/// The caller has bounded `bytes`, and [`is_possible`] has compared it with what is there.
+pub(crate) fn decompress<'s>(
     stored: &[u8],
     bytes: u64,
-    out: &mut Vec<u8>,
-) -> Result<(), DecodeErrorKind> {
-    out.clear();
-    let taken = unpack(stored, out, usize::MAX)?;
-    if taken != stored.len() || out.len() as u64 != bytes {
-        return corrupt("a compressed string does not decompress to the length that it claims");
+    scratch: &'s mut Vec<u8>,
+) -> Result<&'s [u8], DecodeErrorKind> {
+    let Ok(bytes) = usize::try_from(bytes) else { return wrong_length() };
+    if scratch.len() < bytes + STRIDE {
+        scratch.resize(bytes + STRIDE, 0);
     }
-    Ok(())
+    let (mut at, mut end) = (0, 0);
+    while let Some(&control) = stored.get(at) {
+        let unit = Unit::read(control, &stored[at + 1..])?;
+        let after = end + unit.writes();
+        if after > bytes {
+            return wrong_length();
+        }
+        at += 1;
+        match unit {
+            Unit::Literal(len) => {
+                // Whole strides where there is room: what is beyond the end is written over later.
+                let to = scratch[end..].first_chunk_mut::<STRIDE>();
+                match (stored[at..].first_chunk::<STRIDE>(), to) {
+                    (Some(from), Some(to)) => *to = *from,
+                    _ => scratch[end..after].copy_from_slice(&stored[at..at + len]),
+                }
+                at += len;
+            }
+            Unit::Copy { len, distance, .. } => {
+                let Some(from) = end.checked_sub(distance) else { return before_beginning() };
+                copy_strides(scratch, from, end, len);
+                at += unit.stored() - 1;
+            }
+        }
+        end = after;
+    }
+    if end == bytes { Ok(&scratch[..bytes]) } else { wrong_length() }
+}
+
+/// Copies `len` bytes within `bytes`, from `from` to `to` behind it; what is copied may be read
+/// again. There is room for a stride behind the last byte.
+#[inline]
+fn copy_strides(bytes: &mut [u8], from: usize, to: usize, len: usize) {
+    let distance = to - from;
+    if distance >= STRIDE {
+        let mut done = 0;
+        while done < len {
+            let (source, target) = bytes.split_at_mut(to + done);
+            let stride = &source[from + done..from + done + STRIDE];
+            match target.get_mut(..STRIDE) {
+                Some(target) => target.copy_from_slice(stride),
+                None => target[..len - done].copy_from_slice(&stride[..len - done]),
+            }
+            done += STRIDE;
+        }
+        return;
+    }
+    for at in to..to + len {
+        bytes[at] = bytes[at - distance];
+    }
 }
 
 /// Checks a whole string as [`decompress`] would, writing nothing.
 pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
-    let mut checker = Checker::new(bytes);
-    checker.feed(stored)?;
-    checker.finish()
+    let (mut at, mut written) = (0, 0u64);
+    while let Some(&control) = stored.get(at) {
+        let unit = Unit::read(control, &stored[at + 1..])?;
+        match unit {
+            Unit::Copy { distance, .. } if distance as u64 > written => return before_beginning(),
+            _ => {}
+        }
+        written += unit.writes() as u64;
+        at += unit.stored();
+    }
+    if written == bytes { Ok(()) } else { wrong_length() }
+}
+
+/// What a control byte and the bytes behind it announce.
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    Literal(usize),
+    Copy { len: usize, distance: usize, is_long: bool },
+}
+
+impl Unit {
+    /// Reads a unit that must be there as a whole.
+    #[inline]
+    fn read(control: u8, rest: &[u8]) -> Result<Self, DecodeErrorKind> {
+        let control = usize::from(control);
+        if control < 32 {
+            return if rest.len() > control {
+                Ok(Self::Literal(control + 1))
+            } else {
+                wrong_length()
+            };
+        }
+        let distance = |low: u8| ((control & 0x1F) << 8 | usize::from(low)) + 1;
+        match (control >> 5, rest) {
+            (7, &[extra, low, ..]) => {
+                let len = 9 + usize::from(extra);
+                Ok(Self::Copy { len, distance: distance(low), is_long: true })
+            }
+            (7, _) => wrong_length(),
+            (len, &[low, ..]) => {
+                Ok(Self::Copy { len: len + 2, distance: distance(low), is_long: false })
+            }
+            (_, []) => wrong_length(),
+        }
+    }
+
+    /// Bytes that it writes.
+    #[inline]
+    fn writes(self) -> usize {
+        match self {
+            Self::Literal(len) | Self::Copy { len, .. } => len,
+        }
+    }
+
+    /// Bytes that it takes, the control byte included.
+    #[inline]
+    fn stored(self) -> usize {
+        match self {
+            Self::Literal(len) => 1 + len,
+            Self::Copy { is_long, .. } => 2 + usize::from(is_long),
+        }
+    }
+}
+
+fn wrong_length<T, E: From<DecodeErrorKind>>() -> Result<T, E> {
+    corrupt("a compressed string does not decompress to the length that it claims")
+}
+
+fn before_beginning<T, E: From<DecodeErrorKind>>() -> Result<T, E> {
+    corrupt("a compressed string refers to before its beginning")
 }
 
 /// Checks a string that comes in pieces.
@@ -117,7 +235,7 @@ impl Checker {
                 Some((control, extra)) => {
                     let distance = (u64::from(control & 0x1F) << 8 | u64::from(byte)) + 1;
                     if distance > self.written {
-                        return corrupt("a compressed string refers to before its beginning");
+                        return before_beginning();
                     }
                     self.written += u64::from(control >> 5) + 2 + u64::from(extra.unwrap_or(0));
                 }
@@ -127,7 +245,7 @@ impl Checker {
 
     pub(crate) fn finish(self) -> Result<(), DecodeErrorKind> {
         if self.literal_left > 0 || self.partial.is_some() || self.written != self.expected {
-            return corrupt("a compressed string does not decompress to the length that it claims");
+            return wrong_length();
         }
         Ok(())
     }
@@ -184,7 +302,7 @@ impl Stream {
     ) -> Result<(), E> {
         self.hand_on(&mut give)?;
         if !self.partial.is_empty() || self.handed_on != self.expected {
-            return corrupt("a compressed string does not decompress to the length that it claims");
+            return wrong_length();
         }
         Ok(())
     }
@@ -196,7 +314,7 @@ impl Stream {
         let fresh = &self.out[self.kept..];
         self.handed_on += fresh.len() as u64;
         if self.handed_on > self.expected {
-            return corrupt("a compressed string does not decompress to the length that it claims");
+            return wrong_length();
         }
         if !fresh.is_empty() {
             give(fresh)?;
@@ -225,8 +343,7 @@ mod tests {
     fn all_three_ways_agree_however_it_is_cut() {
         let plain = plain();
         let mut out = Vec::new();
-        decompress(STORED, plain.len() as u64, &mut out).unwrap();
-        assert_eq!(out, plain);
+        assert_eq!(decompress(STORED, plain.len() as u64, &mut out).unwrap(), plain);
         for chunk in 1..=STORED.len() {
             let mut checker = Checker::new(plain.len() as u64);
             let mut stream = Stream::new(plain.len() as u64);
@@ -253,7 +370,7 @@ mod tests {
             [(STORED, len + 1), (STORED, len - 1), (&STORED[..8], len), (&[0x20, 0], 3), (&[], 0)]
         {
             let checked = check(stored, bytes);
-            let decompressed = decompress(stored, bytes, &mut out);
+            let decompressed = decompress(stored, bytes, &mut out).map(|_| ());
             assert_eq!(checked, decompressed);
             assert_eq!(checked.is_ok(), stored.is_empty());
         }

@@ -336,7 +336,7 @@ impl Reporter {
 }
 
 impl structure::Visitor for Reporter {
-    const WANTS_ITEMS: bool = false;
+    const WANTS_TEXTS: bool = false;
 
     fn record(&mut self, record: Record<'_>) {
         self.on_record(record);

@@ -3,6 +3,7 @@
 use crate::support::{Rig, decoded};
 use cachevault_domain::{Progress, RdbDialect};
 use cachevault_engine::verify_artifact;
+use cachevault_store::{ArtifactEntry, ContentEntry, DigestEntry};
 use cachevault_testkit::{
     Engine, Reply, Server, eventually, installed_engines, newest_redis, repository_file,
 };
@@ -53,6 +54,13 @@ fn contents(server: &Server) -> Contents {
     }
 }
 
+fn digest(entry: &ArtifactEntry) -> DigestEntry {
+    match &entry.rdb.content {
+        Some(ContentEntry::Verified { digest, .. }) => digest.clone(),
+        other => panic!("not verified: {other:?}"),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_captured_loads_with_the_same_digest() {
     for engine in installed_engines() {
@@ -69,6 +77,10 @@ async fn what_is_captured_loads_with_the_same_digest() {
         let loaded = Server::start_with_rdb(&engine, &rdb, &[]);
         assert_eq!(contents(&loaded), before, "{}", engine.name);
         assert_eq!(contents(&source), before, "{}: the source changed", engine.name);
+        // Our own digest sees the same data behind whatever the new server made of it.
+        let again = Rig::new();
+        let reloaded = again.capture(&loaded.target()).await.unwrap();
+        assert_eq!(digest(&reloaded), digest(&entry), "{}", engine.name);
         eventually("the source has no child and no replica", || {
             (source.info("rdb_bgsave_in_progress") == "0" && source.info("connected_slaves") == "0")
                 .then_some(())

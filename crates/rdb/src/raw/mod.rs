@@ -95,7 +95,21 @@ pub trait Visitor {
     }
     /// The next bytes of the value as they are stored, without the type byte.
     fn bytes(&mut self, _bytes: &[u8]) {}
-    /// The next part of the value.
+    /// A string of the value, or a piece of one.
+    ///
+    /// # Errors
+    /// Whatever the visitor finds wrong; decoding ends.
+    fn text(&mut self, _text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        Ok(())
+    }
+    /// The score of the member before it.
+    ///
+    /// # Errors
+    /// Whatever the visitor finds wrong; decoding ends.
+    fn score(&mut self, _score: f64) -> Result<(), DecodeErrorKind> {
+        Ok(())
+    }
+    /// Another part of the value.
     ///
     /// # Errors
     /// Whatever the visitor finds wrong; decoding ends.
@@ -224,7 +238,7 @@ impl Decoder {
                     return Ok(Progress { used, need: need.saturating_sub(used) });
                 }
                 Stop::Bad(kind) => {
-                    let error = DecodeError { offset: self.offset + used as u64, kind };
+                    let error = DecodeError { offset: self.offset + used as u64, kind: *kind };
                     self.state = State::Failed(error.clone());
                     return Err(error);
                 }

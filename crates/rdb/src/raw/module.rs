@@ -26,7 +26,7 @@ impl ModuleId {
     }
 }
 
-/// A part of a module's data; strings come as [`Part::Text`].
+/// A part of a module's data; strings come by [`Visitor::text`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ModulePart {
     /// A signed number.

@@ -16,15 +16,11 @@ const NODE_PACKED: u64 = 2;
 /// Length of a stream node's identifier.
 const NODE_ID_BYTES: u64 = 16;
 
-/// The next part of a value.
+/// A part of a value that is neither a string nor a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Part<'a> {
     /// How many elements, pairs, or nodes follow.
     Count(u64),
-    /// A string, or a piece of one.
-    Text(Text<'a>),
-    /// The score of the member before it.
-    Score(f64),
     /// When the field before it or, in Redis' own layouts, after it expires: milliseconds since
     /// 1970.
     FieldExpiry(Option<i64>),
@@ -83,7 +79,7 @@ impl OpenText {
         if stored_bytes <= HELD_TEXT_BYTES || stored_bytes <= cursor.left() as u64 {
             let stored = cursor.take(stored_bytes as usize)?;
             let text = Text { role, form, stored, stored_bytes, is_first: true, is_last: true };
-            visitor.part(Part::Text(text))?;
+            visitor.text(text)?;
             return Ok(None);
         }
         Ok(Some(Self { role, form, stored_bytes, left: stored_bytes }))
@@ -101,14 +97,14 @@ impl OpenText {
         }
         let is_first = self.left == self.stored_bytes;
         self.left -= stored.len() as u64;
-        visitor.part(Part::Text(Text {
+        visitor.text(Text {
             role: self.role,
             form: self.form,
             stored,
             stored_bytes: self.stored_bytes,
             is_first,
             is_last: self.left == 0,
-        }))?;
+        })?;
         Ok(self.left == 0)
     }
 }
@@ -126,7 +122,7 @@ pub(crate) struct Value {
     open: Option<OpenText>,
     /// The smallest expiry of a hash's fields, which the others are told by.
     base_expiry_ms: i64,
-    tail: Option<Tail>,
+    tail: Option<Box<Tail>>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -159,7 +155,7 @@ impl Value {
             Layout::Opaque(what) => return Err(DecodeErrorKind::NotSelfDescribing(what)),
         };
         let tail = match value_type.layout() {
-            Layout::Stream(version) => Some(Tail::new(version)),
+            Layout::Stream(version) => Some(Box::new(Tail::new(version))),
             _ => None,
         };
         Ok(Self { phase, cells, rows_left: 1, tail, ..Self::default() })
@@ -176,7 +172,11 @@ impl Value {
     ) -> Take<()> {
         while self.phase != Phase::Done {
             let from = cursor.at();
-            if let Err(stop) = self.step(cursor, limits, visitor) {
+            let taken = match self.phase {
+                Phase::Cells => self.cell(cursor, limits, visitor),
+                _ => self.step(cursor, limits, visitor),
+            };
+            if let Err(stop) = taken {
                 cursor.rewind(from);
                 return Err(stop);
             }
@@ -184,7 +184,7 @@ impl Value {
         Ok(())
     }
 
-    #[inline]
+    /// Everything but cells.
     fn step<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -192,7 +192,6 @@ impl Value {
         visitor: &mut V,
     ) -> Take<()> {
         match &mut self.phase {
-            Phase::Cells => self.cell(cursor, limits, visitor),
             Phase::Count => {
                 self.rows_left = cursor.length()?;
                 visitor.part(Part::Count(self.rows_left))?;
@@ -224,7 +223,7 @@ impl Value {
                 }
                 Ok(())
             }
-            Phase::Done => Ok(()),
+            Phase::Cells | Phase::Done => Ok(()),
         }
     }
 
@@ -254,10 +253,8 @@ impl Value {
                 };
                 self.open = OpenText::begin(role, cursor, limits, visitor)?;
             }
-            Cell::Score => {
-                visitor.part(Part::Score(score(f64::from_le_bytes(cursor.array()?))?))?
-            }
-            Cell::AsciiScore => visitor.part(Part::Score(ascii_score(cursor)?))?,
+            Cell::Score => visitor.score(score(f64::from_le_bytes(cursor.array()?))?)?,
+            Cell::AsciiScore => visitor.score(ascii_score(cursor)?)?,
             Cell::RelativeExpiry => {
                 let expiry = match cursor.length()? {
                     0 => None,

@@ -45,7 +45,7 @@ pub(crate) fn walk<W: Walk, G: Give>(
                 Err(Stop::Need(need)) => {
                     return Ok(Progress { used: from, need: need.saturating_sub(from) });
                 }
-                Err(Stop::Bad(kind)) => return Err(kind),
+                Err(Stop::Bad(kind)) => return Err(*kind),
             }
         }
         if cursor.left() > 0 {

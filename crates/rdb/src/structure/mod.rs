@@ -31,29 +31,9 @@ use zipmap::Zipmap;
 /// A compressed string up to this length is decompressed at once; a longer one in pieces.
 const WHOLE_LZF_BYTES: u64 = 1 << 20;
 
-/// Something that a value consists of, in the order of the stream.
+/// Something that a value consists of beside strings and scores, in the order of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Item<'a> {
-    /// A string, decompressed, or a piece of one.
-    Text {
-        /// What the string is.
-        role: Role,
-        /// Its bytes.
-        piece: &'a [u8],
-        /// Whether this is where it begins.
-        is_first: bool,
-        /// Whether this is where it ends.
-        is_last: bool,
-    },
-    /// A string that is stored as a number.
-    Integer {
-        /// What the string is.
-        role: Role,
-        /// The number.
-        number: i64,
-    },
-    /// The score of the member before it.
-    Score(f64),
     /// When a field expires, milliseconds since 1970: in Redis' hash tables the field after it,
     /// elsewhere the field before it.
     FieldExpiry(Option<i64>),
@@ -65,6 +45,19 @@ pub enum Item<'a> {
     ModuleValue(ModuleId),
     /// A part of a module's data.
     Module(ModulePart),
+}
+
+/// A string, decompressed, or a piece of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece<'a> {
+    /// What the string is.
+    pub role: Role,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+    /// Whether this is where it begins.
+    pub is_first: bool,
+    /// Whether this is where it ends.
+    pub is_last: bool,
 }
 
 /// What a value measures.
@@ -85,9 +78,9 @@ pub struct Shape {
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
 /// the call. Every method does nothing unless it is written.
 pub trait Visitor {
-    /// Whether [`Visitor::item`] is of interest. Without it compressed strings are checked and
+    /// Whether [`Visitor::text`] is of interest. Without it compressed strings are checked and
     /// not decompressed, which is faster.
-    const WANTS_ITEMS: bool = true;
+    const WANTS_TEXTS: bool = true;
 
     /// A record that is no key.
     fn record(&mut self, _record: Record<'_>) {}
@@ -95,7 +88,13 @@ pub trait Visitor {
     fn key(&mut self, _key: &Key<'_>) {}
     /// The next bytes of the value as they are stored.
     fn bytes(&mut self, _bytes: &[u8]) {}
-    /// The next item of the value, or of a module's data outside of keys.
+    /// A string of the value, or a piece of one.
+    fn text(&mut self, _piece: Piece<'_>) {}
+    /// A string of the value that is stored as a number.
+    fn integer(&mut self, _role: Role, _number: i64) {}
+    /// The score of the member before it.
+    fn score(&mut self, _score: f64) {}
+    /// Another item of the value, or of a module's data outside of keys.
     fn item(&mut self, _item: Item<'_>) {}
     /// The value has ended.
     fn key_end(&mut self, _shape: &Shape) {}
@@ -203,11 +202,27 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
     }
 
     #[inline]
+    fn text(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        match text.role {
+            Role::Packed(packing) => self.packed_text(packing, text),
+            Role::NodeId => {
+                let id = text.stored.try_into();
+                self.walker.node_id = id.map(StreamId::from_be_bytes).unwrap_or_default();
+                Ok(())
+            }
+            role => self.plain_text(role, text),
+        }
+    }
+
+    #[inline]
+    fn score(&mut self, score: f64) -> Result<(), DecodeErrorKind> {
+        self.visitor.score(score);
+        Ok(())
+    }
+
     fn part(&mut self, part: Part<'_>) -> Result<(), DecodeErrorKind> {
         let item = match part {
-            Part::Text(text) => return self.text(text),
             Part::Count(_) => return Ok(()),
-            Part::Score(score) => Item::Score(score),
             Part::FieldExpiry(expiry) => Item::FieldExpiry(expiry),
             Part::Stream(StreamPart::Meta(meta)) if meta.length != self.walker.tally.elements => {
                 return corrupt("a stream does not hold the number of entries that it claims");
@@ -238,38 +253,29 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
 
 impl<V: Visitor> Level<'_, V> {
     #[inline]
-    fn text(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
-        match text.role {
-            Role::Packed(packing) => self.packed_text(packing, text),
-            Role::NodeId => {
-                let id = text.stored.try_into();
-                self.walker.node_id = id.map(StreamId::from_be_bytes).unwrap_or_default();
-                Ok(())
-            }
-            role => {
-                let mut sink = Sink { tally: &mut self.walker.tally, visitor: self.visitor };
-                if let Form::Integer(number) = text.form {
-                    sink.integer(role, number);
-                    return Ok(());
-                }
-                sink.begin(role, text.is_first);
-                if !V::WANTS_ITEMS {
-                    return self.check_only(text);
-                }
-                self.decompressed(text, |_, sink, piece, is_first, is_last| {
-                    sink.piece(role, piece, is_first, is_last);
-                    Ok(())
-                })
-            }
+    fn plain_text(&mut self, role: Role, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        let mut sink = Sink { tally: &mut self.walker.tally, visitor: self.visitor };
+        if let Form::Integer(number) = text.form {
+            sink.integer(role, number);
+            return Ok(());
         }
+        sink.begin(role, text.is_first);
+        if text.form == Form::Plain {
+            sink.piece(role, text.stored, text.is_first, text.is_last);
+            return Ok(());
+        }
+        if !V::WANTS_TEXTS {
+            return self.check_only(text);
+        }
+        self.decompressed(text, |_, sink, piece, is_first, is_last| {
+            sink.piece(role, piece, is_first, is_last);
+            Ok(())
+        })
     }
 
-    /// Measures and checks a string that nobody wants to see.
+    /// Measures and checks a compressed string that nobody wants to see.
     fn check_only(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
-        let Form::Lzf { bytes } = text.form else {
-            self.walker.tally.text_bytes += text.stored.len() as u64;
-            return Ok(());
-        };
+        let Form::Lzf { bytes } = text.form else { return Ok(()) };
         if text.is_first {
             self.walker.tally.text_bytes += bytes;
         }
@@ -328,8 +334,8 @@ impl<V: Visitor> Level<'_, V> {
             return give(&mut state, &mut sink, text.stored, text.is_first, text.is_last);
         };
         if text.is_first && text.is_last && bytes <= WHOLE_LZF_BYTES {
-            lzf::decompress(text.stored, bytes, scratch)?;
-            return give(&mut state, &mut sink, scratch, true, true);
+            let plain = lzf::decompress(text.stored, bytes, scratch)?;
+            return give(&mut state, &mut sink, plain, true, true);
         }
         if text.is_first {
             *compressed = Compressed::Stream(lzf::Stream::new(bytes));
@@ -427,13 +433,13 @@ impl<V: Visitor> Sink<'_, V> {
     fn integer(&mut self, role: Role, number: i64) {
         self.begin(role, true);
         self.tally.text_bytes += 8;
-        self.visitor.item(Item::Integer { role, number });
+        self.visitor.integer(role, number);
     }
 
     #[inline]
     fn piece(&mut self, role: Role, piece: &[u8], is_first: bool, is_last: bool) {
         self.tally.text_bytes += piece.len() as u64;
-        self.visitor.item(Item::Text { role, piece, is_first, is_last });
+        self.visitor.text(Piece { role, bytes: piece, is_first, is_last });
     }
 }
 
@@ -497,10 +503,10 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
                 is_over = is_last;
             }
             (Column::Score, Entry::Integer(number)) => {
-                self.sink.visitor.item(Item::Score(number as f64));
+                self.sink.visitor.score(number as f64);
             }
             (Column::Score, Entry::Bytes { piece, is_first: true, is_last: true }) => {
-                self.sink.visitor.item(Item::Score(raw::parse_score(piece)?));
+                self.sink.visitor.score(raw::parse_score(piece)?);
             }
             (Column::Expiry, Entry::Integer(expiry @ 0..)) => {
                 self.sink.visitor.item(Item::FieldExpiry((expiry > 0).then_some(expiry)));

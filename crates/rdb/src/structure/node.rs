@@ -8,7 +8,7 @@ use crate::error::{DecodeErrorKind, corrupt};
 use crate::opcode::Role;
 use crate::raw::StreamId;
 use crate::structure::entry::{Entry, Give};
-use crate::structure::{Item, Sink, Visitor};
+use crate::structure::{Item, Piece, Sink, Visitor};
 
 const FLAG_DELETED: i64 = 1;
 const FLAG_SAME_FIELDS: i64 = 2;
@@ -205,7 +205,7 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
         match entry {
             Entry::Integer(number) => {
                 self.sink.tally.text_bytes += 8;
-                self.sink.visitor.item(Item::Integer { role, number });
+                self.sink.visitor.integer(role, number);
             }
             Entry::Bytes { piece, is_first, is_last } => {
                 self.sink.piece(role, piece, is_first, is_last);
@@ -215,11 +215,11 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
 
     /// Keeps the name of a field of the master entry.
     fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) {
-        if V::WANTS_ITEMS {
+        if V::WANTS_TEXTS {
             match entry {
                 Entry::Integer(number) => {
-                    let decimal = crate::decimal::Decimal::new(number);
-                    self.fields.bytes.extend_from_slice(decimal.as_bytes());
+                    let mut decimal = itoa::Buffer::new();
+                    self.fields.bytes.extend_from_slice(decimal.format(number).as_bytes());
                 }
                 Entry::Bytes { piece, .. } => self.fields.bytes.extend_from_slice(piece),
             }
@@ -236,10 +236,10 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
     /// Names the field whose value comes next, where only the master entry does.
     fn name_master_field(&mut self) {
         let entry = &self.node.entry;
-        if V::WANTS_ITEMS && entry.has_same_fields && !entry.is_deleted {
+        if V::WANTS_TEXTS && entry.has_same_fields && !entry.is_deleted {
             let piece = self.fields.name(entry.done as usize);
             let role = Role::Field;
-            self.sink.visitor.item(Item::Text { role, piece, is_first: true, is_last: true });
+            self.sink.visitor.text(Piece { role, bytes: piece, is_first: true, is_last: true });
         }
     }
 }
