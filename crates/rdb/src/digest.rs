@@ -266,8 +266,8 @@ impl Fingerprinter {
         if self.kind.is_none() {
             return;
         }
-        let is_alone = matches!(piece.role, Role::Value | Role::Member)
-            && self.kind != Some(Kind::SortedSet);
+        let is_alone =
+            matches!(piece.role, Role::Value | Role::Member) && self.kind != Some(Kind::SortedSet);
         if is_alone && piece.is_first && piece.is_last {
             // The whole record: nothing has to be gathered.
             self.value = self.value.wrapping_add(XxHash3_128::oneshot(piece.bytes));

@@ -110,10 +110,10 @@ fn copy_strides(bytes: &mut [u8], from: usize, to: usize, len: usize) {
         let mut done = 0;
         while done < len {
             let (source, target) = bytes.split_at_mut(to + done);
-            let stride = &source[from + done..from + done + STRIDE];
-            match target.get_mut(..STRIDE) {
-                Some(target) => target.copy_from_slice(stride),
-                None => target[..len - done].copy_from_slice(&stride[..len - done]),
+            let source = &source[from + done..];
+            match (source.first_chunk::<STRIDE>(), target.first_chunk_mut::<STRIDE>()) {
+                (Some(source), Some(target)) => *target = *source,
+                _ => target[..len - done].copy_from_slice(&source[..len - done]),
             }
             done += STRIDE;
         }

@@ -101,16 +101,24 @@ pub trait Visitor {
 }
 
 /// Walks all structures of a stream that is fed in pieces of any size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     raw: raw::Decoder,
     walker: Walker,
 }
 
+impl Default for Decoder {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
 impl Decoder {
     /// A decoder at the beginning of a stream.
     pub fn new(limits: Limits) -> Self {
-        Self { raw: raw::Decoder::new(limits), walker: Walker::default() }
+        let node_fields = node::Fields::new(limits.names_bytes_max);
+        let walker = Walker { node_fields, ..Walker::default() };
+        Self { raw: raw::Decoder::new(limits), walker }
     }
 
     /// The header, once its nine bytes have come.

@@ -16,12 +16,32 @@ const FLAG_SAME_FIELDS: i64 = 2;
 /// The names of a master entry's fields.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
+    /// The most that may be held, bytes.
+    limit: u64,
     bytes: Vec<u8>,
     /// Where each name ends.
     ends: Vec<usize>,
 }
 
 impl Fields {
+    pub(super) fn new(limit: u64) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    fn push(&mut self, piece: &[u8], is_over: bool) -> Result<(), DecodeErrorKind> {
+        let ends = (self.ends.len() + 1) * size_of::<usize>();
+        let bytes = (self.bytes.len() + piece.len() + ends) as u64;
+        if bytes > self.limit {
+            let what = "the names of fields that a stream's node holds once";
+            return Err(DecodeErrorKind::TooLong { what, bytes, limit: self.limit });
+        }
+        self.bytes.extend_from_slice(piece);
+        if is_over {
+            self.ends.push(self.bytes.len());
+        }
+        Ok(())
+    }
+
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
@@ -214,23 +234,19 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
     }
 
     /// Keeps the name of a field of the master entry.
-    fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) {
-        if V::WANTS_TEXTS {
-            match entry {
-                Entry::Integer(number) => {
-                    let mut decimal = itoa::Buffer::new();
-                    self.fields.bytes.extend_from_slice(decimal.format(number).as_bytes());
-                }
-                Entry::Bytes { piece, .. } => self.fields.bytes.extend_from_slice(piece),
+    fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) -> Result<(), DecodeErrorKind> {
+        match entry {
+            _ if !V::WANTS_TEXTS => {}
+            Entry::Integer(number) => {
+                self.fields.push(itoa::Buffer::new().format(number).as_bytes(), true)?;
             }
-            if is_over {
-                self.fields.ends.push(self.fields.bytes.len());
-            }
+            Entry::Bytes { piece, .. } => self.fields.push(piece, is_over)?,
         }
         if is_over {
             self.node.phase =
                 if left == 1 { Phase::MasterEnd } else { Phase::MasterField(left - 1) };
         }
+        Ok(())
     }
 
     /// Names the field whose value comes next, where only the master entry does.
@@ -256,7 +272,7 @@ impl<V: Visitor> Give for NodeGive<'_, '_, V> {
             Entry::Bytes { is_first, is_last, .. } => (is_first, is_last),
         };
         match self.node.phase {
-            Phase::MasterField(left) => self.keep(left, entry, is_over),
+            Phase::MasterField(left) => self.keep(left, entry, is_over)?,
             Phase::Field => {
                 self.text(Role::Field, entry);
                 if is_over {

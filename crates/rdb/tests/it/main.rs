@@ -3,5 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
 
 mod corruption;
+mod live;
+mod logical;
+mod properties;
+mod restore;
 mod samples;
 mod support;

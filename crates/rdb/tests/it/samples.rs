@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use cachevault_rdb::DecodeErrorKind;
+use cachevault_rdb::data;
+use cachevault_rdb::digest::Digester;
 use cachevault_rdb::raw::{self, Key};
+use cachevault_rdb::{DecodeErrorKind, Limits};
 
 use crate::support::{
     data_findings, digest, digester, first_difference, fixtures, listing, raw_findings, samples,
@@ -111,5 +113,19 @@ fn the_parts_of_a_digest_add_up_to_the_whole() {
         assert_eq!(sum(&mut digest.kinds.iter().map(|d| d.0)), whole, "{path:?}");
         assert_eq!(sum(&mut digest.slots().map(|(_, d)| d.0)), whole, "{path:?}");
         assert_eq!(digest.key_count as usize, listing(&path).len(), "{path:?}");
+    }
+}
+
+#[test]
+fn what_would_have_to_be_held_beyond_the_limits_is_refused() {
+    let file = fs::read(fixtures().join("redis-7.0.15/streams.rdb")).unwrap();
+    for (limits, what) in [
+        (Limits { names_bytes_max: 8, ..Limits::default() }, "the names of fields"),
+        (Limits { held_bytes_max: 10, ..Limits::default() }, "a key of 12 bytes"),
+        (Limits { text_bytes_max: 100, ..Limits::default() }, "a string of"),
+    ] {
+        let error = data::Decoder::new(limits).feed(&file, &mut Digester::default()).unwrap_err();
+        assert!(matches!(error.kind, DecodeErrorKind::TooLong { .. }), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use cachevault_rdb::data::{self, Datum};
 use cachevault_rdb::digest::{Digest, Digester};
 use cachevault_rdb::raw::{self, Key, Part, Record, Text};
-use cachevault_rdb::structure::{self, Item, Shape};
-use cachevault_rdb::{DecodeError, DecodeErrorKind, Envelope};
+use cachevault_rdb::structure::{self, Item, Piece, Shape};
+use cachevault_rdb::{DecodeError, DecodeErrorKind, Envelope, Role};
 
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rdb")
@@ -68,13 +68,17 @@ impl raw::Visitor for Findings {
     fn bytes(&mut self, bytes: &[u8]) {
         self.stored.extend_from_slice(bytes);
     }
+    fn text(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        let Text { role, form, stored, is_first, is_last, .. } = text;
+        self.piece(format!("{role:?} {form:?}"), stored, is_first, is_last);
+        Ok(())
+    }
+    fn score(&mut self, score: f64) -> Result<(), DecodeErrorKind> {
+        self.line(format!("score {score}"));
+        Ok(())
+    }
     fn part(&mut self, part: Part<'_>) -> Result<(), DecodeErrorKind> {
-        match part {
-            Part::Text(Text { role, form, stored, is_first, is_last, .. }) => {
-                self.piece(format!("{role:?} {form:?}"), stored, is_first, is_last);
-            }
-            other => self.line(format!("{other:?}")),
-        }
+        self.line(format!("{part:?}"));
         Ok(())
     }
     fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
@@ -91,13 +95,17 @@ impl structure::Visitor for Findings {
     fn key(&mut self, key: &Key<'_>) {
         self.key_line(key);
     }
+    fn text(&mut self, piece: Piece<'_>) {
+        self.piece(format!("{:?}", piece.role), piece.bytes, piece.is_first, piece.is_last);
+    }
+    fn integer(&mut self, role: Role, number: i64) {
+        self.line(format!("{role:?} {number}"));
+    }
+    fn score(&mut self, score: f64) {
+        self.line(format!("score {score}"));
+    }
     fn item(&mut self, item: Item<'_>) {
-        match item {
-            Item::Text { role, piece, is_first, is_last } => {
-                self.piece(format!("{role:?}"), piece, is_first, is_last);
-            }
-            other => self.line(format!("{other:?}")),
-        }
+        self.line(format!("{item:?}"));
     }
     fn key_end(&mut self, shape: &Shape) {
         self.line(format!("{shape:?}"));
@@ -111,13 +119,14 @@ impl data::Visitor for Findings {
     fn key(&mut self, key: &Key<'_>) {
         self.key_line(key);
     }
+    fn text(&mut self, piece: Piece<'_>) {
+        self.piece(format!("{:?}", piece.role), piece.bytes, piece.is_first, piece.is_last);
+    }
+    fn score(&mut self, score: f64) {
+        self.line(format!("score {score}"));
+    }
     fn datum(&mut self, datum: Datum<'_>) {
-        match datum {
-            Datum::Text { role, piece, is_first, is_last } => {
-                self.piece(format!("{role:?}"), piece, is_first, is_last);
-            }
-            other => self.line(format!("{other:?}")),
-        }
+        self.line(format!("{datum:?}"));
     }
     fn key_end(&mut self, shape: &Shape) {
         self.line(format!("{} elements", shape.elements));
@@ -129,7 +138,7 @@ impl data::Visitor for Findings {
 pub(crate) struct Shapes(pub(crate) Vec<String>);
 
 impl structure::Visitor for Shapes {
-    const WANTS_ITEMS: bool = false;
+    const WANTS_TEXTS: bool = false;
     fn key_end(&mut self, shape: &Shape) {
         self.0.push(format!("{shape:?}"));
     }
