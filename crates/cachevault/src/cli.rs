@@ -1,9 +1,17 @@
-//! The client commands.
+//! The commands: clients of the service, and those that read an RDB without it.
 
 mod client;
 mod commands;
+mod diff;
+mod diff_table;
+mod inspect;
+mod inspect_document;
+mod inspect_summary;
 mod output;
 mod progress;
+mod rdb_name;
+mod rdb_pass;
+mod rdb_source;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +19,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand, ValueEnum};
 
 pub(crate) use commands::{backup, instance};
+pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
+pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

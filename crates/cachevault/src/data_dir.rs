@@ -67,7 +67,7 @@ impl DataDir {
     }
 
     pub(crate) fn backups(&self) -> PathBuf {
-        self.path.join("backups")
+        backups_in(&self.path)
     }
 
     pub(crate) fn credentials(&self) -> PathBuf {
@@ -145,6 +145,11 @@ impl Credentials {
             secret_key: SecretString::from(self.secret_key.clone()),
         })
     }
+}
+
+/// The store in a data folder, which its user need not have opened.
+pub(crate) fn backups_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("backups")
 }
 
 fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {

@@ -1,7 +1,8 @@
 //! Cachevault: backup and restore for Redis and Valkey.
 //!
 //! This crate is the composition root: configuration, wiring, lifecycle, and the command line.
-//! `serve` runs the service; every other command is a client of its HTTP API.
+//! `serve` runs the service; `inspect` and `diff` read RDBs without it; every other command is a
+//! client of its HTTP API.
 
 mod cli;
 mod config;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cli::{BackupCommand, ClientOptions, InstanceCommand};
+use crate::cli::{BackupCommand, ClientOptions, DiffOptions, InspectOptions, InstanceCommand};
 use crate::config::{Config, Settings};
 
 /// Backup and restore for Redis and Valkey.
@@ -22,7 +23,8 @@ use crate::config::{Config, Settings};
 #[command(name = "cachevault", version, propagate_version = true)]
 #[command(
     after_help = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage or configuration; \
-    3 the service cannot be reached; 4 the service refused the request."
+    3 the service cannot be reached; 4 the service refused the request. `inspect` and `diff` have \
+    their own: see their help."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -47,6 +49,12 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Say what an RDB or a stored backup holds, and whether it is sound, without the service.
+    #[command(after_help = cli::INSPECT_HELP)]
+    Inspect(InspectOptions),
+    /// Say which keys differ between two RDBs or stored backups, without the service.
+    #[command(after_help = cli::DIFF_HELP)]
+    Diff(DiffOptions),
     /// Print completions for a shell.
     Completions {
         /// The shell.
@@ -68,6 +76,8 @@ fn main() -> ExitCode {
         },
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
+        Command::Inspect(options) => cli::inspect(&options),
+        Command::Diff(options) => cli::diff(&options),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

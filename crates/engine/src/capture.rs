@@ -10,8 +10,8 @@ use cachevault_rdb::digest::{DIGEST_VERSION, Digest, Fingerprint};
 use cachevault_rdb::inspect::{Content, Inspection, Inspector};
 use cachevault_rdb::{Checksum, Kind};
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DigestEntry, Encoding, RdbEntry,
-    SourceEntry, Store, StoreError, Stored,
+    ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DatabaseDigest, DigestEntry, Encoding,
+    RdbEntry, SourceEntry, Store, StoreError, Stored,
 };
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -120,7 +120,7 @@ pub async fn capture(
         never = watch(&source.target, &request.limits, meter) => match never {},
     };
     match outcome {
-        Ok((transfer, encoded, stored)) => Ok(entry(key, &source, transfer, encoded, stored)),
+        Ok((transfer, encoded, stored)) => Ok(entry(key, &source, transfer, *encoded, stored)),
         Err(error) => {
             settle(&mut source, &request.limits).await;
             Err(error)
@@ -378,10 +378,10 @@ fn entry(
     key: &ArtifactKey,
     source: &Source,
     synchronised: Synchronised,
-    inspection: Box<Inspection>,
+    inspection: Inspection,
     stored: Stored,
 ) -> ArtifactEntry {
-    let Inspection { envelope, content } = *inspection;
+    let Inspection { envelope, content } = inspection;
     ArtifactEntry {
         file_name: key.file_name(),
         encoding: Encoding::Zstd,
@@ -426,6 +426,7 @@ fn content_entry(content: Content) -> ContentEntry {
 }
 
 fn digest_entry(digest: &Digest) -> DigestEntry {
+    let databases = digest.databases.iter();
     let kinds = Kind::ALL.iter().zip(digest.kinds);
     let kinds = kinds.filter(|(_, fingerprint)| *fingerprint != Fingerprint::default());
     DigestEntry {
@@ -433,7 +434,9 @@ fn digest_entry(digest: &Digest) -> DigestEntry {
         keys: digest.keys.to_string(),
         key_count: digest.key_count,
         functions: digest.functions.to_string(),
-        databases: digest.databases.iter().map(|(db, f)| (*db, f.to_string())).collect(),
+        databases: databases
+            .map(|(db, f)| DatabaseDigest { db: *db, keys: f.to_string() })
+            .collect(),
         kinds: kinds.map(|(kind, f)| (kind.as_str().to_owned(), f.to_string())).collect(),
     }
 }

@@ -5,9 +5,9 @@
 //! - [`verify_artifact`] reads an artifact back and proves it to the last byte.
 //!
 //! ```text
-//! socket ─► replication session ─► CRC-64 ─► zstd ─► store ─► read back, SHA-256
-//!   runtime thread                 └ own thread ┘    other threads
-//!                                    └► decoded again: does it give the same?
+//! socket ─► replication session ─► inspect ─► zstd ─► store ─► read back, SHA-256
+//!   runtime thread                 └ own thread ┘     other threads
+//!                                     └► decoded again: does it give the same?
 //! ```
 //!
 //! Between the threads lie bounded channels, so memory per capture is a constant whatever the

@@ -31,8 +31,8 @@ pub use faulty::{Fault, FaultyStore};
 pub use folder::FolderStore;
 pub use key::{ArtifactKey, AttemptKey, BackupKey};
 pub use manifest::{
-    ArtifactEntry, ContentEntry, DigestEntry, Encoding, MANIFEST_VERSION, Manifest, ManifestError,
-    RdbEntry, SourceEntry,
+    ArtifactEntry, ContentEntry, DatabaseDigest, DigestEntry, Encoding, MANIFEST_VERSION, Manifest,
+    ManifestError, RdbEntry, SourceEntry,
 };
 
 /// A place for artifacts and manifests.

@@ -107,10 +107,19 @@ pub struct DigestEntry {
     pub key_count: u64,
     /// Fingerprint of all function libraries.
     pub functions: String,
-    /// Fingerprint of each database, by its number.
-    pub databases: BTreeMap<u64, String>,
+    /// Fingerprint of each database that has keys, in the order of their numbers.
+    pub databases: Vec<DatabaseDigest>,
     /// Fingerprint of each kind of value, by its name; kinds without keys are left out.
     pub kinds: BTreeMap<String, String>,
+}
+
+/// A digest of one database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseDigest {
+    /// Number of the database.
+    pub db: u64,
+    /// Fingerprint of its keys.
+    pub keys: String,
 }
 
 /// The server that sent an RDB.
@@ -189,6 +198,29 @@ mod tests {
             String::from_utf8(manifest.encode().unwrap()).unwrap(),
             String::from_utf8(V1.to_vec()).unwrap()
         );
+    }
+
+    #[test]
+    fn what_is_known_of_the_content_is_read_back_as_it_was_written() {
+        let mut manifest = Manifest::decode(V1).unwrap();
+        let digest = DigestEntry {
+            version: 1,
+            keys: "0f".repeat(16),
+            key_count: 2,
+            functions: "00".repeat(16),
+            databases: vec![DatabaseDigest { db: 15, keys: "0f".repeat(16) }],
+            kinds: BTreeMap::from([("string".to_owned(), "0f".repeat(16))]),
+        };
+        let report = serde_json::json!({"total": {"keys": 2}, "databases": [{"db": 15}]});
+        let opaque = ContentEntry::Opaque {
+            warning: "opaque: not verified".to_owned(),
+            offset: 9,
+            reason: "opcode 28 is unknown".to_owned(),
+        };
+        for content in [ContentEntry::Verified { digest, report }, opaque] {
+            manifest.artifacts[0].rdb.content = Some(content);
+            assert_eq!(Manifest::decode(&manifest.encode().unwrap()).unwrap(), manifest);
+        }
     }
 
     #[test]

@@ -11,7 +11,9 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn the_whole_life_of_a_backup() {
     let (_folder, data_dir) = folder();
-    let server = Server::start(&newest_redis(), &["--requirepass", "s3cret/%"]);
+    let mut server = Server::start(&newest_redis(), &["--requirepass", "s3cret/%"]);
+    server.log_in(&["s3cret/%"]);
+    server.fill(100, 50);
     let service = Service::start(&data_dir, &[]);
     let url = format!("redis://:s3cret%2F%25@127.0.0.1:{}", server.port);
     let instance = service.json(&["instance", "add", "--name", "orders", &url]);
@@ -26,7 +28,13 @@ fn the_whole_life_of_a_backup() {
         (backup["state"].as_str(), backup["note"].as_str()),
         (Some("succeeded"), Some("by hand"))
     );
-    assert_eq!(backup["artifacts"][0]["rdb"]["header"], "REDIS0010");
+    let rdb = &backup["artifacts"][0]["rdb"];
+    assert_eq!(
+        (&rdb["header"], &rdb["content"]["state"]),
+        (&"REDIS0010".into(), &"verified".into())
+    );
+    assert_eq!(rdb["content"]["digest"]["key_count"], 100);
+    assert_eq!(rdb["content"]["report"]["total"]["keys"], 100);
     let location = backup["locations"][0].as_str().unwrap();
     assert!(std::path::Path::new(location).is_file(), "{location}");
     let id = backup["id"].as_str().unwrap();

@@ -4,6 +4,8 @@
 
 mod command_line;
 mod crashes;
+mod diff;
+mod inspect;
 mod lifecycle;
 mod service;
 mod sources;

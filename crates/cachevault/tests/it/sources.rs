@@ -7,7 +7,7 @@ use cachevault_testkit::{Server, eventually, free_port, newest_redis};
 use crate::service::{Service, folder, only_rdb, stored};
 
 /// Resident memory of a process at this moment and at its highest, KiB.
-fn resident_kib(pid: u32) -> (u64, u64) {
+pub(crate) fn resident_kib(pid: u32) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();

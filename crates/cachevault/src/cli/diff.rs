@@ -1,0 +1,383 @@
+//! `cachevault diff`: which keys differ between two RDBs, in bounded memory, without any service.
+//!
+//! Of every key of A the hash of its name and the fingerprint of its content go into a table; then
+//! B passes by it. Where the table has no room for all, it takes a range of the hashes, and both
+//! sources are read again for each further range. The names of keys that B lacks are not in the
+//! table: a last pass over A finds them.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cachevault_rdb::EnvelopeReport;
+use cachevault_rdb::data::{self, Datum};
+use cachevault_rdb::digest::Fingerprinter;
+use cachevault_rdb::raw::{Key, Record};
+use cachevault_rdb::structure::{self, Piece, Shape};
+use clap::Args;
+use serde_json::json;
+use twox_hash::XxHash3_128;
+
+use super::diff_table::{Entry, Found, Table};
+use super::rdb_name::escaped;
+use super::rdb_pass::{Data, Interrupts, Reading, Structure, pass};
+use super::rdb_source::{Source, Trouble};
+
+const EXIT_DIFFERENT: u8 = 1;
+const EXIT_TROUBLE: u8 = 2;
+
+pub(crate) const DIFF_HELP: &str = "\
+A line is `+ DB NAME` for a key that only B has, `- DB NAME` for one that only A has, `~ DB NAME` \
+where kind, value or expiry differ; a summary ends the output. Encodings, the order of keys and \
+the servers' versions make no difference, nor does data that modules keep outside of keys. Lines \
+come in no particular order. Names are shown with \\\\, \\n and \\xNN for what is no printable \
+text.\n\n\
+Exit codes: 0 the data are the same; 1 they differ; 2 wrong usage, or a source cannot be read, is \
+damaged or was written by a server newer than this build: then what was printed is not all.";
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffOptions {
+    /// What to compare from: a file, or `backup:ID` for a backup in the data folder
+    a: OsString,
+
+    /// What to compare to, likewise
+    b: OsString,
+
+    /// Print JSON: one line per key, and one for the summary
+    #[arg(long)]
+    json: bool,
+
+    /// Memory for the table of keys, MiB: a million keys need 33; with less, A and B are read
+    /// several times
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    memory: u32,
+
+    /// Data folder in which `backup:ID` is looked for [default: ~/.cachevault]
+    #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs the command and tells its outcome by the exit code.
+pub(crate) fn diff(options: &DiffOptions) -> ExitCode {
+    let mut printer = Printer {
+        output: BufWriter::new(io::stdout().lock()),
+        json: options.json,
+        tally: Tally::default(),
+        failed: None,
+    };
+    let outcome = run(options, &mut printer).and_then(|()| Ok(printer.finish()?));
+    // What was found before some trouble is still worth printing; the trouble weighs more.
+    let flushed = printer.output.flush().map_err(Trouble::Output);
+    let message = match outcome.and(flushed) {
+        // A reader that has seen enough, such as `head`, is no error.
+        Err(Trouble::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
+            return printer.tally.exit();
+        }
+        Ok(()) => return printer.tally.exit(),
+        Err(Trouble::Output(e)) => format!("cannot write: {e}"),
+        Err(Trouble::Unreadable(message) | Trouble::Damaged(message)) => message,
+        Err(Trouble::Opaque(message)) => format!("opaque, so it cannot be compared: {message}"),
+    };
+    eprintln!("error: {message}");
+    ExitCode::from(EXIT_TROUBLE)
+}
+
+fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> {
+    let mut a = Repeated::find(&options.a, options)?;
+    let mut b = Repeated::find(&options.b, options)?;
+    let budget_bytes = u64::from(options.memory) << 20;
+    let mut first = Some(0);
+    while let Some(from) = first {
+        let table = Table::new(from, budget_bytes);
+        let mut fill = Data::new(Fill { keys: Keys::default(), table });
+        a.pass(&mut fill)?;
+        let Fill { keys: keys_a, mut table } = fill.visitor;
+        table
+            .seal()
+            .map_err(|_| a.source.damaged("it holds a key twice, which no server loads"))?;
+        let mut compare = Data::new(Compare {
+            keys: Keys::default(),
+            table: &mut table,
+            printer: &mut *printer,
+            twice: None,
+        });
+        b.pass(&mut compare)?;
+        let functions_b = compare.visitor.keys.functions;
+        printer.tally.functions_differ = keys_a.functions != functions_b;
+        if table.keep_unseen() {
+            a.pass(&mut Structure::new(Unseen { table: &table, printer: &mut *printer }))?;
+        }
+        first = table.next_first();
+    }
+    Ok(())
+}
+
+/// A source that may be read several times, and must not change meanwhile.
+struct Repeated {
+    source: Source,
+    envelope: Option<EnvelopeReport>,
+}
+
+impl Repeated {
+    fn find(argument: &OsString, options: &DiffOptions) -> Result<Self, Trouble> {
+        let source = Source::find(argument, options.data_dir.as_deref())?;
+        source.must_be_repeatable()?;
+        Ok(Self { source, envelope: None })
+    }
+
+    fn pass(&mut self, reading: &mut impl Reading) -> Result<(), Trouble> {
+        let envelope = pass(&self.source, reading)?;
+        match self.envelope.replace(envelope) {
+            Some(before) if before != envelope => Err(Trouble::Unreadable(format!(
+                "`{}` has changed while it was compared",
+                self.source.name()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The hash by which a key is known, of database and name. 128 bits never collide by chance: 10^9
+/// keys do with a probability of 10^-21. Who can choose names can make a collision, but gains no
+/// more by it than a key that is not listed.
+fn hash_of(key: &Key<'_>) -> u128 {
+    XxHash3_128::oneshot_with_seed(key.db, key.name)
+}
+
+/// Fingerprints of the keys that are wanted, and of all functions.
+#[derive(Default)]
+struct Keys {
+    fingerprinter: Fingerprinter,
+    /// The hash of the key whose value is passing, if it is wanted.
+    current: Option<u128>,
+    /// The sum of the hashes of function libraries: their order means nothing.
+    functions: u128,
+}
+
+impl Keys {
+    fn record(&mut self, record: Record<'_>) {
+        self.fingerprinter.record(record);
+        if let Record::Function(source) = record {
+            self.functions = self.functions.wrapping_add(XxHash3_128::oneshot(source));
+        }
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>, table: &Table) {
+        let hash = hash_of(key);
+        self.current = table.wants(hash).then_some(hash);
+        if self.current.is_some() {
+            self.fingerprinter.key(key);
+        }
+    }
+
+    #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        if self.current.is_some() {
+            self.fingerprinter.text(piece);
+        }
+    }
+
+    #[inline]
+    fn score(&mut self, score: f64) {
+        if self.current.is_some() {
+            self.fingerprinter.score(score);
+        }
+    }
+
+    #[inline]
+    fn datum(&mut self, datum: Datum<'_>) {
+        if self.current.is_some() {
+            self.fingerprinter.datum(datum);
+        }
+    }
+}
+
+/// Fills the table with keys of A.
+struct Fill {
+    keys: Keys,
+    table: Table,
+}
+
+impl Interrupts for Fill {}
+
+impl data::Visitor for Fill {
+    fn record(&mut self, record: Record<'_>) {
+        self.keys.record(record);
+    }
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.keys.key(key, &self.table);
+    }
+    #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        self.keys.text(piece);
+    }
+    #[inline]
+    fn score(&mut self, score: f64) {
+        self.keys.score(score);
+    }
+    #[inline]
+    fn datum(&mut self, datum: Datum<'_>) {
+        self.keys.datum(datum);
+    }
+    fn key_end(&mut self, shape: &Shape) {
+        if let Some(key) = self.keys.current.take() {
+            let fingerprint = self.keys.fingerprinter.key_end(shape).fingerprint.0;
+            self.table.insert(Entry { key, fingerprint });
+        }
+    }
+}
+
+/// Compares keys of B with the table.
+struct Compare<'c, 'o> {
+    keys: Keys,
+    table: &'c mut Table,
+    printer: &'c mut Printer<'o>,
+    /// The name of a key that came twice.
+    twice: Option<String>,
+}
+
+impl Interrupts for Compare<'_, '_> {
+    fn interruption(&mut self) -> Option<Trouble> {
+        let twice = self.twice.take().map(|name| {
+            Trouble::Damaged(format!("B holds the key `{name}` twice, which no server loads"))
+        });
+        twice.or_else(|| self.printer.interruption())
+    }
+}
+
+impl data::Visitor for Compare<'_, '_> {
+    fn record(&mut self, record: Record<'_>) {
+        self.keys.record(record);
+    }
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        self.keys.key(key, self.table);
+    }
+    #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        self.keys.text(piece);
+    }
+    #[inline]
+    fn score(&mut self, score: f64) {
+        self.keys.score(score);
+    }
+    #[inline]
+    fn datum(&mut self, datum: Datum<'_>) {
+        self.keys.datum(datum);
+    }
+    fn key_end(&mut self, shape: &Shape) {
+        let Some(key) = self.keys.current.take() else { return };
+        let found = self.keys.fingerprinter.key_end(shape);
+        match self.table.find(key, found.fingerprint.0) {
+            Found::Same => self.printer.tally.same += 1,
+            Found::Changed => self.printer.print(Change::Changed, found.db, found.name),
+            Found::Missing => self.printer.print(Change::Added, found.db, found.name),
+            Found::Twice => self.twice = Some(escaped(found.name)),
+        }
+    }
+}
+
+/// Finds the names of keys of A that B lacks.
+struct Unseen<'c, 'o> {
+    table: &'c Table,
+    printer: &'c mut Printer<'o>,
+}
+
+impl Interrupts for Unseen<'_, '_> {
+    fn interruption(&mut self) -> Option<Trouble> {
+        self.printer.interruption()
+    }
+}
+
+impl structure::Visitor for Unseen<'_, '_> {
+    const WANTS_TEXTS: bool = false;
+
+    fn key(&mut self, key: &Key<'_>) {
+        if self.table.is_unseen(hash_of(key)) {
+            self.printer.print(Change::Removed, key.db, key.name);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Added,
+    Removed,
+    Changed,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    added: u64,
+    removed: u64,
+    changed: u64,
+    same: u64,
+    functions_differ: bool,
+}
+
+impl Tally {
+    fn exit(&self) -> ExitCode {
+        let keys = self.added + self.removed + self.changed;
+        if keys == 0 && !self.functions_differ {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(EXIT_DIFFERENT)
+        }
+    }
+}
+
+/// Prints and counts differences.
+struct Printer<'o> {
+    output: BufWriter<io::StdoutLock<'o>>,
+    json: bool,
+    tally: Tally,
+    failed: Option<io::Error>,
+}
+
+impl Printer<'_> {
+    fn print(&mut self, change: Change, db: u64, name: &[u8]) {
+        let (count, sign, word) = match change {
+            Change::Added => (&mut self.tally.added, '+', "added"),
+            Change::Removed => (&mut self.tally.removed, '-', "removed"),
+            Change::Changed => (&mut self.tally.changed, '~', "changed"),
+        };
+        *count += 1;
+        if self.failed.is_some() {
+            return;
+        }
+        let name = escaped(name);
+        let written = if self.json {
+            writeln!(self.output, "{}", json!({"change": word, "db": db, "name": name}))
+        } else {
+            writeln!(self.output, "{sign} {db} {name}")
+        };
+        self.failed = written.err();
+    }
+
+    fn interruption(&mut self) -> Option<Trouble> {
+        self.failed.take().map(Trouble::Output)
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        let Tally { added, removed, changed, same, functions_differ } = self.tally;
+        if self.json {
+            let summary = json!({
+                "added": added,
+                "removed": removed,
+                "changed": changed,
+                "same": same,
+                "functions_differ": functions_differ,
+            });
+            return writeln!(self.output, "{}", json!({"summary": summary}));
+        }
+        let functions = if functions_differ { "; the functions differ" } else { "" };
+        writeln!(
+            self.output,
+            "{added} added, {removed} removed, {changed} changed, {same} the same{functions}"
+        )
+    }
+}

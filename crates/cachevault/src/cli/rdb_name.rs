@@ -1,0 +1,53 @@
+//! Names of keys, shown.
+
+/// A name on one line that any terminal can show. Two names that differ look different: a
+/// backslash is doubled, and bytes that are no UTF-8, control characters and characters that
+/// reorder a line are `\n`, `\t`, `\r` or `\xNN`.
+pub(crate) fn escaped(name: &[u8]) -> String {
+    let mut text = String::with_capacity(name.len());
+    for chunk in name.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character == '\\' || misleads(character) {
+                let mut bytes = [0; 4];
+                push_escapes(&mut text, character.encode_utf8(&mut bytes).as_bytes());
+            } else {
+                text.push(character);
+            }
+        }
+        push_escapes(&mut text, chunk.invalid());
+    }
+    text
+}
+
+fn push_escapes(text: &mut String, bytes: &[u8]) {
+    text.extend(bytes.iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
+}
+
+/// Whether a terminal would do something else than show it.
+fn misleads(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_and_harmless() {
+        for (name, shown) in [
+            (b"user:1 \"x\" 'y'".as_slice(), "user:1 \"x\" 'y'"),
+            ("käse".as_bytes(), "käse"),
+            (b"a\nb\t\x1b[31m\x00", "a\\nb\\t\\x1b[31m\\x00"),
+            (b"a\\nb", "a\\\\nb"),
+            (b"\xff\xc3", "\\xff\\xc3"),
+            ("\u{202e}\u{85}".as_bytes(), "\\xe2\\x80\\xae\\xc2\\x85"),
+            (b"", ""),
+        ] {
+            assert_eq!(escaped(name), shown);
+        }
+    }
+}
