@@ -120,7 +120,7 @@ pub async fn capture(
         never = watch(&source.target, &request.limits, meter) => match never {},
     };
     match outcome {
-        Ok((transfer, encoded, stored)) => Ok(entry(key, &source, transfer, *encoded, stored)),
+        Ok((transfer, encoded, stored)) => entry(key, &source, transfer, *encoded, stored),
         Err(error) => {
             settle(&mut source, &request.limits).await;
             Err(error)
@@ -380,9 +380,9 @@ fn entry(
     synchronised: Synchronised,
     inspection: Inspection,
     stored: Stored,
-) -> ArtifactEntry {
+) -> Result<ArtifactEntry, CaptureError> {
     let Inspection { envelope, content } = inspection;
-    ArtifactEntry {
+    Ok(ArtifactEntry {
         file_name: key.file_name(),
         encoding: Encoding::Zstd,
         stored_bytes: stored.size_bytes,
@@ -394,7 +394,7 @@ fn entry(
                 Checksum::Matches(crc) => Some(format!("{crc:016x}")),
                 Checksum::Absent => None,
             },
-            content: Some(content_entry(content)),
+            content: Some(content_entry(content)?),
         },
         source: SourceEntry {
             engine: source.info.engine.as_str().to_owned(),
@@ -404,15 +404,14 @@ fn entry(
             replication_id: synchronised.replication_id,
             replication_offset: synchronised.replication_offset,
         },
-    }
+    })
 }
 
-fn content_entry(content: Content) -> ContentEntry {
-    match content {
+fn content_entry(content: Content) -> Result<ContentEntry, CaptureError> {
+    Ok(match content {
         Content::Verified { digest, report } => ContentEntry::Verified {
             digest: digest_entry(&digest),
-            // A report is numbers and strings, which JSON can always express.
-            report: serde_json::to_value(report).unwrap_or_default(),
+            report: serde_json::to_value(report).map_err(|e| CaptureError::Encoder(e.into()))?,
         },
         Content::Opaque { reason } => {
             tracing::warn!(%reason, "the content is of an unknown format: stored, not verified");
@@ -422,7 +421,7 @@ fn content_entry(content: Content) -> ContentEntry {
                 reason: reason.kind.to_string(),
             }
         }
-    }
+    })
 }
 
 fn digest_entry(digest: &Digest) -> DigestEntry {

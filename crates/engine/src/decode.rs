@@ -27,7 +27,7 @@ struct Judge(Envelope);
 
 impl Write for Judge {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes).map_err(io::Error::other)?;
+        self.0.feed(bytes).map_err(io::Error::other)?;
         Ok(bytes.len())
     }
 

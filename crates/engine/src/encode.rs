@@ -72,7 +72,7 @@ impl Encoder {
 
     fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
         for piece in batch.pieces {
-            self.inspector.update(&piece).map_err(EncodeError::Damaged)?;
+            self.inspector.feed(&piece).map_err(EncodeError::Damaged)?;
             self.zstd.write_all(&piece).map_err(output_error)?;
         }
         Ok(())

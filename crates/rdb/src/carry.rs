@@ -2,6 +2,8 @@
 
 /// Least number of bytes added to an unfinished part at a time.
 const TOP_UP_BYTES: usize = 512;
+/// Memory that is kept for the next part.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// Holds the bytes of a part that is not all there.
 #[derive(Debug, Default)]
@@ -45,6 +47,7 @@ impl Carry {
             self.need = progress.need;
             if progress.used >= held {
                 self.bytes.clear();
+                self.bytes.shrink_to(KEPT_BYTES);
                 input = &input[progress.used - held..];
             } else {
                 self.bytes.drain(..progress.used);

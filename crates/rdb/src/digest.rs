@@ -25,15 +25,15 @@
 //! | sorted set | sum over members of `H(member, u64 score)`, the score's IEEE 754 bits, minus zero as zero |
 //! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 where it never expires |
 //! | stream | see below |
-//! | module | `H(u64 module, parts)`, where a part is a u8 tag and its bytes: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes; a string is its bytes, `u64` length, and tag 5 |
+//! | module | `H(u64 module, parts)`, where a part is its bytes and a u8 tag: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes, 5 a string and its `u64` length |
 //!
 //! A stream's `V` is the sum of
 //!
 //! - for each entry `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, where a pair is field,
 //!   value, `u64` length of field, `u64` length of value;
 //! - `H(u64 ms, u64 seq, u8 1)` of the last identifier given;
-//! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the identifier last delivered, and from
-//!   there on, for each of its pending entries `H(u128 G, u64 ms, u64 seq, u64 deliveries, u8 3)`,
+//! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the identifier last delivered, and, with
+//!   that, for each of its pending entries `H(u128 G, u64 ms, u64 seq, u64 deliveries, u8 3)`,
 //!   and for each pending entry of a consumer `H(u128 C, u64 ms, u64 seq, u8 5)`, where
 //!   `C = H(u128 G, name, u8 4)` is not itself added: Redis 5 has no consumers without entries.
 //!
@@ -44,6 +44,30 @@
 //! The digest of a set of keys is the sum of their `K`; so the digests of the databases, of the
 //! kinds and of the slots each add up to that of the whole. Function libraries have a digest of
 //! their own, the sum of `H(source)`.
+//!
+//! A collection without elements counts as a key here, although a server drops it when it loads.
+//!
+//! # Examples
+//!
+//! ```
+//! use cachevault_rdb::data::Decoder;
+//! use cachevault_rdb::digest::Digester;
+//!
+//! let digest = |file: &[u8]| {
+//!     let mut digester = Digester::default();
+//!     Decoder::default().feed(file, &mut digester)?;
+//!     Ok::<_, cachevault_rdb::DecodeError>(digester.finish().keys.to_string())
+//! };
+//! // The string `v` under the key `k` in database 0, and in database 1 with an expiry.
+//! assert_eq!(digest(b"REDIS0009\x00\x01k\x01v\xff")?, "a9fbd786b333d5f4118533941cd25708");
+//! assert_eq!(digest(b"REDIS0009\xfe\x01\xfc\x01\0\0\0\0\0\0\0\x00\x01k\x01v\xff")?, "238f321010564cfce9790570c9f78b11");
+//! // A list of `a` and 12, a set, a hash and a sorted set.
+//! assert_eq!(digest(b"REDIS0009\x01\x01k\x02\x01a\xc0\x0c\xff")?, "baac56dcfc4eaeb05366a5e86c42609e");
+//! assert_eq!(digest(b"REDIS0009\x02\x01k\x02\x01a\xc0\x0c\xff")?, "9000e93d3488a79087a4610c3c9a219a");
+//! assert_eq!(digest(b"REDIS0009\x04\x01k\x01\x01a\xc0\x0c\xff")?, "50710ee284ea52c72992aef8e9ffc09f");
+//! assert_eq!(digest(b"REDIS0009\x03\x01k\x01\x01a\x031.5\xff")?, "76dd10caccc77f61dc1527bce6aedea5");
+//! # Ok::<(), cachevault_rdb::DecodeError>(())
+//! ```
 //!
 //! It shows damage, loss and drift. It is no signature: who can choose the data can make two data
 //! sets with the same digest.
@@ -206,7 +230,7 @@ impl Visitor for Digester {
     }
 }
 
-/// A key's fingerprint: two data sets differ in a key exactly if these differ.
+/// A key's fingerprint, by which two data sets can be compared key by key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyFingerprint<'a> {
     /// Number of its database.
@@ -427,8 +451,8 @@ impl Fingerprinter {
     }
 
     fn tagged(&mut self, tag: u8, bytes: &[u8]) {
-        self.record.push(&[tag]);
         self.record.push(bytes);
+        self.record.push(&[tag]);
     }
 }
 

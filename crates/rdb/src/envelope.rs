@@ -108,7 +108,7 @@ impl Envelope {
     ///
     /// # Errors
     /// [`EnvelopeError::Header`] as soon as the first nine bytes are no RDB header.
-    pub fn update(&mut self, piece: &[u8]) -> Result<(), EnvelopeError> {
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), EnvelopeError> {
         self.collect_header(piece)?;
         self.size_bytes += piece.len() as u64;
         self.held.shift(piece, |settled| self.crc.update(settled));
@@ -196,7 +196,7 @@ mod tests {
     fn judge(stream: &[u8], chunk: usize) -> Result<EnvelopeReport, EnvelopeError> {
         let mut envelope = Envelope::new();
         for piece in stream.chunks(chunk) {
-            envelope.update(piece)?;
+            envelope.feed(piece)?;
         }
         envelope.finish()
     }
@@ -267,8 +267,8 @@ mod tests {
     #[test]
     fn a_header_of_something_else_is_refused_at_once() {
         let mut envelope = Envelope::new();
-        envelope.update(b"HTTP/").unwrap();
-        assert!(matches!(envelope.update(b"1.1 200"), Err(EnvelopeError::Header(_))));
+        envelope.feed(b"HTTP/").unwrap();
+        assert!(matches!(envelope.feed(b"1.1 200"), Err(EnvelopeError::Header(_))));
     }
 
     #[test]
@@ -284,7 +284,7 @@ mod tests {
         fn no_bytes_make_it_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
             let mut envelope = Envelope::new();
             for piece in &pieces {
-                if envelope.update(piece).is_err() {
+                if envelope.feed(piece).is_err() {
                     return Ok(());
                 }
             }

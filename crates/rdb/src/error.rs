@@ -52,9 +52,12 @@ pub enum DecodeErrorKind {
 }
 
 impl DecodeErrorKind {
-    /// Whether the stream may be sound and only beyond what this crate knows.
-    pub fn is_unknown_format(&self) -> bool {
-        matches!(self, Self::UnknownOpcode { .. } | Self::NotSelfDescribing(_))
+    /// Whether the stream may be sound, and only beyond what this crate knows or may hold.
+    pub fn is_beyond_us(&self) -> bool {
+        matches!(
+            self,
+            Self::UnknownOpcode { .. } | Self::NotSelfDescribing(_) | Self::TooLong { .. }
+        )
     }
 }
 

@@ -7,6 +7,8 @@ pub const HEADER_BYTES: usize = 9;
 
 /// Redis 7.4 to 8.4.
 const REDIS_VERSION_KNOWN: u16 = 12;
+/// Valkey 9.0.
+const VALKEY_VERSION_FIRST: u16 = 80;
 /// Valkey 9.2.
 const VALKEY_VERSION_KNOWN: u16 = 81;
 
@@ -62,8 +64,8 @@ impl Header {
     /// Whether this crate knows all that a server may write under this header.
     pub fn is_known(self) -> bool {
         match self.magic {
-            Magic::Redis => self.version <= REDIS_VERSION_KNOWN,
-            Magic::Valkey => self.version <= VALKEY_VERSION_KNOWN,
+            Magic::Redis => (1..=REDIS_VERSION_KNOWN).contains(&self.version),
+            Magic::Valkey => (VALKEY_VERSION_FIRST..=VALKEY_VERSION_KNOWN).contains(&self.version),
         }
     }
 

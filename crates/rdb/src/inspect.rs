@@ -38,7 +38,8 @@ pub enum Content {
         /// Sums and lists.
         report: Box<Report>,
     },
-    /// The server that wrote it is newer than this crate, or modified. The frame is right and the
+    /// The server that wrote it is newer than this crate, or modified, or the content goes beyond
+    /// the [`Limits`]. The frame is right and the
     /// checksum matches, so these are the server's own bytes; what they mean is not known.
     Opaque {
         /// Where reading ended, and why.
@@ -52,8 +53,8 @@ pub enum Content {
 /// use cachevault_rdb::inspect::{Content, Inspector};
 ///
 /// let mut inspector = Inspector::new(0, 10);
-/// inspector.update(b"REDIS0009\x00\x01k\x05value\xff")?;
-/// inspector.update(&[0; 8])?;
+/// inspector.feed(b"REDIS0009\x00\x01k\x05value\xff")?;
+/// inspector.feed(&[0; 8])?;
 /// let Content::Verified { report, .. } = inspector.finish()?.content else { unreachable!() };
 /// assert_eq!(report.total.keys, 1);
 /// # Ok::<(), cachevault_rdb::inspect::InspectError>(())
@@ -87,8 +88,8 @@ impl Inspector {
     ///
     /// # Errors
     /// [`InspectError`] as soon as the stream cannot be right any more.
-    pub fn update(&mut self, piece: &[u8]) -> Result<(), InspectError> {
-        self.envelope.update(piece)?;
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
+        self.envelope.feed(piece)?;
         if self.failed.is_none()
             && let Err(error) = self.decoder.feed(piece, &mut self.visitor)
         {
@@ -117,7 +118,7 @@ impl Inspector {
                 report: Box::new(self.visitor.1.finish()),
             },
             Some(reason) => {
-                let may_be_unknown = reason.kind.is_unknown_format() || !envelope.header.is_known();
+                let may_be_unknown = reason.kind.is_beyond_us() || !envelope.header.is_known();
                 // Without a checksum nothing tells an unknown opcode from a damaged one.
                 if !may_be_unknown || envelope.checksum == Checksum::Absent {
                     return Err(reason.into());
@@ -131,7 +132,7 @@ impl Inspector {
     /// Ends reading; whether that is an error shows at the end if the format may be unknown.
     fn fail(&mut self, error: DecodeError) -> Result<(), DecodeError> {
         let is_known = self.header().is_some_and(Header::is_known);
-        if is_known && !error.kind.is_unknown_format() {
+        if is_known && !error.kind.is_beyond_us() {
             return Err(error);
         }
         self.failed = Some(error);
@@ -148,8 +149,8 @@ mod tests {
     fn inspect(content: &[u8], crc: bool) -> Result<Content, InspectError> {
         let crc = if crc { checksum(CrcAlgorithm::Crc64Redis, content) } else { 0 };
         let mut inspector = Inspector::new(0, 10);
-        inspector.update(content)?;
-        inspector.update(&crc.to_le_bytes())?;
+        inspector.feed(content)?;
+        inspector.feed(&crc.to_le_bytes())?;
         Ok(inspector.finish()?.content)
     }
 

@@ -2,7 +2,8 @@
 //! Redis', and 80 and 81 of Valkey's.
 //!
 //! A sans-IO crate: bytes in, findings out; it reads no file, no socket and no clock, and has no
-//! `unsafe` code. Decoders are fed in pieces of any size, and how a stream is cut changes nothing.
+//! `unsafe` code. Decoders are fed in pieces of any size, and how a stream is cut changes nothing of
+//! what is found in a sound one.
 //! Memory is bounded whatever the stream claims: long strings pass in pieces, packed ones are
 //! walked in place, and no length is trusted before the bytes are there ([`Limits`]).
 //!
@@ -108,7 +109,9 @@
 //! `module.c` and `lzf_d.c` of Redis and Valkey, and files that eleven of their versions wrote.
 //! What newer versions write is an error that says so ([`DecodeErrorKind::UnknownOpcode`]) and
 //! never a guess: Redis 8.6 and later (versions 13 and up) where they use what came with them, and
-//! Valkey 9.2's commands inside a stream (opcode 242) and its compressed envelope (`VCS`).
+//! Valkey 9.2's commands inside a stream (opcode 242). A file that Valkey 9.2 compressed as a whole
+//! (`rdbcompression lz4`) begins with `VCS` and is refused by its header; replicas get such a
+//! stream only if they ask for it.
 
 #![deny(missing_docs)]
 

@@ -15,10 +15,9 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// What a server accepts: 512 MiB for what is held; values up to 4 GiB, which is beyond the
-    /// largest `proto-max-bulk-len` that makes sense. Of names 64 MiB, where a server's default is
-    /// to begin a new node after 4 KiB.
+    /// What a server accepts: 512 MiB for what is held; any length of what passes in pieces. Of
+    /// names 64 MiB, where a server's default is to begin a new node after 4 KiB.
     fn default() -> Self {
-        Self { held_bytes_max: 512 << 20, names_bytes_max: 64 << 20, text_bytes_max: 4 << 30 }
+        Self { held_bytes_max: 512 << 20, names_bytes_max: 64 << 20, text_bytes_max: u64::MAX }
     }
 }

@@ -49,14 +49,15 @@ const LATER: &str = "later";
 pub struct Report {
     /// The stream's header, such as `REDIS0011`.
     pub header: String,
-    /// The least version of the Redis format that has all encodings that occur; `None` where only
-    /// Valkey's own format has them. A server whose format is older cannot load the data set.
+    /// The least version of the Redis format that has all encodings that occur, and functions if
+    /// there are any; `None` where only Valkey's own format has them. A server whose format is
+    /// older cannot hold the data set.
     pub least_redis_version: Option<u16>,
     /// Auxiliary fields; of one that repeats, the last.
     pub aux: BTreeMap<String, String>,
     /// Sums over all keys.
     pub total: Sums,
-    /// Sums by database and kind, for the first 1,024 databases.
+    /// Sums by database and kind, the first 7,168 of them.
     pub databases: Vec<DatabaseSums>,
     /// Sums by kind and encoding.
     pub encodings: Vec<EncodingSums>,
@@ -85,7 +86,7 @@ pub struct Sums {
     pub expiring: u64,
     /// Elements, members, fields, entries; 1 for a string.
     pub elements: u64,
-    /// Names and values as they are stored, bytes.
+    /// Names, and values as they are stored, bytes.
     pub stored_bytes: u64,
     /// What a server of 64 bits needs for them, bytes: an estimate from sizes and encodings.
     pub memory_bytes: u64,
@@ -200,7 +201,7 @@ pub struct Reporter {
     prefixes: Prefixes,
     horizon: [u64; HORIZON.len() + 1],
     functions: Vec<String>,
-    modules: BTreeMap<ModuleId, u64>,
+    modules: BTreeMap<String, u64>,
     current: Option<Current>,
     name: Vec<u8>,
 }
@@ -251,7 +252,7 @@ impl Reporter {
             prefix_error_bytes,
             expiry: ExpiryHorizon { as_of_ms: self.as_of_ms, classes: classes(&self.horizon) },
             functions: self.functions,
-            modules: self.modules.into_iter().map(|(id, values)| (id.name(), values)).collect(),
+            modules: self.modules,
         }
     }
 
@@ -283,8 +284,9 @@ impl Reporter {
     }
 
     fn on_module(&mut self, module: ModuleId, values: u64) {
-        if self.modules.len() < MODULES_MAX || self.modules.contains_key(&module) {
-            *self.modules.entry(module).or_default() += values;
+        let name = module.name();
+        if self.modules.len() < MODULES_MAX || self.modules.contains_key(&name) {
+            *self.modules.entry(name).or_default() += values;
         }
     }
 
@@ -443,8 +445,16 @@ fn encoding_sums((value_type, sums): (&'static ValueType, Sums)) -> EncodingSums
 /// The beginning of a text, in a form that any terminal and JSON can show.
 fn shown(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
-    match std::str::from_utf8(cut) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+    let shown = match std::str::from_utf8(cut) {
+        Ok(text) => Some(text),
+        // The cut may have gone through a character.
+        Err(error) if error.error_len().is_none() && cut.len() < bytes.len() => {
+            std::str::from_utf8(&cut[..error.valid_up_to()]).ok()
+        }
+        Err(_) => None,
+    };
+    match shown {
+        Some(text) if !text.chars().any(|c| c.is_control() || c == '\\') => text.to_owned(),
         _ => cut.escape_ascii().to_string(),
     }
 }

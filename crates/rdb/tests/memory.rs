@@ -67,7 +67,7 @@ impl Stream {
 
     fn pass_on(&mut self) {
         self.structure.feed(&self.piece, &mut self.sums).unwrap();
-        self.inspector.update(&self.piece).unwrap();
+        self.inspector.feed(&self.piece).unwrap();
         self.piece.clear();
     }
 

@@ -107,7 +107,7 @@ fn report(
 ) -> Result<(), Trouble> {
     let now = SystemClock.now().as_millisecond();
     let mut inspector = Inspector::new(now, usize::from(options.top));
-    source.read(|piece| inspector.update(piece).map_err(|e| source.damaged(e)))?;
+    source.read(|piece| inspector.feed(piece).map_err(|e| source.damaged(e)))?;
     let inspection = inspector.finish().map_err(|e| source.damaged(e))?;
     if options.json {
         let document = Document::new(source.name(), &inspection, options.slots);

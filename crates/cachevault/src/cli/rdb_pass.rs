@@ -78,7 +78,7 @@ pub(crate) fn pass(source: &Source, reading: &mut impl Reading) -> Result<Envelo
     let mut envelope = Envelope::new();
     let mut unknown = None;
     source.read(|piece| {
-        envelope.update(piece).map_err(|e| source.damaged(e))?;
+        envelope.feed(piece).map_err(|e| source.damaged(e))?;
         if unknown.is_none()
             && let Err(error) = reading.feed(piece)
         {
@@ -105,7 +105,7 @@ pub(crate) fn pass(source: &Source, reading: &mut impl Reading) -> Result<Envelo
 }
 
 fn may_be_unknown(error: &DecodeError, header: Option<Header>) -> bool {
-    error.kind.is_unknown_format() || !header.is_some_and(Header::is_known)
+    error.kind.is_beyond_us() || !header.is_some_and(Header::is_known)
 }
 
 /// What a frame is, in words.

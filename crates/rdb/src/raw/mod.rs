@@ -196,6 +196,9 @@ impl Decoder {
     /// # Errors
     /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
     pub fn feed<V: Visitor>(&mut self, input: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
+        if let State::Failed(error) = &self.state {
+            return Err(error.clone());
+        }
         let mut carry = std::mem::take(&mut self.carry);
         let fed = carry.feed(input, |window| self.decode(window, visitor));
         self.carry = carry;
@@ -306,8 +309,7 @@ impl Decoder {
                 Ok(())
             }
             State::Ended if cursor.left() > 0 => Err(DecodeErrorKind::TrailingBytes.into()),
-            State::Failed(error) => Err(error.kind.clone().into()),
-            State::Value | State::Ended => Ok(()),
+            State::Value | State::Ended | State::Failed(_) => Ok(()),
         }
     }
 
@@ -347,6 +349,7 @@ impl Decoder {
             offset: pending.offset.take().unwrap_or(offset),
         };
         visitor.key(&key)?;
+        release(&mut self.scratch[0]);
         self.value = Value::new(value_type)?;
         self.state = State::Value;
         Ok(())
@@ -425,5 +428,13 @@ impl Decoder {
             }
         }
         Ok(())
+    }
+}
+
+/// Gives back the memory of a buffer that was needed for something huge.
+fn release(buffer: &mut Vec<u8>) {
+    const KEPT_BYTES: usize = 1 << 20;
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
     }
 }

@@ -9,6 +9,9 @@ use crate::opcode::StreamVersion;
 use crate::raw::Visitor;
 use crate::raw::value::Part;
 
+/// Minus one: not known, or never.
+const UNKNOWN: u64 = u64::MAX;
+
 /// An entry's identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct StreamId {
@@ -65,7 +68,7 @@ pub struct Group<'a> {
     pub name: &'a [u8],
     /// The identifier last delivered.
     pub last_id: StreamId,
-    /// Entries read (Redis 7.0 and later); `u64::MAX` where the server does not know.
+    /// Entries read (Redis 7.0 and later), where the server knows.
     pub entries_read: Option<u64>,
     /// Pending entries that follow; then consumers.
     pub pending: u64,
@@ -89,7 +92,8 @@ pub struct Consumer<'a> {
     pub name: &'a [u8],
     /// When it was seen last, milliseconds since 1970.
     pub seen_at_ms: u64,
-    /// When it last did something (Redis 7.2 and later), milliseconds since 1970.
+    /// When it last did something (Redis 7.2 and later), milliseconds since 1970; `None` also
+    /// where it never did.
     pub active_at_ms: Option<u64>,
     /// Identifiers of its pending entries that follow.
     pub pending: u64,
@@ -121,7 +125,7 @@ pub(crate) struct Tail {
     pending_left: u64,
     consumers_left: u64,
     consumer_pending_left: u64,
-    /// Pending entries of the group that no consumer has claimed yet: each belongs to one.
+    /// Pending entries of the group that no consumer has claimed yet.
     unclaimed: u64,
     scratch: Vec<u8>,
 }
@@ -196,9 +200,6 @@ impl Tail {
                 Ok(false)
             }
             Phase::Consumers if self.consumers_left == 0 => {
-                if self.unclaimed > 0 {
-                    return corrupt("a pending entry of a stream's group belongs to no consumer");
-                }
                 self.groups_left -= 1;
                 self.phase = Phase::Groups;
                 Ok(false)
@@ -231,6 +232,7 @@ impl Tail {
         let last_id = StreamId::take(cursor)?;
         let is_v2 = self.version >= StreamVersion::V2;
         let entries_read = is_v2.then(|| cursor.length()).transpose()?;
+        let entries_read = entries_read.filter(|read| *read != UNKNOWN);
         let pending = cursor.length()?;
         let name = name.decode(&mut self.scratch)?;
         let group = Group { name, last_id, entries_read, pending };
@@ -250,6 +252,7 @@ impl Tail {
         let seen_at_ms = cursor.u64_le()?;
         let is_v3 = self.version >= StreamVersion::V3;
         let active_at_ms = is_v3.then(|| cursor.u64_le()).transpose()?;
+        let active_at_ms = active_at_ms.filter(|at| *at != UNKNOWN);
         let pending = cursor.length()?;
         let Some(unclaimed) = self.unclaimed.checked_sub(pending) else {
             return corrupt("the consumers of a stream's group have more pending entries than it");

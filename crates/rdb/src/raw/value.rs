@@ -13,6 +13,8 @@ pub(crate) const HELD_TEXT_BYTES: u64 = 64 << 10;
 /// `QUICKLIST_NODE_CONTAINER_PLAIN` and `_PACKED` of `quicklist.h`.
 const NODE_PLAIN: u64 = 1;
 const NODE_PACKED: u64 = 2;
+/// One more than the latest expiry that a field can have, milliseconds (`EB_EXPIRE_TIME_MAX`).
+const EXPIRY_END: i64 = 1 << 48;
 /// Length of a stream node's identifier.
 const NODE_ID_BYTES: u64 = 16;
 
@@ -245,7 +247,10 @@ impl Value {
             Cell::Text(role) => self.open = OpenText::begin(role, cursor, limits, visitor)?,
             Cell::QuicklistNode => {
                 let role = match cursor.length()? {
-                    NODE_PLAIN => Role::Element,
+                    NODE_PLAIN => {
+                        refuse_empty(cursor)?;
+                        Role::Element
+                    }
                     NODE_PACKED => {
                         Role::Packed(Packing::Entries(Container::Listpack, Row::Element))
                     }
@@ -309,10 +314,21 @@ impl Value {
     }
 }
 
+/// A plain node holds one large element, and servers refuse an empty one.
+fn refuse_empty(cursor: &mut Cursor<'_>) -> Take<()> {
+    let from = cursor.at();
+    let header = cursor.text_header()?;
+    cursor.rewind(from);
+    if header.form == Form::Plain && header.stored_bytes == 0 {
+        return corrupt("a node of a list is empty");
+    }
+    Ok(())
+}
+
 fn absolute(distance: u64, base: i64) -> Result<i64, DecodeErrorKind> {
     let sum = i64::try_from(distance).ok().and_then(|distance| base.checked_add(distance));
     match sum {
-        Some(at) if at >= 0 => Ok(at),
+        Some(at @ 0..EXPIRY_END) => Ok(at),
         _ => corrupt("a field's expiry is beyond all time"),
     }
 }

@@ -1,10 +1,11 @@
 //! The second level: how values are encoded, how many elements they have, and whether packed and
 //! compressed strings are sound.
 //!
-//! Every packed string is walked to its last byte with all its cross-references checked, which is
-//! at least what a server does with `sanitize-dump-payload yes`. Two things a server refuses are
-//! not looked for, since they cannot be seen in constant memory: a key, field or member that occurs
-//! twice.
+//! Every packed string is walked to its last byte with all its cross-references checked, as a
+//! server does with `sanitize-dump-payload yes`. A key, field or member that occurs twice is not
+//! looked for, although a server refuses it: it cannot be seen in constant memory. What only some
+//! servers refuse (a stream's length that is not that of its entries, a pending entry that no
+//! consumer has, the order of fields that expire) passes.
 
 mod entry;
 mod intset;
@@ -28,6 +29,8 @@ use node::Node;
 use ziplist::Ziplist;
 use zipmap::Zipmap;
 
+/// Longest score in decimal notation: servers read no more (`zzlStrtod`).
+const SCORE_BYTES_MAX: usize = 127;
 /// A compressed string up to this length is decompressed at once; a longer one in pieces.
 const WHOLE_LZF_BYTES: u64 = 1 << 20;
 
@@ -78,8 +81,9 @@ pub struct Shape {
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
 /// the call. Every method does nothing unless it is written.
 pub trait Visitor {
-    /// Whether [`Visitor::text`] is of interest. Without it compressed strings are checked and
-    /// not decompressed, which is faster.
+    /// Whether all of [`Visitor::text`] is of interest. Without it compressed strings are checked
+    /// and not decompressed, which is faster; the method then sees only the others. A decoder has
+    /// to be fed with visitors of one type.
     const WANTS_TEXTS: bool = true;
 
     /// A record that is no key.
@@ -232,9 +236,6 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
         let item = match part {
             Part::Count(_) => return Ok(()),
             Part::FieldExpiry(expiry) => Item::FieldExpiry(expiry),
-            Part::Stream(StreamPart::Meta(meta)) if meta.length != self.walker.tally.elements => {
-                return corrupt("a stream does not hold the number of entries that it claims");
-            }
             Part::Stream(part) => Item::Stream(part),
             Part::ModuleValue(module) => Item::ModuleValue(module),
             Part::Module(part) => Item::Module(part),
@@ -348,7 +349,9 @@ impl<V: Visitor> Level<'_, V> {
         if text.is_first {
             *compressed = Compressed::Stream(lzf::Stream::new(bytes));
         }
-        let Compressed::Stream(stream) = compressed else { return Ok(()) };
+        let Compressed::Stream(stream) = compressed else {
+            return corrupt("a compressed string goes on that was not begun");
+        };
         // The first piece comes with the first bytes, the last one, empty, when all is given.
         let mut is_first = text.is_first;
         let mut give_on =
@@ -513,7 +516,9 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
             (Column::Score, Entry::Integer(number)) => {
                 self.sink.visitor.score(number as f64);
             }
-            (Column::Score, Entry::Bytes { piece, is_first: true, is_last: true }) => {
+            (Column::Score, Entry::Bytes { piece, is_first: true, is_last: true })
+                if piece.len() <= SCORE_BYTES_MAX =>
+            {
                 self.sink.visitor.score(raw::parse_score(piece)?);
             }
             (Column::Expiry, Entry::Integer(expiry @ 0..)) => {

@@ -47,9 +47,12 @@ impl Fields {
         self.ends.clear();
     }
 
-    fn name(&self, index: usize) -> &[u8] {
-        let from = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-        &self.bytes[from..self.ends[index]]
+    fn name(&self, index: usize) -> Option<&[u8]> {
+        let from = match index.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.bytes.get(from..*self.ends.get(index)?)
     }
 }
 
@@ -58,8 +61,8 @@ impl Fields {
 pub(super) struct Node {
     id: StreamId,
     phase: Phase,
-    live_left: i64,
-    deleted_left: i64,
+    /// Entries that are still to come, live and deleted.
+    entries_left: u64,
     /// Fields of the master entry.
     master_fields: u64,
     /// What is known of the entry that is being walked.
@@ -97,8 +100,7 @@ impl Node {
         Self {
             id,
             phase: Phase::Live,
-            live_left: 0,
-            deleted_left: 0,
+            entries_left: 0,
             master_fields: 0,
             entry: EntryState::default(),
         }
@@ -114,7 +116,7 @@ impl Node {
     }
 
     pub(super) fn end(&self) -> Result<(), DecodeErrorKind> {
-        if !matches!(self.phase, Phase::Flags) || (self.live_left, self.deleted_left) != (0, 0) {
+        if !matches!(self.phase, Phase::Flags) || self.entries_left != 0 {
             return corrupt("a node of a stream does not hold the entries that it claims");
         }
         Ok(())
@@ -137,11 +139,12 @@ impl Node {
     ) -> Result<bool, DecodeErrorKind> {
         self.phase = match self.phase {
             Phase::Live => {
-                self.live_left = number;
+                self.entries_left = unsigned(number)?;
                 Phase::Deleted
             }
             Phase::Deleted => {
-                self.deleted_left = number;
+                // Both are below 2^63.
+                self.entries_left += unsigned(number)?;
                 Phase::MasterCount
             }
             Phase::MasterCount => {
@@ -193,11 +196,11 @@ impl Node {
             return corrupt("an entry of a stream has unknown flags");
         }
         let is_deleted = flags & FLAG_DELETED != 0;
-        let left = if is_deleted { &mut self.deleted_left } else { &mut self.live_left };
-        *left -= 1;
-        if *left < 0 {
+        // As servers do: how many of them are deleted is not compared.
+        let Some(left) = self.entries_left.checked_sub(1) else {
             return corrupt("a node of a stream does not hold the entries that it claims");
-        }
+        };
+        self.entries_left = left;
         let has_same_fields = flags & FLAG_SAME_FIELDS != 0;
         let fields = if has_same_fields { self.master_fields } else { 0 };
         self.entry = EntryState { is_deleted, has_same_fields, ms: 0, fields, done: 0 };
@@ -206,7 +209,8 @@ impl Node {
 }
 
 fn unsigned(number: i64) -> Result<u64, DecodeErrorKind> {
-    u64::try_from(number).or_else(|_| corrupt("a node of a stream has a negative number of fields"))
+    u64::try_from(number)
+        .or_else(|_| corrupt("a node of a stream has a negative number of entries or fields"))
 }
 
 /// Takes the entries of a node's listpack.
@@ -252,10 +256,10 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
     /// Names the field whose value comes next, where only the master entry does.
     fn name_master_field(&mut self) {
         let entry = &self.node.entry;
-        if V::WANTS_TEXTS && entry.has_same_fields && !entry.is_deleted {
-            let piece = self.fields.name(entry.done as usize);
+        let is_named = V::WANTS_TEXTS && entry.has_same_fields && !entry.is_deleted;
+        if is_named && let Some(bytes) = self.fields.name(entry.done as usize) {
             let role = Role::Field;
-            self.sink.visitor.text(Piece { role, bytes: piece, is_first: true, is_last: true });
+            self.sink.visitor.text(Piece { role, bytes, is_first: true, is_last: true });
         }
     }
 }

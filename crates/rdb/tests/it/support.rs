@@ -170,7 +170,7 @@ pub(crate) fn digest(file: &[u8]) -> Digest {
 /// Whether frame, checksum, and structure are right.
 pub(crate) fn is_sound(file: &[u8], chunk: usize) -> bool {
     let mut envelope = Envelope::new();
-    let framed = file.chunks(chunk.max(1)).all(|piece| envelope.update(piece).is_ok());
+    let framed = file.chunks(chunk.max(1)).all(|piece| envelope.feed(piece).is_ok());
     framed && envelope.finish().is_ok() && shapes(file, chunk).is_ok()
 }
 
