@@ -16,7 +16,7 @@ use super::rdb_name::escaped;
 use crate::config::default_data_dir;
 use crate::data_dir;
 
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 64 << 10;
 const BACKUP_PREFIX: &str = "backup:";
 const MAGIC_BYTES: usize = 4;
 const ZSTD_MAGIC: [u8; MAGIC_BYTES] = [0x28, 0xB5, 0x2F, 0xFD];

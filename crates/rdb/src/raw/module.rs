@@ -81,7 +81,7 @@ impl ModuleParts {
             3 => ModulePart::Float(f32::from_le_bytes(cursor.array()?)),
             4 => ModulePart::Double(f64::from_le_bytes(cursor.array()?)),
             5 => {
-                self.open = OpenText::begin(Role::Module, cursor, limits, visitor)?;
+                OpenText::begin(&mut self.open, Role::Module, cursor, limits, visitor)?;
                 return Ok(false);
             }
             _ => return corrupt("a part of a module's data is of no known type"),

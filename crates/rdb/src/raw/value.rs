@@ -61,14 +61,15 @@ pub(crate) struct OpenText {
 }
 
 impl OpenText {
-    /// Begins a string. `None` when all of it was there and has been passed on.
+    /// Begins a string; `open` is left alone when all of it is there and has been passed on.
     #[inline]
     pub(crate) fn begin<V: Visitor>(
+        open: &mut Option<Self>,
         role: Role,
         cursor: &mut Cursor<'_>,
         limits: &Limits,
         visitor: &mut V,
-    ) -> Take<Option<Self>> {
+    ) -> Take<()> {
         let header = cursor.text_header()?;
         let (form, stored_bytes) = (header.form, header.stored_bytes);
         let (bytes, limit) = (header.bytes().max(stored_bytes), limits.text_bytes_max);
@@ -81,10 +82,10 @@ impl OpenText {
         if stored_bytes <= HELD_TEXT_BYTES || stored_bytes <= cursor.left() as u64 {
             let stored = cursor.take(stored_bytes as usize)?;
             let text = Text { role, form, stored, stored_bytes, is_first: true, is_last: true };
-            visitor.text(text)?;
-            return Ok(None);
+            return Ok(visitor.text(text)?);
         }
-        Ok(Some(Self { role, form, stored_bytes, left: stored_bytes }))
+        *open = Some(Self { role, form, stored_bytes, left: stored_bytes });
+        Ok(())
     }
 
     /// Passes on what is there; whether the string has ended.
@@ -244,7 +245,7 @@ impl Value {
             return Ok(());
         }
         match self.cells[self.cell] {
-            Cell::Text(role) => self.open = OpenText::begin(role, cursor, limits, visitor)?,
+            Cell::Text(role) => OpenText::begin(&mut self.open, role, cursor, limits, visitor)?,
             Cell::QuicklistNode => {
                 let role = match cursor.length()? {
                     NODE_PLAIN => {
@@ -256,7 +257,7 @@ impl Value {
                     }
                     _ => return corrupt("a node of a list is neither plain nor packed"),
                 };
-                self.open = OpenText::begin(role, cursor, limits, visitor)?;
+                OpenText::begin(&mut self.open, role, cursor, limits, visitor)?;
             }
             Cell::Score => visitor.score(score(f64::from_le_bytes(cursor.array()?))?)?,
             Cell::AsciiScore => visitor.score(ascii_score(cursor)?)?,
