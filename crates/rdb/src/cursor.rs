@@ -5,72 +5,78 @@ use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 /// Reads from the beginning of a window. A read that finds too little says how much it needs and
 /// is tried again from the part's beginning when more has come.
 pub(crate) struct Cursor<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    window: &'a [u8],
+    /// What has not been read: the end of the window.
+    rest: &'a [u8],
 }
 
 impl<'a> Cursor<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+    pub(crate) fn new(window: &'a [u8]) -> Self {
+        Self { window, rest: window }
     }
 
     /// Bytes read so far.
     #[inline]
     pub(crate) fn at(&self) -> usize {
-        self.at
+        self.window.len() - self.rest.len()
     }
 
     /// Goes back to an earlier position.
     #[inline]
     pub(crate) fn rewind(&mut self, at: usize) {
-        self.at = at;
+        self.rest = &self.window[at..];
     }
 
     /// Bytes that are there and not read.
     #[inline]
     pub(crate) fn left(&self) -> usize {
-        self.bytes.len() - self.at
+        self.rest.len()
     }
 
     #[inline]
     pub(crate) fn take(&mut self, len: usize) -> Take<&'a [u8]> {
-        match self.bytes[self.at..].get(..len) {
-            Some(taken) => {
-                self.at += len;
+        match self.rest.split_at_checked(len) {
+            Some((taken, rest)) => {
+                self.rest = rest;
                 Ok(taken)
             }
-            None => Err(Stop::Need(self.at.saturating_add(len))),
+            None => Err(self.need(len)),
         }
     }
 
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Take<[u8; N]> {
-        match self.bytes[self.at..].first_chunk::<N>() {
-            Some(taken) => {
-                self.at += N;
+        match self.rest.split_first_chunk::<N>() {
+            Some((taken, rest)) => {
+                self.rest = rest;
                 Ok(*taken)
             }
-            None => Err(Stop::Need(self.at + N)),
+            None => Err(self.need(N)),
         }
     }
 
     #[inline]
     pub(crate) fn byte(&mut self) -> Take<u8> {
-        match self.bytes.get(self.at) {
-            Some(byte) => {
-                self.at += 1;
+        match self.rest.split_first() {
+            Some((byte, rest)) => {
+                self.rest = rest;
                 Ok(*byte)
             }
-            None => Err(Stop::Need(self.at + 1)),
+            None => Err(self.need(1)),
         }
+    }
+
+    #[cold]
+    fn need(&self, len: usize) -> Stop {
+        Stop::Need(self.at().saturating_add(len))
     }
 
     /// At most `max` bytes, whatever is there.
     pub(crate) fn up_to(&mut self, max: u64) -> &'a [u8] {
-        let rest = &self.bytes[self.at..];
-        let len = usize::try_from(max).map_or(rest.len(), |max| rest.len().min(max));
-        self.at += len;
-        &rest[..len]
+        let len = usize::try_from(max).map_or(self.left(), |max| self.left().min(max));
+        let (taken, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        taken
     }
 
     pub(crate) fn u64_le(&mut self) -> Take<u64> {
@@ -108,8 +114,8 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(crate) fn text_header(&mut self) -> Take<TextHeader> {
         // Most strings are short and plain.
-        if let Some(&first @ 0..0x40) = self.bytes.get(self.at) {
-            self.at += 1;
+        if let Some((&first @ 0..0x40, rest)) = self.rest.split_first() {
+            self.rest = rest;
             return Ok(TextHeader { form: Form::Plain, stored_bytes: u64::from(first) });
         }
         self.long_text_header()

@@ -8,24 +8,8 @@ use crate::error::DecodeError;
 use crate::header::Header;
 use crate::limits::Limits;
 use crate::opcode::{FieldExpiry, Kind, Role};
-use crate::raw::{Key, ModuleId, ModulePart, Record, StreamId, StreamPart};
+use crate::raw::{Key, Record};
 use crate::structure::{self, Item, Piece, Shape};
-
-/// A part of a logical value that is neither a string nor a score.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Datum<'a> {
-    /// When the hash's field before it expires, milliseconds since 1970. It follows every value of
-    /// a hash, with `None` where it never does.
-    FieldExpiry(Option<i64>),
-    /// A stream's entry; its fields and values follow.
-    Entry(StreamId),
-    /// A part of a stream's tail.
-    Stream(StreamPart<'a>),
-    /// The module that a value belongs to.
-    ModuleValue(ModuleId),
-    /// A part of a module's data.
-    Module(ModulePart),
-}
 
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
 /// the call. Every method does nothing unless it is written.
@@ -38,8 +22,9 @@ pub trait Visitor {
     fn text(&mut self, _piece: Piece<'_>) {}
     /// The score of the member before it.
     fn score(&mut self, _score: f64) {}
-    /// Another part of the value, or of a module's data outside of keys.
-    fn datum(&mut self, _datum: Datum<'_>) {}
+    /// Another item of the value, or of a module's data outside of keys. Here an
+    /// [`Item::FieldExpiry`] follows every value of a hash, with `None` where the field stays.
+    fn item(&mut self, _item: Item<'_>) {}
     /// The value has ended.
     fn key_end(&mut self, _shape: &Shape) {}
 }
@@ -66,9 +51,9 @@ impl<A: Visitor, B: Visitor> Visitor for (A, B) {
         self.1.score(score);
     }
     #[inline]
-    fn datum(&mut self, datum: Datum<'_>) {
-        self.0.datum(datum);
-        self.1.datum(datum);
+    fn item(&mut self, item: Item<'_>) {
+        self.0.item(item);
+        self.1.item(item);
     }
     #[inline]
     fn key_end(&mut self, shape: &Shape) {
@@ -152,7 +137,7 @@ impl<V: Visitor> structure::Visitor for Level<'_, V> {
         self.visitor.text(piece);
         let ends_field = piece.role == Role::FieldValue && piece.is_last && self.expiries.is_hash;
         if ends_field && self.expiries.stored != FieldExpiry::After {
-            self.visitor.datum(Datum::FieldExpiry(self.expiries.held.take()));
+            self.visitor.item(Item::FieldExpiry(self.expiries.held.take()));
         }
     }
 
@@ -174,11 +159,7 @@ impl<V: Visitor> structure::Visitor for Level<'_, V> {
             Item::FieldExpiry(expiry) if self.expiries.stored == FieldExpiry::Before => {
                 self.expiries.held = expiry;
             }
-            Item::FieldExpiry(expiry) => self.visitor.datum(Datum::FieldExpiry(expiry)),
-            Item::Entry(id) => self.visitor.datum(Datum::Entry(id)),
-            Item::Stream(part) => self.visitor.datum(Datum::Stream(part)),
-            Item::ModuleValue(module) => self.visitor.datum(Datum::ModuleValue(module)),
-            Item::Module(part) => self.visitor.datum(Datum::Module(part)),
+            item => self.visitor.item(item),
         }
     }
 

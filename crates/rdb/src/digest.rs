@@ -77,11 +77,11 @@ use std::fmt;
 
 use twox_hash::XxHash3_128;
 
-use crate::data::{Datum, Visitor};
+use crate::data::Visitor;
 use crate::opcode::{Kind, Role};
 use crate::raw::{Key, ModulePart, Record, StreamPart};
 use crate::slot::{SLOTS, slot_of};
-use crate::structure::{Piece, Shape};
+use crate::structure::{Item, Piece, Shape};
 
 /// The version of the definition above. Digests of different versions cannot be compared.
 pub const DIGEST_VERSION: u32 = 1;
@@ -211,8 +211,8 @@ impl Visitor for Digester {
         self.fingerprinter.score(score);
     }
 
-    fn datum(&mut self, datum: Datum<'_>) {
-        self.fingerprinter.datum(datum);
+    fn item(&mut self, item: Item<'_>) {
+        self.fingerprinter.item(item);
     }
 
     #[inline]
@@ -318,25 +318,25 @@ impl Fingerprinter {
         self.element();
     }
 
-    /// See [`Visitor::datum`].
-    pub fn datum(&mut self, datum: Datum<'_>) {
+    /// See [`Visitor::item`].
+    pub fn item(&mut self, item: Item<'_>) {
         if self.kind.is_none() {
             return;
         }
-        match datum {
-            Datum::FieldExpiry(expiry) => {
+        match item {
+            Item::FieldExpiry(expiry) => {
                 self.record.push(&self.field_bytes.to_le_bytes());
                 self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());
                 self.element();
             }
-            Datum::Entry(id) => {
+            Item::Entry(id) => {
                 self.entry_end();
                 self.entry = Some((id.ms, id.seq));
                 self.pairs = 0;
             }
-            Datum::Stream(part) => self.stream(part),
-            Datum::ModuleValue(module) => self.record.push(&module.0.to_le_bytes()),
-            Datum::Module(part) => match part {
+            Item::Stream(part) => self.stream(part),
+            Item::ModuleValue(module) => self.record.push(&module.0.to_le_bytes()),
+            Item::Module(part) => match part {
                 ModulePart::Signed(number) => self.tagged(1, &number.to_le_bytes()),
                 ModulePart::Unsigned(number) => self.tagged(2, &number.to_le_bytes()),
                 ModulePart::Float(number) => self.tagged(3, &number.to_le_bytes()),

@@ -368,8 +368,8 @@ impl data::Visitor for Reporter {
         self.on_key(key);
     }
     #[inline]
-    fn datum(&mut self, datum: data::Datum<'_>) {
-        if let data::Datum::ModuleValue(module) = datum {
+    fn item(&mut self, item: Item<'_>) {
+        if let Item::ModuleValue(module) = item {
             self.on_module(module, 1);
         }
     }

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cachevault_rdb::EnvelopeReport;
-use cachevault_rdb::data::{self, Datum};
+use cachevault_rdb::data;
 use cachevault_rdb::digest::Fingerprinter;
 use cachevault_rdb::raw::{Key, Record};
-use cachevault_rdb::structure::{self, Piece, Shape};
+use cachevault_rdb::structure::{self, Item, Piece, Shape};
 use clap::Args;
 use serde_json::json;
 use twox_hash::XxHash3_128;
@@ -188,9 +188,9 @@ impl Keys {
     }
 
     #[inline]
-    fn datum(&mut self, datum: Datum<'_>) {
+    fn item(&mut self, item: Item<'_>) {
         if self.current.is_some() {
-            self.fingerprinter.datum(datum);
+            self.fingerprinter.item(item);
         }
     }
 }
@@ -220,8 +220,8 @@ impl data::Visitor for Fill {
         self.keys.score(score);
     }
     #[inline]
-    fn datum(&mut self, datum: Datum<'_>) {
-        self.keys.datum(datum);
+    fn item(&mut self, item: Item<'_>) {
+        self.keys.item(item);
     }
     fn key_end(&mut self, shape: &Shape) {
         if let Some(key) = self.keys.current.take() {
@@ -266,8 +266,8 @@ impl data::Visitor for Compare<'_, '_> {
         self.keys.score(score);
     }
     #[inline]
-    fn datum(&mut self, datum: Datum<'_>) {
-        self.keys.datum(datum);
+    fn item(&mut self, item: Item<'_>) {
+        self.keys.item(item);
     }
     fn key_end(&mut self, shape: &Shape) {
         let Some(key) = self.keys.current.take() else { return };

@@ -352,8 +352,8 @@ fn ascii_score(cursor: &mut Cursor<'_>) -> Take<f64> {
 
 /// A score in decimal notation, as old layouts and packed encodings have it.
 pub(crate) fn parse_score(digits: &[u8]) -> Result<f64, DecodeErrorKind> {
-    match std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()) {
-        Some(number) => score(number),
-        None => corrupt("a score is not a number"),
+    match fast_float2::parse(digits) {
+        Ok(number) => score(number),
+        Err(_) => corrupt("a score is not a number"),
     }
 }

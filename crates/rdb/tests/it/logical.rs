@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cachevault_rdb::data::{self, Datum};
+use cachevault_rdb::data;
 use cachevault_rdb::raw::{Key, StreamId, StreamPart};
-use cachevault_rdb::structure::{Piece, Shape};
+use cachevault_rdb::structure::{Item, Piece, Shape};
 use cachevault_rdb::{Kind, Role};
 use cachevault_testkit::{Reply, Server, text};
 
@@ -87,11 +87,11 @@ impl data::Visitor for Collector {
         self.scores.push(score.to_bits());
     }
 
-    fn datum(&mut self, datum: Datum<'_>) {
-        match datum {
-            Datum::FieldExpiry(expiry) => assert_eq!(expiry, None),
-            Datum::Entry(id) => self.stream.entries.push((id, Vec::new())),
-            Datum::Stream(part) => self.stream_part(part),
+    fn item(&mut self, item: Item<'_>) {
+        match item {
+            Item::FieldExpiry(expiry) => assert_eq!(expiry, None),
+            Item::Entry(id) => self.stream.entries.push((id, Vec::new())),
+            Item::Stream(part) => self.stream_part(part),
             other => panic!("nothing of a module was written: {other:?}"),
         }
     }

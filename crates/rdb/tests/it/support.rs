@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cachevault_rdb::data::{self, Datum};
+use cachevault_rdb::data;
 use cachevault_rdb::digest::{Digest, Digester};
 use cachevault_rdb::raw::{self, Key, Part, Record, Text};
 use cachevault_rdb::structure::{self, Item, Piece, Shape};
@@ -125,8 +125,8 @@ impl data::Visitor for Findings {
     fn score(&mut self, score: f64) {
         self.line(format!("score {score}"));
     }
-    fn datum(&mut self, datum: Datum<'_>) {
-        self.line(format!("{datum:?}"));
+    fn item(&mut self, item: Item<'_>) {
+        self.line(format!("{item:?}"));
     }
     fn key_end(&mut self, shape: &Shape) {
         self.line(format!("{} elements", shape.elements));
