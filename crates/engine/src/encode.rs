@@ -138,3 +138,47 @@ impl Write for Output {
         self.output.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::queue;
+
+    const QUEUE_BYTES: usize = 2 << 20;
+    const VALUE_BYTES: u32 = 2 << 20;
+
+    /// An RDB of one string, a little longer than the queue is.
+    fn rdb() -> Vec<u8> {
+        let mut rdb = b"REDIS0009\x00\x01k\x80".to_vec();
+        rdb.extend_from_slice(&VALUE_BYTES.to_be_bytes());
+        rdb.resize(rdb.len() + VALUE_BYTES as usize, b'v');
+        rdb.extend_from_slice(&[0xFF, 0, 0, 0, 0, 0, 0, 0, 0]);
+        rdb
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_encoder_that_falls_behind_says_so_and_goes_on_where_it_was() {
+        let (mut input, encoder_input) = queue(QUEUE_BYTES);
+        let (output, mut pieces) = mpsc::channel(64);
+        let encoder = Encoder::new(encoder_input, output, Inspector::new(0, 1), 1);
+        let encoder = encoder.unwrap_or_else(|_| panic!("no encoder"));
+        let rdb = rdb();
+        let (waiting, rest) = rdb.split_at(QUEUE_BYTES - (16 << 10));
+        for piece in waiting.chunks(4096) {
+            assert!(input.send(Bytes::copy_from_slice(piece)).await.is_ok());
+        }
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_pressed());
+        let Ok(Ok(Encoded::Pressed(encoder))) = run.await else { panic!("it kept up") };
+        let run = tokio::task::spawn_blocking(move || encoder.run());
+        assert!(input.send(Bytes::copy_from_slice(rest)).await.is_ok());
+        assert!(input.flush().await.is_ok());
+        drop(input);
+        let Ok(Ok(inspection)) = run.await else { panic!("it did not come to its end") };
+        assert_eq!(inspection.envelope.size_bytes, rdb.len() as u64);
+        let mut artifact = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            artifact.extend_from_slice(&piece);
+        }
+        assert!(zstd::decode_all(artifact.as_slice()).unwrap() == rdb);
+    }
+}
