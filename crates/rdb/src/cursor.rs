@@ -141,6 +141,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A string that is held whole.
+    #[inline]
     pub(crate) fn held_text(&mut self, what: &'static str, limit: u64) -> Take<HeldText<'a>> {
         let header = self.text_header()?;
         let bytes = header.bytes().max(header.stored_bytes);
@@ -197,18 +198,21 @@ pub(crate) struct HeldText<'a> {
 
 impl<'a> HeldText<'a> {
     /// The string itself; `scratch` is used where it is not stored as it is.
+    #[inline]
     pub(crate) fn decode<'s>(&self, scratch: &'s mut Vec<u8>) -> Take<&'s [u8]>
     where
         'a: 's,
     {
         match self.form {
             Form::Plain => Ok(self.stored),
-            Form::Integer(number) => {
-                scratch.clear();
-                scratch.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-                Ok(scratch)
-            }
+            Form::Integer(number) => Ok(decimal(number, scratch)),
             Form::Lzf { bytes } => Ok(crate::lzf::decompress(self.stored, bytes, scratch)?),
         }
     }
+}
+
+fn decimal(number: i64, scratch: &mut Vec<u8>) -> &[u8] {
+    scratch.clear();
+    scratch.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    scratch
 }

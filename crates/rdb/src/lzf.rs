@@ -73,29 +73,24 @@ pub(crate) fn decompress<'s>(
         scratch.resize(bytes + STRIDE, 0);
     }
     let (mut at, mut end) = (0, 0);
-    while let Some(&control) = stored.get(at) {
-        let unit = Unit::read(control, &stored[at + 1..])?;
-        let after = end + unit.writes();
+    while at < stored.len() {
+        let unit = Unit::read(&stored[at..])?;
+        let (from, after) = (unit.source(end)?, end + unit.len);
         if after > bytes {
             return wrong_length();
         }
-        at += 1;
-        match unit {
-            Unit::Literal(len) => {
-                // Whole strides where there is room: what is beyond the end is written over later.
-                let to = scratch[end..].first_chunk_mut::<STRIDE>();
-                match (stored[at..].first_chunk::<STRIDE>(), to) {
-                    (Some(from), Some(to)) => *to = *from,
-                    _ => scratch[end..after].copy_from_slice(&stored[at..at + len]),
-                }
-                at += len;
+        // A whole stride where that is enough: what is beyond the end is written over later.
+        let literal = stored[at + 1..].first_chunk::<STRIDE>();
+        let written = scratch[from..].first_chunk::<STRIDE>();
+        match (literal, written) {
+            (Some(literal), Some(written)) if unit.is_one_stride() => {
+                let stride = if unit.is_copy { *written } else { *literal };
+                scratch[end..end + STRIDE].copy_from_slice(&stride);
             }
-            Unit::Copy { len, distance, .. } => {
-                let Some(from) = end.checked_sub(distance) else { return before_beginning() };
-                copy_strides(scratch, from, end, len);
-                at += unit.stored() - 1;
-            }
+            _ if unit.is_copy => copy_strides(scratch, from, end, unit.len),
+            _ => scratch[end..after].copy_from_slice(&stored[at + 1..at + unit.stored]),
         }
+        at += unit.stored;
         end = after;
     }
     if end == bytes { Ok(&scratch[..bytes]) } else { wrong_length() }
@@ -126,67 +121,67 @@ fn copy_strides(bytes: &mut [u8], from: usize, to: usize, len: usize) {
 
 /// Checks a whole string as [`decompress`] would, writing nothing.
 pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
-    let (mut at, mut written) = (0, 0u64);
-    while let Some(&control) = stored.get(at) {
-        let unit = Unit::read(control, &stored[at + 1..])?;
-        match unit {
-            Unit::Copy { distance, .. } if distance as u64 > written => return before_beginning(),
-            _ => {}
-        }
-        written += unit.writes() as u64;
-        at += unit.stored();
+    let Ok(bytes) = usize::try_from(bytes) else { return wrong_length() };
+    let (mut at, mut end) = (0, 0usize);
+    while at < stored.len() {
+        let unit = Unit::read(&stored[at..])?;
+        unit.source(end)?;
+        // A sum that saturates is not the length that is claimed either.
+        end = end.saturating_add(unit.len);
+        at += unit.stored;
     }
-    if written == bytes { Ok(()) } else { wrong_length() }
+    if end == bytes { Ok(()) } else { wrong_length() }
 }
 
 /// What a control byte and the bytes behind it announce.
+///
+/// Literals and copies take turns as the data will have it, so all of it is computed without a
+/// branch, which would be mispredicted half of the time.
 #[derive(Debug, Clone, Copy)]
-enum Unit {
-    Literal(usize),
-    Copy { len: usize, distance: usize, is_long: bool },
+struct Unit {
+    is_copy: bool,
+    /// Bytes that it writes.
+    len: usize,
+    /// Bytes that it takes, the control byte included.
+    stored: usize,
+    /// How far back a copy reaches; 0 for a literal.
+    distance: usize,
 }
 
 impl Unit {
-    /// Reads a unit that must be there as a whole.
+    /// Reads the unit that `rest`, which is not empty, begins with and must hold as a whole.
     #[inline]
-    fn read(control: u8, rest: &[u8]) -> Result<Self, DecodeErrorKind> {
-        let control = usize::from(control);
-        if control < 32 {
-            return if rest.len() > control {
-                Ok(Self::Literal(control + 1))
-            } else {
-                wrong_length()
-            };
-        }
-        let distance = |low: u8| ((control & 0x1F) << 8 | usize::from(low)) + 1;
-        match (control >> 5, rest) {
-            (7, &[extra, low, ..]) => {
-                let len = 9 + usize::from(extra);
-                Ok(Self::Copy { len, distance: distance(low), is_long: true })
-            }
-            (7, _) => wrong_length(),
-            (len, &[low, ..]) => {
-                Ok(Self::Copy { len: len + 2, distance: distance(low), is_long: false })
-            }
-            (_, []) => wrong_length(),
-        }
+    fn read(rest: &[u8]) -> Result<Self, DecodeErrorKind> {
+        let [control, second, third] = match rest {
+            &[control, second, third, ..] => [control, second, third],
+            &[control, second] => [control, second, 0],
+            _ => [rest[0], 0, 0],
+        };
+        let is_copy = control >= 32;
+        let is_long = control >= 7 << 5;
+        let (extra, low) = if is_long { (second, third) } else { (0, second) };
+        let back = (usize::from(control & 0x1F) << 8 | usize::from(low)) + 1;
+        let literal = usize::from(control) + 1;
+        let copied = usize::from(control >> 5) + 2 + usize::from(extra);
+        let unit = Self {
+            is_copy,
+            len: if is_copy { copied } else { literal },
+            stored: if is_copy { 2 + usize::from(is_long) } else { 1 + literal },
+            distance: if is_copy { back } else { 0 },
+        };
+        if unit.stored <= rest.len() { Ok(unit) } else { wrong_length() }
     }
 
-    /// Bytes that it writes.
+    /// Where a copy begins when `end` bytes have been written.
     #[inline]
-    fn writes(self) -> usize {
-        match self {
-            Self::Literal(len) | Self::Copy { len, .. } => len,
-        }
+    fn source(&self, end: usize) -> Result<usize, DecodeErrorKind> {
+        if self.distance <= end { Ok(end - self.distance) } else { before_beginning() }
     }
 
-    /// Bytes that it takes, the control byte included.
+    /// Whether a stride holds all of it, and all of that has been written.
     #[inline]
-    fn stored(self) -> usize {
-        match self {
-            Self::Literal(len) => 1 + len,
-            Self::Copy { is_long, .. } => 2 + usize::from(is_long),
-        }
+    fn is_one_stride(&self) -> bool {
+        !self.is_copy | (self.len <= STRIDE.min(self.distance))
     }
 }
 

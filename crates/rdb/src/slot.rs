@@ -1,6 +1,9 @@
 //! Cluster slots.
 
-use crc_fast::{CrcAlgorithm, checksum};
+use crc::{CRC_16_XMODEM, Crc};
+
+/// Made for short input, where the vectors of `crc_fast` only cost.
+static CRC_16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
 /// Number of slots in a cluster.
 pub const SLOTS: u16 = 16_384;
@@ -13,9 +16,7 @@ pub fn slot_of(name: &[u8]) -> u16 {
         let close = rest.iter().position(|byte| *byte == b'}')?;
         (close > 0).then(|| &rest[..close])
     });
-    let crc = checksum(CrcAlgorithm::Crc16Xmodem, tag.unwrap_or(name));
-    // A CRC of 16 bits is a number of 16 bits.
-    (crc as u16) % SLOTS
+    CRC_16.checksum(tag.unwrap_or(name)) % SLOTS
 }
 
 #[cfg(test)]
