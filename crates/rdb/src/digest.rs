@@ -74,6 +74,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 use twox_hash::XxHash3_128;
 
@@ -96,9 +97,10 @@ const NEVER: i64 = i64::MIN;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fingerprint(pub u128);
 
-impl Fingerprint {
-    fn add(&mut self, other: u128) {
-        self.0 = self.0.wrapping_add(other);
+/// The fingerprint of a set is the sum of its members', modulo 2^128.
+impl AddAssign for Fingerprint {
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
     }
 }
 
@@ -151,36 +153,40 @@ impl Digest {
     }
 
     fn add(&mut self, key: &KeyFingerprint<'_>) {
-        self.keys.add(key.fingerprint.0);
+        self.keys += key.fingerprint;
         self.key_count += 1;
-        self.kinds[key.kind as usize].add(key.fingerprint.0);
-        self.slots[usize::from(slot_of(key.name))].add(key.fingerprint.0);
+        self.kinds[key.kind as usize] += key.fingerprint;
+        self.slots[usize::from(slot_of(key.name))] += key.fingerprint;
     }
 
     fn add_database(&mut self, db: u64, fingerprint: Fingerprint) {
         let has_room = self.databases.len() < DATABASES_MAX;
         if has_room || self.databases.contains_key(&db) {
-            self.databases.entry(db).or_default().add(fingerprint.0);
+            *self.databases.entry(db).or_default() += fingerprint;
         }
     }
 }
 
 /// Computes the [`Digest`] of a stream.
+pub type Digester = Fingerprinter<Summing>;
+
+impl Digester {
+    /// The digest of what has passed.
+    pub fn finish(mut self) -> Digest {
+        self.keys.database_end();
+        self.keys.digest
+    }
+}
+
+/// Sums the fingerprints of keys up to a [`Digest`].
 #[derive(Debug, Default)]
-pub struct Digester {
-    fingerprinter: Fingerprinter,
+pub struct Summing {
     digest: Digest,
     /// The database whose keys are passing, and the sum of those that have.
     database: Option<(u64, Fingerprint)>,
 }
 
-impl Digester {
-    /// The digest of what has passed.
-    pub fn finish(mut self) -> Digest {
-        self.database_end();
-        self.digest
-    }
-
+impl Summing {
     fn database_end(&mut self) {
         if let Some((db, fingerprint)) = self.database.take() {
             self.digest.add_database(db, fingerprint);
@@ -188,45 +194,21 @@ impl Digester {
     }
 }
 
-impl Visitor for Digester {
-    fn record(&mut self, record: Record<'_>) {
-        if let Record::Function(source) = record {
-            self.digest.functions.add(XxHash3_128::oneshot(source));
-        }
-        self.fingerprinter.record(record);
-    }
-
+impl KeyVisitor for Summing {
     #[inline]
-    fn key(&mut self, key: &Key<'_>) {
-        self.fingerprinter.key(key);
-    }
-
-    #[inline]
-    fn text(&mut self, piece: Piece<'_>) {
-        self.fingerprinter.text(piece);
-    }
-
-    #[inline]
-    fn score(&mut self, score: f64) {
-        self.fingerprinter.score(score);
-    }
-
-    fn item(&mut self, item: Item<'_>) {
-        self.fingerprinter.item(item);
-    }
-
-    #[inline]
-    fn key_end(&mut self, shape: &Shape) {
-        let key = self.fingerprinter.key_end(shape);
-        self.digest.add(&key);
-        let (db, fingerprint) = (key.db, key.fingerprint);
+    fn key(&mut self, key: &KeyFingerprint<'_>) {
+        self.digest.add(key);
         match &mut self.database {
-            Some((current, sum)) if *current == db => sum.add(fingerprint.0),
+            Some((current, sum)) if *current == key.db => *sum += key.fingerprint,
             _ => {
                 self.database_end();
-                self.database = Some((db, fingerprint));
+                self.database = Some((key.db, key.fingerprint));
             }
         }
+    }
+
+    fn function(&mut self, fingerprint: Fingerprint) {
+        self.digest.functions += fingerprint;
     }
 }
 
@@ -243,13 +225,86 @@ pub struct KeyFingerprint<'a> {
     pub fingerprint: Fingerprint,
 }
 
-/// Computes each key's fingerprint; it is driven by a visitor of the data level, whose calls it
-/// takes under the same names.
+/// Takes the fingerprints that a [`Fingerprinter`] computes.
+pub trait KeyVisitor {
+    /// Whether the fingerprint of a key that begins is of interest.
+    fn wants(&mut self, _key: &Key<'_>) -> bool {
+        true
+    }
+    /// A key that was wanted, and has ended.
+    fn key(&mut self, key: &KeyFingerprint<'_>);
+    /// A library of functions.
+    fn function(&mut self, _fingerprint: Fingerprint) {}
+}
+
+/// Computes the fingerprint of each key, by which two data sets can be compared key by key.
 #[derive(Debug, Default)]
-pub struct Fingerprinter {
+pub struct Fingerprinter<K> {
+    /// Takes the fingerprints.
+    pub keys: K,
+    value: ValueHash,
+}
+
+impl<K> Fingerprinter<K> {
+    /// Gives what it computes to `keys`.
+    pub fn new(keys: K) -> Self {
+        Self { keys, value: ValueHash::default() }
+    }
+}
+
+impl<K: KeyVisitor> Visitor for Fingerprinter<K> {
+    fn record(&mut self, record: Record<'_>) {
+        self.value.kind = None;
+        if let Record::Function(source) = record {
+            self.keys.function(Fingerprint(XxHash3_128::oneshot(source)));
+        }
+    }
+
+    #[inline]
+    fn key(&mut self, key: &Key<'_>) {
+        if self.keys.wants(key) {
+            self.value.begin(key);
+        } else {
+            self.value.kind = None;
+        }
+    }
+
+    #[inline]
+    fn text(&mut self, piece: Piece<'_>) {
+        if let Some(kind) = self.value.kind {
+            self.value.text(kind, piece);
+        }
+    }
+
+    #[inline]
+    fn score(&mut self, score: f64) {
+        if self.value.kind.is_some() {
+            self.value.score(score);
+        }
+    }
+
+    #[inline]
+    fn item(&mut self, item: Item<'_>) {
+        if self.value.kind.is_some() {
+            self.value.item(item);
+        }
+    }
+
+    #[inline]
+    fn key_end(&mut self, _shape: &Shape) {
+        if let Some(kind) = self.value.kind {
+            self.keys.key(&self.value.end(kind));
+        }
+    }
+}
+
+/// The fingerprint of one key, as it is being computed.
+#[derive(Debug, Default)]
+struct ValueHash {
     db: u64,
     name: Vec<u8>,
     expires_at_ms: Option<i64>,
+    /// What kind of value is passing; nothing outside of keys that are wanted.
     kind: Option<Kind>,
     value: u128,
     elements: u64,
@@ -265,15 +320,9 @@ pub struct Fingerprinter {
     consumer: u128,
 }
 
-impl Fingerprinter {
-    /// See [`Visitor::record`].
-    pub fn record(&mut self, _record: Record<'_>) {
-        self.kind = None;
-    }
-
-    /// See [`Visitor::key`].
+impl ValueHash {
     #[inline]
-    pub fn key(&mut self, key: &Key<'_>) {
+    fn begin(&mut self, key: &Key<'_>) {
         self.db = key.db;
         self.name.clear();
         self.name.extend_from_slice(key.name);
@@ -284,14 +333,9 @@ impl Fingerprinter {
         self.record.clear();
     }
 
-    /// See [`Visitor::text`].
     #[inline]
-    pub fn text(&mut self, piece: Piece<'_>) {
-        if self.kind.is_none() {
-            return;
-        }
-        let is_alone =
-            matches!(piece.role, Role::Value | Role::Member) && self.kind != Some(Kind::SortedSet);
+    fn text(&mut self, kind: Kind, piece: Piece<'_>) {
+        let is_alone = matches!(piece.role, Role::Value | Role::Member) && kind != Kind::SortedSet;
         if is_alone && piece.is_first && piece.is_last {
             // The whole record: nothing has to be gathered.
             self.value = self.value.wrapping_add(XxHash3_128::oneshot(piece.bytes));
@@ -307,22 +351,17 @@ impl Fingerprinter {
         self.text_bytes += piece.bytes.len() as u64;
         self.record.push(piece.bytes);
         if piece.is_last {
-            self.text_end(piece.role);
+            self.text_end(kind, piece.role);
         }
     }
 
-    /// See [`Visitor::score`].
     #[inline]
-    pub fn score(&mut self, score: f64) {
+    fn score(&mut self, score: f64) {
         self.record.push(&score.to_bits().to_le_bytes());
         self.element();
     }
 
-    /// See [`Visitor::item`].
-    pub fn item(&mut self, item: Item<'_>) {
-        if self.kind.is_none() {
-            return;
-        }
+    fn item(&mut self, item: Item<'_>) {
         match item {
             Item::FieldExpiry(expiry) => {
                 self.record.push(&self.field_bytes.to_le_bytes());
@@ -345,10 +384,8 @@ impl Fingerprinter {
         }
     }
 
-    /// See [`Visitor::key_end`]; gives the fingerprint.
     #[inline]
-    pub fn key_end(&mut self, _shape: &Shape) -> KeyFingerprint<'_> {
-        let kind = self.kind.unwrap_or(Kind::String);
+    fn end(&mut self, kind: Kind) -> KeyFingerprint<'_> {
         if kind == Kind::Module {
             self.value = self.record.hash();
         }
@@ -365,9 +402,9 @@ impl Fingerprinter {
     }
 
     #[inline]
-    fn text_end(&mut self, role: Role) {
+    fn text_end(&mut self, kind: Kind, role: Role) {
         match role {
-            Role::Value | Role::Member if self.kind == Some(Kind::SortedSet) => {}
+            Role::Value | Role::Member if kind == Kind::SortedSet => {}
             Role::Value | Role::Member => self.element(),
             Role::Element => {
                 self.record.push(&self.elements.to_le_bytes());
@@ -375,7 +412,7 @@ impl Fingerprinter {
             }
             Role::Path => self.path = Some(self.record.hash()),
             Role::Field => self.field_bytes = self.text_bytes,
-            Role::FieldValue if self.kind == Some(Kind::Stream) => {
+            Role::FieldValue if kind == Kind::Stream => {
                 self.record.push(&self.field_bytes.to_le_bytes());
                 self.record.push(&self.text_bytes.to_le_bytes());
                 self.pairs += 1;

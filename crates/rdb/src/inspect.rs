@@ -5,8 +5,8 @@ use crate::digest::{Digest, Digester};
 use crate::envelope::{Checksum, Envelope, EnvelopeError, EnvelopeReport};
 use crate::error::DecodeError;
 use crate::header::Header;
-use crate::limits::Limits;
 use crate::report::{Report, Reporter};
+use crate::structure;
 
 /// What is wrong with a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,12 +39,136 @@ pub enum Content {
         report: Box<Report>,
     },
     /// The server that wrote it is newer than this crate, or modified, or the content goes beyond
-    /// the [`Limits`]. The frame is right and the
-    /// checksum matches, so these are the server's own bytes; what they mean is not known.
+    /// the [`Limits`](crate::Limits). The frame is right and the checksum matches, so these are the
+    /// server's own bytes; what they mean is not known.
     Opaque {
         /// Where reading ended, and why.
         reason: DecodeError,
     },
+}
+
+/// Reads the content of a stream: a decoder, and the visitor that sees what it finds.
+pub trait Reading {
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`DecodeError`] with the position of what is wrong.
+    fn feed(&mut self, piece: &[u8]) -> Result<(), DecodeError>;
+    /// Judges the stream, of which all has come.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Truncated`](crate::DecodeErrorKind::Truncated) when the stream has not
+    /// come to its end.
+    fn finish(&self) -> Result<(), DecodeError>;
+}
+
+impl<V: structure::Visitor> Reading for (structure::Decoder, V) {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), DecodeError> {
+        self.0.feed(piece, &mut self.1)
+    }
+    fn finish(&self) -> Result<(), DecodeError> {
+        self.0.finish()
+    }
+}
+
+impl<V: data::Visitor> Reading for (data::Decoder, V) {
+    fn feed(&mut self, piece: &[u8]) -> Result<(), DecodeError> {
+        self.0.feed(piece, &mut self.1)
+    }
+    fn finish(&self) -> Result<(), DecodeError> {
+        self.0.finish()
+    }
+}
+
+/// Reads content and checks the frame around it; tells damage from what is only unknown.
+///
+/// ```
+/// use cachevault_rdb::inspect::Checked;
+/// use cachevault_rdb::structure::{Decoder, Shape, Visitor};
+///
+/// struct Keys(u64);
+/// impl Visitor for Keys {
+///     const WANTS_TEXTS: bool = false;
+///     fn key_end(&mut self, _: &Shape) {
+///         self.0 += 1;
+///     }
+/// }
+///
+/// let mut checked = Checked::new((Decoder::default(), Keys(0)));
+/// checked.feed(b"REDIS0009\x00\x01k\x05value\xff\0\0\0\0\0\0\0\0")?;
+/// let read = checked.finish()?;
+/// assert_eq!((read.opaque, read.reading.1.0), (None, 1));
+/// # Ok::<(), cachevault_rdb::inspect::InspectError>(())
+/// ```
+#[derive(Debug)]
+pub struct Checked<R> {
+    envelope: Envelope,
+    reading: R,
+    failed: Option<DecodeError>,
+}
+
+/// A complete and unharmed stream that was read.
+#[derive(Debug)]
+pub struct Read<R> {
+    /// Its frame.
+    pub envelope: EnvelopeReport,
+    /// What has read it.
+    pub reading: R,
+    /// Where reading ended before the stream did, and why: see [`Content::Opaque`].
+    pub opaque: Option<DecodeError>,
+}
+
+impl<R: Reading> Checked<R> {
+    /// Nothing has come yet.
+    pub fn new(reading: R) -> Self {
+        Self { envelope: Envelope::new(), reading, failed: None }
+    }
+
+    /// What reads the content.
+    pub fn reading_mut(&mut self) -> &mut R {
+        &mut self.reading
+    }
+
+    /// Takes the next piece of the stream.
+    ///
+    /// # Errors
+    /// [`InspectError`] as soon as the stream cannot be right any more.
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
+        self.envelope.feed(piece)?;
+        if self.failed.is_none()
+            && let Err(error) = self.reading.feed(piece)
+        {
+            // Whether what may be unknown is an error shows at the end.
+            if !may_be_unknown(&error, self.envelope.header()) {
+                return Err(error.into());
+            }
+            self.failed = Some(error);
+        }
+        Ok(())
+    }
+
+    /// Judges the stream, of which all has come.
+    ///
+    /// # Errors
+    /// [`InspectError`] when it is not a complete and unharmed RDB.
+    pub fn finish(self) -> Result<Read<R>, InspectError> {
+        // The frame's error comes first: it says in better words that a stream was cut.
+        let envelope = self.envelope.finish()?;
+        let failed = self.failed.or_else(|| self.reading.finish().err());
+        if let Some(error) = &failed {
+            // Without a checksum nothing tells an unknown opcode from a damaged one.
+            let is_opaque = may_be_unknown(error, Some(envelope.header))
+                && envelope.checksum != Checksum::Absent;
+            if !is_opaque {
+                return Err(error.clone().into());
+            }
+        }
+        Ok(Read { envelope, reading: self.reading, opaque: failed })
+    }
+}
+
+fn may_be_unknown(error: &DecodeError, header: Option<Header>) -> bool {
+    error.kind.is_beyond_us() || !header.is_some_and(Header::is_known)
 }
 
 /// Inspects a stream that is fed in pieces of any size.
@@ -60,28 +184,14 @@ pub enum Content {
 /// # Ok::<(), cachevault_rdb::inspect::InspectError>(())
 /// ```
 #[derive(Debug)]
-pub struct Inspector {
-    envelope: Envelope,
-    decoder: data::Decoder,
-    visitor: (Digester, Reporter),
-    failed: Option<DecodeError>,
-}
+pub struct Inspector(Checked<(data::Decoder, (Digester, Reporter))>);
 
 impl Inspector {
     /// An inspector whose report lists the `top` largest keys and heaviest prefixes and tells
     /// expiries from the moment `as_of_ms` on, milliseconds since 1970.
     pub fn new(as_of_ms: i64, top: usize) -> Self {
-        Self {
-            envelope: Envelope::new(),
-            decoder: data::Decoder::new(Limits::default()),
-            visitor: (Digester::default(), Reporter::new(as_of_ms, top)),
-            failed: None,
-        }
-    }
-
-    /// The header, once its nine bytes have come.
-    pub fn header(&self) -> Option<Header> {
-        self.envelope.header()
+        let visitors = (Digester::default(), Reporter::new(as_of_ms, top));
+        Self(Checked::new((data::Decoder::default(), visitors)))
     }
 
     /// Takes the next piece of the stream.
@@ -89,54 +199,23 @@ impl Inspector {
     /// # Errors
     /// [`InspectError`] as soon as the stream cannot be right any more.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
-        self.envelope.feed(piece)?;
-        if self.failed.is_none()
-            && let Err(error) = self.decoder.feed(piece, &mut self.visitor)
-        {
-            self.fail(error)?;
-        }
-        Ok(())
+        self.0.feed(piece)
     }
 
     /// Judges the stream, of which all has come.
     ///
     /// # Errors
     /// [`InspectError`] when it is not a complete and unharmed RDB.
-    pub fn finish(mut self) -> Result<Inspection, InspectError> {
-        let envelope = self.envelope.finish();
-        if self.failed.is_none()
-            && let Err(error) = self.decoder.finish()
-        {
-            // The frame's error says the same in better words.
-            envelope.as_ref().map_err(Clone::clone)?;
-            self.failed = Some(error);
-        }
-        let envelope = envelope?;
-        let content = match self.failed {
+    pub fn finish(self) -> Result<Inspection, InspectError> {
+        let Read { envelope, reading: (_, (digester, reporter)), opaque } = self.0.finish()?;
+        let content = match opaque {
             None => Content::Verified {
-                digest: Box::new(self.visitor.0.finish()),
-                report: Box::new(self.visitor.1.finish()),
+                digest: Box::new(digester.finish()),
+                report: Box::new(reporter.finish()),
             },
-            Some(reason) => {
-                let may_be_unknown = reason.kind.is_beyond_us() || !envelope.header.is_known();
-                // Without a checksum nothing tells an unknown opcode from a damaged one.
-                if !may_be_unknown || envelope.checksum == Checksum::Absent {
-                    return Err(reason.into());
-                }
-                Content::Opaque { reason }
-            }
+            Some(reason) => Content::Opaque { reason },
         };
         Ok(Inspection { envelope, content })
-    }
-
-    /// Ends reading; whether that is an error shows at the end if the format may be unknown.
-    fn fail(&mut self, error: DecodeError) -> Result<(), DecodeError> {
-        let is_known = self.header().is_some_and(Header::is_known);
-        if is_known && !error.kind.is_beyond_us() {
-            return Err(error);
-        }
-        self.failed = Some(error);
-        Ok(())
     }
 }
 

@@ -152,9 +152,9 @@ impl Unit {
     /// Reads the unit that `rest`, which is not empty, begins with and must hold as a whole.
     #[inline]
     fn read(rest: &[u8]) -> Result<Self, DecodeErrorKind> {
-        let [control, second, third] = match rest {
-            &[control, second, third, ..] => [control, second, third],
-            &[control, second] => [control, second, 0],
+        let [control, second, third] = match *rest {
+            [control, second, third, ..] => [control, second, third],
+            [control, second] => [control, second, 0],
             _ => [rest[0], 0, 0],
         };
         let is_copy = control >= 32;

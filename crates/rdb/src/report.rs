@@ -14,7 +14,7 @@ use crate::data;
 use crate::header::Header;
 use crate::opcode::{Kind, ValueType};
 use crate::raw::{Key, ModuleId, Record};
-use crate::structure::{self, Item, Shape};
+use crate::structure::{Item, Shape};
 use largest::Largest;
 use prefixes::Prefixes;
 
@@ -334,28 +334,6 @@ impl Reporter {
             memory_bytes: sums.memory_bytes,
         });
         self.prefixes.add(name, sums.memory_bytes);
-    }
-}
-
-impl structure::Visitor for Reporter {
-    const WANTS_TEXTS: bool = false;
-
-    fn record(&mut self, record: Record<'_>) {
-        self.on_record(record);
-    }
-    #[inline]
-    fn key(&mut self, key: &Key<'_>) {
-        self.on_key(key);
-    }
-    #[inline]
-    fn item(&mut self, item: Item<'_>) {
-        if let Item::ModuleValue(module) = item {
-            self.on_module(module, 1);
-        }
-    }
-    #[inline]
-    fn key_end(&mut self, shape: &Shape) {
-        self.on_key_end(shape);
     }
 }
 

@@ -12,16 +12,17 @@ use std::process::ExitCode;
 
 use cachevault_rdb::EnvelopeReport;
 use cachevault_rdb::data;
-use cachevault_rdb::digest::Fingerprinter;
-use cachevault_rdb::raw::{Key, Record};
-use cachevault_rdb::structure::{self, Item, Piece, Shape};
+use cachevault_rdb::digest::{Fingerprint, Fingerprinter, KeyFingerprint, KeyVisitor};
+use cachevault_rdb::inspect::Reading;
+use cachevault_rdb::raw::Key;
+use cachevault_rdb::structure;
 use clap::Args;
 use serde_json::json;
 use twox_hash::XxHash3_128;
 
 use super::diff_table::{Entry, Found, Table};
 use super::rdb_name::escaped;
-use super::rdb_pass::{Data, Interrupts, Reading, Structure, pass};
+use super::rdb_pass::{Interrupts, pass};
 use super::rdb_source::{Source, Trouble};
 
 const EXIT_DIFFERENT: u8 = 1;
@@ -91,27 +92,32 @@ fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> 
     let mut first = Some(0);
     while let Some(from) = first {
         let table = Table::new(from, budget_bytes);
-        let mut fill = Data::new(Fill { keys: Keys::default(), table });
-        a.pass(&mut fill)?;
-        let Fill { keys: keys_a, mut table } = fill.visitor;
+        let fill = Fill { table, hash: 0, functions: Fingerprint::default() };
+        let Fill { mut table, functions, .. } = a.pass(reading(fill))?.1.keys;
         table
             .seal()
             .map_err(|_| a.source.damaged("it holds a key twice, which no server loads"))?;
-        let mut compare = Data::new(Compare {
-            keys: Keys::default(),
+        let compare = Compare {
             table: &mut table,
             printer: &mut *printer,
+            hash: 0,
+            functions: Fingerprint::default(),
             twice: None,
-        });
-        b.pass(&mut compare)?;
-        let functions_b = compare.visitor.keys.functions;
-        printer.tally.functions_differ = keys_a.functions != functions_b;
+        };
+        let functions_b = b.pass(reading(compare))?.1.keys.functions;
+        printer.tally.functions_differ = functions != functions_b;
         if table.keep_unseen() {
-            a.pass(&mut Structure::new(Unseen { table: &table, printer: &mut *printer }))?;
+            let unseen = Unseen { table: &table, printer: &mut *printer };
+            a.pass((structure::Decoder::default(), unseen))?;
         }
         first = table.next_first();
     }
     Ok(())
+}
+
+/// Reads fingerprints.
+fn reading<K>(keys: K) -> (data::Decoder, Fingerprinter<K>) {
+    (data::Decoder::default(), Fingerprinter::new(keys))
 }
 
 /// A source that may be read several times, and must not change meanwhile.
@@ -127,14 +133,14 @@ impl Repeated {
         Ok(Self { source, envelope: None })
     }
 
-    fn pass(&mut self, reading: &mut impl Reading) -> Result<(), Trouble> {
-        let envelope = pass(&self.source, reading)?;
+    fn pass<R: Reading + Interrupts>(&mut self, reading: R) -> Result<R, Trouble> {
+        let (envelope, reading) = pass(&self.source, reading)?;
         match self.envelope.replace(envelope) {
             Some(before) if before != envelope => Err(Trouble::Unreadable(format!(
                 "`{}` has changed while it was compared",
                 self.source.name()
             ))),
-            _ => Ok(()),
+            _ => Ok(reading),
         }
     }
 }
@@ -146,96 +152,37 @@ fn hash_of(key: &Key<'_>) -> u128 {
     XxHash3_128::oneshot_with_seed(key.db, key.name)
 }
 
-/// Fingerprints of the keys that are wanted, and of all functions.
-#[derive(Default)]
-struct Keys {
-    fingerprinter: Fingerprinter,
-    /// The hash of the key whose value is passing, if it is wanted.
-    current: Option<u128>,
-    /// The sum of the hashes of function libraries: their order means nothing.
-    functions: u128,
-}
-
-impl Keys {
-    fn record(&mut self, record: Record<'_>) {
-        self.fingerprinter.record(record);
-        if let Record::Function(source) = record {
-            self.functions = self.functions.wrapping_add(XxHash3_128::oneshot(source));
-        }
-    }
-
-    #[inline]
-    fn key(&mut self, key: &Key<'_>, table: &Table) {
-        let hash = hash_of(key);
-        self.current = table.wants(hash).then_some(hash);
-        if self.current.is_some() {
-            self.fingerprinter.key(key);
-        }
-    }
-
-    #[inline]
-    fn text(&mut self, piece: Piece<'_>) {
-        if self.current.is_some() {
-            self.fingerprinter.text(piece);
-        }
-    }
-
-    #[inline]
-    fn score(&mut self, score: f64) {
-        if self.current.is_some() {
-            self.fingerprinter.score(score);
-        }
-    }
-
-    #[inline]
-    fn item(&mut self, item: Item<'_>) {
-        if self.current.is_some() {
-            self.fingerprinter.item(item);
-        }
-    }
-}
-
 /// Fills the table with keys of A.
 struct Fill {
-    keys: Keys,
     table: Table,
+    /// The hash of the key that is passing.
+    hash: u128,
+    functions: Fingerprint,
 }
 
 impl Interrupts for Fill {}
 
-impl data::Visitor for Fill {
-    fn record(&mut self, record: Record<'_>) {
-        self.keys.record(record);
-    }
+impl KeyVisitor for Fill {
     #[inline]
-    fn key(&mut self, key: &Key<'_>) {
-        self.keys.key(key, &self.table);
+    fn wants(&mut self, key: &Key<'_>) -> bool {
+        self.hash = hash_of(key);
+        self.table.wants(self.hash)
     }
-    #[inline]
-    fn text(&mut self, piece: Piece<'_>) {
-        self.keys.text(piece);
+    fn key(&mut self, key: &KeyFingerprint<'_>) {
+        self.table.insert(Entry { key: self.hash, fingerprint: key.fingerprint.0 });
     }
-    #[inline]
-    fn score(&mut self, score: f64) {
-        self.keys.score(score);
-    }
-    #[inline]
-    fn item(&mut self, item: Item<'_>) {
-        self.keys.item(item);
-    }
-    fn key_end(&mut self, shape: &Shape) {
-        if let Some(key) = self.keys.current.take() {
-            let fingerprint = self.keys.fingerprinter.key_end(shape).fingerprint.0;
-            self.table.insert(Entry { key, fingerprint });
-        }
+    fn function(&mut self, fingerprint: Fingerprint) {
+        self.functions += fingerprint;
     }
 }
 
 /// Compares keys of B with the table.
 struct Compare<'c, 'o> {
-    keys: Keys,
     table: &'c mut Table,
     printer: &'c mut Printer<'o>,
+    /// The hash of the key that is passing.
+    hash: u128,
+    functions: Fingerprint,
     /// The name of a key that came twice.
     twice: Option<String>,
 }
@@ -249,35 +196,22 @@ impl Interrupts for Compare<'_, '_> {
     }
 }
 
-impl data::Visitor for Compare<'_, '_> {
-    fn record(&mut self, record: Record<'_>) {
-        self.keys.record(record);
-    }
+impl KeyVisitor for Compare<'_, '_> {
     #[inline]
-    fn key(&mut self, key: &Key<'_>) {
-        self.keys.key(key, self.table);
+    fn wants(&mut self, key: &Key<'_>) -> bool {
+        self.hash = hash_of(key);
+        self.table.wants(self.hash)
     }
-    #[inline]
-    fn text(&mut self, piece: Piece<'_>) {
-        self.keys.text(piece);
-    }
-    #[inline]
-    fn score(&mut self, score: f64) {
-        self.keys.score(score);
-    }
-    #[inline]
-    fn item(&mut self, item: Item<'_>) {
-        self.keys.item(item);
-    }
-    fn key_end(&mut self, shape: &Shape) {
-        let Some(key) = self.keys.current.take() else { return };
-        let found = self.keys.fingerprinter.key_end(shape);
-        match self.table.find(key, found.fingerprint.0) {
+    fn key(&mut self, key: &KeyFingerprint<'_>) {
+        match self.table.find(self.hash, key.fingerprint.0) {
             Found::Same => self.printer.tally.same += 1,
-            Found::Changed => self.printer.print(Change::Changed, found.db, found.name),
-            Found::Missing => self.printer.print(Change::Added, found.db, found.name),
-            Found::Twice => self.twice = Some(escaped(found.name)),
+            Found::Changed => self.printer.print(Change::Changed, key.db, key.name),
+            Found::Missing => self.printer.print(Change::Added, key.db, key.name),
+            Found::Twice => self.twice = Some(escaped(key.name)),
         }
+    }
+    fn function(&mut self, fingerprint: Fingerprint) {
+        self.functions += fingerprint;
     }
 }
 

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cachevault_domain::{Clock, SystemClock};
+use cachevault_rdb::data;
 use cachevault_rdb::digest::Digester;
 use cachevault_rdb::inspect::{Content, Inspection, Inspector};
 use cachevault_rdb::raw::Key;
-use cachevault_rdb::structure::{Shape, Visitor};
+use cachevault_rdb::structure::{self, Shape, Visitor};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -17,7 +18,7 @@ use serde::Serialize;
 use super::inspect_document::Document;
 use super::inspect_summary::summary;
 use super::rdb_name::escaped;
-use super::rdb_pass::{Data, Interrupts, Structure, pass, sentence};
+use super::rdb_pass::{Interrupts, pass, sentence};
 use super::rdb_source::{Source, Trouble};
 
 const EXIT_DAMAGED: u8 = 1;
@@ -125,25 +126,23 @@ fn report(
 }
 
 fn verify(source: &Source, output: &mut dyn Write) -> Result<(), Trouble> {
-    let mut reading = Structure::new(Count(0));
-    let envelope = pass(source, &mut reading)?;
-    let (keys, frame) = (reading.visitor.0, sentence(&envelope));
+    let (envelope, (_, count)) = pass(source, (structure::Decoder::default(), Count(0)))?;
+    let (keys, frame) = (count.0, sentence(&envelope));
     let (header, rest) = frame.split_once(", ").unwrap_or((&frame, ""));
     Ok(writeln!(output, "ok: {header}, {keys} keys, {rest}")?)
 }
 
 /// Like `sha256sum`.
 fn print_digests(source: &Source, output: &mut dyn Write) -> Result<(), Trouble> {
-    let mut reading = Data::new(Digester::default());
-    pass(source, &mut reading)?;
-    let digest = reading.visitor.finish();
+    let (_, (_, digester)) = pass(source, (data::Decoder::default(), Digester::default()))?;
+    let digest = digester.finish();
     writeln!(output, "{}  {}", digest.keys, source.name())?;
     Ok(writeln!(output, "{}  {} (functions)", digest.functions, source.name())?)
 }
 
 fn list_keys(source: &Source, json: bool, output: &mut dyn Write) -> Result<(), Trouble> {
     let listing = Listing { output, json, current: None, failed: None };
-    pass(source, &mut Structure::new(listing)).map(drop)
+    pass(source, (structure::Decoder::default(), listing)).map(drop)
 }
 
 /// Counts keys.
