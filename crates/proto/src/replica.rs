@@ -416,7 +416,7 @@ pub fn is_about_login(error: &str) -> bool {
 }
 
 /// At most 200 characters, all printable.
-fn printable(bytes: &[u8]) -> String {
+pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(200)].escape_ascii().to_string()
 }
 

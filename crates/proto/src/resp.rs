@@ -92,12 +92,17 @@ impl ReplyDecoder {
     /// # Errors
     /// [`DecodeError`]; the stream is unusable afterwards.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, DecodeError> {
-        let mut cursor = Cursor { bytes: &self.buffer, at: 0, values: 0, limits: &self.limits };
-        let Some(shape) = cursor.shape(0)? else { return Ok(None) };
-        let consumed = cursor.at;
-        let frame = self.buffer.split_to(consumed).freeze();
-        Ok(Some(shape.build(&frame)))
+        decode(&mut self.buffer, &self.limits)
     }
+}
+
+/// Takes the first complete reply off the buffer.
+pub(crate) fn decode(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Reply>, DecodeError> {
+    let mut cursor = Cursor { bytes: buffer, at: 0, values: 0, limits };
+    let Some(shape) = cursor.shape(0)? else { return Ok(None) };
+    let consumed = cursor.at;
+    let frame = buffer.split_to(consumed).freeze();
+    Ok(Some(shape.build(&frame)))
 }
 
 /// A reply as positions in the buffer: nothing is copied until it is known to be complete.
