@@ -185,8 +185,8 @@ pub struct ExpiryClass {
     pub keys: u64,
 }
 
-/// Makes a [`Report`] out of what passes, at the structure level or, beside others, at the data
-/// level.
+/// Makes a [`Report`] out of what passes at the data level, alone or beside other
+/// visitors.
 #[derive(Debug)]
 pub struct Reporter {
     as_of_ms: i64,

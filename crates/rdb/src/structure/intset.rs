@@ -53,3 +53,35 @@ impl Walk for Intset {
         self.left == Some(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::carry::Carry;
+    use crate::structure::entry::walk;
+
+    struct Numbers(Vec<i64>);
+
+    impl Give for Numbers {
+        fn give(&mut self, entry: Entry<'_>) -> Result<(), crate::DecodeErrorKind> {
+            if let Entry::Integer(number) = entry {
+                self.0.push(number);
+            }
+            Ok(())
+        }
+    }
+
+    fn numbers(intset: &[u8]) -> Option<Vec<i64>> {
+        let mut numbers = Numbers(Vec::new());
+        let mut walker = Intset::new(intset.len() as u64);
+        walk(&mut walker, &mut Carry::default(), intset, true, &mut numbers).ok()?;
+        Some(numbers.0)
+    }
+
+    #[test]
+    fn numbers_come_in_order_and_never_twice() {
+        assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\xff\xff\x01\0"), Some(vec![-1, 1]));
+        assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\x01\0\x01\0"), None);
+        assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\x02\0\x01\0"), None);
+    }
+}

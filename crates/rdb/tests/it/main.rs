@@ -7,6 +7,7 @@ mod corruption;
 mod live;
 mod logical;
 mod properties;
+mod report;
 mod restore;
 mod samples;
 mod support;

@@ -1,0 +1,158 @@
+//! What a restore would do, and what stands in its way: known before anything is touched.
+
+use crate::{Address, EngineKind, RestoreWay, ServerVersion};
+
+/// How a target takes in an RDB that it loads natively.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loading {
+    /// Into its memory beside the old data, which it drops when all is loaded: the old data stays
+    /// if loading fails, and memory must hold both.
+    Swap,
+    /// Straight into its memory, which is empty.
+    Direct,
+    /// To its disk, then into its memory, which it empties first.
+    Disk,
+}
+
+impl Loading {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Swap, Self::Direct, Self::Disk];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Swap => "swap",
+            Self::Direct => "direct",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// Why a restore cannot be done. Each says what is wrong and what to change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Blocker {
+    /// The content was never understood, and a target that meets what it does not know ends.
+    #[error(
+        "the content of the backup is not verified ({reason}), and a server that cannot load it would end; \
+         use a version of this service that knows the format"
+    )]
+    Opaque {
+        /// Why not.
+        reason: String,
+    },
+    /// The target does not load this version of the format.
+    #[error(
+        "the backup has the format {header}, and {} {version} loads up to {loads}; {advice}",
+        engine.as_str()
+    )]
+    Format {
+        /// The backup's format.
+        header: String,
+        /// The target's engine.
+        engine: EngineKind,
+        /// The target's version.
+        version: ServerVersion,
+        /// The newest format that it loads.
+        loads: String,
+        /// What to do.
+        advice: String,
+    },
+    /// The backup has keys in databases that the target does not have.
+    #[error(
+        "the backup has keys in database {highest}, and the target has {has} databases; \
+         set `databases {}` or more in the target's configuration and restart it",
+        highest + 1
+    )]
+    Databases {
+        /// The highest database with keys.
+        highest: u64,
+        /// How many databases the target has.
+        has: u64,
+    },
+    /// The data does not fit into the target's memory.
+    #[error(
+        "the data needs about {needed_bytes} bytes of memory, and the target may use {limit_bytes} ({limit}); \
+         raise that or choose a larger target"
+    )]
+    Memory {
+        /// What the data needs.
+        needed_bytes: u64,
+        /// What there is.
+        limit_bytes: u64,
+        /// What limits it, such as `maxmemory`.
+        limit: String,
+    },
+    /// The data belongs to modules that the target does not have.
+    #[error("the backup has values of the modules {}, and the target has no modules loaded; load them first", names.join(", "))]
+    Modules {
+        /// Names of their types.
+        names: Vec<String>,
+    },
+    /// The target follows a primary.
+    #[error("the target is a replica of `{primary}`; restore into its primary instead")]
+    Replica {
+        /// Its primary.
+        primary: Address,
+    },
+    /// A Sentinel watches the target and would fail it over while it loads.
+    #[error(
+        "a Sentinel watches the target, and would take it for failed while it loads and undo the restore; \
+         tell the Sentinels `SENTINEL REMOVE <name>` first and `SENTINEL MONITOR` after, or choose the way `keys`"
+    )]
+    Sentinel,
+    /// The target's user may not run a command that the restore needs.
+    #[error("the target denies `{command}` to this user ({detail}); grant it: ACL SETUSER <name> {grant}")]
+    Denied {
+        /// The command.
+        command: String,
+        /// The server's words.
+        detail: String,
+        /// The missing rights.
+        grant: String,
+    },
+    /// The target replicates by TLS, and we have no certificate to show it.
+    #[error(
+        "the target replicates by TLS, and this service has no certificate to show it; \
+         set --restore-tls-certificate and --restore-tls-key to one that the target's `tls-ca-cert-file` trusts"
+    )]
+    NoCertificate,
+    /// What is asked for cannot be done in the chosen way.
+    #[error("{wish} is not possible in the way `{}`; {advice}", way.as_str())]
+    NotThisWay {
+        /// What was asked for.
+        wish: String,
+        /// The way.
+        way: RestoreWay,
+        /// What to do.
+        advice: String,
+    },
+}
+
+/// What a restore would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestorePlan {
+    /// How the data gets into the target.
+    pub way: RestoreWay,
+    /// Why that way.
+    pub because: String,
+    /// How the target takes it in.
+    pub loading: Loading,
+    /// The backup's format, such as `REDIS0011`.
+    pub header: String,
+    /// The target's engine.
+    pub engine: EngineKind,
+    /// The target's version.
+    pub version: ServerVersion,
+    /// Keys in the backup; `None` where its content is not known.
+    pub keys: Option<u64>,
+    /// Keys in the target, which the restore removes.
+    pub replaced_keys: u64,
+    /// Memory that the data needs, bytes; 0 where it is not known.
+    pub needed_bytes: u64,
+    /// Whether the data is read back and compared before anyone may write.
+    pub prove: bool,
+    /// What stands in its way; empty when it can be done.
+    pub blockers: Vec<Blocker>,
+    /// What to know before it is done.
+    pub notes: Vec<String>,
+}

@@ -1,0 +1,16 @@
+//! Puts an artifact's data into a live server.
+
+mod admin;
+mod artifact;
+mod error;
+mod plan;
+mod prove;
+mod replica_way;
+mod serve;
+
+pub use error::RestoreError;
+pub use plan::plan;
+pub use replica_way::{
+    ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreLimits, Withdrawn, load, make_durable,
+    prepare, withdraw,
+};

@@ -1,0 +1,63 @@
+//! What we ask and tell a target beside its replication.
+
+use std::time::Duration;
+
+use cachevault_domain::{Address, ProbeError, Target};
+use cachevault_proto::Reply;
+
+use crate::client::Client;
+use crate::info::ServerInfo;
+use crate::restore::error::RestoreError;
+
+/// A logged-in connection to a target.
+pub(crate) struct Admin {
+    client: Client,
+    address: Address,
+}
+
+impl Admin {
+    pub(crate) async fn connect(target: &Target, command: Duration) -> Result<Self, ProbeError> {
+        let client = Client::connect(target, command).await?;
+        Ok(Self { client, address: target.address.clone() })
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        self.address.clone()
+    }
+
+    /// The address by which the target sees us.
+    pub(crate) fn local_host(&self) -> Option<String> {
+        self.client.local_ip().map(|ip| ip.to_string())
+    }
+
+    pub(crate) async fn info(&mut self) -> Result<ServerInfo, ProbeError> {
+        self.client.info().await
+    }
+
+    /// A command that has to succeed.
+    pub(crate) async fn command(&mut self, command: &[&str]) -> Result<Reply, RestoreError> {
+        match self.client.call(command).await? {
+            Reply::Error(error) => Err(RestoreError::Refused {
+                address: self.address.clone(),
+                command: command.iter().take(2).copied().collect::<Vec<_>>().join(" "),
+                detail: error[..error.len().min(200)].escape_ascii().to_string(),
+            }),
+            reply => Ok(reply),
+        }
+    }
+
+    /// A setting; `None` where this version does not know it.
+    pub(crate) async fn setting(&mut self, name: &str) -> Result<Option<String>, RestoreError> {
+        let reply = self.command(&["CONFIG", "GET", name]).await?;
+        let Reply::Array(Some(pairs)) = reply else { return Ok(None) };
+        let value = pairs.get(1).and_then(|value| match value {
+            Reply::Bulk(Some(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        });
+        Ok(value)
+    }
+
+    pub(crate) async fn set(&mut self, name: &str, value: &str) -> Result<(), RestoreError> {
+        self.command(&["CONFIG", "SET", name, value]).await.map(drop)
+    }
+}

@@ -1,0 +1,296 @@
+//! Finds out what a restore would do to a target, and what stands in its way.
+
+use cachevault_domain::{
+    Blocker, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
+    Target,
+};
+use cachevault_proto::Reply;
+use cachevault_rdb::report::Report;
+use cachevault_rdb::{Header, Magic};
+use cachevault_store::{ArtifactEntry, ContentEntry};
+
+use crate::info::ServerInfo;
+use crate::restore::admin::Admin;
+use crate::restore::error::RestoreError;
+use crate::restore::replica_way::RestoreLimits;
+
+/// Data is read back by default up to this size of RDB: beyond it the target would be out of
+/// service for long.
+const PROVE_BYTES_MAX: u64 = 256 << 20;
+/// The share of a machine's memory that the old and the new data may fill together, in percent.
+const SWAP_MEMORY_PERCENT: u64 = 80;
+
+/// What a target tells of itself.
+#[derive(Debug, Clone)]
+struct TargetFacts {
+    info: ServerInfo,
+    databases: Option<u64>,
+    memory_policy: String,
+    replicates_by_tls: bool,
+    has_modules: bool,
+    is_watched_by_sentinel: bool,
+    denied: Vec<Blocker>,
+}
+
+/// What is known of a backup's content.
+struct ContentFacts {
+    header: Option<Header>,
+    report: Result<Report, String>,
+}
+
+/// Looks at a target and tells what restoring `entry` into it would do. Touches nothing.
+///
+/// # Errors
+/// [`RestoreError`] when the target cannot be looked at.
+pub async fn plan(
+    target: &Target,
+    entry: &ArtifactEntry,
+    options: &RestoreOptions,
+    limits: &RestoreLimits,
+) -> Result<RestorePlan, RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    let facts = look(&mut admin).await?;
+    Ok(judge(&facts, &content(entry), entry.rdb.size_bytes, options, &entry.rdb.header))
+}
+
+fn content(entry: &ArtifactEntry) -> ContentFacts {
+    let report = match &entry.rdb.content {
+        Some(ContentEntry::Verified { report, .. }) => {
+            serde_json::from_value(report.clone()).map_err(|e| format!("its report: {e}"))
+        }
+        Some(ContentEntry::Opaque { reason, .. }) => Err(reason.clone()),
+        None => Err("it was made by an older version of this service".to_owned()),
+    };
+    let header = entry.rdb.header.as_bytes().try_into().ok();
+    ContentFacts { header: header.and_then(|bytes| Header::parse(bytes).ok()), report }
+}
+
+async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
+    let info = admin.info().await?;
+    let mut denied = Vec::new();
+    let mut settings = [const { None }; 3];
+    for (value, name) in
+        settings.iter_mut().zip(["databases", "maxmemory-policy", "tls-replication"])
+    {
+        match admin.setting(name).await {
+            Ok(found) => *value = found,
+            Err(error) => {
+                denied = vec![denial(error, "CONFIG GET", "+config|get +config|set")?];
+            }
+        }
+    }
+    let [databases, memory_policy, tls] = settings;
+    // Refused for its port, which is none, but only after the permission was checked.
+    if let Err(error) = admin.command(&["REPLICAOF", "cachevault", "none"]).await
+        && !error.is_about_an_argument()
+    {
+        denied.push(denial(error, "REPLICAOF", "+replicaof +psync +replconf +ping +info")?);
+    }
+    for (command, grant) in [("BGSAVE", "+bgsave"), ("BGREWRITEAOF", "+bgrewriteaof")] {
+        // An argument that is none: refused for it, after the permission was checked.
+        if let Err(error) = admin.command(&[command, "nothing"]).await
+            && error.is_denial()
+        {
+            denied.push(denial(error, command, grant)?);
+        }
+    }
+    Ok(TargetFacts {
+        databases: databases.and_then(|text| text.parse().ok()),
+        memory_policy: memory_policy.unwrap_or_default(),
+        replicates_by_tls: tls.as_deref() == Some("yes"),
+        has_modules: match admin.command(&["MODULE", "LIST"]).await {
+            Ok(Reply::Array(Some(modules))) => !modules.is_empty(),
+            // Who may not ask is not told; then it is not held against the target.
+            _ => true,
+        },
+        is_watched_by_sentinel: match admin.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await {
+            Ok(Reply::Bulk(Some(clients))) => {
+                memchr::memmem::find(&clients, b"name=sentinel-").is_some()
+            }
+            _ => false,
+        },
+        denied,
+        info,
+    })
+}
+
+/// A refusal as a blocker; an error that is none is passed on.
+fn denial(error: RestoreError, command: &str, grant: &str) -> Result<Blocker, RestoreError> {
+    match error {
+        RestoreError::Refused { detail, .. } => Ok(Blocker::Denied {
+            command: command.to_owned(),
+            detail,
+            grant: grant.to_owned(),
+        }),
+        other => Err(other),
+    }
+}
+
+fn judge(
+    facts: &TargetFacts,
+    content: &ContentFacts,
+    rdb_bytes: u64,
+    options: &RestoreOptions,
+    header: &str,
+) -> RestorePlan {
+    let info = &facts.info;
+    let report = content.report.as_ref().ok();
+    let needed_bytes = report.map_or(0, needed_bytes);
+    let (way, because) = choose_way(options);
+    let loading = choose_loading(info, needed_bytes, options);
+    let mut blockers = facts.denied.clone();
+    if let Err(reason) = &content.report {
+        blockers.push(Blocker::Opaque { reason: reason.clone() });
+    }
+    blockers.extend(format_blocker(info, content, header));
+    blockers.extend(report.and_then(|report| databases_blocker(report, facts)));
+    blockers.extend(memory_blocker(info, needed_bytes));
+    if let Some(report) = report
+        && !report.modules.is_empty()
+        && !facts.has_modules
+    {
+        blockers.push(Blocker::Modules { names: report.modules.keys().cloned().collect() });
+    }
+    if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
+        blockers.push(Blocker::Replica { primary: primary.clone() });
+    }
+    if way == RestoreWay::Replica {
+        if facts.is_watched_by_sentinel {
+            blockers.push(Blocker::Sentinel);
+        }
+        if facts.replicates_by_tls {
+            blockers.push(Blocker::NoCertificate);
+        }
+    }
+    RestorePlan {
+        way,
+        because,
+        loading,
+        header: header.to_owned(),
+        engine: info.engine,
+        version: info.version,
+        keys: report.map(|report| report.total.keys),
+        replaced_keys: info.keys,
+        needed_bytes,
+        prove: options.prove.unwrap_or(rdb_bytes <= PROVE_BYTES_MAX),
+        notes: notes(facts, report, loading),
+        blockers,
+    }
+}
+
+fn choose_way(options: &RestoreOptions) -> (RestoreWay, String) {
+    let needs_keys = !options.filter.is_everything()
+        || options.ttl != cachevault_domain::TtlRule::Keep
+        || options.conflict != cachevault_domain::ConflictRule::ReplaceAll;
+    match options.way {
+        Some(way) => (way, "it was asked for".to_owned()),
+        None if needs_keys => {
+            (RestoreWay::Keys, "only part of the data, or other times to live, are wanted".into())
+        }
+        None => {
+            (RestoreWay::Replica, "the target loads natively, which is fastest".to_owned())
+        }
+    }
+}
+
+fn choose_loading(info: &ServerInfo, needed_bytes: u64, options: &RestoreOptions) -> Loading {
+    let knows_diskless = info.version >= ServerVersion { major: 6, minor: 0, patch: 0 };
+    if !knows_diskless {
+        return Loading::Disk;
+    }
+    if info.keys == 0 {
+        return Loading::Direct;
+    }
+    let both = info.used_memory_bytes.saturating_add(needed_bytes);
+    let has_room = info.system_memory_bytes > 0
+        && both <= info.system_memory_bytes / 100 * SWAP_MEMORY_PERCENT;
+    if options.swap.unwrap_or(has_room && needed_bytes > 0) {
+        Loading::Swap
+    } else {
+        Loading::Disk
+    }
+}
+
+/// What the source needed for it, or what its sizes and encodings let expect: the larger one.
+fn needed_bytes(report: &Report) -> u64 {
+    let told = report.aux.get("used-mem").and_then(|text| text.parse().ok()).unwrap_or(0);
+    report.total.memory_bytes.max(told)
+}
+
+fn newest_format(engine: EngineKind, version: ServerVersion) -> Header {
+    let (magic, number) = match (engine, version.major, version.minor) {
+        (EngineKind::Valkey, 9.., _) => (Magic::Valkey, 80),
+        (EngineKind::Valkey, ..) => (Magic::Redis, 11),
+        (EngineKind::Redis, ..=6, _) => (Magic::Redis, 9),
+        (EngineKind::Redis, 7, 0..=1) => (Magic::Redis, 10),
+        (EngineKind::Redis, 7, 2..=3) => (Magic::Redis, 11),
+        (EngineKind::Redis, ..) => (Magic::Redis, 12),
+    };
+    Header { magic, version: number }
+}
+
+/// The newest Redis format that Valkey 9 loads.
+const REDIS_FORMAT_OF_VALKEY: u16 = 11;
+
+fn format_blocker(info: &ServerInfo, content: &ContentFacts, header: &str) -> Option<Blocker> {
+    let newest = newest_format(info.engine, info.version);
+    let loads = content.header.is_some_and(|found| match (found.magic, newest.magic) {
+        (Magic::Redis, Magic::Valkey) => found.version <= REDIS_FORMAT_OF_VALKEY,
+        (Magic::Valkey, Magic::Redis) => false,
+        _ => found.version <= newest.version,
+    });
+    let advice = match content.header.map(|found| found.magic) {
+        Some(Magic::Valkey) => "choose a Valkey 9 or newer, or make the backup with the dialect `portable`",
+        _ => "choose a target of the version that the backup comes from, or newer",
+    };
+    (!loads).then(|| Blocker::Format {
+        header: header.to_owned(),
+        engine: info.engine,
+        version: info.version,
+        loads: newest.to_string(),
+        advice: advice.to_owned(),
+    })
+}
+
+fn databases_blocker(report: &Report, facts: &TargetFacts) -> Option<Blocker> {
+    let highest = report.databases.iter().map(|sums| sums.db).max()?;
+    let has = facts.databases?;
+    (highest >= has).then_some(Blocker::Databases { highest, has })
+}
+
+fn memory_blocker(info: &ServerInfo, needed_bytes: u64) -> Option<Blocker> {
+    let (limit_bytes, limit) = match (info.max_memory_bytes, info.system_memory_bytes) {
+        (0, 0) => return None,
+        (0, system) => (system, "its machine's memory"),
+        (max, _) => (max, "`maxmemory`"),
+    };
+    let limit = limit.to_owned();
+    (needed_bytes > limit_bytes).then_some(Blocker::Memory { needed_bytes, limit_bytes, limit })
+}
+
+fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<String> {
+    let info = &facts.info;
+    let mut notes = Vec::new();
+    if info.keys > 0 {
+        notes.push(format!("the {} keys that the target holds now are removed", info.keys));
+    }
+    notes.push(match loading {
+        Loading::Swap => "writes are refused while the target loads; it keeps its old data until all is loaded, \
+             and needs memory for both".to_owned(),
+        _ => "writes are refused, and reads answered with LOADING, while the target loads".to_owned(),
+    });
+    if !info.replicas.is_empty() {
+        notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
+    }
+    if info.persistence.aof_enabled {
+        notes.push("it rewrites its AOF before the restore counts as done".to_owned());
+    }
+    if info.max_memory_bytes > 0 && facts.memory_policy.starts_with("allkeys") {
+        notes.push(format!("its policy `{}` may evict keys once it is full", facts.memory_policy));
+    }
+    let expiring = report.map_or(0, |report| report.total.expiring);
+    if expiring > 0 {
+        notes.push(format!("{expiring} keys expire; those whose time is over will be gone at once"));
+    }
+    notes
+}

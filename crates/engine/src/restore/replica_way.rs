@@ -1,0 +1,485 @@
+//! Restoring by being the target's primary for a moment: it loads the RDB natively.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cachevault_domain::{Address, ProbeError, Role, Target};
+use cachevault_proto::PrimaryConfig;
+use cachevault_store::{ArtifactEntry, ArtifactKey, ContentEntry, Store};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::SourceGate;
+use crate::info::ServerInfo;
+use crate::meter::Meter;
+use crate::restore::admin::Admin;
+use crate::restore::error::RestoreError;
+use crate::restore::prove::prove;
+use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, addresses_of, listen, serve};
+
+/// Small restores are done in moments; large ones are looked at less often.
+const LOOK_FIRST: Duration = Duration::from_millis(10);
+const LOOK_LAST: Duration = Duration::from_millis(500);
+/// How long the target may take to connect to us once it was told to.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// The lengths of an offset beyond which no server comes in a lifetime.
+const OFFSETS: u64 = 1 << 40;
+
+/// Bounds of a restore.
+#[derive(Debug, Clone, Copy)]
+pub struct RestoreLimits {
+    /// Time for connecting, and for each command.
+    pub command: Duration,
+    /// Longest silence of the target during the transfer, and longest time that it may be gone.
+    pub stall: Duration,
+    /// Longest wait for another child of the target to end.
+    pub busy_wait: Duration,
+    /// Longest restore.
+    pub total: Duration,
+}
+
+/// Where a target finds us.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OurAddress {
+    /// Host name or IP address that targets can reach; `None`: the one by which we reach them.
+    pub host: Option<String>,
+    /// The port to listen on; 0 means any.
+    pub port: u16,
+}
+
+/// A setting of the target that is another one while it loads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangedSetting {
+    name: String,
+    before: String,
+    during: String,
+}
+
+/// What has to be remembered of a restore before the target is touched: with it, it can be gone
+/// on with or undone by a process that knows nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Our replication id: 40 hexadecimal digits.
+    replication_id: String,
+    /// The offset that we give the snapshot.
+    offset: u64,
+    /// Where the target finds us.
+    host: String,
+    port: u16,
+    /// The target's process.
+    run_id: String,
+    /// Keys that the target held.
+    keys_before: u64,
+    settings: Vec<ChangedSetting>,
+}
+
+/// What to load, and into what.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadRequest<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// Where the artifact is.
+    pub store: &'a dyn Store,
+    /// The artifact.
+    pub key: &'a ArtifactKey,
+    /// What its manifest says of it.
+    pub entry: &'a ArtifactEntry,
+    /// Whether to read the data back and compare it before anyone may write.
+    pub prove: bool,
+    /// Keeps two captures from the same server.
+    pub gate: &'a SourceGate,
+    /// Bounds.
+    pub limits: RestoreLimits,
+}
+
+/// How it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// Whether the data was read back and is the backup's.
+    pub proven: bool,
+    /// Keys that the target told of when it was promoted.
+    pub keys: u64,
+}
+
+/// Chooses everything that a restore will do to the target, and touches nothing.
+///
+/// `random` gives the replication id: 20 bytes that were never used before.
+///
+/// # Errors
+/// [`RestoreError`] when the target does not tell what we need to know, or we cannot listen.
+pub async fn prepare(
+    target: &Target,
+    swap: bool,
+    ours: &OurAddress,
+    random: [u8; 20],
+    limits: &RestoreLimits,
+) -> Result<Prepared, RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    let info = admin.info().await?;
+    let mut settings = Vec::new();
+    for (name, during) in wanted_settings(swap, info.keys == 0) {
+        match admin.setting(name).await? {
+            Some(before) if before != during => {
+                settings.push(ChangedSetting { name: name.into(), before, during: during.into() });
+            }
+            // As it has to be, or unknown to this version.
+            _ => {}
+        }
+    }
+    let listener = open(ours.port)?;
+    let port = listener.local_addr().map_err(|error| RestoreError::Listen { port: 0, error })?.port();
+    let host = ours.host.clone().or_else(|| admin.local_host());
+    Ok(Prepared {
+        replication_id: hex::encode(random),
+        // Beyond whatever the target has, so that our history is not taken for a part of its own.
+        offset: info.replication_offset + OFFSETS,
+        host: host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+        port,
+        run_id: info.run_id,
+        keys_before: info.keys,
+        settings,
+    })
+}
+
+/// Settings under which a target loads fastest and blocks its clients least.
+fn wanted_settings(swap: bool, is_empty: bool) -> Vec<(&'static str, &'static str)> {
+    let mut settings = vec![
+        // Flushing a full database in the main thread blocks every client for seconds.
+        ("replica-lazy-flush", "yes"),
+        // The read-back need not wait for other replicas.
+        ("repl-diskless-sync-delay", "0"),
+        // Nobody may write before it is proved and promoted.
+        ("replica-read-only", "yes"),
+    ];
+    if swap {
+        settings.push(("repl-diskless-load", "swapdb"));
+    } else if is_empty {
+        settings.push(("repl-diskless-load", "on-empty-db"));
+    } else {
+        settings.push(("repl-diskless-load", "disabled"));
+    }
+    settings
+}
+
+fn open(port: u16) -> Result<TcpListener, RestoreError> {
+    listen(port).map_err(|error| RestoreError::Listen { port, error })
+}
+
+/// Where the target is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It follows somebody else, or nobody.
+    Elsewhere,
+    /// It follows us and has not loaded all.
+    Following,
+    /// It follows us and has loaded all.
+    Loaded,
+    /// It has loaded all, and is a primary again.
+    Promoted,
+}
+
+impl Prepared {
+    fn address(&self) -> Address {
+        Address { host: self.host.clone(), port: self.port }
+    }
+
+    fn standing(&self, info: &ServerInfo) -> Standing {
+        let has_ours =
+            info.replication_id == self.replication_id && info.replication_offset >= self.offset;
+        match info.role {
+            Role::Primary if info.earlier_replication_id == self.replication_id => {
+                Standing::Promoted
+            }
+            Role::Primary => Standing::Elsewhere,
+            Role::Replica if info.follows.as_ref() != Some(&self.address()) => Standing::Elsewhere,
+            Role::Replica if has_ours && !info.is_loading => Standing::Loaded,
+            Role::Replica => Standing::Following,
+        }
+    }
+}
+
+/// Loads an artifact into a target and makes it a primary again. May be called again after a crash
+/// at any moment: it goes on where the target is.
+///
+/// # Errors
+/// [`RestoreError`]; then the target is as it was left, and [`withdraw`] makes it a primary.
+pub async fn load(
+    request: LoadRequest<'_>,
+    prepared: &Prepared,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<Loaded, RestoreError> {
+    let total = request.limits.total;
+    tokio::select! {
+        loaded = tokio::time::timeout(total, request.run(prepared, meter)) => {
+            loaded.unwrap_or(Err(RestoreError::TooLong { seconds: total.as_secs() }))
+        }
+        () = cancel.cancelled() => Err(RestoreError::Cancelled),
+    }
+}
+
+impl LoadRequest<'_> {
+    async fn run(&self, prepared: &Prepared, meter: &Meter) -> Result<Loaded, RestoreError> {
+        let mut admin = Admin::connect(self.target, self.limits.command).await?;
+        let info = admin.info().await?;
+        let standing = prepared.standing(&info);
+        if standing == Standing::Promoted {
+            return Ok(Loaded { proven: false, keys: info.keys });
+        }
+        self.same_process(&info, prepared)?;
+        let listener = open(prepared.port)?;
+        let link = Link::default();
+        let served = Served {
+            store: self.store,
+            key: self.key,
+            entry: self.entry,
+            config: self.primary(prepared),
+            peers: self.peers().await,
+            stall: self.limits.stall,
+            meter,
+        };
+        if standing == Standing::Elsewhere {
+            for setting in &prepared.settings {
+                admin.set(&setting.name, &setting.during).await?;
+            }
+            meter.enter("waiting for the target to connect");
+            let (host, port) = (prepared.host.as_str(), prepared.port.to_string());
+            admin.command(&["REPLICAOF", host, &port]).await?;
+        }
+        tokio::select! {
+            damage = serve(&listener, &served, &link) => Err(damage.into()),
+            done = self.wait_prove_promote(prepared, &mut admin, &link, meter) => done,
+        }
+    }
+
+    fn primary(&self, prepared: &Prepared) -> PrimaryConfig {
+        PrimaryConfig {
+            // The target's `masterauth` is its own affair: who may have the data is told by address
+            // and announced port.
+            login: None,
+            replication_id: prepared.replication_id.clone(),
+            offset: prepared.offset,
+            payload_bytes: self.entry.rdb.size_bytes,
+            announced_port: None,
+        }
+    }
+
+    async fn peers(&self) -> Vec<IpAddr> {
+        addresses_of(&self.target.address).await
+    }
+
+    fn same_process(&self, info: &ServerInfo, prepared: &Prepared) -> Result<(), RestoreError> {
+        if info.run_id == prepared.run_id {
+            return Ok(());
+        }
+        Err(RestoreError::TargetRestarted { address: self.target.address.clone() })
+    }
+
+    async fn wait_prove_promote(
+        &self,
+        prepared: &Prepared,
+        admin: &mut Admin,
+        link: &Link,
+        meter: &Meter,
+    ) -> Result<Loaded, RestoreError> {
+        self.wait_until_loaded(prepared, admin, link).await?;
+        if self.prove {
+            meter.enter("reading the data back");
+            prove(self, meter).await?;
+        }
+        meter.enter("promoting");
+        admin.command(&["REPLICAOF", "NO", "ONE"]).await?;
+        let info = admin.info().await?;
+        if prepared.standing(&info) != Standing::Promoted {
+            return Err(self.interfered(&info));
+        }
+        Ok(Loaded { proven: self.prove, keys: info.keys })
+    }
+
+    /// Looks at the target, whatever becomes of our connection to it, until it has loaded all.
+    async fn wait_until_loaded(
+        &self,
+        prepared: &Prepared,
+        admin: &mut Admin,
+        link: &Link,
+    ) -> Result<(), RestoreError> {
+        let began = Instant::now();
+        let mut answered_at = Instant::now();
+        let mut pause = LOOK_FIRST;
+        loop {
+            match admin.info().await {
+                Ok(info) => {
+                    answered_at = Instant::now();
+                    self.same_process(&info, prepared)?;
+                    match prepared.standing(&info) {
+                        Standing::Loaded => return Ok(()),
+                        Standing::Following => {}
+                        Standing::Elsewhere | Standing::Promoted => {
+                            return Err(self.interfered(&info));
+                        }
+                    }
+                }
+                Err(error) if answered_at.elapsed() < self.limits.stall => {
+                    tracing::debug!(%error, "the target does not answer");
+                    if let Ok(again) = Admin::connect(self.target, self.limits.command).await {
+                        *admin = again;
+                    }
+                }
+                Err(_) => {
+                    return Err(RestoreError::TargetGone {
+                        address: self.target.address.clone(),
+                        seconds: self.limits.stall.as_secs(),
+                    });
+                }
+            }
+            let snapshots = link.snapshots.load(Ordering::Relaxed);
+            if snapshots == 0 && began.elapsed() > CONNECT_MAX {
+                return Err(RestoreError::NotConnected {
+                    address: self.target.address.clone(),
+                    offered: prepared.address(),
+                    seconds: CONNECT_MAX.as_secs(),
+                });
+            }
+            if snapshots > SNAPSHOTS_MAX {
+                let address = self.target.address.clone();
+                return Err(RestoreError::KeepsFailing { address, times: snapshots - 1 });
+            }
+            tokio::select! {
+                () = link.acknowledged.notified() => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LOOK_LAST),
+            }
+        }
+    }
+
+    fn interfered(&self, info: &ServerInfo) -> RestoreError {
+        let detail = match &info.follows {
+            Some(primary) => format!("it follows `{primary}`"),
+            None => "it follows nobody".to_owned(),
+        };
+        RestoreError::Interfered { address: self.target.address.clone(), detail }
+    }
+
+    /// The digest in the manifest.
+    pub(crate) fn expected_digest(&self) -> Option<&cachevault_store::DigestEntry> {
+        match &self.entry.rdb.content {
+            Some(ContentEntry::Verified { digest, .. }) => Some(digest),
+            _ => None,
+        }
+    }
+}
+
+/// What a target holds that was taken out of a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// What it held before.
+    OldData,
+    /// Something else, or less.
+    Changed,
+}
+
+/// Makes the target a primary again after a load that failed, and tells what it holds. One that was
+/// empty is emptied.
+///
+/// # Errors
+/// [`RestoreError`] when it cannot be told so: it still follows us.
+pub async fn withdraw(
+    target: &Target,
+    prepared: &Prepared,
+    limits: &RestoreLimits,
+) -> Result<Withdrawn, RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    // While a server loads it obeys nobody; without us it comes to an end.
+    let until = Instant::now() + limits.busy_wait;
+    let info = wait_for(&mut admin, until, |info| !info.is_loading).await?;
+    let follows_us = info.follows.as_ref() == Some(&prepared.address());
+    if info.role == Role::Replica && follows_us {
+        admin.command(&["REPLICAOF", "NO", "ONE"]).await?;
+    }
+    let info = admin.info().await?;
+    let has_ours = info.earlier_replication_id == prepared.replication_id;
+    if prepared.keys_before == 0 && (has_ours || info.keys > 0) {
+        admin.command(&["FLUSHALL"]).await?;
+        if info.functions > 0 {
+            admin.command(&["FUNCTION", "FLUSH"]).await?;
+        }
+    }
+    put_back(&mut admin, prepared).await?;
+    // A target drops its old data before it takes the new, or swaps them when it has all of it.
+    let is_old = prepared.keys_before == 0 || (!has_ours && info.keys == prepared.keys_before);
+    Ok(if is_old { Withdrawn::OldData } else { Withdrawn::Changed })
+}
+
+async fn put_back(admin: &mut Admin, prepared: &Prepared) -> Result<(), RestoreError> {
+    for setting in &prepared.settings {
+        admin.set(&setting.name, &setting.before).await?;
+    }
+    Ok(())
+}
+
+/// Makes what a target has loaded durable on its side, and puts its settings back.
+///
+/// # Errors
+/// [`RestoreError`], [`RestoreError::TargetRestarted`] when it was restarted before its data was
+/// on its disk: then it may hold what it held before.
+pub async fn make_durable(
+    target: &Target,
+    prepared: &Prepared,
+    limits: &RestoreLimits,
+) -> Result<(), RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    let info = admin.info().await?;
+    if info.run_id != prepared.run_id {
+        return Err(RestoreError::TargetRestarted { address: target.address.clone() });
+    }
+    put_back(&mut admin, prepared).await?;
+    let until = Instant::now() + limits.busy_wait;
+    let saved = if info.persistence.aof_enabled {
+        // A server begins to rewrite its AOF by itself when it has synchronised.
+        if !info.persistence.aof_rewriting {
+            admin.command(&["BGREWRITEAOF"]).await?;
+        }
+        wait_for(&mut admin, until, |info| !info.persistence.aof_rewriting).await?
+    } else {
+        // A save that runs already may have begun before the load.
+        wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
+        admin.command(&["BGSAVE"]).await?;
+        wait_for(&mut admin, until, |info| !info.persistence.saving).await?
+    };
+    let is_ok = match saved.persistence {
+        persistence if persistence.aof_enabled => persistence.aof_rewrite_ok,
+        persistence => persistence.save_ok,
+    };
+    if saved.run_id != prepared.run_id {
+        return Err(RestoreError::TargetRestarted { address: target.address.clone() });
+    }
+    if is_ok {
+        return Ok(());
+    }
+    let detail = "its background save or AOF rewrite failed; see its log".to_owned();
+    Err(RestoreError::NotDurable { address: target.address.clone(), detail })
+}
+
+async fn wait_for(
+    admin: &mut Admin,
+    until: Instant,
+    is_so: impl Fn(&ServerInfo) -> bool,
+) -> Result<ServerInfo, RestoreError> {
+    let mut pause = LOOK_FIRST;
+    loop {
+        let info = admin.info().await?;
+        if is_so(&info) {
+            return Ok(info);
+        }
+        if Instant::now() >= until {
+            return Err(RestoreError::Target(ProbeError::TimedOut {
+                address: admin.address(),
+                seconds: 0,
+            }));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_LAST);
+    }
+}

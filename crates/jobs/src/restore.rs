@@ -1,0 +1,429 @@
+//! The job that restores a backup: check, save the target's own data, load, make durable.
+//!
+//! Up to the step `load` the target is not touched. What `load` is about to do to it is logged
+//! before it begins, so that whoever takes the job up can go on with it or take it back.
+
+use async_trait::async_trait;
+use cachevault_domain::{
+    Backup, BackupId, Failure, FailureCode, Instance, Loading, Note, Restore, RestoreOutcome,
+    RestoreWay, TargetData,
+};
+use cachevault_engine::{
+    LoadRequest, Loaded, Meter, Prepared, RestoreError, VerifyError, Withdrawn, load, make_durable,
+    plan, prepare, verify_artifact, withdraw,
+};
+use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::capture::{Captured, SHARD, catalog_failed, manifest, with_sources};
+use crate::step::{Step, StepContext, StepError, output};
+
+pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Settle];
+
+/// Logged before the target is touched, with the moment.
+const TOUCHED: &str = "touched";
+/// Logged when it was put back, with what it holds.
+const PUT_BACK: &str = "put_back";
+
+struct Check;
+struct Safety;
+struct Prepare;
+struct Load;
+struct Settle;
+
+/// What was found out and decided while the target was not touched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Checked {
+    swap: bool,
+    prove: bool,
+    /// Keys that the target held.
+    keys_before: u64,
+}
+
+/// The target's own data, saved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Saved {
+    backup: BackupIdText,
+    captured: Captured,
+}
+
+/// An id as the log writes it.
+type BackupIdText = String;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LoadedOutput {
+    loaded: Loaded,
+    unavailable_ms: u64,
+}
+
+/// What a restore is about.
+struct Subject {
+    restore: Restore,
+    backup: Backup,
+    target: Instance,
+    manifest: Manifest,
+}
+
+impl Subject {
+    /// The only shard of a standalone instance.
+    fn artifact(&self) -> Result<(ArtifactKey, &ArtifactEntry), StepError> {
+        let backup = &self.backup;
+        let attempt = backup.stored_attempt.ok_or_else(no_files)?;
+        let entry = self.manifest.artifacts.first().ok_or_else(no_files)?;
+        Ok((key_of(backup).attempt(attempt).artifact(SHARD), entry))
+    }
+}
+
+fn key_of(backup: &Backup) -> BackupKey {
+    BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
+}
+
+fn no_files() -> StepError {
+    fail(FailureCode::SizeUnconfirmed, "the backup has no files to restore from")
+}
+
+fn fail(code: FailureCode, reason: impl Into<String>) -> StepError {
+    StepError::Fail(Failure { code, reason: reason.into() })
+}
+
+impl StepContext<'_> {
+    async fn restore_subject(&self) -> Result<Subject, StepError> {
+        let (app, lease) = (self.app, self.lease);
+        let restore = app.catalog.restore_of(lease).await.map_err(catalog_failed)?;
+        let detail = app.get_backup(&lease.project, restore.backup).await.map_err(|error| {
+            StepError::Retry(Failure {
+                code: FailureCode::StoreUnusable,
+                reason: with_sources(&error),
+            })
+        })?;
+        let found = app.catalog.find_instance(&lease.project, lease.instance).await;
+        let target = found
+            .map_err(catalog_failed)?
+            .ok_or_else(|| fail(FailureCode::ToolFailed, "the instance was removed"))?;
+        let manifest = detail.manifest.ok_or_else(no_files)?;
+        Ok(Subject { restore, backup: detail.backup, target, manifest })
+    }
+}
+
+#[async_trait]
+impl Step for Check {
+    fn name(&self) -> &'static str {
+        "check"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let (app, lease) = (context.app, context.lease);
+        app.catalog.start_restore(lease, app.clock.now()).await.map_err(catalog_failed)?;
+        let subject = context.restore_subject().await?;
+        let (key, entry) = subject.artifact()?;
+        let target = context.target(&subject.target)?;
+        let limits = &context.settings.restore;
+        let plan = plan(&target, entry, &subject.restore.options, limits).await.map_err(untouched)?;
+        if !plan.blockers.is_empty() {
+            let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
+            return Err(fail(FailureCode::ToolFailed, reasons.join("; ")));
+        }
+        let (meter, break_off) = (Meter::default(), context.cancel.child_token());
+        meter.enter("checking the backup");
+        let verifying = async {
+            tokio::select! {
+                verified = verify_artifact(&*app.store, &key, entry) => verified.map_err(Some),
+                () = break_off.cancelled() => Err(None),
+            }
+        };
+        match context.reporting(&meter, &break_off, verifying).await? {
+            Ok(()) => {}
+            Err(None) => return Err(StepError::Stopped),
+            Err(Some(error)) => return Err(unreadable(&error)),
+        }
+        Ok(output(&Checked {
+            swap: plan.loading == Loading::Swap,
+            prove: plan.prove,
+            keys_before: plan.replaced_keys,
+        }))
+    }
+
+    async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+fn unreadable(error: &VerifyError) -> StepError {
+    let failure = Failure { code: error.failure_code(), reason: with_sources(error) };
+    match error {
+        VerifyError::Store(store) if store.kind.may_pass() => StepError::Retry(failure),
+        _ => StepError::Fail(failure),
+    }
+}
+
+/// What an error means while the target was not touched.
+fn untouched(error: RestoreError) -> StepError {
+    if let RestoreError::Cancelled = error {
+        return StepError::Stopped;
+    }
+    let failure = Failure { code: error.failure_code(), reason: with_sources(&error) };
+    if error.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
+}
+
+/// Saves the target's own data as a backup like any other.
+#[async_trait]
+impl Step for Safety {
+    fn name(&self) -> &'static str {
+        "safety"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let checked: Checked = context.output(Check.name())?;
+        let (app, lease) = (context.app, context.lease);
+        let subject = context.restore_subject().await?;
+        if !subject.restore.options.safety_backup || checked.keys_before == 0 {
+            return Ok(output(&None::<Saved>));
+        }
+        let note = format!("before restore {}", subject.restore.id);
+        let note: Option<Note> = note.parse().ok();
+        let id = BackupId::mint(&*app.entropy);
+        let began = app.catalog.begin_safety_backup(lease, id, note.as_ref(), app.clock.now());
+        let id = began.await.map_err(catalog_failed)?;
+        let key = context.safety_key(id);
+        // What an attempt left that died before it could log or undo this step.
+        self.remove_attempts(context, &key).await.map_err(|reason| {
+            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
+        })?;
+        let started_at = app.clock.now();
+        let attempt = key.attempt(lease.attempt);
+        let entry = context
+            .capture(&subject.target, cachevault_domain::RdbDialect::Native, &attempt.artifact(SHARD))
+            .await?;
+        let captured =
+            Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry };
+        let size_bytes = captured.entry.rdb.size_bytes;
+        let record = app.catalog.find_backup(&lease.project, id).await.map_err(catalog_failed)?;
+        let record = record.ok_or_else(no_files)?;
+        let manifest = manifest(&record, &subject.target, captured.clone());
+        app.store.commit(&attempt, &manifest).await.map_err(|error| {
+            let reason = with_sources(&error);
+            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
+        })?;
+        let finished =
+            app.catalog.finish_safety_backup(lease, lease.attempt, size_bytes, app.clock.now());
+        finished.await.map_err(catalog_failed)?;
+        Ok(output(&Some(Saved { backup: id.to_string(), captured })))
+    }
+
+    /// A finished one stays: it is a backup like any other.
+    async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
+        let restore = context.app.catalog.restore_of(context.lease).await;
+        let Some(id) = restore.map_err(|e| with_sources(&e))?.safety_backup else { return Ok(()) };
+        let found = context.app.catalog.find_backup(&context.lease.project, id).await;
+        let is_finished = found
+            .map_err(|e| with_sources(&e))?
+            .is_some_and(|backup| backup.state == cachevault_domain::BackupState::Succeeded);
+        if is_finished {
+            return Ok(());
+        }
+        self.remove_attempts(context, &context.safety_key(id)).await
+    }
+}
+
+impl Safety {
+    async fn remove_attempts(
+        &self,
+        context: &StepContext<'_>,
+        key: &BackupKey,
+    ) -> Result<(), String> {
+        for attempt in 1..=context.lease.attempt {
+            let removed = context.app.store.remove_attempt(&key.attempt(attempt)).await;
+            removed.map_err(|error| with_sources(&error))?;
+        }
+        Ok(())
+    }
+}
+
+impl StepContext<'_> {
+    fn safety_key(&self, backup: BackupId) -> BackupKey {
+        BackupKey { project: self.lease.project.clone(), instance: self.lease.instance, backup }
+    }
+
+    /// The target's data as it was saved, if it was.
+    fn saved(&self) -> Option<(ArtifactKey, ArtifactEntry)> {
+        let saved: Option<Saved> = self.output(Safety.name()).ok()?;
+        let Saved { backup, captured } = saved?;
+        let attempt = self.safety_key(backup.parse().ok()?).attempt(captured.attempt);
+        Some((attempt.artifact(SHARD), captured.entry))
+    }
+
+    async fn prepare(&self, target: &Instance, swap: bool) -> Result<Prepared, StepError> {
+        let target = self.target(target)?;
+        let mut random = [0; 20];
+        self.app.entropy.fill(&mut random);
+        let settings = self.settings;
+        prepare(&target, swap, self.ours, random, &settings.restore).await.map_err(untouched)
+    }
+}
+
+#[async_trait]
+impl Step for Prepare {
+    fn name(&self) -> &'static str {
+        "prepare"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let checked: Checked = context.output(Check.name())?;
+        let subject = context.restore_subject().await?;
+        Ok(output(&context.prepare(&subject.target, checked.swap).await?))
+    }
+
+    async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Step for Load {
+    fn name(&self) -> &'static str {
+        "load"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let checked: Checked = context.output(Check.name())?;
+        let prepared: Prepared = context.output(Prepare.name())?;
+        let subject = context.restore_subject().await?;
+        let (key, entry) = subject.artifact()?;
+        let target = context.target(&subject.target)?;
+        let (app, lease) = (context.app, context.lease);
+        let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
+        let began = touched_at.unwrap_or(now);
+        // From here on the target is no longer as it was.
+        app.catalog.log_step(lease, TOUCHED, &output(&began), now).await.map_err(catalog_failed)?;
+        let request = LoadRequest {
+            target: &target,
+            store: &*app.store,
+            key: &key,
+            entry,
+            prove: checked.prove,
+            gate: context.gate,
+            limits: context.settings.restore,
+        };
+        let (meter, break_off) = (Meter::default(), context.cancel.child_token());
+        let loading = load(request, &prepared, &meter, &break_off);
+        let loaded = context.reporting(&meter, &break_off, loading).await?.map_err(untouched)?;
+        let took = app.clock.now().duration_since(began).as_millis();
+        let unavailable_ms = u64::try_from(took).unwrap_or_default();
+        tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.proven, "loaded and promoted");
+        Ok(output(&LoadedOutput { loaded, unavailable_ms }))
+    }
+
+    /// Makes the target a primary again, with its old data.
+    async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
+        let log = context.app.catalog.step_log(context.lease).await;
+        let log = log.map_err(|error| with_sources(&error))?;
+        if !log.iter().any(|record| record.step == TOUCHED) {
+            return Ok(());
+        }
+        let holds = self.take_back(context).await?;
+        tracing::warn!(job = %context.lease.job, holds = holds.as_str(), "the restore was taken back");
+        let (catalog, lease, now) = (&context.app.catalog, context.lease, context.app.clock.now());
+        let text = |error: cachevault_catalog::CatalogError| with_sources(&error);
+        catalog.unlog_step(lease, PUT_BACK).await.map_err(text)?;
+        catalog.log_step(lease, PUT_BACK, &output(&holds.as_str()), now).await.map_err(text)?;
+        catalog.unlog_step(lease, TOUCHED).await.map_err(text)
+    }
+}
+
+impl Load {
+    async fn take_back(&self, context: &StepContext<'_>) -> Result<TargetData, String> {
+        let plain = |error: StepError| match error {
+            StepError::Retry(failure) | StepError::Fail(failure) => failure.reason,
+            StepError::Restart(reason) => reason,
+            StepError::Stopped => "stopped".to_owned(),
+        };
+        let prepared: Prepared = context.output(Prepare.name()).map_err(plain)?;
+        let subject = context.restore_subject().await.map_err(plain)?;
+        let target = context.target(&subject.target).map_err(plain)?;
+        let limits = &context.settings.restore;
+        let found = withdraw(&target, &prepared, limits).await;
+        match found.map_err(|error| with_sources(&error))? {
+            Withdrawn::OldData => return Ok(TargetData::Old),
+            Withdrawn::Changed => {}
+        }
+        let Some((key, entry)) = context.saved() else {
+            tracing::error!(job = %context.lease.job, "the target has lost its old data, and there is no safety backup to put back");
+            return Ok(TargetData::Uncertain);
+        };
+        let prepared = context.prepare(&subject.target, false).await.map_err(plain)?;
+        let request = LoadRequest {
+            target: &target,
+            store: &*context.app.store,
+            key: &key,
+            entry: &entry,
+            prove: true,
+            gate: context.gate,
+            limits: *limits,
+        };
+        // Not to be broken off: half of it would be worse than either.
+        let never = CancellationToken::new();
+        let meter = Meter::default();
+        meter.enter("putting the old data back");
+        let loaded = context.reporting(&meter, &never, load(request, &prepared, &meter, &never));
+        loaded.await.map_err(plain)?.map_err(|error| with_sources(&error))?;
+        let durable = make_durable(&target, &prepared, limits).await;
+        durable.map_err(|error| with_sources(&error))?;
+        Ok(TargetData::Old)
+    }
+}
+
+/// Waits until the target has its new data on its disk.
+#[async_trait]
+impl Step for Settle {
+    fn name(&self) -> &'static str {
+        "settle"
+    }
+
+    async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        let prepared: Prepared = context.output(Prepare.name())?;
+        let subject = context.restore_subject().await?;
+        let target = context.target(&subject.target)?;
+        let (meter, break_off) = (Meter::default(), context.cancel.child_token());
+        meter.enter("waiting until the target has saved");
+        let settling = async {
+            tokio::select! {
+                durable = make_durable(&target, &prepared, &context.settings.restore) => durable,
+                () = break_off.cancelled() => Err(RestoreError::Cancelled),
+            }
+        };
+        context.reporting(&meter, &break_off, settling).await?.map_err(untouched)?;
+        Ok(output(&()))
+    }
+
+    async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl StepContext<'_> {
+    /// How a restore went whose steps are all done.
+    pub(crate) fn restored(&self) -> Result<RestoreOutcome, StepError> {
+        let LoadedOutput { loaded, unavailable_ms } = self.output(Load.name())?;
+        Ok(RestoreOutcome {
+            way: Some(RestoreWay::Replica),
+            target: TargetData::New,
+            unavailable_ms: Some(unavailable_ms),
+            proven: loaded.proven,
+            keys: Some(loaded.keys),
+        })
+    }
+}
+
+/// What a target holds after a restore that failed, by the job's log.
+pub(crate) fn after_failure(log: &[cachevault_domain::StepRecord]) -> RestoreOutcome {
+    let said = |step: &str| log.iter().find(|record| record.step == step);
+    let target = match said(PUT_BACK) {
+        Some(record) if record.output.contains(TargetData::Old.as_str()) => TargetData::Old,
+        Some(_) => TargetData::Uncertain,
+        None if said(TOUCHED).is_some() => TargetData::Uncertain,
+        None => TargetData::Untouched,
+    };
+    RestoreOutcome { way: None, target, unavailable_ms: None, proven: false, keys: None }
+}
