@@ -1,12 +1,16 @@
 use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Failure, FailureCode,
-    InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, RdbDialect, Trigger,
+    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Failure, InstanceId,
+    JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, RdbDialect, Trigger,
 };
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
 
+use crate::instances::require_instance;
+use crate::jobs::{insert_job, refuse_busy};
+use crate::listing::RecordsOf;
+use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
 use crate::{SqliteCatalog, unavailable};
 
@@ -40,12 +44,6 @@ impl TryFrom<BackupRow> for Backup {
 
     fn try_from(columns: BackupRow) -> Result<Self, CatalogError> {
         let row = RowOf { table: "backups", key: &columns.id };
-        let failure = columns.failure_code.as_deref().map(|code| {
-            Ok::<_, CatalogError>(Failure {
-                code: row.named(&FailureCode::ALL, FailureCode::as_str, code)?,
-                reason: columns.failure_reason.clone().unwrap_or_default(),
-            })
-        });
         Ok(Self {
             id: row.parse(&columns.id)?,
             project: row.parse(&columns.project_id)?,
@@ -53,16 +51,13 @@ impl TryFrom<BackupRow> for Backup {
             trigger: row.named(&Trigger::ALL, Trigger::as_str, &columns.started_by)?,
             format: row.named(&BackupFormat::ALL, BackupFormat::as_str, &columns.format)?,
             dialect: row.named(&RdbDialect::ALL, RdbDialect::as_str, &columns.dialect)?,
-            note: columns.note.as_deref().map(|note| row.parse(note)).transpose()?,
+            note: row.parse_if(columns.note.as_deref())?,
             state: state(&row, &columns.state)?,
             progress: Progress::from_hundredths(row.number(columns.progress)?),
             received_bytes: row.number(columns.received_bytes)?,
             size_bytes: row.number(columns.size_bytes)?,
-            stored_attempt: columns
-                .stored_attempt
-                .map(|attempt| row.number(attempt))
-                .transpose()?,
-            failure: failure.transpose()?,
+            stored_attempt: row.number_if(columns.stored_attempt)?,
+            failure: row.failure(columns.failure_code.as_deref(), columns.failure_reason)?,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
             completed_at: row.moment_if(columns.completed_at)?,
@@ -94,23 +89,107 @@ pub(crate) async fn next_state(
     Ok(state(&RowOf { table: "backups", key: &key }, &text)?.apply(event)?)
 }
 
-async fn insert_job(
+/// The backup, wherever it is looked up.
+pub(crate) async fn find(
+    executor: impl SqliteExecutor<'_>,
+    project: &ProjectId,
+    id: BackupId,
+) -> Result<Option<Backup>, CatalogError> {
+    let row: Option<BackupRow> =
+        sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
+            .bind(id.to_string())
+            .bind(project.as_str())
+            .fetch_optional(executor)
+            .await
+            .map_err(unavailable)?;
+    row.map(Backup::try_from).transpose()
+}
+
+/// Records a backup that waits.
+pub(crate) async fn insert(
     tx: &mut SqliteConnection,
-    job: JobId,
-    kind: JobKind,
-    (project, instance, backup): (&ProjectId, InstanceId, BackupId),
-    now: Timestamp,
+    backup: &NewBackup,
 ) -> Result<(), CatalogError> {
     sqlx::query(
-        "INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, failures, due_at)
-         VALUES (?, ?, ?, ?, ?, 'queued', 0, 0, ?)",
+        "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, state,
+             progress, received_bytes, size_bytes, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?)",
     )
-    .bind(job.to_string())
-    .bind(kind.as_str())
-    .bind(project.as_str())
-    .bind(instance.to_string())
-    .bind(backup.to_string())
+    .bind(backup.id.to_string())
+    .bind(backup.project.as_str())
+    .bind(backup.instance.to_string())
+    .bind(backup.trigger.as_str())
+    .bind(backup.format.as_str())
+    .bind(backup.dialect.as_str())
+    .bind(backup.note.as_ref().map(|note| note.as_str()))
+    .bind(BackupState::Waiting.as_str())
+    .bind(backup.created_at.as_microsecond())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The backup is running from now on.
+pub(crate) async fn start(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let state = next_state(tx, backup, BackupEvent::Started).await?;
+    sqlx::query("UPDATE backups SET state = ?, started_at = coalesce(started_at, ?), received_bytes = 0 WHERE id = ?")
+        .bind(state.as_str())
+        .bind(now.as_microsecond())
+        .bind(backup.to_string())
+        .execute(tx)
+        .await
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The backup has succeeded.
+pub(crate) async fn finish(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    (stored_attempt, size_bytes): (u32, u64),
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let state = next_state(tx, backup, BackupEvent::Finished).await?;
+    sqlx::query(
+        "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?, phase = NULL,
+             completed_at = ?
+         WHERE id = ?",
+    )
+    .bind(state.as_str())
+    .bind(i64::from(Progress::DONE.hundredths()))
+    .bind(signed(size_bytes))
+    .bind(signed(size_bytes))
+    .bind(i64::from(stored_attempt))
     .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The backup has failed.
+pub(crate) async fn fail(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let state = next_state(tx, backup, BackupEvent::Failed).await?;
+    sqlx::query(
+        "UPDATE backups SET state = ?, phase = NULL, failure_code = ?, failure_reason = ?, completed_at = ?
+         WHERE id = ?",
+    )
+    .bind(state.as_str())
+    .bind(failure.code.as_str())
+    .bind(&failure.reason)
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
     .execute(tx)
     .await
     .map_err(unavailable)?;
@@ -121,45 +200,9 @@ async fn insert_job(
 impl BackupCatalog for SqliteCatalog {
     async fn request_backup(&self, backup: &NewBackup) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
-        let instance = backup.instance.to_string();
-        let found: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM instances WHERE id = ? AND project_id = ? AND removed_at IS NULL)",
-        )
-        .bind(&instance)
-        .bind(backup.project.as_str())
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if !found {
-            return Err(CatalogError::NotFound("instance"));
-        }
-        let busy: bool = sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM jobs WHERE instance_id = ? AND state IN ('queued', 'leased') AND kind = 'capture')",
-        )
-        .bind(&instance)
-        .fetch_one(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if busy {
-            return Err(CatalogError::Busy(JobKind::Capture));
-        }
-        sqlx::query(
-            "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, state,
-                 progress, received_bytes, size_bytes, created_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?)",
-        )
-        .bind(backup.id.to_string())
-        .bind(backup.project.as_str())
-        .bind(&instance)
-        .bind(backup.trigger.as_str())
-        .bind(backup.format.as_str())
-        .bind(backup.dialect.as_str())
-        .bind(backup.note.as_ref().map(|note| note.as_str()))
-        .bind(BackupState::Waiting.as_str())
-        .bind(backup.created_at.as_microsecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        require_instance(&mut tx, &backup.project, backup.instance).await?;
+        refuse_busy(&mut tx, backup.instance).await?;
+        insert(&mut tx, backup).await?;
         let of = (&backup.project, backup.instance, backup.id);
         insert_job(&mut tx, backup.job, JobKind::Capture, of, backup.created_at).await?;
         tx.commit().await.map_err(unavailable)?;
@@ -172,14 +215,7 @@ impl BackupCatalog for SqliteCatalog {
         project: &ProjectId,
         id: BackupId,
     ) -> Result<Option<Backup>, CatalogError> {
-        let row: Option<BackupRow> =
-            sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
-                .bind(id.to_string())
-                .bind(project.as_str())
-                .fetch_optional(&self.readers)
-                .await
-                .map_err(unavailable)?;
-        row.map(Backup::try_from).transpose()
+        find(&self.readers, project, id).await
     }
 
     async fn list_backups(
@@ -189,16 +225,15 @@ impl BackupCatalog for SqliteCatalog {
         filter: &BackupFilter,
         page: Page,
     ) -> Result<Listing<Backup>, CatalogError> {
-        let mut tx = self.read().await?;
-        let narrow = |query: &mut QueryBuilder<Sqlite>| {
-            query.push(" FROM backups WHERE instance_id = ").push_bind(instance.to_string());
-            query.push(" AND project_id = ").push_bind(project.as_str().to_owned());
-            if let Some(from) = filter.created_from {
-                query.push(" AND created_at >= ").push_bind(from.as_microsecond());
-            }
-            if let Some(to) = filter.created_to {
-                query.push(" AND created_at <= ").push_bind(to.as_microsecond());
-            }
+        let wanted = RecordsOf {
+            table: "backups",
+            select: "SELECT * FROM backups",
+            project,
+            instance,
+            created_from: filter.created_from,
+            created_to: filter.created_to,
+        };
+        let unless_long_removed = |query: &mut QueryBuilder<Sqlite>| {
             if let Some(since) = filter.removed_since {
                 query
                     .push(" AND (removed_at IS NULL OR removed_at >= ")
@@ -206,18 +241,7 @@ impl BackupCatalog for SqliteCatalog {
                     .push(")");
             }
         };
-        let mut count = QueryBuilder::new("SELECT count(*)");
-        narrow(&mut count);
-        let total: i64 =
-            count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
-        let mut select = QueryBuilder::new("SELECT *");
-        narrow(&mut select);
-        select.push(" ORDER BY created_at DESC, seq DESC LIMIT ").push_bind(i64::from(page.limit));
-        select.push(" OFFSET ").push_bind(signed(page.offset));
-        let rows: Vec<BackupRow> =
-            select.build_query_as().fetch_all(&mut *tx).await.map_err(unavailable)?;
-        let items = rows.into_iter().map(Backup::try_from).collect::<Result<_, _>>()?;
-        Ok(Listing { items, total: total.unsigned_abs() })
+        self.newest_first::<BackupRow, _>(&wanted, unless_long_removed, page).await
     }
 
     async fn last_size(&self, instance: InstanceId) -> Result<Option<u64>, CatalogError> {
@@ -253,6 +277,9 @@ impl BackupCatalog for SqliteCatalog {
         .map_err(unavailable)?;
         if has_files != Some(true) {
             return Err(CatalogError::NotFound("backup"));
+        }
+        if needed_by_restore(&mut tx, backup).await? {
+            return Err(CatalogError::Busy(JobKind::Restore));
         }
         next_state(&mut tx, backup, BackupEvent::Removed).await?;
         let open: Option<String> = sqlx::query_scalar(

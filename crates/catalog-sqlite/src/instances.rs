@@ -5,14 +5,14 @@ use cachevault_domain::{
     Observation, Page, ProjectId, Role, SealedConnection, SealedSecret,
 };
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::row::{RowOf, signed};
 use crate::{SqliteCatalog, unavailable};
 
 const SELECT: &str = "SELECT i.*, (
         SELECT j.kind FROM jobs j
-        WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind = 'capture'
+        WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore')
     ) AS operation FROM instances i WHERE i.removed_at IS NULL";
 
 #[derive(sqlx::FromRow)]
@@ -87,6 +87,23 @@ impl TryFrom<InstanceRow> for Instance {
             },
         })
     }
+}
+
+/// Refuses unless the project has the instance.
+pub(crate) async fn require_instance(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    id: InstanceId,
+) -> Result<(), CatalogError> {
+    let found: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM instances WHERE id = ? AND project_id = ? AND removed_at IS NULL)",
+    )
+    .bind(id.to_string())
+    .bind(project.as_str())
+    .fetch_one(tx)
+    .await
+    .map_err(unavailable)?;
+    if found { Ok(()) } else { Err(CatalogError::NotFound("instance")) }
 }
 
 #[async_trait]

@@ -1,15 +1,15 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupEvent, BackupState, Failure, Job, JobId, JobKind, JobState, Lease, NodeId, Progress,
-    ProjectId, Requeue, StepRecord,
+    BackupEvent, BackupId, BackupState, Failure, InstanceId, Job, JobId, JobKind, JobState, Lease,
+    NewSafetyBackup, NodeId, Progress, ProjectId, Requeue, Restore, RestoreOutcome, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, unavailable};
+use crate::{SqliteCatalog, backups, restores, unavailable};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -58,6 +58,48 @@ async fn fence(tx: &mut SqliteConnection, lease: &Lease) -> Result<(), CatalogEr
     if holds { Ok(()) } else { Err(CatalogError::LostLease) }
 }
 
+/// Refuses while a job needs the instance for itself.
+pub(crate) async fn refuse_busy(
+    tx: &mut SqliteConnection,
+    instance: InstanceId,
+) -> Result<(), CatalogError> {
+    // The same words as in the index `jobs_one_exclusive`, of which it makes use.
+    let open: Option<String> = sqlx::query_scalar(
+        "SELECT kind FROM jobs
+         WHERE instance_id = ? AND state IN ('queued', 'leased') AND kind IN ('capture', 'restore')",
+    )
+    .bind(instance.to_string())
+    .fetch_optional(tx)
+    .await
+    .map_err(unavailable)?;
+    let Some(kind) = open else { return Ok(()) };
+    let row = RowOf { table: "jobs", key: &kind };
+    Err(CatalogError::Busy(row.named(&JobKind::ALL, JobKind::as_str, &kind)?))
+}
+
+pub(crate) async fn insert_job(
+    tx: &mut SqliteConnection,
+    job: JobId,
+    kind: JobKind,
+    (project, instance, backup): (&ProjectId, InstanceId, BackupId),
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, failures, due_at)
+         VALUES (?, ?, ?, ?, ?, 'queued', 0, 0, ?)",
+    )
+    .bind(job.to_string())
+    .bind(kind.as_str())
+    .bind(project.as_str())
+    .bind(instance.to_string())
+    .bind(backup.to_string())
+    .bind(now.as_microsecond())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
 async fn end_job(
     tx: &mut SqliteConnection,
     lease: &Lease,
@@ -79,6 +121,17 @@ impl SqliteCatalog {
         let mut tx = self.write().await?;
         fence(&mut tx, lease).await?;
         Ok(tx)
+    }
+
+    /// Like [`Self::fenced`], and refuses the worker of another kind of job: the backup in its
+    /// lease is not the one that the write means.
+    async fn fenced_as(
+        &self,
+        kind: JobKind,
+        lease: &Lease,
+    ) -> Result<Transaction<'static, Sqlite>, CatalogError> {
+        let tx = self.fenced(lease).await?;
+        if lease.kind == kind { Ok(tx) } else { Err(CatalogError::NotFound(kind.as_str())) }
     }
 }
 
@@ -191,15 +244,8 @@ impl JobQueue for SqliteCatalog {
     }
 
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
-        let mut tx = self.fenced(lease).await?;
-        let state = next_state(&mut tx, lease.backup, BackupEvent::Started).await?;
-        sqlx::query("UPDATE backups SET state = ?, started_at = coalesce(started_at, ?), received_bytes = 0 WHERE id = ?")
-            .bind(state.as_str())
-            .bind(now.as_microsecond())
-            .bind(lease.backup.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
+        backups::start(&mut tx, lease.backup, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -210,7 +256,7 @@ impl JobQueue for SqliteCatalog {
         received_bytes: u64,
         phase: &str,
     ) -> Result<(), CatalogError> {
-        let mut tx = self.fenced(lease).await?;
+        let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         sqlx::query("UPDATE backups SET progress = max(progress, ?), received_bytes = ?, phase = ? WHERE id = ?")
             .bind(i64::from(progress.hundredths()))
             .bind(signed(received_bytes))
@@ -229,23 +275,8 @@ impl JobQueue for SqliteCatalog {
         size_bytes: u64,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
-        let mut tx = self.fenced(lease).await?;
-        let state = next_state(&mut tx, lease.backup, BackupEvent::Finished).await?;
-        sqlx::query(
-            "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?, phase = NULL,
-                 completed_at = ?
-             WHERE id = ?",
-        )
-        .bind(state.as_str())
-        .bind(i64::from(Progress::DONE.hundredths()))
-        .bind(signed(size_bytes))
-        .bind(signed(size_bytes))
-        .bind(i64::from(stored_attempt))
-        .bind(now.as_microsecond())
-        .bind(lease.backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
+        backups::finish(&mut tx, lease.backup, (stored_attempt, size_bytes), now).await?;
         end_job(&mut tx, lease, JobState::Done, None).await?;
         tx.commit().await.map_err(unavailable)
     }
@@ -256,26 +287,14 @@ impl JobQueue for SqliteCatalog {
         failure: &Failure,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
-        let mut tx = self.fenced(lease).await?;
-        let state = next_state(&mut tx, lease.backup, BackupEvent::Failed).await?;
-        sqlx::query(
-            "UPDATE backups SET state = ?, phase = NULL, failure_code = ?, failure_reason = ?, completed_at = ?
-             WHERE id = ?",
-        )
-        .bind(state.as_str())
-        .bind(failure.code.as_str())
-        .bind(&failure.reason)
-        .bind(now.as_microsecond())
-        .bind(lease.backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
+        backups::fail(&mut tx, lease.backup, failure, now).await?;
         end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
         tx.commit().await.map_err(unavailable)
     }
 
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
-        let mut tx = self.fenced(lease).await?;
+        let mut tx = self.fenced_as(JobKind::Remove, lease).await?;
         let state = next_state(&mut tx, lease.backup, BackupEvent::Removed).await?;
         debug_assert_eq!(state, BackupState::Deleted);
         sqlx::query("UPDATE backups SET state = ?, removed_at = ? WHERE id = ?")
@@ -286,6 +305,95 @@ impl JobQueue for SqliteCatalog {
             .await
             .map_err(unavailable)?;
         end_job(&mut tx, lease, JobState::Done, None).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn restore_of(&self, lease: &Lease) -> Result<Restore, CatalogError> {
+        let mut tx = self.read().await?;
+        fence(&mut tx, lease).await?;
+        restores::of_job(&mut tx, lease).await
+    }
+
+    async fn start_restore(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        restores::start(&mut tx, lease, now).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn report_restore(
+        &self,
+        lease: &Lease,
+        progress: Progress,
+        phase: &str,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        restores::report(&mut tx, lease, progress, phase).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn begin_safety_backup(
+        &self,
+        lease: &Lease,
+        backup: &NewSafetyBackup,
+        now: Timestamp,
+    ) -> Result<BackupId, CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let id = restores::begin_safety_backup(&mut tx, lease, backup, now).await?;
+        tx.commit().await.map_err(unavailable)?;
+        Ok(id)
+    }
+
+    async fn finish_safety_backup(
+        &self,
+        lease: &Lease,
+        stored_attempt: u32,
+        size_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let safety = restores::safety_backup(&mut tx, lease).await?;
+        if safety.state != BackupState::Succeeded {
+            backups::finish(&mut tx, safety.id, (stored_attempt, size_bytes), now).await?;
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn fail_safety_backup(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        let safety = restores::safety_backup(&mut tx, lease).await?;
+        if safety.state != BackupState::Failed {
+            backups::fail(&mut tx, safety.id, failure, now).await?;
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn finish_restore(
+        &self,
+        lease: &Lease,
+        outcome: &RestoreOutcome,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        restores::finish(&mut tx, lease, outcome, now).await?;
+        end_job(&mut tx, lease, JobState::Done, None).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn fail_restore(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        outcome: &RestoreOutcome,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced(lease).await?;
+        restores::fail(&mut tx, lease, failure, outcome, now).await?;
+        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
         tx.commit().await.map_err(unavailable)
     }
 

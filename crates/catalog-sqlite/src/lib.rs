@@ -9,7 +9,9 @@
 mod backups;
 mod instances;
 mod jobs;
+mod listing;
 mod projects;
+mod restores;
 mod row;
 
 use std::path::Path;
@@ -34,6 +36,7 @@ pub struct SqliteCatalog {
     readers: SqlitePool,
     capture_queued: Notify,
     removal_queued: Notify,
+    restore_queued: Notify,
 }
 
 impl SqliteCatalog {
@@ -59,7 +62,13 @@ impl SqliteCatalog {
         sqlx::migrate!().run(&writer).await.map_err(unavailable)?;
         let readers =
             pool(READERS).connect_with(options.read_only(true)).await.map_err(unavailable)?;
-        Ok(Self { writer, readers, capture_queued: Notify::new(), removal_queued: Notify::new() })
+        Ok(Self {
+            writer,
+            readers,
+            capture_queued: Notify::new(),
+            removal_queued: Notify::new(),
+            restore_queued: Notify::new(),
+        })
     }
 
     /// Closes all connections; the log is written back into the file.
@@ -72,6 +81,7 @@ impl SqliteCatalog {
         match kind {
             JobKind::Capture => &self.capture_queued,
             JobKind::Remove => &self.removal_queued,
+            JobKind::Restore => &self.restore_queued,
         }
     }
 

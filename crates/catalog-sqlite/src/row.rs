@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use cachevault_catalog::CatalogError;
+use cachevault_domain::{Failure, FailureCode};
 use jiff::Timestamp;
 
 /// Names the row that is being decoded, for the error when it cannot be.
@@ -25,6 +26,13 @@ impl RowOf<'_> {
         text.parse().map_err(|e| self.corrupt(e))
     }
 
+    pub(crate) fn parse_if<T: FromStr<Err: Display>>(
+        &self,
+        text: Option<&str>,
+    ) -> Result<Option<T>, CatalogError> {
+        text.map(|text| self.parse(text)).transpose()
+    }
+
     /// One of `all`, by its name.
     pub(crate) fn named<T: Copy>(
         &self,
@@ -43,6 +51,23 @@ impl RowOf<'_> {
         number: i64,
     ) -> Result<T, CatalogError> {
         number.try_into().map_err(|e| self.corrupt(e))
+    }
+
+    pub(crate) fn number_if<T: TryFrom<i64, Error: Display>>(
+        &self,
+        number: Option<i64>,
+    ) -> Result<Option<T>, CatalogError> {
+        number.map(|number| self.number(number)).transpose()
+    }
+
+    pub(crate) fn failure(
+        &self,
+        code: Option<&str>,
+        reason: Option<String>,
+    ) -> Result<Option<Failure>, CatalogError> {
+        let Some(code) = code else { return Ok(None) };
+        let code = self.named(&FailureCode::ALL, FailureCode::as_str, code)?;
+        Ok(Some(Failure { code, reason: reason.unwrap_or_default() }))
     }
 
     pub(crate) fn moment(&self, micros: i64) -> Result<Timestamp, CatalogError> {

@@ -1,10 +1,12 @@
-//! The catalog: what is known of projects, instances, backups and jobs, durably.
+//! The catalog: what is known of projects, instances, backups, restores and jobs,
+//! durably.
 //!
 //! One method is one transaction and one business fact, written as compare-and-set: who comes
 //! second gets an error, never a silent overwrite. [`Catalog`] is all traits together.
 //!
 //! The writes of a worker carry its [`Lease`]; once another attempt has begun they are refused
-//! with [`CatalogError::LostLease`].
+//! with [`CatalogError::LostLease`]. What only the worker of one kind of job may write is refused
+//! to the others with [`CatalogError::NotFound`].
 //!
 //! This crate holds no SQL. Its feature `conformance` exports the suite that every
 //! implementation has to pass.
@@ -19,8 +21,9 @@ use std::fmt;
 use async_trait::async_trait;
 use cachevault_domain::{
     AccessKey, Backup, BackupFilter, BackupId, Failure, Instance, InstanceFilter, InstanceId,
-    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup, NodeId, Observation, Page,
-    Progress, ProjectId, Requeue, SealedSecret, StepRecord,
+    InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup,
+    NewRestore, NewSafetyBackup, NodeId, Observation, Page, Progress, ProjectId, Requeue, Restore,
+    RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord,
 };
 use jiff::Timestamp;
 
@@ -33,7 +36,7 @@ pub enum CatalogError {
     /// A name or key is taken.
     #[error("the {0} is taken already")]
     Taken(&'static str),
-    /// The instance is busy with a job that needs it for itself.
+    /// The instance is busy with a job that needs it for itself, or the backup is in use by one.
     #[error("the instance is busy with a `{}` job", .0.as_str())]
     Busy(JobKind),
     /// The instance still has backups with files.
@@ -42,6 +45,12 @@ pub enum CatalogError {
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
+    /// The state of the restore does not allow it.
+    #[error(transparent)]
+    RestoreState(#[from] InvalidRestoreTransition),
+    /// The backup did not succeed, or its files are removed or about to be.
+    #[error("the backup has no files to restore from")]
+    NotRestorable,
     /// Another attempt has begun; this worker's writes count no more.
     #[error("the lease is lost: another attempt has begun")]
     LostLease,
@@ -179,7 +188,8 @@ pub trait BackupCatalog: Send + Sync {
     /// at all. Asking again while that job is open gives the same job.
     ///
     /// [`CatalogError::State`] while the backup is waiting or running,
-    /// [`CatalogError::NotFound`] when its files are gone.
+    /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore
+    /// reads it or may still have to put it back as the safety backup of its target.
     async fn request_removal(
         &self,
         project: &ProjectId,
@@ -188,6 +198,33 @@ pub trait BackupCatalog: Send + Sync {
         job: JobId,
         now: Timestamp,
     ) -> Result<JobId, CatalogError>;
+}
+
+/// Restores.
+#[async_trait]
+pub trait RestoreCatalog: Send + Sync {
+    /// Records a restore and the job that will do it, together or not at all.
+    ///
+    /// [`CatalogError::NotFound`] without the target or the backup,
+    /// [`CatalogError::NotRestorable`] when the backup's files are not there to stay,
+    /// [`CatalogError::Busy`] while a job needs the target for itself.
+    async fn request_restore(&self, restore: &NewRestore) -> Result<(), CatalogError>;
+
+    /// The restore.
+    async fn find_restore(
+        &self,
+        project: &ProjectId,
+        id: RestoreId,
+    ) -> Result<Option<Restore>, CatalogError>;
+
+    /// Restores into an instance, newest first. The caller knows that the instance exists.
+    async fn list_restores(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: &RestoreFilter,
+        page: Page,
+    ) -> Result<Listing<Restore>, CatalogError>;
 }
 
 /// Jobs, and the facts that their workers write.
@@ -258,6 +295,72 @@ pub trait JobQueue: Send + Sync {
     /// The files of the backup are removed and the job is done.
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
+    /// The restore that this job does.
+    async fn restore_of(&self, lease: &Lease) -> Result<Restore, CatalogError>;
+
+    /// The restore of this job is running from now on.
+    async fn start_restore(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
+
+    /// How far the restore is; its progress never goes back.
+    async fn report_restore(
+        &self,
+        lease: &Lease,
+        progress: Progress,
+        phase: &str,
+    ) -> Result<(), CatalogError>;
+
+    /// Records a running backup of the target and that it is the restore's safety backup,
+    /// together or not at all. A restore has one at the most, over all its attempts: where there
+    /// is one already, whatever became of it, nothing changes. Gives the id of the one that counts.
+    async fn begin_safety_backup(
+        &self,
+        lease: &Lease,
+        backup: &NewSafetyBackup,
+        now: Timestamp,
+    ) -> Result<BackupId, CatalogError>;
+
+    /// The safety backup has succeeded, with the same figures as [`JobQueue::finish_backup`]; the
+    /// job goes on. Once it has succeeded, the same again changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] before it was begun, [`CatalogError::State`] when it has failed.
+    async fn finish_safety_backup(
+        &self,
+        lease: &Lease,
+        stored_attempt: u32,
+        size_bytes: u64,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The safety backup has failed for good; the job goes on. Once it has failed, the same again
+    /// changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] before it was begun, [`CatalogError::State`] when it has
+    /// succeeded.
+    async fn fail_safety_backup(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The restore has succeeded and the job is done. A safety backup that still runs has failed.
+    async fn finish_restore(
+        &self,
+        lease: &Lease,
+        outcome: &RestoreOutcome,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The restore has failed, and with it the job, and for the same reason a safety backup that
+    /// still runs.
+    async fn fail_restore(
+        &self,
+        lease: &Lease,
+        failure: &Failure,
+        outcome: &RestoreOutcome,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
     /// Puts the job back into the queue, due at `due`, with the reason for an operator.
     async fn requeue(
         &self,
@@ -277,8 +380,11 @@ pub trait JobQueue: Send + Sync {
 
 /// Everything that is known, durably.
 pub trait Catalog:
-    ProjectCatalog + InstanceCatalog + BackupCatalog + JobQueue + fmt::Debug
+    ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
 {
 }
 
-impl<T: ProjectCatalog + InstanceCatalog + BackupCatalog + JobQueue + fmt::Debug> Catalog for T {}
+impl<T> Catalog for T where
+    T: ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
+{
+}

@@ -15,7 +15,7 @@ pub const NOTE_CHARS_MAX: usize = 128;
 #[error("a note has at most 128 characters")]
 pub struct NoteTooLong;
 
-/// Free text that a person attached to a backup: 0 to 128 characters.
+/// Free text that a person attached to a backup or restore: 0 to 128 characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note(String);
 
@@ -152,7 +152,7 @@ impl FailureCode {
     }
 }
 
-/// Why a backup failed.
+/// Why a backup or a restore failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The reason as the DCS API knows it.

@@ -72,6 +72,10 @@ uuid_id!(
     BackupId
 );
 uuid_id!(
+    /// Names one restore.
+    RestoreId
+);
+uuid_id!(
     /// Names one job.
     JobId
 );

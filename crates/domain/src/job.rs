@@ -13,23 +13,26 @@ pub enum JobKind {
     Capture,
     /// Removes a backup's files.
     Remove,
+    /// Puts a backup's data into an instance.
+    Restore,
 }
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Capture, Self::Remove];
+    pub const ALL: [Self; 3] = [Self::Capture, Self::Remove, Self::Restore];
 
     /// The kind's name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Capture => "capture",
             Self::Remove => "remove",
+            Self::Restore => "restore",
         }
     }
 
     /// Whether it needs the instance for itself: one such job per instance at a time.
     pub fn is_exclusive(self) -> bool {
-        matches!(self, Self::Capture)
+        matches!(self, Self::Capture | Self::Restore)
     }
 }
 
@@ -70,9 +73,9 @@ pub struct Job {
     pub kind: JobKind,
     /// The project that it belongs to.
     pub project: ProjectId,
-    /// The instance concerned.
+    /// The instance concerned; of a restore the target.
     pub instance: InstanceId,
-    /// The backup concerned.
+    /// The backup concerned; of a restore the one that is read.
     pub backup: BackupId,
     /// Where it is.
     pub state: JobState,
@@ -94,9 +97,9 @@ pub struct Lease {
     pub kind: JobKind,
     /// The project that it belongs to.
     pub project: ProjectId,
-    /// The instance concerned.
+    /// The instance concerned; of a restore the target.
     pub instance: InstanceId,
-    /// The backup concerned.
+    /// The backup concerned; of a restore the one that is read.
     pub backup: BackupId,
     /// Which try this is, from 1; the fencing token.
     pub attempt: u32,

@@ -1,7 +1,7 @@
 //! The nouns and laws of Cachevault.
 //!
-//! Everything here is plain data and pure functions: what an instance, a backup and a job are,
-//! which states they have and how these may change. The central type is [`Backup`].
+//! Everything here is plain data and pure functions: what an instance, a backup, a restore
+//! and a job are, which states they have and how these may change. The central type is [`Backup`].
 //!
 //! This crate deliberately knows nothing of storage, networks, wire formats or the time of day:
 //! a moment and a random number are always parameters ([`Clock`], [`Entropy`]).
@@ -14,6 +14,8 @@
 //! | instance | one registered Redis or Valkey deployment |
 //! | shard | one primary's key space inside an instance; a standalone has one |
 //! | backup | the record of one copy of an instance's data |
+//! | restore | the record of putting a backup's data into an instance, its target |
+//! | safety backup | the backup of the target that a restore makes before it writes |
 //! | artifact | one object in the store: one shard's RDB, encoded |
 //! | manifest | the object that commits a backup set; written last |
 //! | capture | stream the data of a live server into an artifact |
@@ -27,6 +29,7 @@ mod id;
 mod instance;
 mod job;
 mod listing;
+mod restore;
 mod server;
 
 pub use backup::{
@@ -34,13 +37,20 @@ pub use backup::{
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
-pub use id::{AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId};
+pub use id::{
+    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId, RestoreId,
+};
 pub use instance::{
     Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InvalidInstanceName, Observation,
     SealedConnection, SealedSecret,
 };
 pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
-pub use listing::{BackupFilter, InstanceFilter, Listing, Page};
+pub use listing::{BackupFilter, InstanceFilter, Listing, Page, RestoreFilter};
+pub use restore::{
+    ConflictRule, InvalidRestoreTransition, KEY_PATTERN_BYTES_MAX, KeyFilter, NewRestore,
+    NewSafetyBackup, PatternTooLong, Restore, RestoreEvent, RestoreOptions, RestoreOutcome,
+    RestoreState, RestoreWay, TargetData, TtlRule,
+};
 pub use server::{
     Address, ClientIdentity, EngineKind, InvalidVersion, Login, ProbeError, Role, ServerVersion,
     Target, TlsSettings,

@@ -33,6 +33,15 @@ pub struct BackupFilter {
     pub removed_since: Option<Timestamp>,
 }
 
+/// Which restores of an instance are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RestoreFilter {
+    /// Created at this moment or later.
+    pub created_from: Option<Timestamp>,
+    /// Created at this moment or earlier.
+    pub created_to: Option<Timestamp>,
+}
+
 /// Which instances of a project are wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceFilter {
