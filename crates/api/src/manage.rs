@@ -8,9 +8,10 @@ mod error;
 mod instances;
 mod model;
 mod path;
+mod restores;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::Api;
 
@@ -20,4 +21,7 @@ pub(crate) fn router() -> Router<Api> {
         .route("/instances/{instance_id}", get(instances::show).delete(instances::remove))
         .route("/instances/{instance_id}/backups", get(backups::list).post(backups::create))
         .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
+        .route("/instances/{instance_id}/restores", get(restores::list).post(restores::create))
+        .route("/instances/{instance_id}/restores/plan", post(restores::plan))
+        .route("/restores/{restore_id}", get(restores::show))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cachevault_domain::{BackupFilter, InstanceFilter, Page};
+use cachevault_domain::{BackupFilter, InstanceFilter, Page, RestoreFilter};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -91,6 +91,17 @@ impl Query {
 
     /// The backups that are asked for.
     pub(crate) fn backup_filter(&self) -> Result<BackupFilter, DcsError> {
+        let (created_from, created_to) = self.created()?;
+        Ok(BackupFilter { created_from, created_to, removed_since: None })
+    }
+
+    /// The restores that are asked for.
+    pub(crate) fn restore_filter(&self) -> Result<RestoreFilter, DcsError> {
+        let (created_from, created_to) = self.created()?;
+        Ok(RestoreFilter { created_from, created_to })
+    }
+
+    fn created(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), DcsError> {
         let created_from = self.moment("begintime", "begin_time")?;
         // The second that is named is in it to its end.
         let last = SignedDuration::from_micros(999_999);
@@ -101,7 +112,7 @@ impl Query {
         {
             return Err(DcsError::EndBeforeStart);
         }
-        Ok(BackupFilter { created_from, created_to, removed_since: None })
+        Ok((created_from, created_to))
     }
 
     /// The instances that are asked for; `None` when no instance can be meant.

@@ -1,7 +1,7 @@
 //! What a client can act on.
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{InvalidInstanceName, InvalidTransition, JobKind, ProbeError};
+use cachevault_domain::{Blocker, InvalidInstanceName, InvalidTransition, JobKind, ProbeError};
 use cachevault_store::StoreError;
 
 use crate::sealer::Unsealable;
@@ -15,6 +15,21 @@ pub enum AppError {
     /// No such backup of this instance, or its files are gone.
     #[error("this backup does not exist")]
     BackupNotFound,
+    /// No such restore in this project.
+    #[error("this restore does not exist")]
+    RestoreNotFound,
+    /// The backup did not succeed, or its files are gone.
+    #[error("the backup has no files to restore from")]
+    BackupNotRestorable,
+    /// The instance cannot be looked at, so nothing can be said of a restore into it.
+    #[error("no restore can be planned: {reason}")]
+    CannotPlan {
+        /// Why not.
+        reason: String,
+    },
+    /// Something stands in the way of the restore; each blocker says what to change.
+    #[error("the restore cannot be done: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    RestoreBlocked(Vec<Blocker>),
     /// Another operation runs on the instance; try again when it has ended.
     #[error("the instance is busy with another operation")]
     InstanceBusy(JobKind),
@@ -63,6 +78,8 @@ impl From<CatalogError> for AppError {
         match error {
             CatalogError::NotFound("backup") => Self::BackupNotFound,
             CatalogError::NotFound("instance") => Self::InstanceNotFound,
+            CatalogError::NotFound("restore") => Self::RestoreNotFound,
+            CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
             CatalogError::Taken("instance name") => Self::NameTaken,

@@ -13,6 +13,7 @@ mod backups;
 mod credentials;
 mod error;
 mod instances;
+mod restores;
 mod sealer;
 
 use std::fmt;
@@ -20,14 +21,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use cachevault_catalog::Catalog;
-use cachevault_domain::{Clock, Entropy, Observation, ProbeError, Target};
-use cachevault_store::Store;
+use cachevault_domain::{
+    Clock, Entropy, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
+};
+use cachevault_store::{ArtifactEntry, Store};
 use jiff::SignedDuration;
 
 pub use backups::{BackupDetail, RequestBackup};
 pub use credentials::NewCredential;
 pub use error::AppError;
 pub use instances::AddInstance;
+pub use restores::RequestRestore;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 
 /// Looks at a server: what runs there, or exactly what is wrong.
@@ -38,6 +42,15 @@ pub trait Prober: Send + Sync + fmt::Debug {
 
     /// Connects and tells the server's figures, and leaves no line in its log.
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError>;
+
+    /// Connects and tells what restoring an artifact into the server would do; on an error, why it
+    /// cannot be told.
+    async fn plan(
+        &self,
+        target: &Target,
+        entry: &ArtifactEntry,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan, String>;
 }
 
 /// What the use cases work with.

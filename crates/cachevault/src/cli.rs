@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use commands::{backup, instance};
+pub(crate) use commands::{backup, instance, restore};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 
@@ -126,6 +126,59 @@ pub(crate) enum BackupCommand {
         /// Id of the backup
         backup: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Restore a backup into an instance, in place of what it holds
+    Create {
+        #[command(flatten)]
+        wish: RestoreWish,
+        /// Free text, at most 128 characters
+        #[arg(long)]
+        note: Option<String>,
+        /// Wait for the end, with a progress bar
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Tell what a restore would do and what stands in its way; touches nothing
+    Plan {
+        #[command(flatten)]
+        wish: RestoreWish,
+    },
+    /// List the restores into an instance, newest first
+    List {
+        /// Name or id of the instance
+        instance: String,
+    },
+    /// Show one restore
+    Show {
+        /// Id of the restore
+        restore: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreWish {
+    /// Name or id of the instance to restore into
+    instance: String,
+
+    /// Id of the backup; it may be of another instance
+    #[arg(long, value_name = "ID")]
+    backup: String,
+
+    /// Do not back up what the instance holds first: nothing can be put back then
+    #[arg(long)]
+    no_safety_backup: bool,
+
+    /// Whether to read the data back and compare it before anyone may write [default: up to 256 MiB]
+    #[arg(long, value_name = "BOOL")]
+    prove: Option<bool>,
+
+    /// Whether the server keeps its old data in memory until the new is loaded [default: where
+    /// there is memory for both]
+    #[arg(long, value_name = "BOOL")]
+    swap: Option<bool>,
 }
 
 /// Why a command did not do what it was asked; each has an exit code of its own.

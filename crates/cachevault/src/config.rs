@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cachevault_domain::Backoff;
-use cachevault_engine::CaptureLimits;
+use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
 use jiff::SignedDuration;
@@ -101,6 +101,19 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_COMMAND_TIMEOUT")]
     command_timeout: Option<String>,
 
+    /// Address under which targets of restores reach this service [default: the one by which it
+    /// reaches them]
+    #[arg(long, value_name = "HOST", env = "CACHEVAULT_RESTORE_HOST")]
+    restore_host: Option<String>,
+
+    /// Port on which targets of restores reach this service; 0 means any [default: 0]
+    #[arg(long, value_name = "PORT", env = "CACHEVAULT_RESTORE_PORT")]
+    restore_port: Option<u16>,
+
+    /// Longest time that a target may take to load [default: 6h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_RESTORE_TIMEOUT")]
+    restore_timeout: Option<String>,
+
     /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
     #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
     attempts_max: Option<u32>,
@@ -137,6 +150,8 @@ pub(crate) struct Config {
     pub(crate) log_level: LevelFilter,
     pub(crate) single_node_backups: bool,
     pub(crate) jobs: JobSettings,
+    /// Where targets of restores find us.
+    pub(crate) ours: OurAddress,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) request_timeout: Duration,
@@ -215,6 +230,9 @@ impl Settings {
             stall_timeout: self.stall_timeout.or(other.stall_timeout),
             busy_timeout: self.busy_timeout.or(other.busy_timeout),
             command_timeout: self.command_timeout.or(other.command_timeout),
+            restore_host: self.restore_host.or(other.restore_host),
+            restore_port: self.restore_port.or(other.restore_port),
+            restore_timeout: self.restore_timeout.or(other.restore_timeout),
             attempts_max: self.attempts_max.or(other.attempts_max),
             retry_pause: self.retry_pause.or(other.retry_pause),
             observe_every: self.observe_every.or(other.observe_every),
@@ -246,6 +264,12 @@ impl Settings {
             attempts_max: 20,
             prefer_replica: self.prefer_replica.unwrap_or(true),
             zstd_level: within("zstd_level", self.zstd_level.unwrap_or(-1), -7..=19)?,
+            restore: RestoreLimits {
+                command,
+                stall: capture.stall,
+                busy_wait: capture.busy_wait,
+                total: time("restore_timeout", self.restore_timeout.as_deref(), "6h")?,
+            },
             capture,
         };
         let history = time("history", self.history.as_deref(), "168h")?;
@@ -257,6 +281,7 @@ impl Settings {
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
             single_node_backups: self.single_node_backups.unwrap_or(true),
+            ours: OurAddress { host: self.restore_host, port: self.restore_port.unwrap_or(0) },
             jobs,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,

@@ -15,7 +15,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::cli::{BackupCommand, ClientOptions, DiffOptions, InspectOptions, InstanceCommand};
+use crate::cli::{
+    BackupCommand, ClientOptions, DiffOptions, InspectOptions, InstanceCommand, RestoreCommand,
+};
 use crate::config::{Config, Settings};
 
 /// Backup and restore for Redis and Valkey.
@@ -49,6 +51,13 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Restore backups, plan it first, list restores.
+    Restore {
+        #[command(subcommand)]
+        command: RestoreCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Say what an RDB or a stored backup holds, and whether it is sound, without the service.
     #[command(after_help = cli::INSPECT_HELP)]
     Inspect(InspectOptions),
@@ -76,6 +85,7 @@ fn main() -> ExitCode {
         },
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
+        Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),
         Command::Completions { shell } => {

@@ -55,6 +55,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         app: app.clone(),
         settings: config.jobs,
         gate: SourceGate::default(),
+        ours: config.ours.clone(),
         injection: None,
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());

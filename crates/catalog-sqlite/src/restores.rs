@@ -16,8 +16,10 @@ use crate::row::{RowOf, signed};
 use crate::{SqliteCatalog, backups, unavailable};
 
 const SELECT: &str = "SELECT restores.*, backups.created_at AS backup_created_at,
-        backups.note AS backup_note, backups.instance_id AS source_instance_id
-    FROM restores JOIN backups ON backups.id = restores.backup_id";
+        backups.note AS backup_note, backups.instance_id AS source_instance_id,
+        instances.name AS source_instance_name
+    FROM restores JOIN backups ON backups.id = restores.backup_id
+        JOIN instances ON instances.id = backups.instance_id";
 
 #[derive(sqlx::FromRow)]
 struct RestoreRow {
@@ -28,6 +30,7 @@ struct RestoreRow {
     backup_created_at: i64,
     backup_note: Option<String>,
     source_instance_id: String,
+    source_instance_name: String,
     way: Option<String>,
     wants_safety_backup: bool,
     prove: Option<bool>,
@@ -98,6 +101,7 @@ impl TryFrom<RestoreRow> for Restore {
             backup_created_at: row.moment(columns.backup_created_at)?,
             backup_note: row.parse_if(columns.backup_note.as_deref())?,
             source_instance: row.parse(&columns.source_instance_id)?,
+            source_instance_name: row.parse(&columns.source_instance_name)?,
             options: columns.options(&row)?,
             note: row.parse_if(columns.note.as_deref())?,
             state: row.named(&RestoreState::ALL, RestoreState::as_str, &columns.state)?,

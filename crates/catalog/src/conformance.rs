@@ -848,6 +848,7 @@ pub async fn a_requested_restore_waits_and_its_target_shows_it(catalog: &impl Ca
         backup_created_at: at(10),
         backup_note: Some("nächtlich 🌙".parse().unwrap()),
         source_instance: instance_id(1),
+        source_instance_name: "one".parse().unwrap(),
         options: RestoreOptions::default(),
         note: Some("zurück 🌅".parse().unwrap()),
         state: RestoreState::Waiting,

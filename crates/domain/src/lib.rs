@@ -29,6 +29,7 @@ mod id;
 mod instance;
 mod job;
 mod listing;
+mod plan;
 mod restore;
 mod server;
 
@@ -46,6 +47,7 @@ pub use instance::{
 };
 pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
 pub use listing::{BackupFilter, InstanceFilter, Listing, Page, RestoreFilter};
+pub use plan::{Blocker, Loading, RestorePlan};
 pub use restore::{
     ConflictRule, InvalidRestoreTransition, KEY_PATTERN_BYTES_MAX, KeyFilter, NewRestore,
     NewSafetyBackup, PatternTooLong, Restore, RestoreEvent, RestoreOptions, RestoreOutcome,

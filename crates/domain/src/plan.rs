@@ -101,7 +101,9 @@ pub enum Blocker {
     )]
     Sentinel,
     /// The target's user may not run a command that the restore needs.
-    #[error("the target denies `{command}` to this user ({detail}); grant it: ACL SETUSER <name> {grant}")]
+    #[error(
+        "the target denies `{command}` to this user ({detail}); grant it: ACL SETUSER <name> {grant}"
+    )]
     Denied {
         /// The command.
         command: String,

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use crate::{BackupId, Failure, InstanceId, JobId, Note, Progress, ProjectId, RestoreId};
+use crate::{
+    BackupId, Failure, InstanceId, InstanceName, JobId, Note, Progress, ProjectId, RestoreId,
+};
 
 /// The longest pattern of a [`KeyFilter`], in bytes.
 pub const KEY_PATTERN_BYTES_MAX: usize = 1024;
@@ -292,6 +294,8 @@ pub struct Restore {
     pub backup_note: Option<Note>,
     /// The instance that the backup copies; perhaps another than the target.
     pub source_instance: InstanceId,
+    /// That instance's name.
+    pub source_instance_name: InstanceName,
     /// How it is wanted.
     pub options: RestoreOptions,
     /// A person's words about it.

@@ -128,6 +128,46 @@ pub async fn capture(
     }
 }
 
+/// Reads a server's data as a capture does, stores nothing, and tells what it holds.
+///
+/// # Errors
+/// As [`capture`].
+pub(crate) async fn survey(
+    request: CaptureRequest<'_>,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<Inspection, CaptureError> {
+    let deadline = Instant::now() + request.limits.total;
+    let stop = || stop(&request.limits, deadline, meter, cancel);
+    let (source, _pass) = tokio::select! {
+        prepared = prepare(&request, meter) => prepared?,
+        error = stop() => return Err(error),
+    };
+    let (input, mut pieces) = queue(INPUT_BYTES_MAX);
+    let mut inspector = Inspector::new(request.as_of.as_millisecond(), REPORT_TOP);
+    let inspecting = tokio::task::spawn_blocking(move || {
+        while let Some(batch) = pieces.blocking_recv() {
+            for piece in batch.pieces {
+                inspector.feed(&piece)?;
+            }
+        }
+        inspector.finish()
+    });
+    let receiving = async {
+        tokio::select! {
+            received = receive(&request, &source, input, meter) => received,
+            error = stop() => Err(ReceiveError::Capture(error)),
+        }
+    };
+    let (received, inspected) = tokio::join!(receiving, inspecting);
+    if let Err(ReceiveError::Capture(error)) = received {
+        return Err(error);
+    }
+    let inspected = inspected.map_err(|e| CaptureError::Encoder(std::io::Error::other(e)))?;
+    let address = source.target.address.clone();
+    inspected.map_err(|damage| CaptureError::Damaged { address, damage })
+}
+
 async fn prepare(
     request: &CaptureRequest<'_>,
     meter: &Meter,

@@ -31,6 +31,11 @@ impl Client {
         Ok(client)
     }
 
+    /// Our address on this connection.
+    pub(crate) fn local_ip(&self) -> Option<std::net::IpAddr> {
+        self.stream.tcp().local_addr().ok().map(|address| address.ip())
+    }
+
     async fn log_in(&mut self, target: &Target) -> Result<(), ProbeError> {
         let Some(login) = &target.login else { return Ok(()) };
         let password = login.password.expose_secret();

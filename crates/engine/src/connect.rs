@@ -26,6 +26,16 @@ pub(crate) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    /// The connection beneath.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
 /// Connects; `deadline` bounds the connection, and after it the TLS handshake.
 pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Stream, ProbeError> {
     let address = &target.address;

@@ -15,23 +15,41 @@ pub(crate) struct ServerInfo {
     /// Random, anew at each start: tells servers apart whatever their addresses.
     pub(crate) run_id: String,
     pub(crate) replication_id: String,
+    /// The history that a promoted replica followed before.
+    pub(crate) earlier_replication_id: String,
     /// A primary's own offset, or what a replica has processed.
     pub(crate) replication_offset: u64,
     /// Whether a replica hears its primary; true on a primary.
     pub(crate) primary_link_up: bool,
+    /// Whom a replica follows.
+    pub(crate) follows: Option<Address>,
     pub(crate) replicas: Vec<ReplicaInfo>,
+    pub(crate) is_loading: bool,
+    pub(crate) persistence: Persistence,
     /// A child or a load that stands in the way of a new fork, in words.
     pub(crate) busy_with: Option<&'static str>,
     pub(crate) save_keys_processed: u64,
     pub(crate) save_keys_total: u64,
     /// Whether the two counts above are told at all: since Redis 7.0, by every Valkey.
     pub(crate) tells_save_keys: bool,
-    used_memory_bytes: u64,
+    pub(crate) used_memory_bytes: u64,
     dataset_bytes: u64,
-    max_memory_bytes: u64,
-    system_memory_bytes: u64,
-    keys: u64,
+    pub(crate) max_memory_bytes: u64,
+    pub(crate) system_memory_bytes: u64,
+    pub(crate) keys: u64,
     databases_used: u32,
+    pub(crate) functions: u64,
+}
+
+/// What a server says of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Persistence {
+    pub(crate) aof_enabled: bool,
+    /// An AOF rewrite runs or is about to.
+    pub(crate) aof_rewriting: bool,
+    pub(crate) aof_rewrite_ok: bool,
+    pub(crate) saving: bool,
+    pub(crate) save_ok: bool,
 }
 
 /// A replica as its primary lists it.
@@ -66,6 +84,20 @@ impl ServerInfo {
             role,
             run_id: field("run_id").to_owned(),
             replication_id: field("master_replid").to_owned(),
+            earlier_replication_id: field("master_replid2").to_owned(),
+            follows: field("master_port")
+                .parse()
+                .ok()
+                .map(|port| Address { host: field("master_host").to_owned(), port }),
+            is_loading: is_on("loading") || is_on("async_loading"),
+            persistence: Persistence {
+                aof_enabled: is_on("aof_enabled"),
+                aof_rewriting: is_on("aof_rewrite_in_progress") || is_on("aof_rewrite_scheduled"),
+                aof_rewrite_ok: field("aof_last_bgrewrite_status") == "ok",
+                saving: is_on("rdb_bgsave_in_progress"),
+                save_ok: field("rdb_last_bgsave_status") == "ok",
+            },
+            functions: number("number_of_functions"),
             replication_offset: match role {
                 Role::Primary => number("master_repl_offset"),
                 Role::Replica => number("slave_repl_offset"),

@@ -27,6 +27,7 @@ mod info;
 mod meter;
 mod probe;
 mod queue;
+mod restore;
 mod source;
 mod verify;
 
@@ -35,4 +36,8 @@ pub use error::{CaptureError, VerifyError};
 pub use gate::SourceGate;
 pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
+pub use restore::{
+    ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreError, RestoreLimits,
+    Withdrawn, load, make_durable, plan, prepare, withdraw,
+};
 pub use verify::verify_artifact;

@@ -59,6 +59,10 @@ impl Meter {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_received(&self, bytes: u64) {
+        self.received_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn received_bytes(&self) -> u64 {
         self.received_bytes.load(Ordering::Relaxed)
     }

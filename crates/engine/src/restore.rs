@@ -11,6 +11,6 @@ mod serve;
 pub use error::RestoreError;
 pub use plan::plan;
 pub use replica_way::{
-    ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreLimits, Withdrawn, load, make_durable,
-    prepare, withdraw,
+    ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreLimits, Withdrawn, load,
+    make_durable, prepare, withdraw,
 };

@@ -28,9 +28,18 @@ pub async fn verify_artifact(
     // The decoder has ended or will: its input is closed.
     let decoded = decoder.await.unwrap_or_else(|e| Err(VerifyError::Undecodable(e.to_string())));
     let (stored_bytes, stored_sha256) = stored?;
-    same("its size", &stored_bytes, &entry.stored_bytes)?;
-    same("its SHA-256", &stored_sha256, &entry.stored_sha256)?;
-    compare(decoded?, &entry.rdb)
+    compare_stored(stored_bytes, &stored_sha256, entry)?;
+    compare_rdb(decoded?, &entry.rdb)
+}
+
+/// Whether the stored object is the one that was written.
+pub(crate) fn compare_stored(
+    bytes: u64,
+    sha256: &str,
+    entry: &ArtifactEntry,
+) -> Result<(), VerifyError> {
+    same("its size", &bytes, &entry.stored_bytes)?;
+    same("its SHA-256", &sha256, &entry.stored_sha256.as_str())
 }
 
 /// Passes the stored bytes to the decoder, and counts and fingerprints them.
@@ -59,7 +68,8 @@ fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyErr
     decoder.finish().map_err(undecodable)
 }
 
-fn compare(decoded: EnvelopeReport, rdb: &RdbEntry) -> Result<(), VerifyError> {
+/// Whether it decodes to the RDB that was captured.
+pub(crate) fn compare_rdb(decoded: EnvelopeReport, rdb: &RdbEntry) -> Result<(), VerifyError> {
     let crc64 = match decoded.checksum {
         Checksum::Matches(crc) => Some(format!("{crc:016x}")),
         Checksum::Absent => None,

@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Backup, Failure, FailureCode, Instance, Lease, Progress, Trigger};
+use cachevault_domain::{
+    Backup, Failure, FailureCode, Instance, JobKind, Lease, Progress, RdbDialect, Target, Trigger,
+};
 use cachevault_engine::{
     CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact,
 };
-use cachevault_store::{ArtifactEntry, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest};
+use cachevault_store::{
+    ArtifactEntry, ArtifactKey, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::step::{Step, StepContext, StepError, output};
 
@@ -18,14 +23,14 @@ pub(crate) const STEPS: [&dyn Step; 3] = [&Capture, &Verify, &Commit];
 
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 /// The only shard of a standalone instance.
-const SHARD: u16 = 0;
+pub(crate) const SHARD: u16 = 0;
 
 /// What the capture left in the store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Captured {
     pub(crate) attempt: u32,
-    started_at: Timestamp,
-    completed_at: Timestamp,
+    pub(crate) started_at: Timestamp,
+    pub(crate) completed_at: Timestamp,
     pub(crate) entry: ArtifactEntry,
 }
 
@@ -43,18 +48,84 @@ impl StepContext<'_> {
         BackupKey { project: project.clone(), instance: *instance, backup: *backup }
     }
 
-    fn attempt_key(&self, attempt: u32) -> AttemptKey {
+    pub(crate) fn attempt_key(&self, attempt: u32) -> AttemptKey {
         self.backup_key().attempt(attempt)
     }
 
-    async fn report(&self, reading: &MeterReading) -> Result<(), StepError> {
+    pub(crate) async fn report(&self, reading: &MeterReading) -> Result<(), StepError> {
         let MeterReading { received_bytes, progress, phase } = reading;
-        match self.app.catalog.report_progress(self.lease, *progress, *received_bytes, phase).await
-        {
+        let (catalog, lease) = (&self.app.catalog, self.lease);
+        let reported = match lease.kind {
+            JobKind::Restore => catalog.report_restore(lease, *progress, phase).await,
+            _ => catalog.report_progress(lease, *progress, *received_bytes, phase).await,
+        };
+        match reported {
             Err(CatalogError::LostLease) => Err(StepError::Stopped),
             // Progress is news, not a fact: a catalog that cannot take it now gets it later.
             _ => Ok(()),
         }
+    }
+
+    /// Reports what the meter shows until `work` has ended. When the lease is lost, `break_off`
+    /// tells the work to end, and its own end is waited for: it leaves nothing half done.
+    pub(crate) async fn reporting<T>(
+        &self,
+        meter: &Meter,
+        break_off: &CancellationToken,
+        work: impl Future<Output = T>,
+    ) -> Result<T, StepError> {
+        let reporting = async {
+            loop {
+                if let Err(stopped) = self.report(&meter.read()).await {
+                    return stopped;
+                }
+                tokio::time::sleep(REPORT_EVERY).await;
+            }
+        };
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => Ok(done),
+            stopped = reporting => {
+                break_off.cancel();
+                let _ = work.await;
+                Err(stopped)
+            }
+        }
+    }
+
+    /// Captures an instance into an artifact.
+    pub(crate) async fn capture(
+        &self,
+        instance: &Instance,
+        dialect: RdbDialect,
+        key: &ArtifactKey,
+    ) -> Result<ArtifactEntry, StepError> {
+        let (app, lease) = (self.app, self.lease);
+        let target = self.target(instance)?;
+        let request = CaptureRequest {
+            target: &target,
+            // A replica that failed once is not tried again: the primary decides.
+            prefer_replica: self.settings.prefer_replica && lease.failures == 0,
+            gate: self.gate,
+            dialect,
+            as_of: app.clock.now(),
+            zstd_level: self.settings.zstd_level,
+            earlier_bytes: app.catalog.last_size(instance.id).await.map_err(catalog_failed)?,
+            limits: self.settings.capture,
+        };
+        let (meter, break_off) = (Meter::default(), self.cancel.child_token());
+        let capturing = capture(request, &*app.store, key, &meter, &break_off);
+        let entry = self.reporting(&meter, &break_off, capturing).await?;
+        let entry = entry.map_err(|error| judge(&error))?;
+        self.report(&meter.read()).await?;
+        Ok(entry)
+    }
+
+    /// How to reach an instance, with its secrets opened.
+    pub(crate) fn target(&self, instance: &Instance) -> Result<Target, StepError> {
+        self.app.open_connection(instance).map_err(|error| {
+            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: error.to_string() })
+        })
     }
 
     /// The backup and its instance, as they are recorded.
@@ -92,43 +163,8 @@ impl Step for Capture {
         let started_at = app.clock.now();
         app.catalog.start_backup(lease, started_at).await.map_err(catalog_failed)?;
         let (backup, instance) = context.subject().await?;
-        let target = app.open_connection(&instance).map_err(|error| {
-            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: error.to_string() })
-        })?;
-        let request = CaptureRequest {
-            target: &target,
-            // A replica that failed once is not tried again: the primary decides.
-            prefer_replica: context.settings.prefer_replica && lease.failures == 0,
-            gate: context.gate,
-            dialect: backup.dialect,
-            as_of: started_at,
-            zstd_level: context.settings.zstd_level,
-            earlier_bytes: app.catalog.last_size(lease.instance).await.map_err(catalog_failed)?,
-            limits: context.settings.capture,
-        };
         let key = context.attempt_key(lease.attempt).artifact(SHARD);
-        let meter = Meter::default();
-        let reporting = async {
-            loop {
-                if let Err(stopped) = context.report(&meter.read()).await {
-                    return stopped;
-                }
-                tokio::time::sleep(REPORT_EVERY).await;
-            }
-        };
-        let break_off = context.cancel.child_token();
-        let capturing = capture(request, &*app.store, &key, &meter, &break_off);
-        tokio::pin!(capturing);
-        let entry = tokio::select! {
-            entry = &mut capturing => entry.map_err(|error| judge(&error))?,
-            stopped = reporting => {
-                break_off.cancel();
-                // Its own end is waited for: it leaves nothing in the store or on the source.
-                let _ = capturing.await;
-                return Err(stopped);
-            }
-        };
-        context.report(&meter.read()).await?;
+        let entry = context.capture(&instance, backup.dialect, &key).await?;
         Ok(output(&Captured {
             attempt: lease.attempt,
             started_at,
@@ -219,7 +255,7 @@ impl Step for Commit {
     }
 }
 
-fn manifest(backup: &Backup, instance: &Instance, captured: Captured) -> Manifest {
+pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured) -> Manifest {
     Manifest {
         version: MANIFEST_VERSION,
         backup_id: backup.id.to_string(),
@@ -239,7 +275,7 @@ fn manifest(backup: &Backup, instance: &Instance, captured: Captured) -> Manifes
     }
 }
 
-fn catalog_failed(error: CatalogError) -> StepError {
+pub(crate) fn catalog_failed(error: CatalogError) -> StepError {
     match error {
         CatalogError::LostLease => StepError::Stopped,
         other => StepError::Retry(Failure {

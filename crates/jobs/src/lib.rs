@@ -20,6 +20,7 @@ mod capture;
 mod observe;
 mod prober;
 mod remove;
+mod restore;
 mod runner;
 mod shutdown;
 mod step;

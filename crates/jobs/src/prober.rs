@@ -2,8 +2,11 @@
 
 use async_trait::async_trait;
 use cachevault_app::Prober;
-use cachevault_domain::{Observation, ProbeError, Target};
-use cachevault_engine::{ProbeLimits, look, probe};
+use cachevault_domain::{Observation, ProbeError, RestoreOptions, RestorePlan, Target};
+use cachevault_engine::{ProbeLimits, look, plan, probe};
+use cachevault_store::ArtifactEntry;
+
+use crate::capture::with_sources;
 
 /// Looks at real servers.
 #[derive(Debug, Clone, Copy)]
@@ -20,5 +23,15 @@ impl Prober for EngineProber {
 
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
         look(target, self.limits).await
+    }
+
+    async fn plan(
+        &self,
+        target: &Target,
+        entry: &ArtifactEntry,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan, String> {
+        let planned = plan(target, entry, options, self.limits.command).await;
+        planned.map_err(|error| with_sources(&error))
     }
 }

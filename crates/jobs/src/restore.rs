@@ -5,8 +5,8 @@
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    Backup, BackupId, Failure, FailureCode, Instance, Loading, Note, Restore, RestoreOutcome,
-    RestoreWay, TargetData,
+    Backup, BackupId, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note, Restore,
+    RestoreOutcome, RestoreWay, TargetData,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, RestoreError, VerifyError, Withdrawn, load, make_durable,
@@ -120,7 +120,9 @@ impl Step for Check {
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
         let limits = &context.settings.restore;
-        let plan = plan(&target, entry, &subject.restore.options, limits).await.map_err(untouched)?;
+        let plan = plan(&target, entry, &subject.restore.options, limits.command)
+            .await
+            .map_err(untouched)?;
         if !plan.blockers.is_empty() {
             let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
             return Err(fail(FailureCode::ToolFailed, reasons.join("; ")));
@@ -184,8 +186,10 @@ impl Step for Safety {
         let note = format!("before restore {}", subject.restore.id);
         let note: Option<Note> = note.parse().ok();
         let id = BackupId::mint(&*app.entropy);
-        let began = app.catalog.begin_safety_backup(lease, id, note.as_ref(), app.clock.now());
-        let id = began.await.map_err(catalog_failed)?;
+        let now = app.clock.now();
+        let wish = NewSafetyBackup { id, note, created_at: now };
+        let began = app.catalog.begin_safety_backup(lease, &wish, now).await;
+        let id = began.map_err(catalog_failed)?;
         let key = context.safety_key(id);
         // What an attempt left that died before it could log or undo this step.
         self.remove_attempts(context, &key).await.map_err(|reason| {
@@ -194,7 +198,11 @@ impl Step for Safety {
         let started_at = app.clock.now();
         let attempt = key.attempt(lease.attempt);
         let entry = context
-            .capture(&subject.target, cachevault_domain::RdbDialect::Native, &attempt.artifact(SHARD))
+            .capture(
+                &subject.target,
+                cachevault_domain::RdbDialect::Native,
+                &attempt.artifact(SHARD),
+            )
             .await?;
         let captured =
             Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry };

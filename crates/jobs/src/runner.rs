@@ -6,12 +6,12 @@ use std::sync::Arc;
 use cachevault_app::App;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue};
-use cachevault_engine::SourceGate;
+use cachevault_engine::{OurAddress, SourceGate};
 use tokio_util::sync::CancellationToken;
 
 use crate::step::{Step, StepContext, StepError};
 use crate::worker::JobSettings;
-use crate::{capture, remove};
+use crate::{capture, remove, restore};
 
 /// What a test makes happen around a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Runner {
     pub settings: JobSettings,
     /// Shared by all runners of the process: one capture of a server at a time.
     pub gate: SourceGate,
+    /// Where targets of restores find us.
+    pub ours: OurAddress,
     /// For tests; `None` in production.
     pub injection: Option<Arc<dyn Injection>>,
 }
@@ -102,12 +104,13 @@ impl Runner {
         let steps: &[&dyn Step] = match lease.kind {
             JobKind::Capture => &capture::STEPS,
             JobKind::Remove => &remove::STEPS,
+            JobKind::Restore => &restore::STEPS,
         };
         let log = self.app.catalog.step_log(lease).await?;
         let mut outputs: Vec<_> =
             log.into_iter().map(|record| (record.step, record.output)).collect();
         let too_often = lease.attempt > self.settings.attempts_max;
-        let end = if too_often && lease.kind == JobKind::Capture {
+        let end = if too_often && lease.kind != JobKind::Remove {
             let reason = format!("gave up: {} attempts were broken off", lease.attempt - 1);
             Err(End::Step(
                 steps.len() - 1,
@@ -135,6 +138,7 @@ impl Runner {
             app: &self.app,
             settings: &self.settings,
             gate: &self.gate,
+            ours: &self.ours,
             lease,
             outputs,
             cancel,
@@ -204,6 +208,14 @@ impl Runner {
                         .await;
                 }
             },
+            JobKind::Restore => match context.restored() {
+                Ok(outcome) => catalog.finish_restore(lease, &outcome, now).await?,
+                Err(error) => {
+                    return self
+                        .break_off(&restore::STEPS, restore::STEPS.len() - 1, error, context)
+                        .await;
+                }
+            },
         }
         tracing::info!(job = %lease.job, kind = lease.kind.as_str(), backup = %lease.backup, attempt = lease.attempt, "job done");
         Ok(())
@@ -262,7 +274,7 @@ impl Runner {
         let mut jitter = [0];
         self.app.entropy.fill(&mut jitter);
         let backoff = match lease.kind {
-            JobKind::Capture => self.settings.backoff,
+            JobKind::Capture | JobKind::Restore => self.settings.backoff,
             // Files that ought to be gone are tried for ever.
             JobKind::Remove => {
                 cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff }
@@ -285,7 +297,11 @@ impl Runner {
             Verdict::GiveUp(failure) => {
                 let Failure { code, reason } = &failure;
                 tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, code = code.as_str(), reason, "job failed");
-                catalog.fail_backup(lease, &failure, now).await
+                if lease.kind != JobKind::Restore {
+                    return catalog.fail_backup(lease, &failure, now).await;
+                }
+                let outcome = restore::after_failure(&catalog.step_log(lease).await?);
+                catalog.fail_restore(lease, &failure, &outcome, now).await
             }
         }
     }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cachevault_app::App;
 use cachevault_domain::{Failure, Lease};
-use cachevault_engine::SourceGate;
+use cachevault_engine::{OurAddress, SourceGate};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +15,8 @@ pub(crate) struct StepContext<'a> {
     pub(crate) app: &'a App,
     pub(crate) settings: &'a JobSettings,
     pub(crate) gate: &'a SourceGate,
+    /// Where targets of restores find us.
+    pub(crate) ours: &'a OurAddress,
     pub(crate) lease: &'a Lease,
     /// What the finished steps left, by name.
     pub(crate) outputs: &'a [(String, String)],

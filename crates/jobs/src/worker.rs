@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachevault_domain::{Backoff, JobKind, NodeId};
-use cachevault_engine::CaptureLimits;
+use cachevault_engine::{CaptureLimits, RestoreLimits};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -34,6 +34,8 @@ pub struct JobSettings {
     pub zstd_level: i32,
     /// Bounds of a capture.
     pub capture: CaptureLimits,
+    /// Bounds of a restore.
+    pub restore: RestoreLimits,
 }
 
 impl JobSettings {
@@ -72,6 +74,7 @@ impl Worker {
         tokio::join!(
             self.lane(JobKind::Capture, self.runner.settings.running_max, shutdown),
             self.lane(JobKind::Remove, REMOVALS_MAX, shutdown),
+            self.lane(JobKind::Restore, self.runner.settings.running_max, shutdown),
         );
     }
 

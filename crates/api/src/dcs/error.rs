@@ -37,8 +37,14 @@ pub(crate) enum DcsError {
     NotRunning,
     #[error("only master standby instance is support this action")]
     SingleNode,
+    #[error("the backup record status is err when restore this instance")]
+    BackupNotRestorable,
+    #[error("the system is not support backup and restore.")]
+    CannotRestore,
     #[error("the instance is backuping.")]
     Backuping,
+    #[error("the instance is restoring.")]
+    Restoring,
     #[error("The value of the remark parameter must be 0 to 128 characters in length.")]
     RemarkTooLong,
     #[error("This DCS instance does not exist.")]
@@ -67,7 +73,10 @@ impl DcsError {
             Self::WrongState => (BAD, "DCS.4026", "111400026"),
             Self::NotRunning => (BAD, "DCS.4049", "111400049"),
             Self::SingleNode => (BAD, "DCS.4086", "111400086"),
+            Self::BackupNotRestorable => (BAD, "DCS.4087", "111400087"),
+            Self::CannotRestore => (BAD, "DCS.4095", "111400095"),
             Self::Backuping => (BAD, "DCS.4096", "111400096"),
+            Self::Restoring => (BAD, "DCS.4097", "111400097"),
             Self::RemarkTooLong => (BAD, "DCS.4098", "111400098"),
             Self::InstanceNotFound => (StatusCode::NOT_FOUND, "DCS.3022", "111404022"),
             Self::RemovalFailed => (FAILED, "DCS.4101", "111400101"),
@@ -82,6 +91,10 @@ impl From<AppError> for DcsError {
             AppError::InstanceNotFound => Self::InstanceNotFound,
             AppError::BackupNotFound => Self::BackupNotFound,
             AppError::InstanceBusy(JobKind::Capture) => Self::Backuping,
+            AppError::InstanceBusy(JobKind::Restore) => Self::Restoring,
+            AppError::BackupNotRestorable => Self::BackupNotRestorable,
+            AppError::RestoreBlocked(_) => Self::CannotRestore,
+            AppError::CannotPlan { .. } => Self::NotRunning,
             AppError::InstanceBusy(JobKind::Remove)
             | AppError::BackupUnsettled(_)
             | AppError::InstanceHasBackups(_) => Self::WrongState,
@@ -92,10 +105,16 @@ impl From<AppError> for DcsError {
             AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
                 Self::InvalidField("name")
             }
+            // Only our own API shows one restore.
+            AppError::RestoreNotFound => Self::InvalidField("restore_id"),
             AppError::CatalogFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };
+        if let AppError::RestoreBlocked(_) | AppError::CannotPlan { .. } = &error {
+            // The vendor's words leave no room for the reason.
+            tracing::warn!(%error, "a restore was refused");
+        }
         if found.codes().0.is_server_error() {
             // Logged once, here; the client never sees an internal cause.
             tracing::error!(error = &error as &dyn std::error::Error, "request failed");
@@ -164,7 +183,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [DcsError; 17] = [
+    const ALL: [DcsError; 20] = [
         DcsError::InvalidProjectId,
         DcsError::ProjectMismatch,
         DcsError::MalformedBody,
@@ -177,7 +196,10 @@ mod tests {
         DcsError::WrongState,
         DcsError::NotRunning,
         DcsError::SingleNode,
+        DcsError::BackupNotRestorable,
+        DcsError::CannotRestore,
         DcsError::Backuping,
+        DcsError::Restoring,
         DcsError::RemarkTooLong,
         DcsError::InstanceNotFound,
         DcsError::RemovalFailed,

@@ -3,6 +3,7 @@
 mod backups;
 mod instances;
 mod model;
+mod restores;
 
 use axum::Router;
 use axum::routing::{delete, get};
@@ -23,5 +24,9 @@ pub(crate) fn router() -> Router<Api> {
         .route(
             "/{project_id}/instances/{instance_id}/backups/{backup_id}",
             delete(backups::delete::delete),
+        )
+        .route(
+            "/{project_id}/instances/{instance_id}/restores",
+            get(restores::list::list).post(restores::create::create),
         )
 }

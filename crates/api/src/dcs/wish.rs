@@ -1,7 +1,7 @@
 //! What a client asks for, from the vendor's words into ours.
 
-use cachevault_app::RequestBackup;
-use cachevault_domain::RdbDialect;
+use cachevault_app::{AppError, RequestBackup, RequestRestore};
+use cachevault_domain::{RdbDialect, RestoreOptions};
 
 use super::error::DcsError;
 
@@ -17,4 +17,23 @@ pub(crate) fn backup(
     }
     let note = remark.map(str::parse).transpose().map_err(|_| DcsError::RemarkTooLong)?;
     Ok(RequestBackup { note, dialect: RdbDialect::Native })
+}
+
+/// A restore of the backup `backup_id`, which may not be left out, with this `remark`, which may.
+pub(crate) fn restore(
+    backup_id: Option<&str>,
+    remark: Option<&str>,
+) -> Result<RequestRestore, DcsError> {
+    let backup = backup_id.and_then(|text| text.parse().ok());
+    let backup = backup.ok_or(DcsError::InvalidField("backup_id"))?;
+    let note = remark.map(str::parse).transpose().map_err(|_| DcsError::RemarkTooLong)?;
+    Ok(RequestRestore { backup, options: RestoreOptions::default(), note })
+}
+
+/// What is wrong with a request for a restore: here an unknown backup is a field of the body.
+pub(crate) fn restore_error(error: AppError) -> DcsError {
+    match error {
+        AppError::BackupNotFound => DcsError::InvalidField("backup_id"),
+        other => other.into(),
+    }
 }

@@ -1,6 +1,8 @@
 //! The vendor's words for our things, and its way to write times.
 
-use cachevault_domain::{Backup, BackupState, FailureCode, Instance, JobKind, Trigger};
+use cachevault_domain::{
+    Backup, BackupState, FailureCode, Instance, JobKind, RestoreState, Trigger,
+};
 use jiff::Timestamp;
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
@@ -17,6 +19,19 @@ pub(crate) fn backup_status(state: BackupState) -> &'static str {
         BackupState::Expired => "expired",
         BackupState::Deleted => "deleted",
     }
+}
+
+pub(crate) fn restore_status(state: RestoreState) -> &'static str {
+    match state {
+        RestoreState::Waiting => "waiting",
+        RestoreState::Running => "restoring",
+        RestoreState::Succeeded => "succeed",
+        RestoreState::Failed => "failed",
+    }
+}
+
+pub(crate) fn restore_name(created_at: Timestamp) -> String {
+    created_at.strftime("restore_%Y%m%d%H%M%S").to_string()
 }
 
 pub(crate) fn backup_name(created_at: Timestamp) -> String {
@@ -49,13 +64,18 @@ pub(crate) fn is_support_restore(backup: &Backup) -> &'static str {
 
 /// A server that forks for us may be slow to answer: during an operation it counts as running.
 pub(crate) fn instance_status(instance: &Instance) -> &'static str {
-    if instance.health.is_down() && instance.operation.is_none() { "ERROR" } else { "RUNNING" }
+    match instance.operation {
+        Some(JobKind::Restore) => "RESTORING",
+        None if instance.health.is_down() => "ERROR",
+        _ => "RUNNING",
+    }
 }
 
 /// What is being done with an instance; a backup shows here, never in its status.
 pub(crate) fn instance_task(instance: &Instance) -> Option<&'static str> {
     match instance.operation? {
         JobKind::Capture => Some("BACKUPING"),
+        JobKind::Restore => Some("RESTORING"),
         JobKind::Remove => None,
     }
 }
@@ -76,6 +96,8 @@ mod tests {
     fn every_state_and_code_of_the_documents_has_a_word() {
         let states: Vec<_> = BackupState::ALL.into_iter().map(backup_status).collect();
         assert_eq!(states, ["waiting", "backuping", "succeed", "failed", "expired", "deleted"]);
+        let states: Vec<_> = RestoreState::ALL.into_iter().map(restore_status).collect();
+        assert_eq!(states, ["waiting", "restoring", "succeed", "failed"]);
         let codes: Vec<_> = FailureCode::ALL.into_iter().map(error_code).collect();
         let documented: Vec<_> = (1..=8).map(|n| format!("dcs.08.000{n}")).collect();
         assert_eq!(codes, documented);

@@ -37,6 +37,12 @@ impl Error {
             Self::App(error) => match error {
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
+                AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
+                AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
+                AppError::RestoreBlocked(_) => {
+                    (StatusCode::UNPROCESSABLE_ENTITY, "restore_blocked")
+                }
                 AppError::InstanceBusy(_) => (StatusCode::CONFLICT, "instance_busy"),
                 AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),

@@ -1,8 +1,9 @@
 //! What `/api/v1` reads and writes.
 
-use cachevault_app::BackupDetail;
+use cachevault_app::{BackupDetail, RequestRestore};
 use cachevault_domain::{
-    Address, Backup, ClientIdentity, Health, Instance, Login, Target, TlsSettings,
+    Address, Backup, ClientIdentity, Failure, Health, Instance, Login, Restore, RestoreOptions,
+    RestorePlan, RestoreWay, Target, TlsSettings,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -165,6 +166,16 @@ struct FailureBody {
     reason: String,
 }
 
+impl From<&Failure> for FailureBody {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            code: failure.code.as_str(),
+            dcs_code: failure_word(failure.code),
+            reason: failure.reason.clone(),
+        }
+    }
+}
+
 impl From<&Backup> for BackupBody {
     fn from(backup: &Backup) -> Self {
         Self {
@@ -180,11 +191,7 @@ impl From<&Backup> for BackupBody {
             received_bytes: backup.received_bytes,
             phase: backup.phase.clone(),
             size_bytes: backup.size_bytes,
-            failure: backup.failure.as_ref().map(|failure| FailureBody {
-                code: failure.code.as_str(),
-                dcs_code: failure_word(failure.code),
-                reason: failure.reason.clone(),
-            }),
+            failure: backup.failure.as_ref().map(FailureBody::from),
             created_at: backup.created_at.to_string(),
             started_at: backup.started_at.map(|at| at.to_string()),
             completed_at: backup.completed_at.map(|at| at.to_string()),
@@ -209,6 +216,131 @@ impl From<BackupDetail> for BackupDetailBody {
             backup: BackupBody::from(&detail.backup),
             artifacts: serde_json::to_value(artifacts).unwrap_or_default(),
             locations: detail.locations,
+        }
+    }
+}
+
+/// What a client may say about the restore that it asks for, or has planned.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestoreWishBody {
+    backup_id: String,
+    note: Option<String>,
+    /// `replica` or `keys`; left out, the plan chooses.
+    way: Option<String>,
+    safety_backup: Option<bool>,
+    prove: Option<bool>,
+    swap: Option<bool>,
+}
+
+impl RestoreWishBody {
+    /// The wish, or what is wrong with the body.
+    pub(crate) fn wish(self) -> Result<RequestRestore, String> {
+        let backup = self.backup_id.parse().map_err(|e| format!("`backup_id`: {e}"))?;
+        let note = self.note.as_deref().map(str::parse).transpose();
+        let way = self.way.as_deref().map(|text| {
+            let known = RestoreWay::ALL.into_iter().find(|way| way.as_str() == text);
+            known.ok_or_else(|| format!("`way` is `{text}`; it must be `replica` or `keys`"))
+        });
+        let defaults = RestoreOptions::default();
+        let options = RestoreOptions {
+            way: way.transpose()?,
+            safety_backup: self.safety_backup.unwrap_or(defaults.safety_backup),
+            prove: self.prove,
+            swap: self.swap,
+            ..defaults
+        };
+        let note = note.map_err(|e: cachevault_domain::NoteTooLong| e.to_string())?;
+        Ok(RequestRestore { backup, options, note })
+    }
+}
+
+/// What a restore would do.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanBody {
+    possible: bool,
+    way: &'static str,
+    because: String,
+    loading: &'static str,
+    format: String,
+    target_engine: &'static str,
+    target_version: String,
+    keys: Option<u64>,
+    replaced_keys: u64,
+    needed_bytes: u64,
+    prove: bool,
+    blockers: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl From<&RestorePlan> for PlanBody {
+    fn from(plan: &RestorePlan) -> Self {
+        Self {
+            possible: plan.blockers.is_empty(),
+            way: plan.way.as_str(),
+            because: plan.because.clone(),
+            loading: plan.loading.as_str(),
+            format: plan.header.clone(),
+            target_engine: plan.engine.as_str(),
+            target_version: plan.version.to_string(),
+            keys: plan.keys,
+            replaced_keys: plan.replaced_keys,
+            needed_bytes: plan.needed_bytes,
+            prove: plan.prove,
+            blockers: plan.blockers.iter().map(ToString::to_string).collect(),
+            notes: plan.notes.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreBody {
+    id: String,
+    instance_id: String,
+    backup_id: String,
+    source_instance_id: String,
+    source_instance_name: String,
+    note: Option<String>,
+    state: &'static str,
+    progress_percent: f64,
+    phase: Option<String>,
+    failure: Option<FailureBody>,
+    safety_backup_id: Option<String>,
+    way: Option<&'static str>,
+    /// What the target holds: `untouched`, `new`, `old`, `uncertain`.
+    target_data: Option<&'static str>,
+    /// For how long it took no writes, milliseconds.
+    unavailable_ms: Option<u64>,
+    proven: Option<bool>,
+    keys: Option<u64>,
+    created_at: String,
+    started_at: Option<String>,
+    completed_at: Option<String>,
+}
+
+impl From<&Restore> for RestoreBody {
+    fn from(restore: &Restore) -> Self {
+        let outcome = restore.outcome.as_ref();
+        Self {
+            id: restore.id.to_string(),
+            instance_id: restore.instance.to_string(),
+            backup_id: restore.backup.to_string(),
+            source_instance_id: restore.source_instance.to_string(),
+            source_instance_name: restore.source_instance_name.to_string(),
+            note: restore.note.as_ref().map(|note| note.as_str().to_owned()),
+            state: restore.state.as_str(),
+            progress_percent: f64::from(restore.progress.hundredths()) / 100.0,
+            phase: restore.phase.clone(),
+            failure: restore.failure.as_ref().map(FailureBody::from),
+            safety_backup_id: restore.safety_backup.map(|id| id.to_string()),
+            way: outcome.and_then(|outcome| outcome.way).map(RestoreWay::as_str),
+            target_data: outcome.map(|outcome| outcome.target.as_str()),
+            unavailable_ms: outcome.and_then(|outcome| outcome.unavailable_ms),
+            proven: outcome.map(|outcome| outcome.proven),
+            keys: outcome.and_then(|outcome| outcome.keys),
+            created_at: restore.created_at.to_string(),
+            started_at: restore.started_at.map(|at| at.to_string()),
+            completed_at: restore.completed_at.map(|at| at.to_string()),
         }
     }
 }

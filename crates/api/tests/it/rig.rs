@@ -12,10 +12,10 @@ use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId,
-    JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, Role, SealedConnection,
-    ServerVersion, Target, Trigger,
+    JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, RestoreOptions,
+    RestorePlan, Role, SealedConnection, ServerVersion, Target, Trigger,
 };
-use cachevault_store::FolderStore;
+use cachevault_store::{ArtifactEntry, FolderStore};
 use cachevault_testkit::{MovedClock, SeededEntropy};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
@@ -38,6 +38,15 @@ impl Prober for Unreachable {
 
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
         Err(ProbeError::Refused { address: target.address.clone() })
+    }
+
+    async fn plan(
+        &self,
+        _: &Target,
+        _: &ArtifactEntry,
+        _: &RestoreOptions,
+    ) -> Result<RestorePlan, String> {
+        Err("unreachable".to_owned())
     }
 }
 

@@ -9,7 +9,8 @@ use url::{Host, Url};
 
 use super::client::Client;
 use super::{
-    AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, output, progress,
+    AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, RestoreCommand,
+    RestoreWish, output, progress,
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -53,7 +54,8 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let mut backup =
                 client.call(Method::POST, &format!("/instances/{id}/backups"), Some(&body))?;
             if wait {
-                backup = progress::follow(&client, backup["id"].as_str().unwrap_or_default())?;
+                backup =
+                    progress::follow_backup(&client, backup["id"].as_str().unwrap_or_default())?;
             }
             output::one(options.output, &backup);
             if backup["state"] == "failed" {
@@ -76,6 +78,61 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
         }
     }
     Ok(())
+}
+
+pub(crate) fn restore(command: RestoreCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    match command {
+        RestoreCommand::Create { wish, note, wait } => {
+            let id = find_instance(&client, &wish.instance)?;
+            let mut body = restore_body(&wish);
+            body["note"] = json!(note);
+            let path = format!("/instances/{id}/restores");
+            let mut restore = client.call(Method::POST, &path, Some(&body))?;
+            if wait {
+                let id = restore["id"].as_str().unwrap_or_default();
+                restore = progress::follow_restore(&client, id)?;
+            }
+            output::one(options.output, &restore);
+            if restore["state"] == "failed" {
+                let reason = restore["failure"]["reason"].as_str().unwrap_or("no reason given");
+                let holds = match restore["target_data"].as_str() {
+                    Some("untouched") => "the instance was not touched",
+                    Some("old") => "the instance holds its old data",
+                    _ => "what the instance holds is uncertain: look at it",
+                };
+                return Err(Failure::Failed(format!("the restore failed: {reason}; {holds}")));
+            }
+        }
+        RestoreCommand::Plan { wish } => {
+            let id = find_instance(&client, &wish.instance)?;
+            let path = format!("/instances/{id}/restores/plan");
+            let plan = client.call(Method::POST, &path, Some(&restore_body(&wish)))?;
+            output::one(options.output, &plan);
+            if plan["possible"] == false {
+                return Err(Failure::Failed("the restore cannot be done: see its blockers".into()));
+            }
+        }
+        RestoreCommand::List { instance } => {
+            let id = find_instance(&client, &instance)?;
+            let all = client.list(&format!("/instances/{id}/restores"))?;
+            output::list(options.output, &all, &output::RESTORE);
+        }
+        RestoreCommand::Show { restore } => {
+            let path = format!("/restores/{}", plain(&restore)?);
+            output::one(options.output, &client.call(Method::GET, &path, None)?);
+        }
+    }
+    Ok(())
+}
+
+fn restore_body(wish: &RestoreWish) -> Value {
+    json!({
+        "backup_id": wish.backup,
+        "safety_backup": !wish.no_safety_backup,
+        "prove": wish.prove,
+        "swap": wish.swap,
+    })
 }
 
 /// The id of the instance with this name, or the id itself.

@@ -38,6 +38,18 @@ pub(crate) const BACKUP: [Column; 7] = [
     }),
 ];
 
+pub(crate) const RESTORE: [Column; 7] = [
+    ("id", |row| text(&row["id"])),
+    ("state", |row| text(&row["state"])),
+    ("progress", |row| format!("{:.2} %", row["progress_percent"].as_f64().unwrap_or_default())),
+    ("backup", |row| text(&row["backup_id"])),
+    ("target holds", |row| text(&row["target_data"])),
+    ("completed", |row| seconds(&row["completed_at"])),
+    ("note", |row| {
+        row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)
+    }),
+];
+
 /// Prints a list.
 pub(crate) fn list(format: OutputFormat, page: &Value, columns: &[Column]) {
     match format {

@@ -1,4 +1,4 @@
-//! Follows a backup to its end.
+//! Follows a backup or a restore to its end.
 
 use std::time::Duration;
 
@@ -15,28 +15,40 @@ const LENGTH: u64 = 10_000;
 const TEMPLATE: &str = "{prefix} [{bar:40}] {percent:>3} %  {msg}";
 
 /// Waits until a backup has ended, showing bytes, rate and phase on standard error.
-pub(crate) fn follow(client: &Client, id: &str) -> Result<Value, Failure> {
+pub(crate) fn follow_backup(client: &Client, id: &str) -> Result<Value, Failure> {
+    follow(client, "backup", &format!("/backups/{id}"))
+}
+
+/// Waits until a restore has ended, showing its phase on standard error.
+pub(crate) fn follow_restore(client: &Client, id: &str) -> Result<Value, Failure> {
+    follow(client, "restore", &format!("/restores/{id}"))
+}
+
+fn follow(client: &Client, what: &'static str, path: &str) -> Result<Value, Failure> {
     let bar = ProgressBar::new(LENGTH);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_prefix("backup");
+    bar.set_prefix(what);
     loop {
-        let backup = client.call(Method::GET, &format!("/backups/{id}"), None)?;
-        show(&bar, &backup);
-        if !matches!(backup["state"].as_str(), Some("waiting" | "running")) {
+        let record = client.call(Method::GET, path, None)?;
+        show(&bar, &record);
+        if !matches!(record["state"].as_str(), Some("waiting" | "running")) {
             bar.finish_and_clear();
-            return Ok(backup);
+            return Ok(record);
         }
         std::thread::sleep(POLL);
     }
 }
 
-fn show(bar: &ProgressBar, backup: &Value) {
-    let percent = backup["progress_percent"].as_f64().unwrap_or_default();
-    let received = backup["received_bytes"].as_u64().unwrap_or_default();
-    let rate = received as f64 / bar.elapsed().as_secs_f64().max(0.001);
-    let phase = backup["phase"].as_str().or(backup["state"].as_str()).unwrap_or_default();
+fn show(bar: &ProgressBar, record: &Value) {
+    let percent = record["progress_percent"].as_f64().unwrap_or_default();
+    let phase = record["phase"].as_str().or(record["state"].as_str()).unwrap_or_default();
     bar.set_position((percent * 100.0) as u64);
+    let Some(received) = record["received_bytes"].as_u64() else {
+        bar.set_message(phase.to_owned());
+        return;
+    };
+    let rate = received as f64 / bar.elapsed().as_secs_f64().max(0.001);
     bar.set_message(format!("{} at {}/s  {phase}", HumanBytes(received), HumanBytes(rate as u64)));
 }

@@ -7,6 +7,7 @@ use cachevault_rdb::Envelope;
 use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSource, Store};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::error::VerifyError;
 use crate::verify::{compare_rdb, compare_stored};
@@ -23,6 +24,8 @@ const DECODED_PIECES_MAX: usize = 8;
 /// that lacks the end of an RDB does not load it.
 pub(crate) struct RdbReader {
     pieces: mpsc::Receiver<Result<Bytes, VerifyError>>,
+    /// They end when nobody takes pieces any more.
+    _tasks: JoinSet<()>,
 }
 
 impl RdbReader {
@@ -34,16 +37,17 @@ impl RdbReader {
         let source = store.open(key).await?;
         let (stored, decoder_input) = mpsc::channel(STORED_PIECES_MAX);
         let (decoded, pieces) = mpsc::channel(DECODED_PIECES_MAX);
-        tokio::spawn(read(source, stored));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(read(source, stored));
         let entry = entry.clone();
-        tokio::task::spawn_blocking(move || {
+        tasks.spawn_blocking(move || {
             let output = Output { gathered: BytesMut::new(), held: None, pieces: decoded.clone() };
             if let Err(error) = decode(decoder_input, output, &entry) {
                 // Who has gone does not want to know.
                 let _ = decoded.blocking_send(Err(error));
             }
         });
-        Ok(Self { pieces })
+        Ok(Self { pieces, _tasks: tasks })
     }
 
     /// The next piece; `None` after the last.

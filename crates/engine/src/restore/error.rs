@@ -26,7 +26,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Artifact(#[from] VerifyError),
     /// We cannot listen for the target.
-    #[error("cannot listen for the target on port {port}: {error}; choose ports with --restore-ports")]
+    #[error(
+        "cannot listen for the target on port {port}: {error}; choose ports with --restore-ports"
+    )]
     Listen {
         /// The port; 0 means any.
         port: u16,
@@ -86,7 +88,9 @@ pub enum RestoreError {
     #[error("the target's data could not be read back: {0}")]
     Unproven(#[source] CaptureError),
     /// The target holds other data than the backup.
-    #[error("the target's data differs from the backup's: its digest is {found}, the backup's {expected}")]
+    #[error(
+        "the target's data differs from the backup's: its digest is {found}, the backup's {expected}"
+    )]
     Differs {
         /// The target's.
         found: String,

@@ -1,5 +1,7 @@
 //! Finds out what a restore would do to a target, and what stands in its way.
 
+use std::time::Duration;
+
 use cachevault_domain::{
     Blocker, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
     Target,
@@ -12,7 +14,6 @@ use cachevault_store::{ArtifactEntry, ContentEntry};
 use crate::info::ServerInfo;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
-use crate::restore::replica_way::RestoreLimits;
 
 /// Data is read back by default up to this size of RDB: beyond it the target would be out of
 /// service for long.
@@ -38,7 +39,8 @@ struct ContentFacts {
     report: Result<Report, String>,
 }
 
-/// Looks at a target and tells what restoring `entry` into it would do. Touches nothing.
+/// Looks at a target and tells what restoring `entry` into it would do. Touches nothing. `command`
+/// bounds connecting and each command.
 ///
 /// # Errors
 /// [`RestoreError`] when the target cannot be looked at.
@@ -46,9 +48,9 @@ pub async fn plan(
     target: &Target,
     entry: &ArtifactEntry,
     options: &RestoreOptions,
-    limits: &RestoreLimits,
+    command: Duration,
 ) -> Result<RestorePlan, RestoreError> {
-    let mut admin = Admin::connect(target, limits.command).await?;
+    let mut admin = Admin::connect(target, command).await?;
     let facts = look(&mut admin).await?;
     Ok(judge(&facts, &content(entry), entry.rdb.size_bytes, options, &entry.rdb.header))
 }
@@ -117,11 +119,9 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
 /// A refusal as a blocker; an error that is none is passed on.
 fn denial(error: RestoreError, command: &str, grant: &str) -> Result<Blocker, RestoreError> {
     match error {
-        RestoreError::Refused { detail, .. } => Ok(Blocker::Denied {
-            command: command.to_owned(),
-            detail,
-            grant: grant.to_owned(),
-        }),
+        RestoreError::Refused { detail, .. } => {
+            Ok(Blocker::Denied { command: command.to_owned(), detail, grant: grant.to_owned() })
+        }
         other => Err(other),
     }
 }
@@ -187,9 +187,7 @@ fn choose_way(options: &RestoreOptions) -> (RestoreWay, String) {
         None if needs_keys => {
             (RestoreWay::Keys, "only part of the data, or other times to live, are wanted".into())
         }
-        None => {
-            (RestoreWay::Replica, "the target loads natively, which is fastest".to_owned())
-        }
+        None => (RestoreWay::Replica, "the target loads natively, which is fastest".to_owned()),
     }
 }
 
@@ -204,11 +202,7 @@ fn choose_loading(info: &ServerInfo, needed_bytes: u64, options: &RestoreOptions
     let both = info.used_memory_bytes.saturating_add(needed_bytes);
     let has_room = info.system_memory_bytes > 0
         && both <= info.system_memory_bytes / 100 * SWAP_MEMORY_PERCENT;
-    if options.swap.unwrap_or(has_room && needed_bytes > 0) {
-        Loading::Swap
-    } else {
-        Loading::Disk
-    }
+    if options.swap.unwrap_or(has_room && needed_bytes > 0) { Loading::Swap } else { Loading::Disk }
 }
 
 /// What the source needed for it, or what its sizes and encodings let expect: the larger one.
@@ -240,7 +234,9 @@ fn format_blocker(info: &ServerInfo, content: &ContentFacts, header: &str) -> Op
         _ => found.version <= newest.version,
     });
     let advice = match content.header.map(|found| found.magic) {
-        Some(Magic::Valkey) => "choose a Valkey 9 or newer, or make the backup with the dialect `portable`",
+        Some(Magic::Valkey) => {
+            "choose a Valkey 9 or newer, or make the backup with the dialect `portable`"
+        }
         _ => "choose a target of the version that the backup comes from, or newer",
     };
     (!loads).then(|| Blocker::Format {
@@ -275,9 +271,14 @@ fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<
         notes.push(format!("the {} keys that the target holds now are removed", info.keys));
     }
     notes.push(match loading {
-        Loading::Swap => "writes are refused while the target loads; it keeps its old data until all is loaded, \
-             and needs memory for both".to_owned(),
-        _ => "writes are refused, and reads answered with LOADING, while the target loads".to_owned(),
+        Loading::Swap => {
+            "writes are refused while the target loads; it keeps its old data until all is loaded, \
+             and needs memory for both"
+                .to_owned()
+        }
+        _ => {
+            "writes are refused, and reads answered with LOADING, while the target loads".to_owned()
+        }
     });
     if !info.replicas.is_empty() {
         notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
@@ -290,7 +291,8 @@ fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<
     }
     let expiring = report.map_or(0, |report| report.total.expiring);
     if expiring > 0 {
-        notes.push(format!("{expiring} keys expire; those whose time is over will be gone at once"));
+        notes
+            .push(format!("{expiring} keys expire; those whose time is over will be gone at once"));
     }
     notes
 }

@@ -1,6 +1,7 @@
 //! Restoring by being the target's primary for a moment: it loads the RDB natively.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub struct Prepared {
     run_id: String,
     /// Keys that the target held.
     keys_before: u64,
+    /// The port by which the target says who it is.
+    announced_port: Option<u16>,
     settings: Vec<ChangedSetting>,
 }
 
@@ -130,7 +133,8 @@ pub async fn prepare(
         }
     }
     let listener = open(ours.port)?;
-    let port = listener.local_addr().map_err(|error| RestoreError::Listen { port: 0, error })?.port();
+    let port =
+        listener.local_addr().map_err(|error| RestoreError::Listen { port: 0, error })?.port();
     let host = ours.host.clone().or_else(|| admin.local_host());
     Ok(Prepared {
         replication_id: hex::encode(random),
@@ -140,6 +144,7 @@ pub async fn prepare(
         port,
         run_id: info.run_id,
         keys_before: info.keys,
+        announced_port: announced_port(&mut admin).await?,
         settings,
     })
 }
@@ -162,6 +167,18 @@ fn wanted_settings(swap: bool, is_empty: bool) -> Vec<(&'static str, &'static st
         settings.push(("repl-diskless-load", "disabled"));
     }
     settings
+}
+
+/// The port that a target announces to its primary.
+async fn announced_port(admin: &mut Admin) -> Result<Option<u16>, RestoreError> {
+    let by_tls = admin.setting("tls-replication").await?.as_deref() == Some("yes");
+    for name in ["replica-announce-port", if by_tls { "tls-port" } else { "port" }] {
+        let port = admin.setting(name).await?.and_then(|text| text.parse().ok());
+        if let Some(port @ 1..) = port {
+            return Ok(Some(port));
+        }
+    }
+    Ok(None)
 }
 
 fn open(port: u16) -> Result<TcpListener, RestoreError> {
@@ -255,16 +272,16 @@ impl LoadRequest<'_> {
         }
     }
 
-    fn primary(&self, prepared: &Prepared) -> PrimaryConfig {
-        PrimaryConfig {
+    fn primary(&self, prepared: &Prepared) -> Arc<PrimaryConfig> {
+        Arc::new(PrimaryConfig {
             // The target's `masterauth` is its own affair: who may have the data is told by address
             // and announced port.
             login: None,
             replication_id: prepared.replication_id.clone(),
             offset: prepared.offset,
             payload_bytes: self.entry.rdb.size_bytes,
-            announced_port: None,
-        }
+            announced_port: prepared.announced_port,
+        })
     }
 
     async fn peers(&self) -> Vec<IpAddr> {

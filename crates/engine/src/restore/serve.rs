@@ -1,6 +1,7 @@
 //! Our side as the target's primary: listens, and serves the RDB to the target and to nobody else.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub(crate) struct Served<'a> {
     pub(crate) store: &'a dyn Store,
     pub(crate) key: &'a ArtifactKey,
     pub(crate) entry: &'a ArtifactEntry,
-    pub(crate) config: PrimaryConfig,
+    pub(crate) config: Arc<PrimaryConfig>,
     /// The target's addresses.
     pub(crate) peers: Vec<IpAddr>,
     /// The longest that the target may take nothing.
@@ -62,11 +63,7 @@ pub(crate) fn listen(port: u16) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until the artifact turns out to be damaged; whoever calls knows when it is enough.
-pub(crate) async fn serve(
-    listener: &TcpListener,
-    served: &Served<'_>,
-    link: &Link,
-) -> VerifyError {
+pub(crate) async fn serve(listener: &TcpListener, served: &Served<'_>, link: &Link) -> VerifyError {
     let mut stream = ReplicationStream::default();
     loop {
         let connection = match listener.accept().await {
@@ -82,7 +79,7 @@ pub(crate) async fn serve(
             }
         };
         let _ = connection.set_nodelay(true);
-        let mut session = PrimarySession::new(&served.config, stream);
+        let mut session = PrimarySession::new(Arc::clone(&served.config), stream);
         match served.converse(connection, &mut session, link).await {
             Ok(()) => {}
             Err(Ended::Artifact(error)) => return error,
@@ -141,7 +138,8 @@ impl Served<'_> {
                         session.payload_sent();
                         self.meter.enter("the target is loading");
                     }
-                    PrimaryEvent::Continued => {}
+                    // It has all of it; an acknowledgement says so at once.
+                    PrimaryEvent::Continued => session.keep_alive(),
                     PrimaryEvent::Acknowledged(_) => link.acknowledged.notify_one(),
                 }
             }

@@ -9,7 +9,7 @@ use cachevault_testkit::{
 };
 
 /// The newest sample of every type that this engine can load.
-fn sample_for(engine: &Engine) -> Vec<u8> {
+pub(crate) fn sample_for(engine: &Engine) -> Vec<u8> {
     let folder = match engine.name.as_str() {
         "redis-5.0" | "redis-6.0" => "redis-5.0.14",
         "redis-6.2" => "redis-6.2.16",
@@ -23,7 +23,7 @@ fn sample_for(engine: &Engine) -> Vec<u8> {
 
 /// Everything that a server holds, as it tells itself.
 #[derive(Debug, PartialEq, Eq)]
-struct Contents {
+pub(crate) struct Contents {
     digest: String,
     databases: usize,
     expiring: u64,
@@ -31,7 +31,7 @@ struct Contents {
     functions: Vec<String>,
 }
 
-fn contents(server: &Server) -> Contents {
+pub(crate) fn contents(server: &Server) -> Contents {
     let info = server.ask(&["INFO", "keyspace"]);
     let databases: Vec<_> = info.lines().filter(|line| line.starts_with("db")).collect();
     let expires = |line: &&str| {

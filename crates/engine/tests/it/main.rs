@@ -7,4 +7,5 @@ mod capture_faults;
 mod capture_real;
 mod capture_recorded;
 mod probe;
+mod restore_real;
 mod support;

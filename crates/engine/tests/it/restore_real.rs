@@ -60,7 +60,8 @@ async fn restore_into(engine: &Engine, options: &[&str], swap: bool, fill: usize
     let entry = rig.capture(&source.target()).await.unwrap();
     let prepared = prepared(&target.target(), swap).await;
     let loaded = rig.load(&entry, &target.target(), &prepared).await;
-    let loaded = loaded.unwrap_or_else(|error| panic!("{}: {error}\n{}", engine.name, target.log()));
+    let loaded =
+        loaded.unwrap_or_else(|error| panic!("{}: {error}\n{}", engine.name, target.log()));
     assert!(loaded.proven);
     assert_eq!(target.info("role"), "master", "{}", engine.name);
     make_durable(&target.target(), &prepared, &LIMITS).await.unwrap();

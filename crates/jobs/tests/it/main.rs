@@ -5,5 +5,6 @@
 
 mod every_kind;
 mod failures;
+mod restores;
 mod rig;
 mod worker;

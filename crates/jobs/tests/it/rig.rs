@@ -8,7 +8,9 @@ use cachevault_domain::{
     Backoff, Backup, BackupId, BackupState, Clock, InstanceId, JobId, JobKind, Lease, NodeId,
     ProjectId,
 };
-use cachevault_engine::{CaptureLimits, ProbeLimits, SourceGate, verify_artifact};
+use cachevault_engine::{
+    CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
+};
 use cachevault_jobs::{EngineProber, Injected, Injection, JobSettings, Runner};
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, newest_redis};
@@ -92,6 +94,7 @@ impl Rig {
             app: self.app.clone(),
             settings: self.settings,
             gate: SourceGate::default(),
+            ours: OurAddress::default(),
             injection,
         }
     }
@@ -177,6 +180,12 @@ fn settings() -> JobSettings {
         capture: CaptureLimits {
             command: Duration::from_secs(5),
             stall: Duration::from_secs(20),
+            busy_wait: Duration::from_secs(20),
+            total: Duration::from_secs(60),
+        },
+        restore: RestoreLimits {
+            command: Duration::from_secs(5),
+            stall: Duration::from_secs(5),
             busy_wait: Duration::from_secs(20),
             total: Duration::from_secs(60),
         },

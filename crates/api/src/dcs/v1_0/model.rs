@@ -1,6 +1,6 @@
 //! What v1.0 reads and writes.
 
-use cachevault_domain::{Backup, Instance, Listing};
+use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
 use serde::{Deserialize, Serialize};
 
 use crate::dcs::instance::InstanceBody;
@@ -120,6 +120,77 @@ impl From<Listing<Instance>> for Instances {
         Self {
             instance_num: listing.total,
             instances: listing.items.iter().map(InstanceDetail::from).collect(),
+        }
+    }
+}
+
+/// The body of a request for a restore.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct CreateRestore {
+    pub(crate) backup_id: Option<String>,
+    pub(crate) remark: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreCreated {
+    pub(crate) restore_id: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RestoreRecords {
+    total_num: u64,
+    restore_record_response: Vec<RestoreRecord>,
+}
+
+#[derive(Debug, Serialize)]
+struct RestoreRecord {
+    restore_id: String,
+    restore_name: String,
+    restore_remark: Option<String>,
+    backup_id: String,
+    backup_name: String,
+    backup_remark: Option<String>,
+    status: &'static str,
+    progress: String,
+    error_code: Option<&'static str>,
+    created_at: String,
+    updated_at: Option<String>,
+    /// The documents' table has one spelling, their example the other.
+    #[serde(rename = "sourceInstanceId")]
+    source_instance_id: String,
+    #[serde(rename = "sourceInstanceID")]
+    source_instance_id_too: String,
+    #[serde(rename = "sourceInstanceName")]
+    source_instance_name: String,
+}
+
+impl From<&Restore> for RestoreRecord {
+    fn from(restore: &Restore) -> Self {
+        let text = |note: &Option<Note>| note.as_ref().map(|note| note.as_str().to_owned());
+        Self {
+            restore_id: restore.id.to_string(),
+            restore_name: words::restore_name(restore.created_at),
+            restore_remark: text(&restore.note),
+            backup_id: restore.backup.to_string(),
+            backup_name: words::backup_name(restore.backup_created_at),
+            backup_remark: text(&restore.backup_note),
+            status: words::restore_status(restore.state),
+            progress: restore.progress.to_string(),
+            error_code: restore.failure.as_ref().map(|failure| words::error_code(failure.code)),
+            created_at: words::time(restore.created_at),
+            updated_at: restore.completed_at.map(words::time),
+            source_instance_id: restore.source_instance.to_string(),
+            source_instance_id_too: restore.source_instance.to_string(),
+            source_instance_name: restore.source_instance_name.to_string(),
+        }
+    }
+}
+
+impl From<Listing<Restore>> for RestoreRecords {
+    fn from(listing: Listing<Restore>) -> Self {
+        Self {
+            total_num: listing.total,
+            restore_record_response: listing.items.iter().map(RestoreRecord::from).collect(),
         }
     }
 }

@@ -1,0 +1,4 @@
+//! `/{project_id}/instances/{instance_id}/restores`
+
+pub(super) mod create;
+pub(super) mod list;

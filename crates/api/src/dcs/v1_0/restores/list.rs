@@ -1,0 +1,20 @@
+use axum::Json;
+use axum::extract::{RawQuery, State};
+
+use crate::Api;
+use crate::dcs::error::V1;
+use crate::dcs::extract::OfInstance;
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::RestoreRecords;
+use crate::query::{PageStart, Query};
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    OfInstance { project, instance, .. }: OfInstance<V1>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<RestoreRecords>, Error> {
+    let query = Query::parse(query.as_deref());
+    let (filter, page) = (query.restore_filter()?, query.backup_page(PageStart::One)?);
+    let listing = api.app.list_restores(&project, instance, filter, page).await?;
+    Ok(Json(listing.into()))
+}

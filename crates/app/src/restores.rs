@@ -1,0 +1,124 @@
+//! Planning and asking for restores, and listing them.
+
+use cachevault_domain::{
+    BackupId, Instance, InstanceId, JobId, Listing, NewRestore, Note, Page, ProjectId, Restore,
+    RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
+};
+use cachevault_store::ArtifactEntry;
+
+use crate::{App, AppError};
+
+/// What a client may say about the restore that it asks for.
+#[derive(Debug, Clone)]
+pub struct RequestRestore {
+    /// The backup to restore; of any instance of the project.
+    pub backup: BackupId,
+    /// How.
+    pub options: RestoreOptions,
+    /// Free text.
+    pub note: Option<Note>,
+}
+
+impl App {
+    /// Tells what restoring a backup into an instance would do. Touches nothing.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::BackupNotFound`],
+    /// [`AppError::BackupNotRestorable`], [`AppError::CannotPlan`] when the instance cannot be
+    /// looked at, [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
+    pub async fn plan_restore(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backup: BackupId,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan, AppError> {
+        let target = self.get_instance(project, instance).await?;
+        let entry = self.restorable_artifact(project, backup).await?;
+        self.plan(&target, &entry, options).await
+    }
+
+    async fn plan(
+        &self,
+        target: &Instance,
+        entry: &ArtifactEntry,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan, AppError> {
+        let connection = self.open_connection(target)?;
+        let planned = self.prober.plan(&connection, entry, options).await;
+        planned.map_err(|reason| AppError::CannotPlan { reason })
+    }
+
+    async fn restorable_artifact(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+    ) -> Result<ArtifactEntry, AppError> {
+        let detail = self.get_backup(project, backup).await?;
+        // A standalone instance has one shard.
+        let mut artifacts = detail.manifest.ok_or(AppError::BackupNotRestorable)?.artifacts;
+        artifacts.pop().ok_or(AppError::BackupNotRestorable)
+    }
+
+    /// Asks for a restore. When this returns, its record is in the list. It is refused where the
+    /// plan has blockers, before anything is touched.
+    ///
+    /// # Errors
+    /// Those of [`App::plan_restore`]; [`AppError::RestoreBlocked`];
+    /// [`AppError::InstanceBusy`] while another operation runs.
+    pub async fn request_restore(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        wish: RequestRestore,
+    ) -> Result<RestoreId, AppError> {
+        let target = self.get_instance(project, instance).await?;
+        let entry = self.restorable_artifact(project, wish.backup).await?;
+        if let Some(kind) = target.operation {
+            return Err(AppError::InstanceBusy(kind));
+        }
+        let plan = self.plan(&target, &entry, &wish.options).await?;
+        if !plan.blockers.is_empty() {
+            return Err(AppError::RestoreBlocked(plan.blockers));
+        }
+        let restore = NewRestore {
+            id: RestoreId::mint(&*self.entropy),
+            job: JobId::mint(&*self.entropy),
+            project: project.clone(),
+            instance,
+            backup: wish.backup,
+            options: wish.options,
+            note: wish.note,
+            created_at: self.clock.now(),
+        };
+        self.catalog.request_restore(&restore).await?;
+        Ok(restore.id)
+    }
+
+    /// Restores into an instance, newest first.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
+    pub async fn list_restores(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: RestoreFilter,
+        page: Page,
+    ) -> Result<Listing<Restore>, AppError> {
+        self.get_instance(project, instance).await?;
+        Ok(self.catalog.list_restores(project, instance, &filter, page).await?)
+    }
+
+    /// The restore.
+    ///
+    /// # Errors
+    /// [`AppError::RestoreNotFound`], [`AppError::CatalogFailed`].
+    pub async fn get_restore(
+        &self,
+        project: &ProjectId,
+        id: RestoreId,
+    ) -> Result<Restore, AppError> {
+        self.catalog.find_restore(project, id).await?.ok_or(AppError::RestoreNotFound)
+    }
+}

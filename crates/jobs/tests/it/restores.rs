@@ -1,0 +1,203 @@
+//! Restores: what must hold whatever happens at any step of them.
+
+use std::sync::Arc;
+
+use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
+use cachevault_domain::{
+    BackupFilter, BackupId, BackupState, InstanceId, Page, Restore, RestoreId, RestoreOptions,
+    RestoreState, TargetData,
+};
+use cachevault_jobs::Injected;
+use cachevault_testkit::{Server, newest_redis};
+
+use crate::rig::{Inject, Rig};
+
+const STEPS: [&str; 5] = ["check", "safety", "prepare", "load", "settle"];
+
+/// A backup, and a second server with other data to restore it into.
+struct Restoring {
+    rig: Rig,
+    backup: BackupId,
+    target: Server,
+    instance: InstanceId,
+    old: String,
+    new: String,
+}
+
+impl Restoring {
+    async fn new() -> Self {
+        Self::into_server(&[], 500).await
+    }
+
+    async fn into_server(options: &[&str], keys: usize) -> Self {
+        let rig = Rig::new().await;
+        let backup = rig.request().await;
+        rig.run(None).await;
+        let target = Server::start(&newest_redis(), options);
+        target.fill(keys, 30);
+        let wish = AddInstance { name: "copy".parse().unwrap(), target: target.target() };
+        let instance = rig.app.add_instance(&rig.project, wish).await.unwrap().id;
+        let (old, new) = (target.digest(), rig.server.digest());
+        assert_ne!(old, new);
+        Self { rig, backup, target, instance, old, new }
+    }
+
+    async fn request(&self) -> RestoreId {
+        self.request_with(RestoreOptions::default()).await
+    }
+
+    async fn request_with(&self, options: RestoreOptions) -> RestoreId {
+        let wish = RequestRestore { backup: self.backup, options, note: None };
+        self.rig.app.request_restore(&self.rig.project, self.instance, wish).await.unwrap()
+    }
+
+    async fn record(&self, id: RestoreId) -> Restore {
+        self.rig.app.get_restore(&self.rig.project, id).await.unwrap()
+    }
+
+    /// The promise: a restore that says it succeeded has the backup's data in the target; one that
+    /// does not has left the target as it was, and takes writes again.
+    async fn assert_truthful(&self, id: RestoreId) {
+        let restore = self.record(id).await;
+        let outcome = restore.outcome.expect("it has ended");
+        match restore.state {
+            RestoreState::Succeeded => {
+                assert_eq!((outcome.target, outcome.proven), (TargetData::New, true));
+                assert_eq!(self.target.digest(), self.new);
+            }
+            RestoreState::Failed => {
+                assert!(
+                    matches!(outcome.target, TargetData::Untouched | TargetData::Old),
+                    "{outcome:?}"
+                );
+                assert_eq!(self.target.digest(), self.old, "{outcome:?} {:?}", restore.failure);
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(self.target.info("role"), "master");
+        assert_eq!(
+            self.target.ask(&["CONFIG", "GET", "replica-lazy-flush"]).contains("yes"),
+            false
+        );
+        self.target.ask(&["PING"]);
+    }
+
+    /// A restore after whatever happened before.
+    async fn assert_restorable(&self) {
+        self.rig.pass(120);
+        let id = self.request().await;
+        self.rig.run(None).await;
+        assert_eq!(self.record(id).await.state, RestoreState::Succeeded);
+        self.assert_truthful(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_runs_through_its_steps_and_saves_the_targets_own_data_first() {
+    let restoring = Restoring::new().await;
+    let rig = &restoring.rig;
+    let id = restoring.request().await;
+    let inject = Inject::after("none", Injected::Nothing);
+    rig.run(Some(inject.clone())).await;
+    assert_eq!(inject.ran(), STEPS);
+    restoring.assert_truthful(id).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
+    let page = Page { offset: 0, limit: 10 };
+    let filter = BackupFilter::default();
+    let listed =
+        rig.app.list_backups(&rig.project, restoring.instance, filter, page).await.unwrap();
+    let [safety] = &listed.items[..] else { panic!("{listed:?}") };
+    assert_eq!(Some(safety.id), restore.safety_backup);
+    assert_eq!(safety.state, BackupState::Succeeded);
+    assert_eq!(safety.note.as_ref().unwrap().as_str(), format!("before restore {id}"));
+    // It is a backup like any other: it can be restored.
+    let wish = RequestRestore { backup: safety.id, options: RestoreOptions::default(), note: None };
+    rig.app.request_restore(&rig.project, restoring.instance, wish).await.unwrap();
+    rig.run(None).await;
+    assert_eq!(restoring.target.digest(), restoring.old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_step_may_run_twice() {
+    for step in STEPS {
+        let restoring = Restoring::new().await;
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after(step, Injected::Repeat))).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Succeeded, "{step}: {restore:?}");
+        assert_eq!(restoring.target.digest(), restoring.new, "{step}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_failure_at_any_step_puts_the_old_data_back() {
+    for step in STEPS {
+        let mut restoring = Restoring::new().await;
+        restoring.rig.settings.backoff.attempts_max = 1;
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after(step, Injected::Fail))).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{step}");
+        assert_eq!(restore.failure.unwrap().reason, "injected");
+        restoring.assert_truthful(id).await;
+        restoring.assert_restorable().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
+    for (at, step) in STEPS.iter().enumerate() {
+        for logged in [false, true] {
+            let restoring = Restoring::new().await;
+            let id = restoring.request().await;
+            let die = if logged { Inject::after_log } else { Inject::after };
+            restoring.rig.run(Some(die(step, Injected::Die))).await;
+            restoring.rig.restart().await;
+            let again = Inject::after("none", Injected::Nothing);
+            restoring.rig.run(Some(Arc::clone(&again) as _)).await;
+            assert_eq!(again.ran(), STEPS[at + usize::from(logged)..], "{step} {logged}");
+            let restore = restoring.record(id).await;
+            assert_eq!(restore.state, RestoreState::Succeeded, "{step} {logged}: {restore:?}");
+            assert_eq!(restoring.target.digest(), restoring.new, "{step} {logged}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_artifact_is_noticed_before_the_target_is_touched() {
+    let restoring = Restoring::new().await;
+    let id = restoring.request().await;
+    let rig = &restoring.rig;
+    let locations = rig.app.get_backup(&rig.project, restoring.backup).await.unwrap().locations;
+    let mut bytes = std::fs::read(&locations[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&locations[0], bytes).unwrap();
+    rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+    assert_eq!(restore.outcome.unwrap().target, TargetData::Untouched);
+    assert_eq!(restoring.target.info("master_replid2"), "0".repeat(40));
+    restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_restores_nothing_else_is_done_with_the_target() {
+    let restoring = Restoring::new().await;
+    restoring.request().await;
+    let rig = &restoring.rig;
+    let wish = RequestBackup::default();
+    let error = rig.app.request_backup(&rig.project, restoring.instance, wish).await.unwrap_err();
+    assert!(error.to_string().contains("busy"), "{error}");
+    rig.run(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
+    let restoring = Restoring::into_server(&["--appendonly", "yes"], 500).await;
+    let id = restoring.request().await;
+    restoring.rig.run(None).await;
+    restoring.assert_truthful(id).await;
+    assert_eq!(restoring.target.info("aof_last_bgrewrite_status"), "ok");
+}
