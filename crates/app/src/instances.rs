@@ -1,8 +1,8 @@
 //! Adopting servers and letting them go.
 
 use cachevault_domain::{
-    ClientIdentity, Health, Instance, InstanceFilter, InstanceId, InstanceName, Listing, Login,
-    Page, ProjectId, SealedConnection, Target, TlsSettings,
+    Health, Identity, Instance, InstanceFilter, InstanceId, InstanceName, Listing, Login, Page,
+    ProjectId, SealedConnection, Target, TlsSettings,
 };
 
 use crate::{App, AppError, Unsealable};
@@ -118,7 +118,7 @@ impl App {
             tls: connection.tls.then(|| TlsSettings {
                 ca_pem: connection.tls_ca_pem.clone(),
                 identity: identity
-                    .map(|(certificate_pem, key_pem)| ClientIdentity { certificate_pem, key_pem }),
+                    .map(|(certificate_pem, key_pem)| Identity { certificate_pem, key_pem }),
             }),
         })
     }

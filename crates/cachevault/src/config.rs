@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cachevault_domain::Backoff;
+use cachevault_domain::{Backoff, Identity};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
@@ -109,6 +109,20 @@ pub(crate) struct Settings {
     /// Port on which targets of restores reach this service; 0 means any [default: 0]
     #[arg(long, value_name = "PORT", env = "CACHEVAULT_RESTORE_PORT")]
     restore_port: Option<u16>,
+
+    /// Port that targets are told, where something in between maps ports [default: the one
+    /// listened on]
+    #[arg(long, value_name = "PORT", env = "CACHEVAULT_RESTORE_ANNOUNCED_PORT")]
+    restore_announced_port: Option<u16>,
+
+    /// PEM file with the certificate for targets that replicate by TLS: one that their
+    /// `tls-ca-cert-file` trusts
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_RESTORE_TLS_CERT_FILE")]
+    restore_tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_RESTORE_TLS_KEY_FILE")]
+    restore_tls_key_file: Option<PathBuf>,
 
     /// Longest time that a target may take to load [default: 6h]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_RESTORE_TIMEOUT")]
@@ -232,6 +246,9 @@ impl Settings {
             command_timeout: self.command_timeout.or(other.command_timeout),
             restore_host: self.restore_host.or(other.restore_host),
             restore_port: self.restore_port.or(other.restore_port),
+            restore_announced_port: self.restore_announced_port.or(other.restore_announced_port),
+            restore_tls_cert_file: self.restore_tls_cert_file.or(other.restore_tls_cert_file),
+            restore_tls_key_file: self.restore_tls_key_file.or(other.restore_tls_key_file),
             restore_timeout: self.restore_timeout.or(other.restore_timeout),
             attempts_max: self.attempts_max.or(other.attempts_max),
             retry_pause: self.retry_pause.or(other.retry_pause),
@@ -281,7 +298,15 @@ impl Settings {
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
             single_node_backups: self.single_node_backups.unwrap_or(true),
-            ours: OurAddress { host: self.restore_host, port: self.restore_port.unwrap_or(0) },
+            ours: OurAddress {
+                host: self.restore_host,
+                port: self.restore_port.unwrap_or(0),
+                announced_port: self.restore_announced_port,
+                identity: identity(
+                    self.restore_tls_cert_file.as_deref(),
+                    self.restore_tls_key_file.as_deref(),
+                )?,
+            },
             jobs,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
@@ -295,6 +320,20 @@ impl Settings {
 pub(crate) fn default_data_dir() -> anyhow::Result<PathBuf> {
     let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
     Ok(home.context("there is no home folder; say where with --data-dir")?.join(".cachevault"))
+}
+
+/// A certificate and its key out of their files.
+fn identity(certificate: Option<&Path>, key: Option<&Path>) -> anyhow::Result<Option<Identity>> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
+    };
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => {
+            Ok(Some(Identity { certificate_pem: read(certificate)?, key_pem: read(key)?.into() }))
+        }
+        _ => bail!("`restore_tls_cert_file` and `restore_tls_key_file` go together"),
+    }
 }
 
 fn time(name: &str, text: Option<&str>, default: &str) -> anyhow::Result<Duration> {

@@ -94,6 +94,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         store: Arc::new(store),
         prober: Arc::new(EngineProber {
             limits: ProbeLimits { command: config.jobs.capture.command },
+            has_certificate: config.ours.identity.is_some(),
         }),
         sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
         clock: Arc::new(SystemClock),

@@ -54,6 +54,6 @@ pub use restore::{
     RestoreState, RestoreWay, TargetData, TtlRule,
 };
 pub use server::{
-    Address, ClientIdentity, EngineKind, InvalidVersion, Login, ProbeError, Role, ServerVersion,
-    Target, TlsSettings,
+    Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
+    TlsSettings,
 };

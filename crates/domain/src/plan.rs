@@ -115,7 +115,7 @@ pub enum Blocker {
     /// The target replicates by TLS, and we have no certificate to show it.
     #[error(
         "the target replicates by TLS, and this service has no certificate to show it; \
-         set --restore-tls-certificate and --restore-tls-key to one that the target's `tls-ca-cert-file` trusts"
+         set --restore-tls-cert-file and --restore-tls-key-file to one that the target's `tls-ca-cert-file` trusts"
     )]
     NoCertificate,
     /// What is asked for cannot be done in the chosen way.

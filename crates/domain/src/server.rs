@@ -33,9 +33,9 @@ pub struct Login {
     pub password: SecretString,
 }
 
-/// A certificate and its key, which we present to a server that asks for one.
+/// A certificate and its key, which we present to whom we connect or who connects to us.
 #[derive(Debug, Clone)]
-pub struct ClientIdentity {
+pub struct Identity {
     /// Certificate chain, PEM.
     pub certificate_pem: String,
     /// Private key, PEM.
@@ -48,7 +48,7 @@ pub struct TlsSettings {
     /// Certificates to trust, PEM; `None` means those of the operating system.
     pub ca_pem: Option<String>,
     /// What we present when the server wants to know its client.
-    pub identity: Option<ClientIdentity>,
+    pub identity: Option<Identity>,
 }
 
 /// Everything needed to open a connection to a server.

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use cachevault_domain::{Address, ProbeError, Target, TlsSettings};
+use cachevault_domain::{Address, Identity, ProbeError, Target, TlsSettings};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const RECEIVE_BUFFER_BYTES: u32 = 4 << 20;
 
@@ -118,6 +118,20 @@ fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|e| format!("the client certificate cannot be used: {e}"))
+}
+
+/// How to be a TLS server with this certificate.
+pub(crate) fn acceptor(identity: &Identity) -> Result<TlsAcceptor, String> {
+    let chain = certificates(&identity.certificate_pem, "certificate")?;
+    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.expose_secret().as_bytes())
+        .map_err(|e| format!("the key is no PEM private key: {e}"))?;
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|e| e.to_string())?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 fn trusted(ca_pem: Option<&str>) -> Result<RootCertStore, String> {

@@ -13,6 +13,8 @@ use crate::capture::with_sources;
 pub struct EngineProber {
     /// Bounds of a look.
     pub limits: ProbeLimits,
+    /// Whether there is a certificate for targets that replicate by TLS.
+    pub has_certificate: bool,
 }
 
 #[async_trait]
@@ -31,7 +33,7 @@ impl Prober for EngineProber {
         entry: &ArtifactEntry,
         options: &RestoreOptions,
     ) -> Result<RestorePlan, String> {
-        let planned = plan(target, entry, options, self.limits.command).await;
+        let planned = plan(target, entry, options, self.has_certificate, self.limits.command).await;
         planned.map_err(|error| with_sources(&error))
     }
 }

@@ -120,9 +120,10 @@ impl Step for Check {
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
         let limits = &context.settings.restore;
-        let plan = plan(&target, entry, &subject.restore.options, limits.command)
-            .await
-            .map_err(untouched)?;
+        let has_certificate = context.ours.identity.is_some();
+        let options = &subject.restore.options;
+        let plan = plan(&target, entry, options, has_certificate, limits.command).await;
+        let plan = plan.map_err(untouched)?;
         if !plan.blockers.is_empty() {
             let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
             return Err(fail(FailureCode::ToolFailed, reasons.join("; ")));
@@ -311,6 +312,7 @@ impl Step for Load {
             key: &key,
             entry,
             prove: checked.prove,
+            identity: context.ours.identity.as_ref(),
             gate: context.gate,
             limits: context.settings.restore,
         };
@@ -367,6 +369,7 @@ impl Load {
             key: &key,
             entry: &entry,
             prove: true,
+            identity: context.ours.identity.as_ref(),
             gate: context.gate,
             limits: *limits,
         };

@@ -38,6 +38,8 @@ pub struct Server {
     folder: TempDir,
     pub port: u16,
     login: Vec<String>,
+    engine: Engine,
+    options: Vec<String>,
 }
 
 impl Server {
@@ -65,7 +67,9 @@ impl Server {
                     break;
                 }
                 if answers(port) {
-                    return Self { child, folder, port, login: Vec::new() };
+                    let options = options.iter().map(|&option| option.to_owned()).collect();
+                    let engine = engine.clone();
+                    return Self { child, folder, port, login: Vec::new(), engine, options };
                 }
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -198,6 +202,13 @@ impl Server {
                 .collect();
             self.pipeline(&commands);
         }
+    }
+
+    /// Starts the server again after [`Server::kill`], with the files that it left.
+    pub fn start_again(&mut self) {
+        let options: Vec<_> = self.options.iter().map(String::as_str).collect();
+        self.child = Self::spawn(&self.engine, self.folder.path(), self.port, &options);
+        eventually("the server answers again", || answers(self.port).then_some(()));
     }
 
     /// Ends the server at once, as a crash would.

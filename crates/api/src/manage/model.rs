@@ -2,7 +2,7 @@
 
 use cachevault_app::{BackupDetail, RequestRestore};
 use cachevault_domain::{
-    Address, Backup, ClientIdentity, Failure, Health, Instance, Login, Restore, RestoreOptions,
+    Address, Backup, Failure, Health, Identity, Instance, Login, Restore, RestoreOptions,
     RestorePlan, RestoreWay, Target, TlsSettings,
 };
 use secrecy::SecretString;
@@ -52,9 +52,7 @@ impl AddInstanceBody {
             return Err("a PEM text must not exceed 256 KiB".into());
         }
         let identity = match (self.tls_certificate_pem, self.tls_key_pem) {
-            (Some(certificate_pem), Some(key_pem)) => {
-                Some(ClientIdentity { certificate_pem, key_pem })
-            }
+            (Some(certificate_pem), Some(key_pem)) => Some(Identity { certificate_pem, key_pem }),
             (None, None) => None,
             _ => return Err("a client certificate needs its key, and a key its certificate".into()),
         };

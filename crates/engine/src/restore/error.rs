@@ -26,15 +26,19 @@ pub enum RestoreError {
     #[error(transparent)]
     Artifact(#[from] VerifyError),
     /// We cannot listen for the target.
-    #[error(
-        "cannot listen for the target on port {port}: {error}; choose ports with --restore-ports"
-    )]
+    #[error("cannot listen for the target on port {port}: {error}; choose one with --restore-port")]
     Listen {
         /// The port; 0 means any.
         port: u16,
         /// The operating system's words.
         error: io::Error,
     },
+    /// The certificate for targets that replicate by TLS cannot be used.
+    #[error(
+        "the certificate for targets that replicate by TLS cannot be used: {0}; \
+         see --restore-tls-cert-file and --restore-tls-key-file"
+    )]
+    Certificate(String),
     /// The target did not connect to us.
     #[error(
         "`{address}` did not connect to us at `{offered}` within {seconds} s; check firewalls, and name an \
@@ -118,7 +122,7 @@ impl RestoreError {
             | Self::TooLong { .. }
             | Self::Target(ProbeError::TimedOut { .. }) => FailureCode::TimedOut,
             Self::Artifact(error) => error.failure_code(),
-            Self::Listen { .. } => FailureCode::ToolFailed,
+            Self::Listen { .. } | Self::Certificate(_) => FailureCode::ToolFailed,
             _ => FailureCode::RestoreSyncFailed,
         }
     }

@@ -40,7 +40,8 @@ struct ContentFacts {
 }
 
 /// Looks at a target and tells what restoring `entry` into it would do. Touches nothing. `command`
-/// bounds connecting and each command.
+/// bounds connecting and each command; `has_certificate` says whether there is one for targets that
+/// replicate by TLS.
 ///
 /// # Errors
 /// [`RestoreError`] when the target cannot be looked at.
@@ -48,11 +49,16 @@ pub async fn plan(
     target: &Target,
     entry: &ArtifactEntry,
     options: &RestoreOptions,
+    has_certificate: bool,
     command: Duration,
 ) -> Result<RestorePlan, RestoreError> {
     let mut admin = Admin::connect(target, command).await?;
     let facts = look(&mut admin).await?;
-    Ok(judge(&facts, &content(entry), entry.rdb.size_bytes, options, &entry.rdb.header))
+    let mut plan = judge(&facts, &content(entry), entry.rdb.size_bytes, options, &entry.rdb.header);
+    if plan.way == RestoreWay::Replica && facts.replicates_by_tls && !has_certificate {
+        plan.blockers.push(Blocker::NoCertificate);
+    }
+    Ok(plan)
 }
 
 fn content(entry: &ArtifactEntry) -> ContentFacts {
@@ -154,13 +160,8 @@ fn judge(
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
-    if way == RestoreWay::Replica {
-        if facts.is_watched_by_sentinel {
-            blockers.push(Blocker::Sentinel);
-        }
-        if facts.replicates_by_tls {
-            blockers.push(Blocker::NoCertificate);
-        }
+    if way == RestoreWay::Replica && facts.is_watched_by_sentinel {
+        blockers.push(Blocker::Sentinel);
     }
     RestorePlan {
         way,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cachevault_domain::{Address, ProbeError, Role, Target};
+use cachevault_domain::{Address, Identity, ProbeError, Role, Target};
 use cachevault_proto::PrimaryConfig;
 use cachevault_store::{ArtifactEntry, ArtifactKey, ContentEntry, Store};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::connect::acceptor;
 use crate::gate::SourceGate;
 use crate::info::ServerInfo;
 use crate::meter::Meter;
@@ -43,12 +45,16 @@ pub struct RestoreLimits {
 }
 
 /// Where a target finds us.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct OurAddress {
     /// Host name or IP address that targets can reach; `None`: the one by which we reach them.
     pub host: Option<String>,
     /// The port to listen on; 0 means any.
     pub port: u16,
+    /// The port that targets are told, where something between us maps ports; `None`: the same.
+    pub announced_port: Option<u16>,
+    /// What we present to targets that replicate by TLS.
+    pub identity: Option<Identity>,
 }
 
 /// A setting of the target that is another one while it loads.
@@ -67,9 +73,13 @@ pub struct Prepared {
     replication_id: String,
     /// The offset that we give the snapshot.
     offset: u64,
+    /// Where we listen.
+    listen_port: u16,
     /// Where the target finds us.
     host: String,
     port: u16,
+    /// Whether it comes by TLS.
+    by_tls: bool,
     /// The target's process.
     run_id: String,
     /// Keys that the target held.
@@ -92,6 +102,8 @@ pub struct LoadRequest<'a> {
     pub entry: &'a ArtifactEntry,
     /// Whether to read the data back and compare it before anyone may write.
     pub prove: bool,
+    /// What we present to a target that replicates by TLS.
+    pub identity: Option<&'a Identity>,
     /// Keeps two captures from the same server.
     pub gate: &'a SourceGate,
     /// Bounds.
@@ -132,6 +144,7 @@ pub async fn prepare(
             _ => {}
         }
     }
+    let by_tls = admin.setting("tls-replication").await?.as_deref() == Some("yes");
     let listener = open(ours.port)?;
     let port =
         listener.local_addr().map_err(|error| RestoreError::Listen { port: 0, error })?.port();
@@ -140,11 +153,13 @@ pub async fn prepare(
         replication_id: hex::encode(random),
         // Beyond whatever the target has, so that our history is not taken for a part of its own.
         offset: info.replication_offset + OFFSETS,
+        listen_port: port,
         host: host.unwrap_or_else(|| "127.0.0.1".to_owned()),
-        port,
+        port: ours.announced_port.unwrap_or(port),
+        by_tls,
         run_id: info.run_id,
         keys_before: info.keys,
-        announced_port: announced_port(&mut admin).await?,
+        announced_port: announced_port(&mut admin, by_tls).await?,
         settings,
     })
 }
@@ -170,8 +185,7 @@ fn wanted_settings(swap: bool, is_empty: bool) -> Vec<(&'static str, &'static st
 }
 
 /// The port that a target announces to its primary.
-async fn announced_port(admin: &mut Admin) -> Result<Option<u16>, RestoreError> {
-    let by_tls = admin.setting("tls-replication").await?.as_deref() == Some("yes");
+async fn announced_port(admin: &mut Admin, by_tls: bool) -> Result<Option<u16>, RestoreError> {
     for name in ["replica-announce-port", if by_tls { "tls-port" } else { "port" }] {
         let port = admin.setting(name).await?.and_then(|text| text.parse().ok());
         if let Some(port @ 1..) = port {
@@ -247,7 +261,11 @@ impl LoadRequest<'_> {
             return Ok(Loaded { proven: false, keys: info.keys });
         }
         self.same_process(&info, prepared)?;
-        let listener = open(prepared.port)?;
+        if standing == Standing::Loaded && !self.prove {
+            // Nothing has to be sent any more.
+            return self.promote(prepared, &mut admin, meter).await;
+        }
+        let listener = open(prepared.listen_port)?;
         let link = Link::default();
         let served = Served {
             store: self.store,
@@ -255,6 +273,7 @@ impl LoadRequest<'_> {
             entry: self.entry,
             config: self.primary(prepared),
             peers: self.peers().await,
+            tls: self.acceptor(prepared)?,
             stall: self.limits.stall,
             meter,
         };
@@ -284,6 +303,14 @@ impl LoadRequest<'_> {
         })
     }
 
+    fn acceptor(&self, prepared: &Prepared) -> Result<Option<TlsAcceptor>, RestoreError> {
+        match self.identity {
+            _ if !prepared.by_tls => Ok(None),
+            Some(identity) => acceptor(identity).map(Some).map_err(RestoreError::Certificate),
+            None => Err(RestoreError::Certificate("none is configured".to_owned())),
+        }
+    }
+
     async fn peers(&self) -> Vec<IpAddr> {
         addresses_of(&self.target.address).await
     }
@@ -307,6 +334,15 @@ impl LoadRequest<'_> {
             meter.enter("reading the data back");
             prove(self, meter).await?;
         }
+        self.promote(prepared, admin, meter).await
+    }
+
+    async fn promote(
+        &self,
+        prepared: &Prepared,
+        admin: &mut Admin,
+        meter: &Meter,
+    ) -> Result<Loaded, RestoreError> {
         meter.enter("promoting");
         admin.command(&["REPLICAOF", "NO", "ONE"]).await?;
         let info = admin.info().await?;
@@ -332,8 +368,9 @@ impl LoadRequest<'_> {
                     answered_at = Instant::now();
                     self.same_process(&info, prepared)?;
                     match prepared.standing(&info) {
-                        Standing::Loaded => return Ok(()),
-                        Standing::Following => {}
+                        // A replica gives its data away only while it hears its primary.
+                        Standing::Loaded if info.primary_link_up || !self.prove => return Ok(()),
+                        Standing::Loaded | Standing::Following => {}
                         Standing::Elsewhere | Standing::Promoted => {
                             return Err(self.interfered(&info));
                         }
@@ -353,11 +390,12 @@ impl LoadRequest<'_> {
                 }
             }
             let snapshots = link.snapshots.load(Ordering::Relaxed);
-            if snapshots == 0 && began.elapsed() > CONNECT_MAX {
+            let patience = CONNECT_MAX.min(self.limits.stall);
+            if snapshots == 0 && began.elapsed() > patience {
                 return Err(RestoreError::NotConnected {
                     address: self.target.address.clone(),
                     offered: prepared.address(),
-                    seconds: CONNECT_MAX.as_secs(),
+                    seconds: patience.as_secs(),
                 });
             }
             if snapshots > SNAPSHOTS_MAX {

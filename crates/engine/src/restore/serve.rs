@@ -9,10 +9,11 @@ use bytes::BytesMut;
 use cachevault_domain::Address;
 use cachevault_proto::{PrimaryConfig, PrimaryEvent, PrimarySession, ReplicationStream};
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 
 use crate::error::VerifyError;
 use crate::meter::Meter;
@@ -34,6 +35,8 @@ pub(crate) struct Served<'a> {
     pub(crate) config: Arc<PrimaryConfig>,
     /// The target's addresses.
     pub(crate) peers: Vec<IpAddr>,
+    /// How we speak TLS to a target that replicates by it.
+    pub(crate) tls: Option<TlsAcceptor>,
     /// The longest that the target may take nothing.
     pub(crate) stall: Duration,
     pub(crate) meter: &'a Meter,
@@ -80,7 +83,7 @@ pub(crate) async fn serve(listener: &TcpListener, served: &Served<'_>, link: &Li
         };
         let _ = connection.set_nodelay(true);
         let mut session = PrimarySession::new(Arc::clone(&served.config), stream);
-        match served.converse(connection, &mut session, link).await {
+        match served.greet(connection, &mut session, link).await {
             Ok(()) => {}
             Err(Ended::Artifact(error)) => return error,
             Err(Ended::Link(reason)) => tracing::info!(reason, "the target's connection ended"),
@@ -107,9 +110,21 @@ impl Served<'_> {
         self.peers.contains(&peer.to_canonical())
     }
 
+    async fn greet(
+        &self,
+        connection: TcpStream,
+        session: &mut PrimarySession,
+        link: &Link,
+    ) -> Result<(), Ended> {
+        let Some(tls) = &self.tls else { return self.converse(connection, session, link).await };
+        let secured = tokio::time::timeout(self.stall, tls.accept(connection)).await;
+        let secured = secured.map_err(|_| Ended::Link("no TLS handshake came".to_owned()))??;
+        self.converse(secured, session, link).await
+    }
+
     async fn converse(
         &self,
-        mut connection: TcpStream,
+        mut connection: impl AsyncRead + AsyncWrite + Unpin,
         session: &mut PrimarySession,
         link: &Link,
     ) -> Result<(), Ended> {
@@ -148,16 +163,21 @@ impl Served<'_> {
 
     async fn write(
         &self,
-        connection: &mut TcpStream,
+        connection: &mut (impl AsyncWrite + Unpin),
         session: &mut PrimarySession,
     ) -> Result<(), Ended> {
         while let Some(bytes) = session.poll_transmit() {
             self.in_time(connection.write_all(&bytes)).await?;
         }
-        Ok(())
+        // TLS keeps what does not fill a record.
+        self.in_time(connection.flush()).await
     }
 
-    async fn send_snapshot(&self, connection: &mut TcpStream, link: &Link) -> Result<(), Ended> {
+    async fn send_snapshot(
+        &self,
+        connection: &mut (impl AsyncWrite + Unpin),
+        link: &Link,
+    ) -> Result<(), Ended> {
         let times = link.snapshots.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::info!(times, bytes = self.entry.rdb.size_bytes, "sending the snapshot");
         self.meter.enter("sending");
@@ -170,7 +190,7 @@ impl Served<'_> {
             sent += piece.len() as u64;
             self.meter.set_received(sent);
         }
-        Ok(())
+        self.in_time(connection.flush()).await
     }
 
     async fn in_time(

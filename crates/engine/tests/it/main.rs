@@ -7,5 +7,6 @@ mod capture_faults;
 mod capture_real;
 mod capture_recorded;
 mod probe;
+mod restore_faults;
 mod restore_real;
 mod support;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    ClientIdentity, EngineKind, Login, Observation, ProbeError, Role, Target, TlsSettings,
+    EngineKind, Identity, Login, Observation, ProbeError, Role, Target, TlsSettings,
 };
 use cachevault_engine::{ProbeLimits, probe};
 use cachevault_testkit::{
@@ -182,7 +182,7 @@ async fn tls_works_with_and_without_a_client_certificate() {
         let address = cachevault_domain::Address { host: "127.0.0.1".into(), port };
         let with = |tls| Target { address: address.clone(), login: None, tls };
 
-        let identity = ClientIdentity {
+        let identity = Identity {
             certificate_pem: certificates.client_certificate_pem.clone(),
             key_pem: certificates.client_key_pem.clone().into(),
         };

@@ -22,12 +22,12 @@ pub(crate) const LIMITS: RestoreLimits = RestoreLimits {
 };
 
 async fn prepared(target: &Target, swap: bool) -> Prepared {
-    let ours = OurAddress { host: None, port: 0 };
+    let ours = OurAddress::default();
     prepare(target, swap, &ours, [7; 20], &LIMITS).await.unwrap()
 }
 
 impl Rig {
-    async fn load(
+    pub(crate) async fn load(
         &self,
         entry: &ArtifactEntry,
         target: &Target,
@@ -39,6 +39,7 @@ impl Rig {
             key: &self.key,
             entry,
             prove: true,
+            identity: None,
             gate: &self.gate,
             limits: LIMITS,
         };

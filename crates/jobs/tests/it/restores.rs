@@ -75,10 +75,7 @@ impl Restoring {
             other => panic!("{other:?}"),
         }
         assert_eq!(self.target.info("role"), "master");
-        assert_eq!(
-            self.target.ask(&["CONFIG", "GET", "replica-lazy-flush"]).contains("yes"),
-            false
-        );
+        assert!(!self.target.ask(&["CONFIG", "GET", "replica-lazy-flush"]).contains("yes"));
         self.target.ask(&["PING"]);
     }
 
@@ -200,4 +197,84 @@ async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
     restoring.rig.run(None).await;
     restoring.assert_truthful(id).await;
     assert_eq!(restoring.target.info("aof_last_bgrewrite_status"), "ok");
+}
+
+/// Makes the target take its time to load, so that something can happen meanwhile.
+fn slow_down(restoring: &Restoring) {
+    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "2000"]);
+}
+
+/// Runs the restore until the target has all bytes and loads them, and then breaks our process off
+/// as a crash would; the job is then let go.
+async fn crash_while_loading(restoring: &Restoring, id: RestoreId) {
+    let lease = restoring.rig.claim().await.unwrap();
+    let runner = restoring.rig.runner(None);
+    let running = tokio::spawn(async move { runner.run(&lease, &Default::default()).await });
+    loop {
+        let phase = restoring.record(id).await.phase;
+        if phase.as_deref() == Some("the target is loading") {
+            break;
+        }
+        assert!(!running.is_finished(), "{:?}", restoring.record(id).await);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    running.abort();
+    let _ = running.await;
+    restoring.rig.restart().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_while_the_target_loads_is_gone_on_from() {
+    let restoring = Restoring::new().await;
+    slow_down(&restoring);
+    let id = restoring.request().await;
+    crash_while_loading(&restoring, id).await;
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
+    restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_killed_while_it_loads_comes_back_with_its_old_data() {
+    for options in [&["--appendonly", "yes"][..], &[]] {
+        let mut restoring = Restoring::into_server(options, 500).await;
+        restoring.target.ask(&["SAVE"]);
+        slow_down(&restoring);
+        let id = restoring.request().await;
+        crash_while_loading(&restoring, id).await;
+        restoring.target.kill();
+        restoring.target.start_again();
+        while !restoring.record(id).await.state.is_settled() {
+            restoring.rig.run(None).await;
+            restoring.rig.pass(60);
+        }
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+        assert!(restore.failure.as_ref().unwrap().reason.contains("restarted"), "{restore:?}");
+        restoring.assert_truthful(id).await;
+        restoring.assert_restorable().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_gone_for_a_while_gets_its_old_data_when_it_is_back() {
+    let mut restoring = Restoring::new().await;
+    restoring.target.ask(&["SAVE"]);
+    slow_down(&restoring);
+    let id = restoring.request().await;
+    crash_while_loading(&restoring, id).await;
+    restoring.target.kill();
+    for _ in 0..2 {
+        restoring.rig.run(None).await;
+        restoring.rig.pass(60);
+        assert_eq!(restoring.record(id).await.state, RestoreState::Running);
+    }
+    restoring.target.start_again();
+    while !restoring.record(id).await.state.is_settled() {
+        restoring.rig.run(None).await;
+        restoring.rig.pass(60);
+    }
+    restoring.assert_truthful(id).await;
+    restoring.assert_restorable().await;
 }

@@ -49,6 +49,7 @@ impl Rig {
             store: store.clone(),
             prober: Arc::new(EngineProber {
                 limits: ProbeLimits { command: Duration::from_secs(5) },
+                has_certificate: false,
             }),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),

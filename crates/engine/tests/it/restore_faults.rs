@@ -1,0 +1,166 @@
+//! Restores whose connection breaks, at many points.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cachevault_engine::{OurAddress, RestoreError, Withdrawn, make_durable, prepare, withdraw};
+use cachevault_testkit::{Server, free_port, newest_redis};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::restore_real::LIMITS;
+use crate::support::Rig;
+
+/// Passes connections of the target on to us, and cuts the first `cuts` of them after `bytes` of
+/// what we send.
+async fn cut_after(to: u16, bytes: usize, cuts: u32) -> (u16, Arc<AtomicU32>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connections = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (target, _) = listener.accept().await.unwrap();
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            let Ok(ours) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
+            let limit = if number < cuts { bytes } else { usize::MAX };
+            tokio::spawn(pass_on(target, ours, limit));
+        }
+    });
+    (port, connections)
+}
+
+async fn pass_on(target: TcpStream, ours: TcpStream, limit: usize) {
+    let (mut target_read, mut target_write) = target.into_split();
+    let (mut our_read, mut our_write) = ours.into_split();
+    let up = async { tokio::io::copy(&mut target_read, &mut our_write).await.map(drop) };
+    let down = async {
+        let (mut left, mut buffer) = (limit, vec![0; 4096]);
+        while left > 0 {
+            let want = left.min(buffer.len());
+            let len = our_read.read(&mut buffer[..want]).await?;
+            if len == 0 {
+                break;
+            }
+            target_write.write_all(&buffer[..len]).await?;
+            left -= len;
+        }
+        Ok(())
+    };
+    let _: std::io::Result<()> = tokio::select! { ended = up => ended, ended = down => ended };
+}
+
+struct Restoring {
+    rig: Rig,
+    entry: cachevault_store::ArtifactEntry,
+    source: Server,
+    target: Server,
+}
+
+impl Restoring {
+    async fn new() -> Self {
+        let (source, target) =
+            (Server::start(&newest_redis(), &[]), Server::start(&newest_redis(), &[]));
+        source.fill(2000, 200);
+        target.fill(300, 50);
+        let rig = Rig::new();
+        let entry = rig.capture(&source.target()).await.unwrap();
+        Self { rig, entry, source, target }
+    }
+
+    fn rdb_bytes(&self) -> usize {
+        usize::try_from(self.entry.rdb.size_bytes).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_once_anywhere_does_not_matter() {
+    let restoring = Restoring::new().await;
+    let size = restoring.rdb_bytes();
+    for swap in [false, true] {
+        // In the handshake, at the beginning, within, before the last byte, and right after it.
+        let points = [1, 20, 120, 5000, size / 2, size - 1, size, size + 60, size + 200];
+        for (number, bytes) in (1..).zip(points) {
+            let ours = free_port();
+            let (port, connections) = cut_after(ours, bytes, 1).await;
+            let address =
+                OurAddress { port: ours, announced_port: Some(port), ..OurAddress::default() };
+            restoring.target.ask(&["FLUSHALL"]);
+            restoring.target.fill(300, 50);
+            let target = restoring.target.target();
+            let id = [number + if swap { 100 } else { 0 }; 20];
+            let prepared = prepare(&target, swap, &address, id, &LIMITS).await.unwrap();
+            let loaded = restoring.rig.load(&restoring.entry, &target, &prepared).await;
+            loaded.unwrap_or_else(|error| panic!("{bytes}: {error}\n{}", restoring.target.log()));
+            make_durable(&target, &prepared, &LIMITS).await.unwrap();
+            assert_eq!(restoring.target.digest(), restoring.source.digest(), "{bytes}");
+            // Cut behind the end nothing needs to come again.
+            let connections = connections.load(Ordering::Relaxed);
+            assert!(connections >= 2 || bytes >= size, "{bytes}: {connections}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_again_and_again_leaves_the_old_data() {
+    let restoring = Restoring::new().await;
+    let (target, old) = (restoring.target.target(), restoring.target.digest());
+    for swap in [false, true] {
+        let ours = free_port();
+        let (port, _) = cut_after(ours, restoring.rdb_bytes() / 2, u32::MAX).await;
+        let address =
+            OurAddress { port: ours, announced_port: Some(port), ..OurAddress::default() };
+        let prepared = prepare(&target, swap, &address, [9; 20], &LIMITS).await.unwrap();
+        let error = restoring.rig.load(&restoring.entry, &target, &prepared).await.unwrap_err();
+        assert!(matches!(error, RestoreError::KeepsFailing { .. }), "{error}");
+        let found = withdraw(&target, &prepared, &LIMITS).await.unwrap();
+        assert_eq!(found, Withdrawn::OldData, "{swap}");
+        assert_eq!(
+            (restoring.target.digest(), restoring.target.info("role")),
+            (old.clone(), "master".into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_cannot_reach_us_is_told_so_and_not_touched() {
+    let restoring = Restoring::new().await;
+    let (target, old) = (restoring.target.target(), restoring.target.digest());
+    // Nobody listens there.
+    let address = OurAddress { announced_port: Some(free_port()), ..OurAddress::default() };
+    let prepared = prepare(&target, true, &address, [9; 20], &LIMITS).await.unwrap();
+    let error = restoring.rig.load(&restoring.entry, &target, &prepared).await.unwrap_err();
+    assert!(matches!(error, RestoreError::NotConnected { .. }), "{error}");
+    assert_eq!(withdraw(&target, &prepared, &LIMITS).await.unwrap(), Withdrawn::OldData);
+    assert_eq!(restoring.target.digest(), old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_the_target_gets_nothing() {
+    let restoring = Restoring::new().await;
+    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "1000"]);
+    let target = restoring.target.target();
+    let ours = free_port();
+    let address = OurAddress { port: ours, ..OurAddress::default() };
+    let prepared = prepare(&target, true, &address, [9; 20], &LIMITS).await.unwrap();
+    let (loaded, ()) =
+        tokio::join!(restoring.rig.load(&restoring.entry, &target, &prepared), async {
+            // Another server of the same machine announces another port.
+            let mut stranger = loop {
+                match TcpStream::connect(("127.0.0.1", ours)).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            let wish = b"REPLCONF listening-port 1\r\nPSYNC ? -1\r\n";
+            stranger.write_all(wish).await.unwrap();
+            let mut answer = Vec::new();
+            let _ = stranger.read_to_end(&mut answer).await;
+            assert!(
+                !answer.windows(10).any(|bytes| bytes == b"FULLRESYNC"),
+                "{}",
+                answer.escape_ascii()
+            );
+        });
+    loaded.unwrap();
+}
