@@ -8,5 +8,6 @@ mod capture_real;
 mod capture_recorded;
 mod probe;
 mod restore_faults;
+mod restore_plan;
 mod restore_real;
 mod support;

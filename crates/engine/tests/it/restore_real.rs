@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use cachevault_domain::Target;
+use cachevault_domain::{Address, Identity, Login, Target, TlsSettings};
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, OurAddress, Prepared, RestoreError, RestoreLimits, load,
     make_durable, prepare,
 };
 use cachevault_store::ArtifactEntry;
-use cachevault_testkit::{Engine, Server, eventually, installed_engines, newest_redis};
+use cachevault_testkit::{
+    Certificates, Engine, Server, eventually, free_port, installed_engines, newest_redis,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture_real::{contents, sample_for};
@@ -39,7 +41,7 @@ impl Rig {
             key: &self.key,
             entry,
             prove: true,
-            identity: None,
+            identity: self.identity.as_ref(),
             gate: &self.gate,
             limits: LIMITS,
         };
@@ -49,26 +51,37 @@ impl Rig {
 
 /// Restores a sample of everything into a server with other data, and compares what both hold.
 async fn restore_into(engine: &Engine, options: &[&str], swap: bool, fill: usize) {
-    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
     let target = Server::start(engine, options);
     target.fill(fill, 50);
+    restore_sample(engine, &target, &target.target(), swap, None).await;
+}
+
+/// The same into a server that is reached in some other way.
+async fn restore_sample(
+    engine: &Engine,
+    target: &Server,
+    reached: &Target,
+    swap: bool,
+    identity: Option<&Identity>,
+) {
+    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
     let settings = |server: &Server| {
         ["repl-diskless-load", "repl-diskless-sync-delay", "replica-lazy-flush"]
             .map(|name| server.ask(&["CONFIG", "GET", name]))
     };
-    let before = settings(&target);
-    let rig = Rig::new();
+    let before = settings(target);
+    let rig = Rig { identity: identity.cloned(), ..Rig::new() };
     let entry = rig.capture(&source.target()).await.unwrap();
-    let prepared = prepared(&target.target(), swap).await;
-    let loaded = rig.load(&entry, &target.target(), &prepared).await;
+    let prepared = prepared(reached, swap).await;
+    let loaded = rig.load(&entry, reached, &prepared).await;
     let loaded =
         loaded.unwrap_or_else(|error| panic!("{}: {error}\n{}", engine.name, target.log()));
     assert!(loaded.proven);
     assert_eq!(target.info("role"), "master", "{}", engine.name);
-    make_durable(&target.target(), &prepared, &LIMITS).await.unwrap();
-    assert_eq!(settings(&target), before, "{}", engine.name);
+    make_durable(reached, &prepared, &LIMITS).await.unwrap();
+    assert_eq!(settings(target), before, "{}", engine.name);
     // Keys whose time is over are gone from a primary sooner or later; then the rest is equal.
-    eventually("both hold the same", || (contents(&source) == contents(&target)).then_some(()));
+    eventually("both hold the same", || (contents(&source) == contents(target)).then_some(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,4 +106,63 @@ async fn an_empty_target_does_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_with_an_aof_does_too() {
     restore_into(&newest_redis(), &["--appendonly", "yes"], true, 1000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_for_us_and_one_for_the_primary_are_no_obstacle() {
+    let options = ["--masterauth", "of another primary", "--masteruser", "somebody"];
+    let mut target = Server::start(&newest_redis(), &options);
+    target.fill(100, 50);
+    // What a restore needs, and nothing else.
+    target.ask(
+        &"ACL SETUSER restorer on >secret +replicaof +psync +replconf +ping +info +config|get \
+          +config|set +bgsave +bgrewriteaof"
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+    );
+    target.ask(&["CONFIG", "SET", "requirepass", "admin"]);
+    target.log_in(&["admin"]);
+    let login = Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
+    let reached = Target { login: Some(login), ..target.target() };
+    restore_sample(&newest_redis(), &target, &reached, true, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_the_target_gets_the_data_too() {
+    let engine = newest_redis();
+    let target = Server::start(&engine, &[]);
+    target.fill(100, 50);
+    let replica = Server::start(&engine, &[]);
+    replica.ask(&["REPLICAOF", "127.0.0.1", &target.port.to_string()]);
+    eventually("the replica is in sync", || {
+        (replica.info("master_link_status") == "up").then_some(())
+    });
+    restore_sample(&engine, &target, &target.target(), false, None).await;
+    eventually("the replica has the new data", || {
+        (replica.digest() == target.digest()).then_some(())
+    });
+    assert_eq!(replica.info("master_port"), target.port.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_replicates_by_tls_is_served_by_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Certificates::issue(folder.path());
+    let port = free_port();
+    let mut options = certificates.server_options(port, true);
+    options.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let target = Server::start(&newest_redis(), &options);
+    target.fill(100, 50);
+    let client = Identity {
+        certificate_pem: certificates.client_certificate_pem.clone(),
+        key_pem: certificates.client_key_pem.clone().into(),
+    };
+    let settings =
+        TlsSettings { ca_pem: Some(certificates.ca_pem.clone()), identity: Some(client) };
+    let address = Address { host: "127.0.0.1".into(), port };
+    let reached = Target { address, login: None, tls: Some(settings) };
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    let ours = Identity { certificate_pem: read("server.pem"), key_pem: read("server.key").into() };
+    restore_sample(&newest_redis(), &target, &reached, true, Some(&ours)).await;
 }

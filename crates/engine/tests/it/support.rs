@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_domain::{RdbDialect, Target};
+use cachevault_domain::{Identity, RdbDialect, Target};
 use cachevault_engine::{CaptureError, CaptureLimits, CaptureRequest, Meter, SourceGate, capture};
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, FolderStore, Store};
 use tempfile::TempDir;
@@ -18,6 +18,8 @@ pub(crate) struct Rig {
     pub(crate) dialect: RdbDialect,
     pub(crate) gate: SourceGate,
     pub(crate) limits: CaptureLimits,
+    /// What we present to targets that replicate by TLS.
+    pub(crate) identity: Option<Identity>,
     pub(crate) folder: TempDir,
 }
 
@@ -42,6 +44,7 @@ impl Rig {
                 busy_wait: Duration::from_secs(20),
                 total: Duration::from_secs(60),
             },
+            identity: None,
             folder,
         }
     }

@@ -1,0 +1,189 @@
+//! What stands in the way of a restore is said beforehand, by real servers, and nothing is touched.
+
+use std::time::Duration;
+
+use cachevault_domain::{Blocker, Loading, Login, RestoreOptions, RestorePlan, RestoreWay, Target};
+use cachevault_engine::{RestoreError, plan};
+use cachevault_store::{ArtifactEntry, ContentEntry};
+use cachevault_testkit::{
+    Certificates, Engine, Server, eventually, free_port, installed_engines, newest_redis,
+};
+
+use crate::capture_real::sample_for;
+use crate::support::Rig;
+
+async fn plan_with(
+    target: &Target,
+    entry: &ArtifactEntry,
+    options: &RestoreOptions,
+) -> Result<RestorePlan, RestoreError> {
+    plan(target, entry, options, false, Duration::from_secs(5)).await
+}
+
+/// The only blocker of a restore into `target`, which stays as it is.
+async fn blocker(server: &Server, target: &Target, entry: &ArtifactEntry) -> Blocker {
+    let (before, log) = (server.digest(), server.info("master_replid"));
+    let plan = plan_with(target, entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!((server.digest(), server.info("master_replid")), (before, log));
+    let [blocker] = &plan.blockers[..] else { panic!("{:?}", plan.blockers) };
+    blocker.clone()
+}
+
+fn engine(name: &str) -> Engine {
+    installed_engines().into_iter().find(|engine| engine.name == name).unwrap()
+}
+
+async fn entry_of(engine: &Engine) -> ArtifactEntry {
+    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
+    Rig::new().capture(&source.target()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_without_blockers_says_what_will_happen() {
+    let entry = entry_of(&newest_redis()).await;
+    let target = Server::start(&newest_redis(), &["--appendonly", "yes"]);
+    let planned = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!((planned.blockers.len(), planned.way), (0, RestoreWay::Replica));
+    assert_eq!((planned.loading, planned.replaced_keys, planned.prove), (Loading::Direct, 0, true));
+    assert!(planned.keys.unwrap() > 10 && planned.needed_bytes > 0);
+    assert!(planned.notes.iter().any(|note| note.contains("AOF")), "{:?}", planned.notes);
+    target.fill(100, 50);
+    let planned = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!((planned.loading, planned.replaced_keys), (Loading::Swap, 100));
+    let options = RestoreOptions { swap: Some(false), ..RestoreOptions::default() };
+    let planned = plan_with(&target.target(), &entry, &options).await.unwrap();
+    assert_eq!(planned.loading, Loading::Disk);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_format_that_the_target_does_not_load_blocks() {
+    // Each as the matrix of real loads has it.
+    for (from, to, loads) in [
+        ("valkey-9.1", "redis-7.0", false),
+        ("valkey-9.1", "valkey-8.0", false),
+        ("valkey-8.0", "redis-7.0", false),
+        ("redis-7.0", "redis-6.2", false),
+        ("redis-7.0", "valkey-9.1", true),
+        ("redis-5.0", "redis-6.2", true),
+    ] {
+        let entry = entry_of(&engine(from)).await;
+        let target = Server::start(&engine(to), &[]);
+        let plan = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+        let is_blocked =
+            plan.blockers.iter().any(|blocker| matches!(blocker, Blocker::Format { .. }));
+        assert_eq!(is_blocked, !loads, "{from} into {to}: {:?}", plan.blockers);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_databases_block() {
+    let entry = entry_of(&newest_redis()).await;
+    let target = Server::start(&newest_redis(), &["--databases", "1"]);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(matches!(found, Blocker::Databases { has: 1, .. }), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_little_memory_blocks() {
+    let entry = entry_of(&newest_redis()).await;
+    let target = Server::start(&newest_redis(), &["--maxmemory", "1mb"]);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(matches!(found, Blocker::Memory { limit_bytes: 1_048_576, .. }), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_is_not_known_blocks() {
+    let mut entry = entry_of(&newest_redis()).await;
+    entry.rdb.content = Some(ContentEntry::Opaque {
+        warning: "opaque: not verified".into(),
+        offset: 9,
+        reason: "opcode 28 is unknown".into(),
+    });
+    let target = Server::start(&newest_redis(), &[]);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(found.to_string().contains("opcode 28 is unknown"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_modules_that_are_not_loaded_block() {
+    let mut entry = entry_of(&newest_redis()).await;
+    let Some(ContentEntry::Verified { report, .. }) = &mut entry.rdb.content else { panic!() };
+    report["modules"] = serde_json::json!({"ReJSON-RL": 3});
+    let target = Server::start(&newest_redis(), &[]);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(found.to_string().contains("ReJSON-RL"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_is_no_target() {
+    let engine = newest_redis();
+    let entry = entry_of(&engine).await;
+    let primary = Server::start(&engine, &[]);
+    let target = Server::start(&engine, &[]);
+    target.ask(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()]);
+    eventually("it is in sync", || (target.info("master_link_status") == "up").then_some(()));
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert_eq!(found, Blocker::Replica { primary: primary.address() });
+    assert_eq!(target.info("master_link_status"), "up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sentinel_that_watches_blocks() {
+    let engine = newest_redis();
+    let entry = entry_of(&engine).await;
+    let target = Server::start(&engine, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("sentinel.conf");
+    let port = free_port();
+    let watch = format!("port {port}\nsentinel monitor it 127.0.0.1 {} 1\n", target.port);
+    std::fs::write(&config, watch).unwrap();
+    let mut sentinel = std::process::Command::new(&engine.binary)
+        .arg(&config)
+        .args(["--sentinel", "--bind", "127.0.0.1"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the sentinel listens to its target", || {
+        target.ask(&["CLIENT", "LIST"]).contains("name=sentinel-").then_some(())
+    });
+    let found = blocker(&target, &target.target(), &entry).await;
+    sentinel.kill().unwrap();
+    sentinel.wait().unwrap();
+    assert_eq!(found, Blocker::Sentinel);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_permission_blocks_and_is_named() {
+    let entry = entry_of(&newest_redis()).await;
+    let server = Server::start(&newest_redis(), &[]);
+    for (missing, grants) in [
+        ("CONFIG GET", "+psync +replconf +ping +info +replicaof +bgsave"),
+        ("REPLICAOF", "+psync +replconf +ping +info +config|get +config|set +bgsave"),
+        ("BGSAVE", "+psync +replconf +ping +info +config|get +config|set +replicaof"),
+    ] {
+        let mut rule = vec!["ACL", "SETUSER", "restorer", "reset", "on", ">secret"];
+        rule.extend(grants.split(' '));
+        server.ask(&rule);
+        let login =
+            Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
+        let target = Target { login: Some(login), ..server.target() };
+        let found = blocker(&server, &target, &entry).await;
+        assert!(
+            matches!(&found, Blocker::Denied { command, .. } if command == missing),
+            "{missing}: {found}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replication_by_tls_blocks_without_a_certificate() {
+    let entry = entry_of(&newest_redis()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificates = Certificates::issue(folder.path());
+    let mut options = certificates.server_options(free_port(), false);
+    options.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let target = Server::start(&newest_redis(), &options);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert_eq!(found, Blocker::NoCertificate);
+}
