@@ -20,6 +20,7 @@ mod capture;
 mod client;
 mod connect;
 mod decode;
+mod drill;
 mod encode;
 mod error;
 mod gate;
@@ -32,6 +33,7 @@ mod source;
 mod verify;
 
 pub use capture::{CaptureLimits, CaptureRequest, capture};
+pub use drill::{DrillError, DrillRequest, Proven, drill, sweep_drills};
 pub use error::{CaptureError, VerifyError};
 pub use gate::SourceGate;
 pub use meter::{Meter, MeterReading};
