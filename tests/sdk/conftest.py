@@ -6,9 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from service import Redis, Service, Unavailable, populate, running_cachevault, running_redis
+pytest.register_assert_rewrite("contract", "python_sdk", "service", "signed_http")
+
+from python_sdk import Dcs
+from service import (
+    Service,
+    Unavailable,
+    populate,
+    populate_lightly,
+    running_cachevault,
+    running_redis,
+    slow_snapshots,
+)
+from signed_http import Api
+from signing import Access, Credential
 
 INSTANCE_NAME = "shop-cache"
+TARGET_NAME = "staging-cache"
 LOG = pytest.StashKey[Path]()
 LOG_MARK = pytest.StashKey[int]()
 
@@ -42,18 +56,42 @@ def start(stack, directory, config):
         instance_id=cachevault.adopt(INSTANCE_NAME, redis_port),
         instance_name=INSTANCE_NAME,
         redis_port=redis_port,
+        adopt=cachevault.adopt,
     )
+
+
+@pytest.fixture(scope="session")
+def target(service, tmp_path_factory):
+    """The service, looked at for a second and small instance, which restores may overwrite."""
+    with running_redis(tmp_path_factory.mktemp("target") / "redis") as redis_port:
+        populate_lightly(redis_port)
+        yield service.with_instance(TARGET_NAME, redis_port)
 
 
 @pytest.fixture
 def slow_snapshot(service):
-    """Makes the server take some three seconds for a snapshot, so that a running backup can be looked at."""
-    with Redis(service.redis_port) as redis:
-        redis("SELECT", 0)
-        keys = redis("DBSIZE")
-        redis("CONFIG", "SET", "rdb-key-save-delay", 3_000_000 // keys)
+    with slow_snapshots(service.redis_port, seconds=3):
         yield
-        redis("CONFIG", "SET", "rdb-key-save-delay", 0)
+
+
+@pytest.fixture
+def dcs(service):
+    return Dcs(service)
+
+
+@pytest.fixture(params=["Access", "Credential"])
+def dialect(request):
+    return {"Access": Access(), "Credential": Credential()}[request.param]
+
+
+@pytest.fixture
+def api(service, dialect):
+    return Api(service, dialect)
+
+
+@pytest.fixture
+def v2(service, dialect):
+    return Api(service, dialect, version="v2")
 
 
 def pytest_configure():

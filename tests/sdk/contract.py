@@ -23,11 +23,18 @@ PAGE_MAX = 1000
 DEFAULT_LIMIT = 10
 REMARK_MAX = 128
 PENDING = ("waiting", "backuping")
+RESTORE_PENDING = ("waiting", "restoring")
 
 RECORD_KEYS = {
     "backup_id", "backup_name", "instance_id", "size", "backup_type", "status", "progress", "period", "remark",
     "error_code", "is_support_restore", "created_at", "execution_at", "updated_at",
 }
+RESTORE_RECORD_KEYS = {
+    "restore_id", "restore_name", "restore_remark", "backup_id", "backup_name", "backup_remark", "status", "progress",
+    "error_code", "created_at", "updated_at",
+}
+# Of v1.0 alone: the documentation spells the id in two ways.
+SOURCE_KEYS = {"sourceInstanceId", "sourceInstanceID", "sourceInstanceName"}
 
 T = TypeVar("T")
 
@@ -41,6 +48,29 @@ def wait_until(probe: Callable[[], T | None], what: str, deadline: float = BACKU
         if time.monotonic() > end:
             raise AssertionError(f"not within {deadline:.0f} s: {what}")
         time.sleep(0.05)
+
+
+def follow(find: Callable[[], dict | None], assert_pending: Callable[[dict], None], what: str) -> dict:
+    """Watches a record until it succeeded, and sees that its progress never goes back."""
+    progress = [0.0]
+
+    def finished() -> dict | None:
+        record = find()
+        assert record is not None, "a record is listed before the POST answers and does not vanish"
+        progress.append(float(record["progress"]))
+        assert progress[-1] >= progress[-2]
+        if record["status"] == "succeed":
+            return record
+        assert_pending(record)
+        return None
+
+    return wait_until(finished, f"{what} is done")
+
+
+def is_idle(instance: dict) -> bool:
+    """What clients wait for after an operation; a status that breaks their wait is never shown."""
+    assert instance["status"] in ("RUNNING", "RESTORING"), instance["status"]
+    return (instance["status"], instance["task"]) == ("RUNNING", None)
 
 
 def unknown_uuid() -> str:
@@ -66,6 +96,10 @@ def ids(records: list[dict]) -> list[str]:
     return [record["backup_id"] for record in records]
 
 
+def restore_ids(records: list[dict]) -> list[str]:
+    return [record["restore_id"] for record in records]
+
+
 def seconds_around(records: list[dict]) -> tuple[str, str]:
     """A window of whole seconds that holds every one of the records."""
     moments = [parse_time(record["created_at"]) for record in records]
@@ -85,17 +119,25 @@ def seconds_before(records: list[dict]) -> tuple[str, str]:
 
 
 def assert_list_envelope(body: Any) -> None:
-    assert set(body) == {"backup_record_response", "total_num"}, "pagers take the one array at the top level"
+    assert_envelope(body, "backup_record_response", assert_record)
+
+
+def assert_restore_list_envelope(body: Any) -> None:
+    assert_envelope(body, "restore_record_response", assert_restore_record)
+
+
+def assert_envelope(body: Any, array: str, assert_one: Callable[[dict], None]) -> None:
+    assert set(body) == {array, "total_num"}, "pagers take the one array at the top level"
     assert type(body["total_num"]) is int
-    assert isinstance(body["backup_record_response"], list)
-    moments = [parse_time(record["created_at"]) for record in body["backup_record_response"]]
+    assert isinstance(body[array], list)
+    moments = [parse_time(record["created_at"]) for record in body[array]]
     assert moments == sorted(moments, reverse=True), "newest first"
-    for record in body["backup_record_response"]:
-        assert_record(record)
+    for record in body[array]:
+        assert_one(record)
 
 
 def assert_record(record: dict) -> None:
-    """What holds for a record in any state."""
+    """What holds for the record of a backup in any state."""
     missing = RECORD_KEYS - set(record)
     assert not missing, f"every documented key is always present, these are not: {missing}"
     assert_uuid(record["backup_id"])
@@ -103,18 +145,44 @@ def assert_record(record: dict) -> None:
     assert type(record["size"]) is int and record["size"] >= 0
     assert record["backup_type"] in ("manual", "auto")
     assert record["status"] in (*PENDING, "succeed", "failed", "expired", "deleted")
-    assert isinstance(record["progress"], str) and re.fullmatch(r"\d{1,3}\.\d\d", record["progress"])
-    assert 0 <= float(record["progress"]) <= 100
-    for nullable in ("period", "remark", "error_code", "execution_at", "updated_at"):
-        assert record[nullable] is None or isinstance(record[nullable], str), f"{nullable}: {record[nullable]!r}"
+    assert_progress(record["progress"])
+    assert_texts_or_null(record, "period", "remark", "error_code", "execution_at", "updated_at")
     restorable = "TRUE" if record["status"] == "succeed" else "FALSE"
     assert record["is_support_restore"] == restorable, "a string, TRUE exactly when the backup succeeded"
     assert record["backup_name"] == f"backup_{compact(parse_time(record['created_at']))}"
 
 
+def assert_restore_record(record: dict) -> None:
+    """What holds for the record of a restore in any state, and in both versions."""
+    assert set(record) in (RESTORE_RECORD_KEYS, RESTORE_RECORD_KEYS | SOURCE_KEYS)
+    assert_uuid(record["restore_id"])
+    assert_uuid(record["backup_id"])
+    assert record["status"] in (*RESTORE_PENDING, "succeed", "failed")
+    assert_progress(record["progress"])
+    assert_texts_or_null(record, "restore_remark", "backup_remark", "error_code", "updated_at")
+    assert record["restore_name"] == f"restore_{compact(parse_time(record['created_at']))}"
+    assert re.fullmatch(r"backup_\d{14}", record["backup_name"])
+
+
+def assert_progress(progress: Any) -> None:
+    assert isinstance(progress, str) and re.fullmatch(r"\d{1,3}\.\d\d", progress), f"not two decimals: {progress!r}"
+    assert 0 <= float(progress) <= 100
+
+
+def assert_texts_or_null(record: dict, *keys: str) -> None:
+    for key in keys:
+        assert record[key] is None or isinstance(record[key], str), f"{key}: {record[key]!r}"
+
+
 def assert_pending(record: dict) -> None:
-    assert record["status"] in PENDING
+    assert record["status"] in PENDING, f"ended as {record['status']}: {record['error_code']}"
     assert record["size"] == 0
+    assert record["updated_at"] is None, "completion time, so null before it"
+    assert record["error_code"] is None
+
+
+def assert_restore_pending(record: dict) -> None:
+    assert record["status"] in RESTORE_PENDING, f"ended as {record['status']}: {record['error_code']}"
     assert record["updated_at"] is None, "completion time, so null before it"
     assert record["error_code"] is None
 
@@ -130,6 +198,22 @@ def assert_succeeded(record: dict, *, instance_id: str, remark: str | None) -> N
     assert record["size"] > 0
     created, started, finished = (parse_time(record[key]) for key in ("created_at", "execution_at", "updated_at"))
     assert created <= started <= finished
+    assert_just_now(created)
+
+
+def assert_restored(record: dict, *, backup: dict, remark: str | None) -> None:
+    """`backup` is the record of the backup that was restored."""
+    assert record["status"] == "succeed"
+    assert (record["backup_id"], record["backup_name"]) == (backup["backup_id"], backup["backup_name"])
+    assert (record["restore_remark"], record["backup_remark"]) == (remark, backup["remark"])
+    assert record["error_code"] is None
+    assert record["progress"] == "100.00"
+    created, finished = (parse_time(record[key]) for key in ("created_at", "updated_at"))
+    assert created <= finished
+    assert_just_now(created)
+
+
+def assert_just_now(created: datetime) -> None:
     assert abs(datetime.now(timezone.utc) - created) < timedelta(minutes=10), "created_at is UTC"
 
 

@@ -11,13 +11,14 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
 HOST = "127.0.0.1"
+DATABASES = 16
 START_DEADLINE = 30.0
 STOP_DEADLINE = 30.0
 READY = re.compile(r"cachevault is ready at (http://127\.0\.0\.1:\d+)")
@@ -37,6 +38,11 @@ class Service:
     instance_id: str
     instance_name: str
     redis_port: int
+    adopt: Callable[[str, int], str]
+
+    def with_instance(self, name: str, redis_port: int) -> "Service":
+        """The same service, looked at for another instance, which is adopted now."""
+        return replace(self, instance_id=self.adopt(name, redis_port), instance_name=name, redis_port=redis_port)
 
 
 class Redis:
@@ -93,6 +99,56 @@ def populate(port: int) -> None:
             redis("XADD", "audit", "*", "actor", f"user:{number}", "action", "login")
 
 
+def populate_lightly(port: int) -> None:
+    """Other data than the shop's, and so little that it is backed up and restored in a moment."""
+    with Redis(port) as redis:
+        for number in range(20):
+            redis("SET", f"draft:{number}", f"<p>{number}</p>")
+
+
+def overwrite(port: int) -> None:
+    """Does to the data what a restore is wanted for: keys changed, gone, new, and a whole database emptied."""
+    with Redis(port) as redis:
+        victims = sorted(redis("KEYS", "*"))
+        redis("DEL", *victims[::2])
+        redis("SET", victims[1], "overwritten")
+        redis("SET", "intruder", random.randbytes(8).hex())
+        redis("SELECT", 3)
+        redis("FLUSHDB")
+        redis("SELECT", 5)
+        redis("RPUSH", "queue:new", "a", "b")
+
+
+def contents(port: int) -> dict[tuple[int, bytes], tuple[bytes, int]]:
+    """Every key of every database, with its value as the server writes it down and the moment it expires."""
+    found = {}
+    with Redis(port) as redis:
+        for number in range(DATABASES):
+            redis("SELECT", number)
+            for key in redis("KEYS", "*"):
+                found[number, key] = (redis("DUMP", key), redis("PEXPIRETIME", key))
+    return found
+
+
+def assert_holds(port: int, expected: dict[tuple[int, bytes], tuple[bytes, int]]) -> None:
+    """Names the keys that differ, as the values would fill pages."""
+    found = contents(port)
+    differing = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+    assert not differing, f"{len(differing)} keys differ, such as {differing[:3]}"
+
+
+@contextmanager
+def slow_snapshots(port: int, seconds: float) -> Iterator[None]:
+    """Snapshots that the server begins meanwhile take about so long, so that a running job can be looked at."""
+    with Redis(port) as redis:
+        redis("SELECT", 0)
+        redis("CONFIG", "SET", "rdb-key-save-delay", int(seconds * 1_000_000) // redis("DBSIZE"))
+        try:
+            yield
+        finally:
+            redis("CONFIG", "SET", "rdb-key-save-delay", 0)
+
+
 @contextmanager
 def running_redis(directory: Path) -> Iterator[int]:
     """Yields the port of a Redis that answers PING."""
@@ -114,7 +170,7 @@ def _start_redis(binary: str, directory: Path) -> tuple[subprocess.Popen, int]:
         port = _free_port()
         with (directory / "redis.log").open("ab") as log:
             process = subprocess.Popen(
-                [binary, "--port", str(port), "--bind", HOST, "--dir", str(directory), "--databases", "16",
+                [binary, "--port", str(port), "--bind", HOST, "--dir", str(directory), "--databases", str(DATABASES),
                  "--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )

@@ -1,31 +1,15 @@
 """The unmodified huaweicloudsdkdcs v2 client against the running service."""
 
-from contextlib import contextmanager
-
 import pytest
-from huaweicloudsdkcore.auth.credentials import BasicCredentials
-from huaweicloudsdkcore.exceptions.exceptions import ClientRequestException
-from huaweicloudsdkcore.http.http_handler import HttpHandler
-from huaweicloudsdkdcs.v2 import (
-    BackupInstanceBody,
-    CopyInstanceRequest,
-    DcsClient,
-    DeleteBackupFileRequest,
-    ListBackupRecordsRequest,
-    ListInstancesRequest,
-    ShowInstanceRequest,
-)
+from huaweicloudsdkdcs.v2 import BackupInstanceBody
 
 from contract import (
     DEFAULT_LIMIT,
     EXAMPLES,
     PAGE_MAX,
-    PENDING,
     REMARK_MAX,
     assert_like_example,
-    assert_list_envelope,
     assert_pending,
-    assert_published_message,
     assert_succeeded,
     assert_uuid,
     ids,
@@ -35,95 +19,10 @@ from contract import (
     unknown_uuid,
     wait_until,
 )
+from python_sdk import Dcs, refused
 
 # A value of another JSON type than documented only earns a warning from the client, which then passes it on raw.
 pytestmark = pytest.mark.filterwarnings("error::huaweicloudsdkcore.warning.warning.TypeConversionWarning")
-
-
-class Dcs:
-    """The client's calls, with the short names the tests read by; every response is kept as it came."""
-
-    def __init__(self, service, secret_key=None):
-        self.instance_id = service.instance_id
-        self.seen = []
-        self.client = (
-            DcsClient.new_builder()
-            .with_credentials(BasicCredentials(service.ak, secret_key or service.sk, service.project_id))
-            .with_http_handler(HttpHandler().add_response_handler(lambda response, **_: self.seen.append(response)))
-            .with_endpoint(service.endpoint)
-            .build()
-        )
-
-    def instances(self, **query):
-        return self.client.list_instances(ListInstancesRequest(**query))
-
-    def instance(self, instance_id=None):
-        return self.client.show_instance(ShowInstanceRequest(instance_id or self.instance_id))
-
-    def start_backup(self, body=None, instance_id=None):
-        return self.client.copy_instance(CopyInstanceRequest(instance_id or self.instance_id, body))
-
-    def list(self, instance_id=None, **query):
-        return self.client.list_backup_records(ListBackupRecordsRequest(instance_id or self.instance_id, **query))
-
-    def records(self, **query):
-        """The records as JSON: the client turns a number into a string and anything into a boolean without a word."""
-        body = self.list(**{"limit": PAGE_MAX, **query}).to_json_object()
-        assert_list_envelope(body)
-        return body["backup_record_response"]
-
-    def delete(self, backup_id, instance_id=None):
-        return self.client.delete_backup_file(DeleteBackupFileRequest(backup_id, instance_id or self.instance_id))
-
-    def find(self, backup_id):
-        return next((record for record in self.records() if record["backup_id"] == backup_id), None)
-
-    def wait_idle(self):
-        wait_until(lambda: not any(r["status"] in PENDING for r in self.records()) or None, "no backup runs")
-
-    def wait_backup(self, backup_id):
-        """Follows a backup to its end, and sees that the progress never goes back."""
-        progress = [0.0]
-
-        def finished():
-            record = self.find(backup_id)
-            assert record is not None, "a record is listed before the POST answers and does not vanish"
-            assert record["status"] in (*PENDING, "succeed"), f"ended as {record['status']}: {record['error_code']}"
-            progress.append(float(record["progress"]))
-            assert progress[-1] >= progress[-2]
-            if record["status"] in PENDING:
-                assert_pending(record)
-                return None
-            return record
-
-        return wait_until(finished, f"backup {backup_id} is done")
-
-    def backup(self, body=None):
-        self.wait_idle()
-        return self.wait_backup(self.start_backup(body).backup_id)
-
-    def history(self, count):
-        """At least so many records, made now as far as they are missing."""
-        self.wait_idle()
-        while len(self.records()) < count:
-            self.backup()
-        return self.records()
-
-
-@pytest.fixture
-def dcs(service):
-    return Dcs(service)
-
-
-@contextmanager
-def refused(status, code):
-    """The service answers with this error, in the shape the client reads, under a request id the client shows."""
-    with pytest.raises(ClientRequestException) as caught:
-        yield caught
-    error = caught.value
-    assert (error.status_code, error.error_code) == (status, code), str(error)
-    assert error.request_id
-    assert_published_message(code, error.error_msg)
 
 
 # Instances
@@ -247,13 +146,13 @@ def test_running_backup_is_listed_at_once_and_refuses_a_second(dcs, slow_snapsho
 
     assert_pending(dcs.records()[0])
     assert dcs.records()[0]["backup_id"] == backup_id
-    shown = dcs.instance().to_json_object()
+    shown = dcs.shown()
     assert (shown["status"], shown["task"]) == ("RUNNING", "BACKUPING")
     with refused(400, "DCS.4096"):
         dcs.start_backup()
 
     assert dcs.wait_backup(backup_id)["remark"] == "slow"
-    wait_until(lambda: dcs.instance().to_json_object()["task"] is None or None, "the task is over", deadline=5)
+    wait_until(lambda: dcs.shown()["task"] is None or None, "the task is over", deadline=5)
     assert dcs.records()[0]["backup_id"] == backup_id, "the refused backup left no record"
 
 

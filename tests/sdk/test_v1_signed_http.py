@@ -1,28 +1,19 @@
 """The v1.0 interface over plain HTTP, signed by our own signer in both dialects; v2 where the two must differ."""
 
-import http.client
-import json
-import select
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from urllib.parse import urlsplit
 
 import pytest
 
 from contract import (
     DEFAULT_LIMIT,
     EXAMPLES,
-    PAGE_MAX,
-    PENDING,
     RECORD_KEYS,
     REMARK_MAX,
     assert_like_example,
-    assert_list_envelope,
     assert_pending,
-    assert_published_message,
     assert_succeeded,
-    assert_uuid,
     ids,
     second_inside,
     seconds_around,
@@ -30,176 +21,10 @@ from contract import (
     unknown_uuid,
     wait_until,
 )
-from signing import Access, Credential, Request, authorization, encode_query
+from signed_http import MEGABYTE, Api, assert_refused, assert_refused_by_gateway
+from signing import Access, Credential, Request
 
-MEGABYTE = 1_000_000
 BAD_SIGNATURE = "Incorrect IAM authentication information: "
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    def json(self):
-        return json.loads(self.body)
-
-
-class Api:
-    """Signed requests to one version of the API; a test may tamper with a request after it was signed."""
-
-    def __init__(self, service, dialect, version="v1.0"):
-        self.service = service
-        self.dialect = dialect
-        self.version = version
-        self.address = urlsplit(service.endpoint).netloc
-
-    def path(self, *rest, project_id=None):
-        return "/".join(["", self.version, project_id or self.service.project_id, *rest])
-
-    def instance_path(self, *rest, instance_id=None):
-        return self.path("instances", instance_id or self.service.instance_id, *rest)
-
-    def signed(self, method, path, *, query=(), body=None, headers=None, date=None):
-        """`body` is bytes to send as they are, or anything else to send as JSON."""
-        payload = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        date = date or datetime.now(timezone.utc)
-        all_headers = {
-            "host": self.address,
-            "accept": "application/json",
-            "content-type": "application/json",
-            "user-agent": "dcs-contract-test",
-            "x-sdk-date": date.strftime("%Y%m%dT%H%M%SZ"),
-            **({"x-project-id": self.service.project_id} if isinstance(self.dialect, Access) else {}),
-            **(headers or {}),
-        }
-        request = Request(method, path, tuple(query), all_headers, payload)
-        names = [name for name in self.dialect.default_signed if name in all_headers]
-        value = authorization(self.dialect, self.service.ak, self.service.sk, request, names)
-        return replace(request, headers={**all_headers, "authorization": value})
-
-    def send(self, request):
-        connection = http.client.HTTPConnection(self.address, timeout=30)
-        try:
-            target = request.path + (f"?{encode_query(request.query)}" if request.query else "")
-            connection.putrequest(request.method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in request.headers.items():
-                connection.putheader(name, value)
-            if request.body or request.method in ("POST", "PUT"):
-                connection.putheader("content-length", str(len(request.body)))
-            connection.endheaders()
-            send_until_answered(connection.sock, request.body)
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
-
-    def call(self, method, path, **parts):
-        return self.send(self.signed(method, path, **parts))
-
-    def list(self, **query):
-        """A page of records; the envelope is checked on the way."""
-        answer = self.call("GET", self.instance_path("backups"), query=list(query.items()))
-        assert answer.status == 200, answer.body
-        assert_list_envelope(answer.json())
-        return answer.json()
-
-    def records(self, **query):
-        return self.list(**{"limit": str(PAGE_MAX), **query})["backup_record_response"]
-
-    def find(self, backup_id):
-        return next((record for record in self.records() if record["backup_id"] == backup_id), None)
-
-    def start_backup(self, body=None, **parts):
-        answer = self.call("POST", self.instance_path("backups"), body=body, **parts)
-        assert answer.status == 200, answer.body
-        assert set(answer.json()) == {"backup_id"}
-        assert_uuid(answer.json()["backup_id"])
-        return answer.json()["backup_id"]
-
-    def wait_idle(self):
-        wait_until(lambda: not any(r["status"] in PENDING for r in self.records()) or None, "no backup runs")
-
-    def wait_backup(self, backup_id):
-        def finished():
-            record = self.find(backup_id)
-            assert record is not None, "a record is listed before the POST answers and does not vanish"
-            assert record["status"] in (*PENDING, "succeed"), f"ended as {record['status']}: {record['error_code']}"
-            return record if record["status"] == "succeed" else None
-
-        return wait_until(finished, f"backup {backup_id} is done")
-
-    def backup(self, body=None, **parts):
-        self.wait_idle()
-        return self.wait_backup(self.start_backup(body, **parts))
-
-    def history(self, count):
-        """At least so many records, made now as far as they are missing."""
-        self.wait_idle()
-        while len(self.records()) < count:
-            self.backup()
-        return self.records()
-
-    def assert_key_works(self):
-        """One refusal must not lock the key; this success also ends the series of failures that does."""
-        assert self.call("GET", self.path("instances")).status == 200
-
-
-def send_until_answered(sock, body):
-    """A server may refuse a large body from its length alone; to go on sending would only lose its answer."""
-    view = memoryview(body)
-    if len(body) > MEGABYTE and select.select([sock], [], [], 0.5)[0]:
-        return
-    while view:
-        readable, _, _ = select.select([sock], [sock], [])
-        if readable:
-            return
-        try:
-            view = view[sock.send(view[:65_536]):]
-        except (BrokenPipeError, ConnectionResetError):
-            return
-
-
-@pytest.fixture(params=["Access", "Credential"])
-def dialect(request):
-    return {"Access": Access(), "Credential": Credential()}[request.param]
-
-
-@pytest.fixture
-def api(service, dialect):
-    return Api(service, dialect)
-
-
-@pytest.fixture
-def v2(service, dialect):
-    return Api(service, dialect, version="v2")
-
-
-def assert_refused(answer, status, code):
-    """The nested shape of v1.0; of v2, the flat one."""
-    assert answer.status == status, answer.body
-    body = answer.json()
-    if code.startswith("DCS."):
-        assert set(body) == {"error_code", "error_msg", "error_ext_msg"}
-        found, message, extra = body["error_code"], body["error_msg"], body["error_ext_msg"]
-    else:
-        assert set(body) == {"error"}
-        assert set(body["error"]) == {"code", "message", "ext_message"}
-        found, message, extra = body["error"]["code"], body["error"]["message"], body["error"]["ext_message"]
-    assert (found, extra) == (code, None)
-    assert_published_message(code, message)
-    assert answer.headers["X-Request-Id"]
-
-
-def assert_refused_by_gateway(answer, status, code, message=""):
-    """The gateway's shape, which is the same for every version."""
-    assert answer.status == status, answer.body
-    body = answer.json()
-    assert set(body) == {"error_msg", "error_code", "request_id"}
-    assert body["error_code"] == code
-    assert message in body["error_msg"]
-    assert body["request_id"] and body["request_id"] == answer.headers["X-Request-Id"]
 
 
 # Create and list
@@ -240,7 +65,7 @@ def test_running_backup_is_listed_at_once_and_refuses_a_second(api, slow_snapsho
 
     assert api.records()[0]["backup_id"] == backup_id
     assert_pending(api.records()[0])
-    shown = api.call("GET", api.instance_path()).json()
+    shown = api.shown()
     assert (shown["status"], shown["task"]) == ("RUNNING", "BACKUPING")
     assert_refused(api.call("POST", api.instance_path("backups"), body={}), 400, "111400096")
 

@@ -88,6 +88,15 @@ pub enum Blocker {
         /// Names of their types.
         names: Vec<String>,
     },
+    /// The target cannot write to its disk.
+    #[error(
+        "the target's last {what} failed, so it could not keep the restored data; see its log, make room on its \
+         disk or mend its permissions, and let it save once"
+    )]
+    CannotSave {
+        /// What it tried: a background save, or an AOF rewrite.
+        what: &'static str,
+    },
     /// The target follows a primary.
     #[error("the target is a replica of `{primary}`; restore into its primary instead")]
     Replica {

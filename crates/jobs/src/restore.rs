@@ -24,6 +24,8 @@ pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Set
 
 /// Logged before the target is touched, with the moment.
 const TOUCHED: &str = "touched";
+/// Logged when taking it back begins: from then on only that is gone on with.
+const TAKING_BACK: &str = "taking_back";
 /// Logged when it was put back, with what it holds.
 const PUT_BACK: &str = "put_back";
 
@@ -158,6 +160,15 @@ fn unreadable(error: &VerifyError) -> StepError {
     match error {
         VerifyError::Store(store) if store.kind.may_pass() => StepError::Retry(failure),
         _ => StepError::Fail(failure),
+    }
+}
+
+/// Why a step did not finish, in words.
+fn plain(error: StepError) -> String {
+    match error {
+        StepError::Retry(failure) | StepError::Fail(failure) => failure.reason,
+        StepError::Restart(reason) => reason,
+        StepError::Stopped => "stopped".to_owned(),
     }
 }
 
@@ -302,6 +313,12 @@ impl Step for Load {
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
         let (app, lease) = (context.app, context.lease);
+        if context.output::<()>(TAKING_BACK).is_ok() {
+            return Err(fail(
+                FailureCode::RestoreSyncFailed,
+                "an earlier attempt failed, and its end was interrupted; see the log",
+            ));
+        }
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
         let began = touched_at.unwrap_or(now);
         // From here on the target is no longer as it was.
@@ -332,23 +349,21 @@ impl Step for Load {
         if !log.iter().any(|record| record.step == TOUCHED) {
             return Ok(());
         }
+        let text = |error: cachevault_catalog::CatalogError| with_sources(&error);
+        let (catalog, lease, now) = (&context.app.catalog, context.lease, context.app.clock.now());
+        catalog.log_step(lease, TAKING_BACK, &output(&()), now).await.map_err(text)?;
         let holds = self.take_back(context).await?;
         tracing::warn!(job = %context.lease.job, holds = holds.as_str(), "the restore was taken back");
-        let (catalog, lease, now) = (&context.app.catalog, context.lease, context.app.clock.now());
-        let text = |error: cachevault_catalog::CatalogError| with_sources(&error);
         catalog.unlog_step(lease, PUT_BACK).await.map_err(text)?;
         catalog.log_step(lease, PUT_BACK, &output(&holds.as_str()), now).await.map_err(text)?;
-        catalog.unlog_step(lease, TOUCHED).await.map_err(text)
+        catalog.unlog_step(lease, TOUCHED).await.map_err(text)?;
+        catalog.unlog_step(lease, TAKING_BACK).await.map_err(text)
     }
 }
 
 impl Load {
     async fn take_back(&self, context: &StepContext<'_>) -> Result<TargetData, String> {
-        let plain = |error: StepError| match error {
-            StepError::Retry(failure) | StepError::Fail(failure) => failure.reason,
-            StepError::Restart(reason) => reason,
-            StepError::Stopped => "stopped".to_owned(),
-        };
+        let checked: Checked = context.output(Check.name()).map_err(plain)?;
         let prepared: Prepared = context.output(Prepare.name()).map_err(plain)?;
         let subject = context.restore_subject().await.map_err(plain)?;
         let target = context.target(&subject.target).map_err(plain)?;
@@ -362,7 +377,6 @@ impl Load {
             tracing::error!(job = %context.lease.job, "the target has lost its old data, and there is no safety backup to put back");
             return Ok(TargetData::Uncertain);
         };
-        let prepared = context.prepare(&subject.target, false).await.map_err(plain)?;
         let request = LoadRequest {
             target: &target,
             store: &*context.app.store,
@@ -373,15 +387,38 @@ impl Load {
             gate: context.gate,
             limits: *limits,
         };
+        let mut failed = String::new();
+        // The way that just worked first: a full disk may be why the restore failed.
+        for swap in [checked.swap, !checked.swap] {
+            let prepared = context.prepare(&subject.target, swap).await.map_err(plain)?;
+            match self.put_back(context, request, &prepared).await {
+                Ok(()) => return Ok(TargetData::Old),
+                Err(reason) => failed = reason,
+            }
+            // Whatever it holds, it is not left as a replica of nobody.
+            withdraw(&target, &prepared, limits).await.map_err(|error| with_sources(&error))?;
+        }
+        Err(failed)
+    }
+
+    async fn put_back(
+        &self,
+        context: &StepContext<'_>,
+        request: LoadRequest<'_>,
+        prepared: &Prepared,
+    ) -> Result<(), String> {
         // Not to be broken off: half of it would be worse than either.
         let never = CancellationToken::new();
         let meter = Meter::default();
         meter.enter("putting the old data back");
-        let loaded = context.reporting(&meter, &never, load(request, &prepared, &meter, &never));
-        loaded.await.map_err(plain)?.map_err(|error| with_sources(&error))?;
-        let durable = make_durable(&target, &prepared, limits).await;
-        durable.map_err(|error| with_sources(&error))?;
-        Ok(TargetData::Old)
+        let loading = load(request, prepared, &meter, &never);
+        let loaded = context.reporting(&meter, &never, loading).await.map_err(plain)?;
+        loaded.map_err(|error| with_sources(&error))?;
+        match make_durable(request.target, prepared, &request.limits).await {
+            // It holds its old data; that its disk takes nothing was so before.
+            Err(RestoreError::NotDurable { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(with_sources(&error)),
+        }
     }
 }
 

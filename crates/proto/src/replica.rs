@@ -289,7 +289,9 @@ impl ReplicaSession {
         if let Some(error) = line.strip_prefix(b"-") {
             let refusal = classify(step, &printable(error));
             let unknown_option = matches!(refusal, HandshakeError::Refused { .. });
-            if !(step.is_optional() && unknown_option) {
+            // A server whose disk fails refuses writes, and `PING` with them; its data can be had.
+            let is_disk_full = step == Step::Greet && error.starts_with(b"MISCONF");
+            if !(step.is_optional() && unknown_option || is_disk_full) {
                 return Err(refusal.into());
             }
             self.events.push_back(ReplicaEvent::Answered(step, false));

@@ -27,6 +27,8 @@ struct TargetFacts {
     info: ServerInfo,
     databases: Option<u64>,
     memory_policy: String,
+    /// When it saves by itself; empty where it never does.
+    save_points: String,
     replicates_by_tls: bool,
     has_modules: bool,
     is_watched_by_sentinel: bool,
@@ -76,9 +78,9 @@ fn content(entry: &ArtifactEntry) -> ContentFacts {
 async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
     let info = admin.info().await?;
     let mut denied = Vec::new();
-    let mut settings = [const { None }; 3];
+    let mut settings = [const { None }; 4];
     for (value, name) in
-        settings.iter_mut().zip(["databases", "maxmemory-policy", "tls-replication"])
+        settings.iter_mut().zip(["databases", "maxmemory-policy", "tls-replication", "save"])
     {
         match admin.setting(name).await {
             Ok(found) => *value = found,
@@ -87,7 +89,7 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
             }
         }
     }
-    let [databases, memory_policy, tls] = settings;
+    let [databases, memory_policy, tls, save] = settings;
     // Refused for its port, which is none, but only after the permission was checked.
     if let Err(error) = admin.command(&["REPLICAOF", "cachevault", "none"]).await
         && !error.is_about_an_argument()
@@ -105,6 +107,7 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
     Ok(TargetFacts {
         databases: databases.and_then(|text| text.parse().ok()),
         memory_policy: memory_policy.unwrap_or_default(),
+        save_points: save.unwrap_or_default(),
         replicates_by_tls: tls.as_deref() == Some("yes"),
         has_modules: match admin.command(&["MODULE", "LIST"]).await {
             Ok(Reply::Array(Some(modules))) => !modules.is_empty(),
@@ -157,6 +160,7 @@ fn judge(
     {
         blockers.push(Blocker::Modules { names: report.modules.keys().cloned().collect() });
     }
+    blockers.extend(saving_blocker(facts));
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
@@ -265,6 +269,15 @@ fn memory_blocker(info: &ServerInfo, needed_bytes: u64) -> Option<Blocker> {
     (needed_bytes > limit_bytes).then_some(Blocker::Memory { needed_bytes, limit_bytes, limit })
 }
 
+fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {
+    let persistence = &facts.info.persistence;
+    if persistence.aof_enabled && !persistence.aof_rewrite_ok {
+        return Some(Blocker::CannotSave { what: "AOF rewrite" });
+    }
+    let saves = !facts.save_points.is_empty();
+    (saves && !persistence.save_ok).then_some(Blocker::CannotSave { what: "background save" })
+}
+
 fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<String> {
     let info = &facts.info;
     let mut notes = Vec::new();
@@ -283,6 +296,9 @@ fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<
     });
     if !info.replicas.is_empty() {
         notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
+    }
+    if facts.save_points.is_empty() && !info.persistence.aof_enabled {
+        notes.push("it keeps nothing on its disk by itself; it is told to save once".to_owned());
     }
     if info.persistence.aof_enabled {
         notes.push("it rewrites its AOF before the restore counts as done".to_owned());

@@ -510,6 +510,13 @@ pub async fn make_durable(
     if saved.run_id != prepared.run_id {
         return Err(RestoreError::TargetRestarted { address: target.address.clone() });
     }
+    let keeps_nothing = !saved.persistence.aof_enabled
+        && admin.setting("save").await?.is_none_or(|points| points.is_empty());
+    if !is_ok && keeps_nothing {
+        // Whether it finds old data or none when it starts again is as it was before.
+        tracing::warn!(target = %target.address, "the target keeps nothing on its disk, and could not save when told to");
+        return Ok(());
+    }
     if is_ok {
         return Ok(());
     }

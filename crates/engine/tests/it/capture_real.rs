@@ -54,6 +54,23 @@ pub(crate) fn contents(server: &Server) -> Contents {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_whose_disk_fails_is_captured_all_the_same() {
+    for engine in installed_engines() {
+        let source = Server::start(&engine, &["--save", "3600 1"]);
+        source.fill(100, 50);
+        std::fs::create_dir(source.folder().join("dump.rdb")).unwrap();
+        source.ask(&["BGSAVE"]);
+        eventually("it fails", || (source.info("rdb_last_bgsave_status") == "err").then_some(()));
+        if source.ask(&["CONFIG", "GET", "repl-diskless-sync"]).contains("no") {
+            // That engine's own default would write a file.
+            source.ask(&["CONFIG", "SET", "repl-diskless-sync", "yes"]);
+        }
+        let entry = Rig::new().capture(&source.target()).await.unwrap();
+        assert_eq!(digest(&entry).key_count, 100, "{}", engine.name);
+    }
+}
+
 fn digest(entry: &ArtifactEntry) -> DigestEntry {
     match &entry.rdb.content {
         Some(ContentEntry::Verified { digest, .. }) => digest.clone(),

@@ -76,7 +76,6 @@ impl Restoring {
         }
         assert_eq!(self.target.info("role"), "master");
         assert!(!self.target.ask(&["CONFIG", "GET", "replica-lazy-flush"]).contains("yes"));
-        self.target.ask(&["PING"]);
     }
 
     /// A restore after whatever happened before.
@@ -277,4 +276,40 @@ async fn a_target_that_is_gone_for_a_while_gets_its_old_data_when_it_is_back() {
     }
     restoring.assert_truthful(id).await;
     restoring.assert_restorable().await;
+}
+
+/// Makes every save of the target fail, as a full disk would.
+fn break_the_disk(restoring: &Restoring) {
+    let _ = std::fs::remove_file(restoring.target.folder().join("dump.rdb"));
+    std::fs::create_dir(restoring.target.folder().join("dump.rdb")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_whose_disk_fails_after_it_has_loaded_gets_its_old_data_back() {
+    let mut restoring = Restoring::into_server(&["--save", "3600 1"], 500).await;
+    restoring.rig.settings.backoff.attempts_max = 1;
+    let id = restoring.request().await;
+    break_the_disk(&restoring);
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+    assert!(restore.failure.as_ref().unwrap().reason.contains("durable"), "{restore:?}");
+    assert_eq!(restore.outcome.as_ref().unwrap().target, TargetData::Old);
+    restoring.assert_truthful(id).await;
+    // Now it is known beforehand.
+    let wish =
+        RequestRestore { backup: restoring.backup, options: RestoreOptions::default(), note: None };
+    let rig = &restoring.rig;
+    let refused = rig.app.request_restore(&rig.project, restoring.instance, wish).await;
+    assert!(refused.unwrap_err().to_string().contains("background save failed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_keeps_nothing_on_its_disk_needs_no_disk() {
+    let restoring = Restoring::new().await;
+    break_the_disk(&restoring);
+    let id = restoring.request().await;
+    restoring.rig.run(None).await;
+    assert_eq!(restoring.record(id).await.state, RestoreState::Succeeded);
+    restoring.assert_truthful(id).await;
 }
