@@ -1,18 +1,24 @@
 use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Failure, InstanceId,
-    JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, RdbDialect, Trigger,
+    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, DrillFailure, Failure,
+    InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect,
+    Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
 
 use crate::instances::require_instance;
-use crate::jobs::{insert_job, refuse_busy};
+use crate::jobs::{hasten, insert_job, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, unavailable};
+use crate::{SqliteCatalog, drills, unavailable};
+
+const SELECT: &str = "SELECT backups.*, EXISTS (
+        SELECT 1 FROM jobs
+        WHERE jobs.backup_id = backups.id AND jobs.state IN ('queued', 'leased') AND jobs.kind = 'drill'
+    ) AS drilling FROM backups";
 
 #[derive(sqlx::FromRow)]
 struct BackupRow {
@@ -37,6 +43,11 @@ struct BackupRow {
     completed_at: Option<i64>,
     removal_requested_at: Option<i64>,
     removed_at: Option<i64>,
+    proven_at: Option<i64>,
+    proven_by: Option<String>,
+    drill_failed_at: Option<i64>,
+    drill_failure: Option<String>,
+    drilling: bool,
 }
 
 impl TryFrom<BackupRow> for Backup {
@@ -58,6 +69,9 @@ impl TryFrom<BackupRow> for Backup {
             size_bytes: row.number(columns.size_bytes)?,
             stored_attempt: row.number_if(columns.stored_attempt)?,
             failure: row.failure(columns.failure_code.as_deref(), columns.failure_reason)?,
+            proof: proof(&row, columns.proven_at, columns.proven_by)?,
+            drill_failure: drill_failure(&row, columns.drill_failed_at, columns.drill_failure)?,
+            drilling: columns.drilling,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
             completed_at: row.moment_if(columns.completed_at)?,
@@ -67,6 +81,24 @@ impl TryFrom<BackupRow> for Backup {
             phase: columns.phase,
         })
     }
+}
+
+fn proof(
+    row: &RowOf<'_>,
+    at: Option<i64>,
+    server: Option<String>,
+) -> Result<Option<Proof>, CatalogError> {
+    let Some(at) = row.moment_if(at)? else { return Ok(None) };
+    Ok(Some(Proof { at, server: server.unwrap_or_default() }))
+}
+
+fn drill_failure(
+    row: &RowOf<'_>,
+    at: Option<i64>,
+    reason: Option<String>,
+) -> Result<Option<DrillFailure>, CatalogError> {
+    let Some(at) = row.moment_if(at)? else { return Ok(None) };
+    Ok(Some(DrillFailure { at, reason: reason.unwrap_or_default() }))
 }
 
 fn state(row: &RowOf<'_>, text: &str) -> Result<BackupState, CatalogError> {
@@ -95,13 +127,15 @@ pub(crate) async fn find(
     project: &ProjectId,
     id: BackupId,
 ) -> Result<Option<Backup>, CatalogError> {
-    let row: Option<BackupRow> =
-        sqlx::query_as("SELECT * FROM backups WHERE id = ? AND project_id = ?")
-            .bind(id.to_string())
-            .bind(project.as_str())
-            .fetch_optional(executor)
-            .await
-            .map_err(unavailable)?;
+    let row: Option<BackupRow> = QueryBuilder::<Sqlite>::new(SELECT)
+        .push(" WHERE id = ")
+        .push_bind(id.to_string())
+        .push(" AND project_id = ")
+        .push_bind(project.as_str())
+        .build_query_as()
+        .fetch_optional(executor)
+        .await
+        .map_err(unavailable)?;
     row.map(Backup::try_from).transpose()
 }
 
@@ -227,7 +261,7 @@ impl BackupCatalog for SqliteCatalog {
     ) -> Result<Listing<Backup>, CatalogError> {
         let wanted = RecordsOf {
             table: "backups",
-            select: "SELECT * FROM backups",
+            select: SELECT,
             project,
             instance,
             created_from: filter.created_from,
@@ -281,26 +315,14 @@ impl BackupCatalog for SqliteCatalog {
         if needed_by_restore(&mut tx, backup).await? {
             return Err(CatalogError::Busy(JobKind::Restore));
         }
+        if drills::is_open(&mut tx, backup).await? {
+            return Err(CatalogError::Busy(JobKind::Drill));
+        }
         next_state(&mut tx, backup, BackupEvent::Removed).await?;
-        let open: Option<String> = sqlx::query_scalar(
-            "SELECT id FROM jobs WHERE backup_id = ? AND state IN ('queued', 'leased') AND kind = 'remove'",
-        )
-        .bind(backup.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if let Some(open) = open {
-            sqlx::query(
-                "UPDATE jobs SET due_at = ?, last_error = NULL WHERE id = ? AND state = 'queued'",
-            )
-            .bind(now.as_microsecond())
-            .bind(&open)
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        if let Some(open) = hasten(&mut tx, JobKind::Remove, backup, now).await? {
             tx.commit().await.map_err(unavailable)?;
             self.job_queued(JobKind::Remove).notify_one();
-            return RowOf { table: "jobs", key: &open }.parse(&open);
+            return Ok(open);
         }
         sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
             .bind(now.as_microsecond())
@@ -312,5 +334,37 @@ impl BackupCatalog for SqliteCatalog {
         tx.commit().await.map_err(unavailable)?;
         self.job_queued(JobKind::Remove).notify_one();
         Ok(job)
+    }
+
+    async fn request_drill(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        job: JobId,
+        now: Timestamp,
+    ) -> Result<JobId, CatalogError> {
+        let mut tx = self.write().await?;
+        // An instance that was removed has no restorable backups.
+        let found =
+            find(&mut *tx, project, backup).await?.ok_or(CatalogError::NotFound("backup"))?;
+        if !found.is_restorable() {
+            return Err(CatalogError::NotRestorable);
+        }
+        let open = hasten(&mut tx, JobKind::Drill, backup, now).await?;
+        if open.is_none() {
+            insert_job(&mut tx, job, JobKind::Drill, (project, found.instance, backup), now)
+                .await?;
+        }
+        tx.commit().await.map_err(unavailable)?;
+        self.job_queued(JobKind::Drill).notify_one();
+        Ok(open.unwrap_or(job))
+    }
+
+    async fn backups_to_drill(
+        &self,
+        proven_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError> {
+        drills::due(&self.readers, proven_before, limit).await
     }
 }

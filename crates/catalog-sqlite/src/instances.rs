@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, InstanceCatalog};
 use cachevault_domain::{
     Address, EngineKind, Health, Instance, InstanceFilter, InstanceId, JobKind, Listing,
-    Observation, Page, ProjectId, Role, SealedConnection, SealedSecret,
+    Observation, Page, ProjectId, ProvenBackup, Role, SealedConnection, SealedSecret,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -13,7 +13,14 @@ use crate::{SqliteCatalog, unavailable};
 const SELECT: &str = "SELECT i.*, (
         SELECT j.kind FROM jobs j
         WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore')
-    ) AS operation FROM instances i WHERE i.removed_at IS NULL";
+    ) AS operation,
+        p.id AS proven_backup_id, p.created_at AS proven_created_at, p.proven_at
+    FROM instances i LEFT JOIN backups p ON p.seq = (
+        SELECT b.seq FROM backups b
+        WHERE b.instance_id = i.id AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
+            AND b.proven_at IS NOT NULL
+        ORDER BY b.created_at DESC, b.seq DESC LIMIT 1
+    ) WHERE i.removed_at IS NULL";
 
 #[derive(sqlx::FromRow)]
 struct InstanceRow {
@@ -42,6 +49,23 @@ struct InstanceRow {
     failed_looks: i64,
     created_at: i64,
     operation: Option<String>,
+    proven_backup_id: Option<String>,
+    proven_created_at: Option<i64>,
+    proven_at: Option<i64>,
+}
+
+impl InstanceRow {
+    fn proven(&self, row: &RowOf<'_>) -> Result<Option<ProvenBackup>, CatalogError> {
+        let backup = row.parse_if(self.proven_backup_id.as_deref())?;
+        let created_at = row.moment_if(self.proven_created_at)?;
+        let proof_at = row.moment_if(self.proven_at)?;
+        // All of one row, or none where there is no such row.
+        let (Some(backup), Some(created_at), Some(proof_at)) = (backup, created_at, proof_at)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(ProvenBackup { backup, created_at, proof_at }))
+    }
 }
 
 impl TryFrom<InstanceRow> for Instance {
@@ -70,6 +94,7 @@ impl TryFrom<InstanceRow> for Instance {
             operation: operation
                 .map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind))
                 .transpose()?,
+            proven: columns.proven(&row)?,
             connection: SealedConnection {
                 address: Address { port: row.number(columns.port)?, host: columns.host },
                 username: columns.username,

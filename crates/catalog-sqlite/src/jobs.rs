@@ -1,15 +1,16 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupEvent, BackupId, BackupState, Failure, InstanceId, Job, JobId, JobKind, JobState, Lease,
-    NewSafetyBackup, NodeId, Progress, ProjectId, Requeue, Restore, RestoreOutcome, StepRecord,
+    BackupEvent, BackupId, BackupState, DrillFailure, Failure, InstanceId, Job, JobId, JobKind,
+    JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue, Restore,
+    RestoreOutcome, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, restores, unavailable};
+use crate::{SqliteCatalog, backups, drills, restores, unavailable};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -98,6 +99,33 @@ pub(crate) async fn insert_job(
     .await
     .map_err(unavailable)?;
     Ok(())
+}
+
+/// The open job of this kind that concerns the backup. Where it waits for its next attempt it is
+/// due from now on.
+pub(crate) async fn hasten(
+    tx: &mut SqliteConnection,
+    kind: JobKind,
+    backup: BackupId,
+    now: Timestamp,
+) -> Result<Option<JobId>, CatalogError> {
+    // The kind is part of the text, not bound: only so the index of its open jobs is of use.
+    let open: Option<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "SELECT id FROM jobs WHERE backup_id = ? AND state IN ('queued', 'leased') AND kind = '{}'",
+        kind.as_str()
+    )))
+    .bind(backup.to_string())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    let Some(open) = open else { return Ok(None) };
+    sqlx::query("UPDATE jobs SET due_at = ?, last_error = NULL WHERE id = ? AND state = 'queued'")
+        .bind(now.as_microsecond())
+        .bind(&open)
+        .execute(tx)
+        .await
+        .map_err(unavailable)?;
+    RowOf { table: "jobs", key: &open }.parse(&open).map(Some)
 }
 
 async fn end_job(
@@ -394,6 +422,31 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced(lease).await?;
         restores::fail(&mut tx, lease, failure, outcome, now).await?;
         end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn finish_drill(
+        &self,
+        lease: &Lease,
+        server: &str,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
+        drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
+        end_job(&mut tx, lease, JobState::Done, None).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn fail_drill(
+        &self,
+        lease: &Lease,
+        reason: &str,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
+        let failure = DrillFailure { at: now, reason: reason.to_owned() };
+        drills::fail(&mut tx, lease.backup, &failure).await?;
+        end_job(&mut tx, lease, JobState::Failed, Some(reason)).await?;
         tx.commit().await.map_err(unavailable)
     }
 

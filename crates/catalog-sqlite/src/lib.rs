@@ -7,6 +7,7 @@
 //! No business rule lives here: what may follow what is asked of `domain`.
 
 mod backups;
+mod drills;
 mod instances;
 mod jobs;
 mod listing;
@@ -37,6 +38,7 @@ pub struct SqliteCatalog {
     capture_queued: Notify,
     removal_queued: Notify,
     restore_queued: Notify,
+    drill_queued: Notify,
 }
 
 impl SqliteCatalog {
@@ -68,6 +70,7 @@ impl SqliteCatalog {
             capture_queued: Notify::new(),
             removal_queued: Notify::new(),
             restore_queued: Notify::new(),
+            drill_queued: Notify::new(),
         })
     }
 
@@ -82,6 +85,7 @@ impl SqliteCatalog {
             JobKind::Capture => &self.capture_queued,
             JobKind::Remove => &self.removal_queued,
             JobKind::Restore => &self.restore_queued,
+            JobKind::Drill => &self.drill_queued,
         }
     }
 

@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 use std::ops::Deref;
+use std::path::Path;
 
 use cachevault_catalog::catalog_conformance;
 use cachevault_catalog_sqlite::SqliteCatalog;
+use cachevault_domain::{BackupId, ProjectId};
+use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
@@ -31,6 +34,22 @@ async fn fresh() -> Fresh {
 
 catalog_conformance!(fresh());
 
+const INITIAL: (&str, &str) = ("0001_initial.sql", include_str!("../migrations/0001_initial.sql"));
+const RESTORES: (&str, &str) =
+    ("0002_restores.sql", include_str!("../migrations/0002_restores.sql"));
+
+/// A catalog as it was when there were only these migrations.
+async fn old_catalog(path: &Path, migrations: &[(&str, &str)]) -> SqlitePool {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, sql) in migrations {
+        std::fs::write(folder.path().join(name), sql).unwrap();
+    }
+    let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+    let old = SqlitePool::connect_with(options).await.unwrap();
+    Migrator::new(folder.path()).await.unwrap().run(&old).await.unwrap();
+    old
+}
+
 #[tokio::test]
 async fn opening_again_keeps_everything_and_migrates_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,13 +66,7 @@ async fn opening_again_keeps_everything_and_migrates_nothing() {
 async fn a_catalog_from_before_restores_is_brought_up_to_date() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("catalog.sqlite");
-    let migrations = folder.path().join("migrations");
-    std::fs::create_dir(&migrations).unwrap();
-    let first = include_str!("../migrations/0001_initial.sql");
-    std::fs::write(migrations.join("0001_initial.sql"), first).unwrap();
-    let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-    let old = SqlitePool::connect_with(options).await.unwrap();
-    Migrator::new(migrations.as_path()).await.unwrap().run(&old).await.unwrap();
+    let old = old_catalog(&path, &[INITIAL]).await;
     sqlx::query(
         "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0)",
     )
@@ -65,6 +78,41 @@ async fn a_catalog_from_before_restores_is_brought_up_to_date() {
     use cachevault_catalog::ProjectCatalog;
     assert!(catalog.has_projects().await.unwrap());
     cachevault_catalog::conformance::a_restore_and_a_capture_keep_each_other_out(&catalog).await;
+}
+
+#[tokio::test]
+async fn a_catalog_from_before_drills_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let old = old_catalog(&path, &[INITIAL, RESTORES]).await;
+    sqlx::raw_sql(
+        "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0);
+         INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+             replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+             databases_used, observed_at, failed_looks, created_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', 'old', 'localhost', 6379, 0, 'redis',
+             '7.0.15', 'primary', 0, 1, 0, 1, 1, 1, 0, 0, 0);
+         INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, state, progress,
+             received_bytes, size_bytes, stored_attempt, created_at)
+         VALUES ('6660df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', '5560df16-cebf-4473-95c4-d1b573c16e79', 'manual', 'rdb', 'native',
+             'succeeded', 10000, 1, 1, 1, 0);",
+    )
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    use cachevault_catalog::{BackupCatalog, InstanceCatalog};
+    let project: ProjectId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let id: BackupId = "6660df16-cebf-4473-95c4-d1b573c16e79".parse().unwrap();
+    let backup = catalog.find_backup(&project, id).await.unwrap().unwrap();
+    assert!(backup.is_restorable() && !backup.drilling);
+    assert_eq!((backup.proof, backup.drill_failure), (None, None));
+    let instance = catalog.find_instance(&project, backup.instance).await.unwrap().unwrap();
+    assert_eq!(instance.proven, None);
+    let due = catalog.backups_to_drill(Timestamp::UNIX_EPOCH, 10).await.unwrap();
+    assert_eq!(due, [(project, id)]);
+    cachevault_catalog::conformance::a_drill_that_succeeded_proves_its_backup(&catalog).await;
 }
 
 #[tokio::test]

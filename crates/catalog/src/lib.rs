@@ -189,7 +189,8 @@ pub trait BackupCatalog: Send + Sync {
     ///
     /// [`CatalogError::State`] while the backup is waiting or running,
     /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore
-    /// reads it or may still have to put it back as the safety backup of its target.
+    /// reads it or may still have to put it back as the safety backup of its target, and while a
+    /// drill of it is open.
     async fn request_removal(
         &self,
         project: &ProjectId,
@@ -198,6 +199,29 @@ pub trait BackupCatalog: Send + Sync {
         job: JobId,
         now: Timestamp,
     ) -> Result<JobId, CatalogError>;
+
+    /// Records the job that will drill a backup. Asking again while one is open gives that job,
+    /// which is then due at once.
+    ///
+    /// [`CatalogError::NotFound`] without the backup, [`CatalogError::NotRestorable`] when its
+    /// files are not there to stay. A drill does not need the instance for itself.
+    async fn request_drill(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        job: JobId,
+        now: Timestamp,
+    ) -> Result<JobId, CatalogError>;
+
+    /// What is due for a drill, in all projects: of each instance its newest restorable backup,
+    /// unless that one was proven, or its last drill failed, at `proven_before` or later, or any
+    /// drill of the instance is open. The instances that never had a drill come first, then those
+    /// whose last one is longest ago; among equals the backup that was created first.
+    async fn backups_to_drill(
+        &self,
+        proven_before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError>;
 }
 
 /// Restores.
@@ -358,6 +382,24 @@ pub trait JobQueue: Send + Sync {
         lease: &Lease,
         failure: &Failure,
         outcome: &RestoreOutcome,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The drill has proven its backup and the job is done. `server` names the one that loaded it,
+    /// such as `redis 7.0.15`; more than [`cachevault_domain::PROOF_SERVER_CHARS_MAX`] characters
+    /// are cut. The failure of an earlier drill is forgotten.
+    async fn finish_drill(
+        &self,
+        lease: &Lease,
+        server: &str,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// The drill has failed, and with it the job. The backup and what was proven of it stay.
+    async fn fail_drill(
+        &self,
+        lease: &Lease,
+        reason: &str,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::{BackupId, InstanceId, JobId, ProjectId};
+use crate::{BackupId, DrillFailure, InstanceId, JobId, ProjectId, Proof};
 
 /// The longest note, in Unicode scalar values.
 pub const NOTE_CHARS_MAX: usize = 128;
@@ -321,6 +321,13 @@ pub struct Backup {
     pub stored_attempt: Option<u32>,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// What the newest drill that succeeded has proven. A later one that fails takes nothing away:
+    /// it may have been the drill's own server that failed.
+    pub proof: Option<Proof>,
+    /// Why the last drill failed; gone once a later one proves the backup.
+    pub drill_failure: Option<DrillFailure>,
+    /// Whether a drill of it is open.
+    pub drilling: bool,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When its first attempt began.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::{Address, EngineKind, InstanceId, ProjectId, Role, ServerVersion};
+use crate::{Address, EngineKind, InstanceId, ProjectId, ProvenBackup, Role, ServerVersion};
 
 /// The longest name of an instance, in characters.
 pub const INSTANCE_NAME_CHARS_MAX: usize = 64;
@@ -144,6 +144,8 @@ pub struct Instance {
     pub created_at: Timestamp,
     /// What is being done with it now.
     pub operation: Option<crate::JobKind>,
+    /// Of its proven backups whose files are there and will stay, the one created last.
+    pub proven: Option<ProvenBackup>,
 }
 
 #[cfg(test)]

@@ -15,11 +15,13 @@ pub enum JobKind {
     Remove,
     /// Puts a backup's data into an instance.
     Restore,
+    /// Proves a backup with a throw-away server.
+    Drill,
 }
 
 impl JobKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Capture, Self::Remove, Self::Restore];
+    pub const ALL: [Self; 4] = [Self::Capture, Self::Remove, Self::Restore, Self::Drill];
 
     /// The kind's name in lower case.
     pub fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl JobKind {
             Self::Capture => "capture",
             Self::Remove => "remove",
             Self::Restore => "restore",
+            Self::Drill => "drill",
         }
     }
 

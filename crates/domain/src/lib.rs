@@ -18,6 +18,8 @@
 //! | safety backup | the backup of the target that a restore makes before it writes |
 //! | artifact | one object in the store: one shard's RDB, encoded |
 //! | manifest | the object that commits a backup set; written last |
+//! | drill | loading a backup into a throw-away server, to see that it holds the same data |
+//! | proof | that a drill found it so; the backup is then proven |
 //! | capture | stream the data of a live server into an artifact |
 //! | job, step, attempt, lease | durable unit of work; its parts; one try; the right to run it until a time |
 
@@ -25,6 +27,7 @@
 
 mod backup;
 mod clock;
+mod drill;
 mod id;
 mod instance;
 mod job;
@@ -38,6 +41,7 @@ pub use backup::{
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
+pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId, RestoreId,
 };
