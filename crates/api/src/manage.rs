@@ -23,5 +23,6 @@ pub(crate) fn router() -> Router<Api> {
         .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
         .route("/instances/{instance_id}/restores", get(restores::list).post(restores::create))
         .route("/instances/{instance_id}/restores/plan", post(restores::plan))
+        .route("/backups/{backup_id}/drill", post(backups::drill))
         .route("/restores/{restore_id}", get(restores::show))
 }

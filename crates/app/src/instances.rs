@@ -40,6 +40,7 @@ impl App {
             health: Health::Reachable,
             created_at: now,
             operation: None,
+            proven: None,
         };
         self.catalog.add_instance(&instance).await?;
         Ok(instance)

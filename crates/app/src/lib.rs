@@ -11,6 +11,7 @@
 
 mod backups;
 mod credentials;
+mod drills;
 mod error;
 mod instances;
 mod restores;

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use commands::{backup, instance, restore};
+pub(crate) use commands::{backup, drill, instance, restore};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 
@@ -156,6 +156,16 @@ pub(crate) enum RestoreCommand {
         /// Id of the restore
         restore: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrillOptions {
+    /// Id of the backup
+    backup: String,
+
+    /// Do not wait for the end
+    #[arg(long)]
+    no_wait: bool,
 }
 
 #[derive(Debug, Args)]

@@ -128,6 +128,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_RESTORE_TIMEOUT")]
     restore_timeout: Option<String>,
 
+    /// Server binaries for drills, paths or names; the first that loads a backup is taken
+    /// [default: redis-server,valkey-server]
+    #[arg(long, value_name = "FILES", env = "CACHEVAULT_DRILL_SERVERS", value_delimiter = ',')]
+    drill_servers: Option<Vec<PathBuf>>,
+
+    /// How old the proof of an instance's newest backup may become before a drill is done; left
+    /// out, drills are done only when asked for
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_DRILL_EVERY")]
+    drill_every: Option<String>,
+
     /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
     #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
     attempts_max: Option<u32>,
@@ -166,6 +176,8 @@ pub(crate) struct Config {
     pub(crate) jobs: JobSettings,
     /// Where targets of restores find us.
     pub(crate) ours: OurAddress,
+    pub(crate) drill_servers: Vec<PathBuf>,
+    pub(crate) drill_every: Option<Duration>,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) request_timeout: Duration,
@@ -250,6 +262,8 @@ impl Settings {
             restore_tls_cert_file: self.restore_tls_cert_file.or(other.restore_tls_cert_file),
             restore_tls_key_file: self.restore_tls_key_file.or(other.restore_tls_key_file),
             restore_timeout: self.restore_timeout.or(other.restore_timeout),
+            drill_servers: self.drill_servers.or(other.drill_servers),
+            drill_every: self.drill_every.or(other.drill_every),
             attempts_max: self.attempts_max.or(other.attempts_max),
             retry_pause: self.retry_pause.or(other.retry_pause),
             observe_every: self.observe_every.or(other.observe_every),
@@ -290,6 +304,9 @@ impl Settings {
             capture,
         };
         let history = time("history", self.history.as_deref(), "168h")?;
+        let drill_every = self.drill_every.as_deref();
+        let drill_every =
+            drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
         Ok(Config {
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
@@ -308,6 +325,10 @@ impl Settings {
                 )?,
             },
             jobs,
+            drill_servers: self
+                .drill_servers
+                .unwrap_or_else(|| vec!["redis-server".into(), "valkey-server".into()]),
+            drill_every,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,

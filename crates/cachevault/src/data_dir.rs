@@ -70,6 +70,11 @@ impl DataDir {
         backups_in(&self.path)
     }
 
+    /// Where throw-away servers of drills live.
+    pub(crate) fn drills(&self) -> PathBuf {
+        self.path.join("drills")
+    }
+
     pub(crate) fn credentials(&self) -> PathBuf {
         self.path.join("credentials.json")
     }

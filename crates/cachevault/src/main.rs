@@ -16,7 +16,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
-    BackupCommand, ClientOptions, DiffOptions, InspectOptions, InstanceCommand, RestoreCommand,
+    BackupCommand, ClientOptions, DiffOptions, DrillOptions, InspectOptions, InstanceCommand,
+    RestoreCommand,
 };
 use crate::config::{Config, Settings};
 
@@ -58,6 +59,13 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Prove a backup: load it into a throw-away server of the service's machine and compare.
+    Drill {
+        #[command(flatten)]
+        drill: DrillOptions,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Say what an RDB or a stored backup holds, and whether it is sound, without the service.
     #[command(after_help = cli::INSPECT_HELP)]
     Inspect(InspectOptions),
@@ -86,6 +94,7 @@ fn main() -> ExitCode {
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
+        Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),
         Command::Completions { shell } => {

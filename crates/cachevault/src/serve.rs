@@ -10,8 +10,8 @@ use cachevault_api::Api;
 use cachevault_app::{App, NewCredential, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
-use cachevault_engine::{ProbeLimits, SourceGate};
-use cachevault_jobs::{EngineProber, Observer, Runner, Shutdown, Worker};
+use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
+use cachevault_jobs::{DrillSettings, Driller, EngineProber, Observer, Runner, Shutdown, Worker};
 use cachevault_store::FolderStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -49,6 +49,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let endpoint = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
     first_start(&app, &data_dir, &endpoint, &config.region).await?;
 
+    sweep_drills(&data_dir.drills()).context("remove what drills have left")?;
     let shutdown = Shutdown::default();
     let mut tasks = JoinSet::new();
     let runner = Runner {
@@ -56,6 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         settings: config.jobs,
         gate: SourceGate::default(),
         ours: config.ours.clone(),
+        drills: DrillSettings { servers: config.drill_servers.clone(), folder: data_dir.drills() },
         injection: None,
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
@@ -63,6 +65,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
+    if let Some(every) = config.drill_every {
+        let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
+        tasks.spawn(async move { driller.run(&stop).await });
+    }
     let router = cachevault_api::router(Api {
         app,
         request_time_max: config.request_timeout,

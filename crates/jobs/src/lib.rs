@@ -17,6 +17,7 @@
 #![deny(missing_docs)]
 
 mod capture;
+mod drill;
 mod observe;
 mod prober;
 mod remove;
@@ -26,6 +27,7 @@ mod shutdown;
 mod step;
 mod worker;
 
+pub use drill::{DrillSettings, Driller};
 pub use observe::Observer;
 pub use prober::EngineProber;
 pub use runner::{Injected, Injection, Runner};

@@ -9,9 +9,10 @@ use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue};
 use cachevault_engine::{OurAddress, SourceGate};
 use tokio_util::sync::CancellationToken;
 
+use crate::drill::DrillSettings;
 use crate::step::{Step, StepContext, StepError};
 use crate::worker::JobSettings;
-use crate::{capture, remove, restore};
+use crate::{capture, drill, remove, restore};
 
 /// What a test makes happen around a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ pub struct Runner {
     pub gate: SourceGate,
     /// Where targets of restores find us.
     pub ours: OurAddress,
+    /// Where and with what drills are done.
+    pub drills: DrillSettings,
     /// For tests; `None` in production.
     pub injection: Option<Arc<dyn Injection>>,
 }
@@ -105,6 +108,7 @@ impl Runner {
             JobKind::Capture => &capture::STEPS,
             JobKind::Remove => &remove::STEPS,
             JobKind::Restore => &restore::STEPS,
+            JobKind::Drill => &drill::STEPS,
         };
         let log = self.app.catalog.step_log(lease).await?;
         let mut outputs: Vec<_> =
@@ -139,6 +143,7 @@ impl Runner {
             settings: &self.settings,
             gate: &self.gate,
             ours: &self.ours,
+            drills: &self.drills,
             lease,
             outputs,
             cancel,
@@ -208,6 +213,14 @@ impl Runner {
                         .await;
                 }
             },
+            JobKind::Drill => match context.drilled() {
+                Ok(drilled) => catalog.finish_drill(lease, &drilled.server, now).await?,
+                Err(error) => {
+                    return self
+                        .break_off(&drill::STEPS, drill::STEPS.len() - 1, error, context)
+                        .await;
+                }
+            },
             JobKind::Restore => match context.restored() {
                 Ok(outcome) => catalog.finish_restore(lease, &outcome, now).await?,
                 Err(error) => {
@@ -274,7 +287,7 @@ impl Runner {
         let mut jitter = [0];
         self.app.entropy.fill(&mut jitter);
         let backoff = match lease.kind {
-            JobKind::Capture | JobKind::Restore => self.settings.backoff,
+            JobKind::Capture | JobKind::Restore | JobKind::Drill => self.settings.backoff,
             // Files that ought to be gone are tried for ever.
             JobKind::Remove => {
                 cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff }
@@ -297,11 +310,16 @@ impl Runner {
             Verdict::GiveUp(failure) => {
                 let Failure { code, reason } = &failure;
                 tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, code = code.as_str(), reason, "job failed");
-                if lease.kind != JobKind::Restore {
-                    return catalog.fail_backup(lease, &failure, now).await;
+                match lease.kind {
+                    JobKind::Capture | JobKind::Remove => {
+                        catalog.fail_backup(lease, &failure, now).await
+                    }
+                    JobKind::Drill => catalog.fail_drill(lease, &failure.reason, now).await,
+                    JobKind::Restore => {
+                        let outcome = restore::after_failure(&catalog.step_log(lease).await?);
+                        catalog.fail_restore(lease, &failure, &outcome, now).await
+                    }
                 }
-                let outcome = restore::after_failure(&catalog.step_log(lease).await?);
-                catalog.fail_restore(lease, &failure, &outcome, now).await
             }
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use crate::drill::DrillSettings;
 use crate::worker::JobSettings;
 
 /// What a step works with.
@@ -17,6 +18,7 @@ pub(crate) struct StepContext<'a> {
     pub(crate) gate: &'a SourceGate,
     /// Where targets of restores find us.
     pub(crate) ours: &'a OurAddress,
+    pub(crate) drills: &'a DrillSettings,
     pub(crate) lease: &'a Lease,
     /// What the finished steps left, by name.
     pub(crate) outputs: &'a [(String, String)],

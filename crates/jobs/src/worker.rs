@@ -15,6 +15,9 @@ use crate::shutdown::Shutdown;
 /// Removals that run at a time.
 const REMOVALS_MAX: usize = 4;
 
+/// Drills that run at a time: each takes as much memory as its data.
+const DRILLS_MAX: usize = 1;
+
 /// How jobs are to run.
 #[derive(Debug, Clone, Copy)]
 pub struct JobSettings {
@@ -75,6 +78,7 @@ impl Worker {
             self.lane(JobKind::Capture, self.runner.settings.running_max, shutdown),
             self.lane(JobKind::Remove, REMOVALS_MAX, shutdown),
             self.lane(JobKind::Restore, self.runner.settings.running_max, shutdown),
+            self.lane(JobKind::Drill, DRILLS_MAX, shutdown),
         );
     }
 

@@ -95,7 +95,7 @@ impl From<AppError> for DcsError {
             AppError::BackupNotRestorable => Self::BackupNotRestorable,
             AppError::RestoreBlocked(_) => Self::CannotRestore,
             AppError::CannotPlan { .. } => Self::NotRunning,
-            AppError::InstanceBusy(JobKind::Remove)
+            AppError::InstanceBusy(JobKind::Remove | JobKind::Drill)
             | AppError::BackupUnsettled(_)
             | AppError::InstanceHasBackups(_) => Self::WrongState,
             AppError::InstanceDown(_) => Self::NotRunning,

@@ -76,7 +76,7 @@ pub(crate) fn instance_task(instance: &Instance) -> Option<&'static str> {
     match instance.operation? {
         JobKind::Capture => Some("BACKUPING"),
         JobKind::Restore => Some("RESTORING"),
-        JobKind::Remove => None,
+        JobKind::Remove | JobKind::Drill => None,
     }
 }
 

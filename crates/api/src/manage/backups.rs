@@ -66,6 +66,17 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn drill(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
+    let backup = parse(&backup)?;
+    api.app.request_drill(&identity.project, backup).await?;
+    let detail = api.app.get_backup(&identity.project, backup).await?;
+    Ok((StatusCode::ACCEPTED, Json(detail.into())))
+}
+
 fn parse(backup: &str) -> Result<BackupId, Error> {
     backup.parse().map_err(|_| Error::App(AppError::BackupNotFound))
 }

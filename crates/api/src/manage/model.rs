@@ -94,6 +94,10 @@ pub(crate) struct InstanceBody {
     unreachable_because: Option<String>,
     operation: Option<&'static str>,
     created_at: String,
+    /// Of its proven backups, the one made last: when it was made, and when it was proven.
+    proven_backup_id: Option<String>,
+    proven_backup_created_at: Option<String>,
+    proven_at: Option<String>,
 }
 
 impl From<&Instance> for InstanceBody {
@@ -124,6 +128,9 @@ impl From<&Instance> for InstanceBody {
             unreachable_because,
             operation: instance.operation.map(cachevault_domain::JobKind::as_str),
             created_at: instance.created_at.to_string(),
+            proven_backup_id: instance.proven.map(|proven| proven.backup.to_string()),
+            proven_backup_created_at: instance.proven.map(|proven| proven.created_at.to_string()),
+            proven_at: instance.proven.map(|proven| proven.proof_at.to_string()),
         }
     }
 }
@@ -155,6 +162,12 @@ pub(crate) struct BackupBody {
     started_at: Option<String>,
     completed_at: Option<String>,
     removed_at: Option<String>,
+    /// When a throw-away server last loaded it and held the same data, and which.
+    proven_at: Option<String>,
+    proven_by: Option<String>,
+    drilling: bool,
+    /// Why the last drill did not prove it.
+    drill_failure: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -194,6 +207,10 @@ impl From<&Backup> for BackupBody {
             started_at: backup.started_at.map(|at| at.to_string()),
             completed_at: backup.completed_at.map(|at| at.to_string()),
             removed_at: backup.removed_at.map(|at| at.to_string()),
+            proven_at: backup.proof.as_ref().map(|proof| proof.at.to_string()),
+            proven_by: backup.proof.as_ref().map(|proof| proof.server.clone()),
+            drilling: backup.drilling,
+            drill_failure: backup.drill_failure.as_ref().map(|failure| failure.reason.clone()),
         }
     }
 }

@@ -125,6 +125,7 @@ impl Rig {
             health: Health::Reachable,
             created_at: self.clock.now(),
             operation: None,
+            proven: None,
         };
         self.catalog.add_instance(&instance).await.unwrap();
     }

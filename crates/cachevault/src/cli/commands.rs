@@ -9,8 +9,8 @@ use url::{Host, Url};
 
 use super::client::Client;
 use super::{
-    AddInstance, BackupCommand, ClientOptions, Failure, InstanceCommand, RestoreCommand,
-    RestoreWish, output, progress,
+    AddInstance, BackupCommand, ClientOptions, DrillOptions, Failure, InstanceCommand,
+    RestoreCommand, RestoreWish, output, progress,
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -124,6 +124,22 @@ pub(crate) fn restore(command: RestoreCommand, options: &ClientOptions) -> Resul
         }
     }
     Ok(())
+}
+
+pub(crate) fn drill(drill: &DrillOptions, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let id = plain(&drill.backup)?;
+    let mut backup = client.call(Method::POST, &format!("/backups/{id}/drill"), None)?;
+    if drill.no_wait {
+        output::one(options.output, &backup);
+        return Ok(());
+    }
+    backup = progress::follow_drill(&client, id)?;
+    output::one(options.output, &backup);
+    match backup["drill_failure"].as_str() {
+        Some(reason) => Err(Failure::Failed(format!("the backup was not proven: {reason}"))),
+        None => Ok(()),
+    }
 }
 
 fn restore_body(wish: &RestoreWish) -> Value {

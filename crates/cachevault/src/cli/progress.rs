@@ -24,6 +24,21 @@ pub(crate) fn follow_restore(client: &Client, id: &str) -> Result<Value, Failure
     follow(client, "restore", &format!("/restores/{id}"))
 }
 
+/// Waits until no drill of a backup is open.
+pub(crate) fn follow_drill(client: &Client, id: &str) -> Result<Value, Failure> {
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_message("drill: loading the backup into a throw-away server");
+    loop {
+        let backup = client.call(Method::GET, &format!("/backups/{id}"), None)?;
+        if backup["drilling"] == false {
+            spinner.finish_and_clear();
+            return Ok(backup);
+        }
+        spinner.tick();
+        std::thread::sleep(POLL);
+    }
+}
+
 fn follow(client: &Client, what: &'static str, path: &str) -> Result<Value, Failure> {
     let bar = ProgressBar::new(LENGTH);
     if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {

@@ -22,7 +22,7 @@ fn done(kind: JobKind) -> BackupState {
     match kind {
         JobKind::Capture => BackupState::Succeeded,
         JobKind::Remove => BackupState::Deleted,
-        JobKind::Restore => unreachable!("restores have tests of their own"),
+        JobKind::Restore | JobKind::Drill => unreachable!("they have tests of their own"),
     }
 }
 

@@ -11,9 +11,9 @@ use cachevault_domain::{
 use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
 };
-use cachevault_jobs::{EngineProber, Injected, Injection, JobSettings, Runner};
+use cachevault_jobs::{DrillSettings, EngineProber, Injected, Injection, JobSettings, Runner};
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
-use cachevault_testkit::{MovedClock, SeededEntropy, Server, newest_redis};
+use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, newest_redis};
 use jiff::SignedDuration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,10 @@ impl Rig {
             settings: self.settings,
             gate: SourceGate::default(),
             ours: OurAddress::default(),
+            drills: DrillSettings {
+                servers: installed_engines().into_iter().map(|engine| engine.binary).collect(),
+                folder: self.folder.path().join("drills"),
+            },
             injection,
         }
     }
