@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use cachevault_domain::{EngineKind, RdbDialect, Target};
 use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
 use cachevault_rdb::digest::{DIGEST_VERSION, Digest, Fingerprint};
-use cachevault_rdb::inspect::{Content, Inspection, Inspector};
+use cachevault_rdb::inspect::{
+    Checked, Content, InspectError, Inspection, Inspector, Read, Reading,
+};
 use cachevault_rdb::{Checksum, Kind};
 use cachevault_store::{
     ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DatabaseDigest, DigestEntry, Encoding,
@@ -35,7 +37,7 @@ const READ_BYTES: usize = 256 << 10;
 /// Below this much free room a new read buffer is taken.
 const READ_BYTES_MIN: usize = 64 << 10;
 /// RDB bytes that may wait for the encoder: what a server sends while a disk takes a breath.
-const INPUT_BYTES_MAX: usize = 24 << 20;
+pub(crate) const INPUT_BYTES_MAX: usize = 24 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
 const OUTPUT_PIECES_MAX: usize = 8;
 /// Largest keys and heaviest prefixes in a report.
@@ -128,31 +130,24 @@ pub async fn capture(
     }
 }
 
-/// Reads a server's data as a capture does, stores nothing, and tells what it holds.
+/// Reads a server's data as a capture does, and stores nothing.
 ///
 /// # Errors
 /// As [`capture`].
-pub(crate) async fn survey(
+pub(crate) async fn survey<R: Reading + Send + 'static>(
     request: CaptureRequest<'_>,
+    reading: R,
     meter: &Meter,
     cancel: &CancellationToken,
-) -> Result<Inspection, CaptureError> {
+) -> Result<Read<R>, CaptureError> {
     let deadline = Instant::now() + request.limits.total;
     let stop = || stop(&request.limits, deadline, meter, cancel);
     let (source, _pass) = tokio::select! {
         prepared = prepare(&request, meter) => prepared?,
         error = stop() => return Err(error),
     };
-    let (input, mut pieces) = queue(INPUT_BYTES_MAX);
-    let mut inspector = Inspector::new(request.as_of.as_millisecond(), REPORT_TOP);
-    let inspecting = tokio::task::spawn_blocking(move || {
-        while let Some(batch) = pieces.blocking_recv() {
-            for piece in batch.pieces {
-                inspector.feed(&piece)?;
-            }
-        }
-        inspector.finish()
-    });
+    let (input, pieces) = queue(INPUT_BYTES_MAX);
+    let inspecting = tokio::task::spawn_blocking(move || read(pieces, reading));
     let receiving = async {
         tokio::select! {
             received = receive(&request, &source, input, meter) => received,
@@ -166,6 +161,20 @@ pub(crate) async fn survey(
     let inspected = inspected.map_err(|e| CaptureError::Encoder(std::io::Error::other(e)))?;
     let address = source.target.address.clone();
     inspected.map_err(|damage| CaptureError::Damaged { address, damage })
+}
+
+/// Reads what comes out of a queue.
+pub(crate) fn read<R: Reading>(
+    mut pieces: queue::Receiver,
+    reading: R,
+) -> Result<Read<R>, InspectError> {
+    let mut checked = Checked::new(reading);
+    while let Some(batch) = pieces.blocking_recv() {
+        for piece in batch.pieces {
+            checked.feed(&piece)?;
+        }
+    }
+    checked.finish()
 }
 
 async fn prepare(

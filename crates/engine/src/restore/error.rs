@@ -91,6 +91,9 @@ pub enum RestoreError {
     /// The target's data could not be read back.
     #[error("the target's data could not be read back: {0}")]
     Unproven(#[source] CaptureError),
+    /// The backup, or what the target sent, is not understood.
+    #[error("the data cannot be compared: {0}")]
+    Unreadable(String),
     /// The target holds other data than the backup.
     #[error(
         "the target's data differs from the backup's: its digest is {found}, the backup's {expected}"

@@ -1,48 +1,157 @@
 //! Reads a target's data back and compares it with the backup's.
 
-use cachevault_domain::RdbDialect;
-use cachevault_rdb::inspect::{Content, Inspection};
-use jiff::Timestamp;
+use std::fmt;
+
+use cachevault_domain::{RdbDialect, Target};
+use cachevault_rdb::data;
+use cachevault_rdb::digest::{
+    DIGEST_VERSION, Fingerprint, Fingerprinter, KeyFingerprint, KeyVisitor,
+};
+use cachevault_rdb::raw::Key;
+use cachevault_store::{ArtifactEntry, ArtifactKey, ContentEntry, Store};
+use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{CaptureLimits, CaptureRequest, survey};
+use crate::capture::{CaptureLimits, CaptureRequest, INPUT_BYTES_MAX, read, survey};
+use crate::gate::SourceGate;
 use crate::meter::Meter;
+use crate::queue::queue;
+use crate::restore::artifact::RdbReader;
 use crate::restore::error::RestoreError;
-use crate::restore::replica_way::LoadRequest;
+use crate::restore::replica_way::RestoreLimits;
 
-/// Compares while the target still follows us: nobody can have written, and a replica keeps keys
-/// whose time is over, so the two have to be equal to the last key.
-pub(crate) async fn prove(request: &LoadRequest<'_>, meter: &Meter) -> Result<(), RestoreError> {
-    let limits = &request.limits;
-    let reading = CaptureRequest {
-        target: request.target,
-        prefer_replica: false,
-        dialect: RdbDialect::Native,
-        as_of: Timestamp::UNIX_EPOCH,
-        zstd_level: 0,
-        earlier_bytes: Some(request.entry.rdb.size_bytes),
-        gate: request.gate,
-        limits: CaptureLimits {
-            command: limits.command,
-            stall: limits.stall,
-            busy_wait: limits.busy_wait,
-            total: limits.total,
-        },
-    };
-    let inspection = survey(reading, meter, &CancellationToken::new()).await;
-    let found = fingerprint(&inspection.map_err(RestoreError::Unproven)?);
-    let expected = request.expected_digest().map(|digest| {
-        format!("{} ({} keys, functions {})", digest.keys, digest.key_count, digest.functions)
-    });
-    let expected = expected.unwrap_or_else(|| "unknown".to_owned());
-    if found == expected { Ok(()) } else { Err(RestoreError::Differs { found, expected }) }
+/// A primary lets keys go when their time is over. Those that end within this time are not
+/// compared: reading back takes less.
+const READING_BACK_MAX: SignedDuration = SignedDuration::from_hours(6);
+
+/// What to compare.
+#[derive(Clone, Copy)]
+pub(crate) struct Proof<'a> {
+    pub(crate) target: &'a Target,
+    pub(crate) store: &'a dyn Store,
+    pub(crate) key: &'a ArtifactKey,
+    pub(crate) entry: &'a ArtifactEntry,
+    pub(crate) gate: &'a SourceGate,
+    pub(crate) limits: RestoreLimits,
 }
 
-fn fingerprint(inspection: &Inspection) -> String {
-    match &inspection.content {
-        Content::Verified { digest, .. } => {
-            format!("{} ({} keys, functions {})", digest.keys, digest.key_count, digest.functions)
+/// The sum of a data set's fingerprints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Sum {
+    keys: Fingerprint,
+    count: u64,
+    functions: Fingerprint,
+    /// Keys that expire before it are left out, milliseconds since 1970.
+    lasting_beyond_ms: Option<i64>,
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, count, functions, .. } = self;
+        write!(f, "{keys} ({count} keys, functions {functions})")
+    }
+}
+
+impl KeyVisitor for Sum {
+    fn wants(&mut self, key: &Key<'_>) -> bool {
+        match (key.expires_at_ms, self.lasting_beyond_ms) {
+            (Some(at), Some(beyond)) => at > beyond,
+            _ => true,
         }
-        Content::Opaque { reason } => format!("not known ({reason})"),
+    }
+    fn key(&mut self, key: &KeyFingerprint<'_>) {
+        self.keys += key.fingerprint;
+        self.count += 1;
+    }
+    fn function(&mut self, fingerprint: Fingerprint) {
+        self.functions += fingerprint;
+    }
+}
+
+fn reading(lasting_beyond_ms: Option<i64>) -> (data::Decoder, Fingerprinter<Sum>) {
+    let sum = Sum { lasting_beyond_ms, ..Sum::default() };
+    (data::Decoder::default(), Fingerprinter::new(sum))
+}
+
+impl Proof<'_> {
+    /// Compares while the target still follows us: nobody can have written, and a replica keeps
+    /// keys whose time is over, so the two have to be equal to the last key.
+    pub(crate) async fn of_replica(&self, meter: &Meter) -> Result<(), RestoreError> {
+        self.compare(self.of_manifest()?, meter).await
+    }
+
+    /// Compares with a primary, which may have let keys go whose time is over.
+    pub(crate) async fn of_primary(
+        &self,
+        now: Timestamp,
+        meter: &Meter,
+    ) -> Result<(), RestoreError> {
+        let beyond = now.checked_add(READING_BACK_MAX).unwrap_or(now);
+        let expected = self.of_artifact(Some(beyond.as_millisecond())).await?;
+        self.compare(expected, meter).await
+    }
+
+    async fn compare(&self, expected: Sum, meter: &Meter) -> Result<(), RestoreError> {
+        let limits = &self.limits;
+        let request = CaptureRequest {
+            target: self.target,
+            prefer_replica: false,
+            dialect: RdbDialect::Native,
+            as_of: Timestamp::UNIX_EPOCH,
+            zstd_level: 0,
+            earlier_bytes: Some(self.entry.rdb.size_bytes),
+            gate: self.gate,
+            limits: CaptureLimits {
+                command: limits.command,
+                stall: limits.stall,
+                busy_wait: limits.busy_wait,
+                total: limits.total,
+            },
+        };
+        let never = CancellationToken::new();
+        let found = survey(request, reading(expected.lasting_beyond_ms), meter, &never).await;
+        let found = found.map_err(RestoreError::Unproven)?;
+        let sum = match found.opaque {
+            None => found.reading.1.keys,
+            Some(reason) => return Err(RestoreError::Unreadable(reason.to_string())),
+        };
+        if sum == expected {
+            return Ok(());
+        }
+        Err(RestoreError::Differs { found: sum.to_string(), expected: expected.to_string() })
+    }
+
+    /// What was found while the backup was made.
+    fn of_manifest(&self) -> Result<Sum, RestoreError> {
+        let parse = |hex: &str| u128::from_str_radix(hex, 16).map(Fingerprint);
+        let Some(ContentEntry::Verified { digest, .. }) = &self.entry.rdb.content else {
+            return Err(RestoreError::Unreadable("its manifest has no digest".to_owned()));
+        };
+        match (parse(&digest.keys), parse(&digest.functions)) {
+            (Ok(keys), Ok(functions)) if digest.version == DIGEST_VERSION => {
+                Ok(Sum { keys, count: digest.key_count, functions, lasting_beyond_ms: None })
+            }
+            _ => Err(RestoreError::Unreadable("its manifest has an unknown digest".to_owned())),
+        }
+    }
+
+    async fn of_artifact(&self, lasting_beyond_ms: Option<i64>) -> Result<Sum, RestoreError> {
+        let mut pieces = RdbReader::open(self.store, self.key, self.entry).await?;
+        let (mut input, output) = queue(INPUT_BYTES_MAX);
+        let reader = tokio::task::spawn_blocking(move || read(output, reading(lasting_beyond_ms)));
+        while let Some(piece) = pieces.next().await? {
+            if input.send(piece).await.is_err() {
+                break;
+            }
+        }
+        // A reader that has gone says why itself.
+        let _ = input.flush().await;
+        drop(input);
+        let read = reader.await.map_err(|e| RestoreError::Unreadable(e.to_string()))?;
+        let read = read.map_err(|e| RestoreError::Unreadable(e.to_string()))?;
+        match read.opaque {
+            None => Ok(read.reading.1.keys),
+            Some(reason) => Err(RestoreError::Unreadable(reason.to_string())),
+        }
     }
 }

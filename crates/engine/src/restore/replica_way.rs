@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cachevault_domain::{Address, Identity, ProbeError, Role, Target};
 use cachevault_proto::PrimaryConfig;
-use cachevault_store::{ArtifactEntry, ArtifactKey, ContentEntry, Store};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::info::ServerInfo;
 use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
-use crate::restore::prove::prove;
+use crate::restore::prove::Proof;
 use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, addresses_of, listen, serve};
 
 /// Small restores are done in moments; large ones are looked at less often.
@@ -332,7 +332,7 @@ impl LoadRequest<'_> {
         self.wait_until_loaded(prepared, admin, link).await?;
         if self.prove {
             meter.enter("reading the data back");
-            prove(self, meter).await?;
+            self.proof().of_replica(meter).await?;
         }
         self.promote(prepared, admin, meter).await
     }
@@ -417,12 +417,9 @@ impl LoadRequest<'_> {
         RestoreError::Interfered { address: self.target.address.clone(), detail }
     }
 
-    /// The digest in the manifest.
-    pub(crate) fn expected_digest(&self) -> Option<&cachevault_store::DigestEntry> {
-        match &self.entry.rdb.content {
-            Some(ContentEntry::Verified { digest, .. }) => Some(digest),
-            _ => None,
-        }
+    fn proof(&self) -> Proof<'_> {
+        let Self { target, store, key, entry, gate, limits, .. } = *self;
+        Proof { target, store, key, entry, gate, limits }
     }
 }
 
