@@ -31,6 +31,11 @@ impl Client {
         Ok(client)
     }
 
+    /// The logged-in connection, for who sends more than one command at a time.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// Our address on this connection.
     pub(crate) fn local_ip(&self) -> Option<std::net::IpAddr> {
         self.stream.tcp().local_addr().ok().map(|address| address.ip())

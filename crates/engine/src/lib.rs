@@ -39,7 +39,7 @@ pub use gate::SourceGate;
 pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{
-    ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreError, RestoreLimits,
-    Withdrawn, load, make_durable, plan, prepare, withdraw,
+    ChangedSetting, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress, Prepared,
+    RestoreError, RestoreLimits, Withdrawn, load, load_keys, make_durable, plan, prepare, withdraw,
 };
 pub use verify::verify_artifact;

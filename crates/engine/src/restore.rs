@@ -3,12 +3,15 @@
 mod admin;
 mod artifact;
 mod error;
+mod glob;
+mod keys_way;
 mod plan;
 mod prove;
 mod replica_way;
 mod serve;
 
 pub use error::RestoreError;
+pub use keys_way::{KeysLoaded, KeysRequest, load_keys};
 pub use plan::plan;
 pub use replica_way::{
     ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreLimits, Withdrawn, load,

@@ -21,4 +21,7 @@ pub use replica::{
     Framing, HandshakeError, ReplicaConfig, ReplicaEvent, ReplicaSession, SessionError, Step,
     is_about_login,
 };
-pub use resp::{DecodeError, Limits, Reply, ReplyDecoder, encode_command};
+pub use resp::{
+    DecodeError, Limits, Reply, ReplyDecoder, begin_argument, begin_command, encode_command,
+    push_argument,
+};

@@ -4,13 +4,45 @@ use bytes::{Bytes, BytesMut};
 
 /// Encodes a command as an array of bulk strings.
 pub fn encode_command<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
-    for argument in arguments.iter().map(AsRef::as_ref) {
-        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        bytes.extend_from_slice(argument);
-        bytes.extend_from_slice(b"\r\n");
+    let mut bytes = Vec::new();
+    begin_command(&mut bytes, arguments.len());
+    for argument in arguments {
+        push_argument(&mut bytes, argument.as_ref());
     }
     bytes
+}
+
+/// Begins a command of so many arguments, its name included, behind what `bytes` holds.
+pub fn begin_command(bytes: &mut Vec<u8>, arguments: usize) {
+    push_count(bytes, b'*', arguments);
+}
+
+/// Adds an argument to the command that was begun.
+pub fn push_argument(bytes: &mut Vec<u8>, argument: &[u8]) {
+    begin_argument(bytes, argument.len());
+    bytes.extend_from_slice(argument);
+    bytes.extend_from_slice(b"\r\n");
+}
+
+/// Begins an argument whose `len` bytes and final CR LF the caller sends on.
+pub fn begin_argument(bytes: &mut Vec<u8>, len: usize) {
+    push_count(bytes, b'$', len);
+}
+
+fn push_count(bytes: &mut Vec<u8>, kind: u8, mut count: usize) {
+    let mut digits = [0; 20];
+    let mut from = digits.len();
+    loop {
+        from -= 1;
+        digits[from] = b'0' + (count % 10) as u8;
+        count /= 10;
+        if count == 0 {
+            break;
+        }
+    }
+    bytes.push(kind);
+    bytes.extend_from_slice(&digits[from..]);
+    bytes.extend_from_slice(b"\r\n");
 }
 
 /// A server's answer to one command.
@@ -274,6 +306,11 @@ mod tests {
             encode_command(&["PSYNC", "?", "-1"]),
             b"*3\r\n$5\r\nPSYNC\r\n$1\r\n?\r\n$2\r\n-1\r\n"
         );
+        let mut bytes = b"before".to_vec();
+        begin_command(&mut bytes, 10);
+        push_argument(&mut bytes, b"");
+        begin_argument(&mut bytes, usize::MAX);
+        assert_eq!(bytes, b"before*10\r\n$0\r\n\r\n$18446744073709551615\r\n");
     }
 
     proptest! {

@@ -238,6 +238,11 @@ impl ValueType {
         version.max(DUMP_VERSION_MIN)
     }
 
+    /// Whether it holds moments at which single fields expire.
+    pub fn has_field_expiries(&self) -> bool {
+        self.field_expiry() != FieldExpiry::None
+    }
+
     /// Whether a field's expiry is stored, and on which side of the field.
     pub(crate) fn field_expiry(&self) -> FieldExpiry {
         match self.layout {

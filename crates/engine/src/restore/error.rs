@@ -112,6 +112,163 @@ pub enum RestoreError {
         /// What it said.
         detail: String,
     },
+    /// The target has no memory left.
+    #[error(
+        "`{address}` has no memory left for key `{key}`: {detail}; raise its maxmemory, choose an \
+         eviction policy, or restore fewer keys with a filter"
+    )]
+    OutOfMemory {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// The login may not write the key or run the command.
+    #[error(
+        "`{address}` does not allow `{command}` for key `{key}`: {detail}; give the user of the \
+         restore this command and every key (`~* +@write +@read +select`)"
+    )]
+    KeyDenied {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+        /// The command.
+        command: &'static str,
+        /// The server's words.
+        detail: String,
+    },
+    /// The target is a replica, or became one.
+    #[error(
+        "`{address}` refused key `{key}` because it is a read-only replica; restore into its primary"
+    )]
+    ReadOnly {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+    },
+    /// The key belongs to another node of a cluster.
+    #[error(
+        "key `{key}` does not belong to `{address}`, which says `{detail}`; restore into the node \
+         that has its slot, with a filter for the keys of that node"
+    )]
+    Elsewhere {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// The target cannot read the value.
+    #[error(
+        "`{address}` cannot read the value of key `{key}`: {detail}; a newer version or another \
+         vendor wrote it, or it belongs to a module that the target lacks: restore into a server \
+         like the one that was backed up, or leave the key out with a filter"
+    )]
+    Unreadable {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// The target refused a command about a key for another reason.
+    #[error("`{address}` refused `{command}` for key `{key}`: {detail}")]
+    KeyRefused {
+        /// The target.
+        address: Address,
+        /// The key that was written.
+        key: String,
+        /// The command.
+        command: &'static str,
+        /// The server's words.
+        detail: String,
+    },
+    /// The target lacks a database of the backup.
+    #[error(
+        "`{address}` has no database {database}: {detail}; raise its `databases`, or restore one \
+         that it has with a filter"
+    )]
+    NoDatabase {
+        /// The target.
+        address: Address,
+        /// Number of the database.
+        database: u64,
+        /// The server's words.
+        detail: String,
+    },
+    /// The target holds keys of the backup already, and nothing was written.
+    #[error(
+        "`{address}` holds {count} keys of the backup already, such as {}; nothing was written; \
+         choose whether they are replaced or skipped",
+        .examples.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+    )]
+    KeysExist {
+        /// The target.
+        address: Address,
+        /// How many.
+        count: u64,
+        /// Some of them.
+        examples: Vec<String>,
+    },
+    /// Somebody wrote a key of the backup while it was being restored.
+    #[error(
+        "somebody wrote key `{key}` of `{address}` during the restore; keep clients away from the \
+         target, or choose whether such keys are replaced or skipped"
+    )]
+    KeyAppeared {
+        /// The target.
+        address: Address,
+        /// The key.
+        key: String,
+    },
+    /// The target has a library of functions of the backup already.
+    #[error(
+        "`{address}` has the functions of `{library}` already: {detail}; delete them, or choose \
+         whether they are replaced or skipped"
+    )]
+    FunctionsExist {
+        /// The target.
+        address: Address,
+        /// How the library's source begins.
+        library: String,
+        /// The server's words.
+        detail: String,
+    },
+    /// A value is too large for one command and cannot be written by several.
+    #[error(
+        "the value of key `{key}` cannot be written: {what} exceeds {limit} bytes; restore by \
+         replication, raise the target's proto-max-bulk-len, or leave the key out with a filter"
+    )]
+    TooLarge {
+        /// The key.
+        key: String,
+        /// What is too large.
+        what: &'static str,
+        /// The most that can be, bytes.
+        limit: u64,
+    },
+    /// A connection ended before everything was written.
+    #[error("the connection to `{address}` broke off during the restore: {detail}")]
+    BrokenOff {
+        /// The target.
+        address: Address,
+        /// The operating system's words, or ours.
+        detail: String,
+    },
+    /// The store gave nothing for too long.
+    #[error(
+        "the store has given nothing of the backup for {seconds} s; see whether it is in order"
+    )]
+    StoreStalled {
+        /// For how long.
+        seconds: u64,
+    },
     /// It was told to stop.
     #[error("cancelled")]
     Cancelled,
@@ -123,6 +280,7 @@ impl RestoreError {
         match self {
             Self::NotConnected { .. }
             | Self::TooLong { .. }
+            | Self::StoreStalled { .. }
             | Self::Target(ProbeError::TimedOut { .. }) => FailureCode::TimedOut,
             Self::Artifact(error) => error.failure_code(),
             Self::Listen { .. } | Self::Certificate(_) => FailureCode::ToolFailed,

@@ -1,0 +1,234 @@
+//! Commands on their way to the target, bounded by their bytes.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cachevault_proto::{begin_argument, begin_command, push_argument};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// What is encoded and not yet answered, on all connections together; one larger chunk may be on
+/// its way alone.
+const BUDGET_BYTES: usize = 8 << 20;
+/// Commands are handed over when they are so long together.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A longer payload is sent from where it is, without another copy.
+const COPIED_BYTES: usize = 16 << 10;
+/// Longest part of a name that is kept for messages.
+const NAME_BYTES: usize = 128;
+
+/// What is done with a command's reply.
+#[derive(Debug)]
+pub(super) enum Reason {
+    /// A whole key was restored.
+    Restore,
+    /// A library of functions was loaded.
+    Function,
+    /// A part of a value was written.
+    Part(&'static str),
+    /// All of a value was written; whether it is there tells whether anything of it lives.
+    Last,
+    /// Nothing may be there.
+    Look,
+    /// No library of functions of this name may be there.
+    LookFunction,
+    /// The producer waits for whether the key is there.
+    Ask(oneshot::Sender<bool>),
+}
+
+/// What is expected of the reply to a command.
+#[derive(Debug)]
+pub(super) struct Expected {
+    pub(super) reason: Reason,
+    /// Where the key's name, or its beginning, is in the chunk's head.
+    name: Range<u32>,
+}
+
+/// Commands that go through one connection, one behind the other.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Number of the database that they are about.
+    pub(super) database: u64,
+    pub(super) head: Bytes,
+    /// What follows the head: a payload and what follows it.
+    pub(super) tail: Option<(Bytes, Bytes)>,
+    pub(super) expected: Vec<Expected>,
+    /// Whether the next chunk goes through the same connection.
+    pub(super) goes_on: bool,
+    /// Room in the budget, given back when all is answered.
+    pub(super) room: OwnedSemaphorePermit,
+}
+
+impl Chunk {
+    /// The name that a reply is about.
+    pub(super) fn name(head: &Bytes, expected: &Expected) -> Bytes {
+        head.slice(expected.name.start as usize..expected.name.end as usize)
+    }
+}
+
+/// The way from the producer to the connections.
+pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
+    // The budget bounds it.
+    let (chunks, receiver) = mpsc::unbounded_channel();
+    let sender = Sender {
+        chunks,
+        budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
+        runtime: Handle::current(),
+        database: 0,
+        head: Vec::with_capacity(CHUNK_BYTES * 2),
+        tail: None,
+        expected: Vec::new(),
+        is_gone: false,
+    };
+    (sender, receiver)
+}
+
+/// Gathers commands into chunks. It blocks its thread while there is no room.
+pub(super) struct Sender {
+    chunks: mpsc::UnboundedSender<Chunk>,
+    budget: Arc<Semaphore>,
+    runtime: Handle,
+    database: u64,
+    head: Vec<u8>,
+    tail: Option<(Bytes, Bytes)>,
+    expected: Vec<Expected>,
+    is_gone: bool,
+}
+
+impl Sender {
+    /// Whether nobody takes commands any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// Says which database the next commands are about.
+    pub(super) fn select(&mut self, database: u64) {
+        if database != self.database {
+            self.flush(false);
+            self.database = database;
+        }
+    }
+
+    /// Adds a command whose argument number `name` is the key's name.
+    pub(super) fn push(&mut self, reason: Reason, name: usize, arguments: &[&[u8]]) {
+        begin_command(&mut self.head, arguments.len());
+        let mut named = 0..0;
+        for (index, argument) in arguments.iter().enumerate() {
+            push_argument(&mut self.head, argument);
+            if index == name {
+                named = self.named(argument.len());
+            }
+        }
+        self.expected.push(Expected { reason, name: named });
+    }
+
+    /// Adds a command that begins with `first`, the key's name second, and goes on with `count`
+    /// arguments that are encoded in `rest` already.
+    pub(super) fn push_encoded(
+        &mut self,
+        reason: Reason,
+        first: &[&[u8]],
+        count: usize,
+        rest: &[u8],
+    ) {
+        begin_command(&mut self.head, first.len() + count);
+        let mut named = 0..0;
+        for (index, argument) in first.iter().enumerate() {
+            push_argument(&mut self.head, argument);
+            if index == 1 {
+                named = self.named(argument.len());
+            }
+        }
+        self.head.extend_from_slice(rest);
+        self.expected.push(Expected { reason, name: named });
+    }
+
+    /// Adds `RESTORE` of a whole key.
+    pub(super) fn push_restore(
+        &mut self,
+        name: &[u8],
+        ttl: &[u8],
+        payload: Vec<u8>,
+        options: &[&[u8]],
+    ) {
+        begin_command(&mut self.head, 4 + options.len());
+        push_argument(&mut self.head, b"RESTORE");
+        push_argument(&mut self.head, name);
+        let named = self.named(name.len());
+        push_argument(&mut self.head, ttl);
+        self.expected.push(Expected { reason: Reason::Restore, name: named });
+        if payload.len() <= COPIED_BYTES {
+            push_argument(&mut self.head, &payload);
+            options.iter().for_each(|option| push_argument(&mut self.head, option));
+            self.flush_if_full(false);
+            return;
+        }
+        begin_argument(&mut self.head, payload.len());
+        let mut end = b"\r\n".to_vec();
+        options.iter().for_each(|option| push_argument(&mut end, option));
+        self.tail = Some((payload.into(), end.into()));
+        self.flush(false);
+    }
+
+    /// Where the argument is that was added last, or its beginning.
+    fn named(&self, len: usize) -> Range<u32> {
+        let from = self.head.len() - 2 - len;
+        let to = from + len.min(NAME_BYTES);
+        // A head beyond 4 GiB would need a name as long.
+        u32::try_from(from).unwrap_or(0)..u32::try_from(to).unwrap_or(0)
+    }
+
+    /// Hands over what has been gathered, if it is enough.
+    pub(super) fn flush_if_full(&mut self, goes_on: bool) {
+        if self.head.len() >= CHUNK_BYTES {
+            self.flush(goes_on);
+        }
+    }
+
+    /// Hands over what has been gathered; `goes_on` says that what follows belongs to it.
+    pub(super) fn flush(&mut self, goes_on: bool) {
+        if self.expected.is_empty() || self.is_gone {
+            self.head.clear();
+            self.expected.clear();
+            self.tail = None;
+            return;
+        }
+        let head = std::mem::replace(&mut self.head, Vec::with_capacity(CHUNK_BYTES * 2));
+        let tail = self.tail.take();
+        let tail_len = tail.as_ref().map_or(0, |(payload, end)| payload.len() + end.len());
+        let bytes = (head.len() + tail_len).min(BUDGET_BYTES);
+        let Some(room) = self.room(u32::try_from(bytes).unwrap_or(u32::MAX)) else {
+            self.is_gone = true;
+            return;
+        };
+        let chunk = Chunk {
+            database: self.database,
+            head: head.into(),
+            tail,
+            expected: std::mem::take(&mut self.expected),
+            goes_on,
+            room,
+        };
+        self.is_gone = self.chunks.send(chunk).is_err();
+    }
+
+    /// Waits for room in the budget; `None` when nobody takes commands any more.
+    fn room(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        let room = Arc::clone(&self.budget).acquire_many_owned(bytes);
+        self.runtime.block_on(async {
+            tokio::select! {
+                room = room => room.ok(),
+                () = self.chunks.closed() => None,
+            }
+        })
+    }
+
+    /// Asks whether a key is there, and waits for the answer; `None` when nobody is left to ask.
+    pub(super) fn ask(&mut self, name: &[u8]) -> Option<bool> {
+        let (answer, answered) = oneshot::channel();
+        self.push(Reason::Ask(answer), 1, &[b"EXISTS", name]);
+        self.flush(false);
+        answered.blocking_recv().ok()
+    }
+}

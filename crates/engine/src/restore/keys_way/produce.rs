@@ -1,0 +1,304 @@
+//! Turns an RDB into commands, on a thread of its own.
+
+use bytes::Bytes;
+use cachevault_domain::{Address, ConflictRule, Target, TtlRule};
+use cachevault_rdb::dump::{DumpPayload, FOOTER_BYTES};
+use cachevault_rdb::raw::{Decoder, Key, Record, Visitor};
+use cachevault_rdb::{DecodeErrorKind, Header, Kind, ValueType};
+use tokio::sync::mpsc;
+
+use crate::error::VerifyError;
+use crate::restore::error::RestoreError;
+use crate::restore::glob;
+use crate::restore::keys_way::chunk::{Reason, Sender};
+use crate::restore::keys_way::split::Split;
+use crate::restore::keys_way::{Abilities, Done, KeysLoaded, Rules, shown};
+
+/// What is done with the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// The target is asked whether it has them.
+    Look,
+    /// They are written.
+    Write,
+}
+
+/// The raw level's visitor that writes commands.
+pub(super) struct Producer {
+    pass: Pass,
+    rules: Rules,
+    abilities: Abilities,
+    address: Address,
+    sender: Sender,
+    header: Option<Header>,
+    name: Vec<u8>,
+    record: KeyRecord,
+    current: Current,
+    loaded: KeysLoaded,
+    failed: Option<RestoreError>,
+}
+
+/// What a key's record says, beside its name.
+#[derive(Debug, Clone, Copy, Default)]
+struct KeyRecord {
+    /// Under the rule for expiries.
+    expires_at_ms: Option<i64>,
+    idle_seconds: Option<u64>,
+    frequency: Option<u8>,
+    value_type: Option<&'static ValueType>,
+}
+
+/// What becomes of the value that is passing.
+enum Current {
+    /// It is not wanted.
+    Passed,
+    /// It is gathered.
+    Payload(DumpPayload),
+    /// It is written by several commands.
+    Split(Box<Split>),
+}
+
+impl Producer {
+    pub(super) fn new(
+        pass: Pass,
+        rules: Rules,
+        abilities: Abilities,
+        target: &Target,
+        sender: Sender,
+    ) -> Self {
+        Self {
+            pass,
+            rules,
+            abilities,
+            address: target.address.clone(),
+            sender,
+            header: None,
+            name: Vec::new(),
+            record: KeyRecord::default(),
+            current: Current::Passed,
+            loaded: KeysLoaded::default(),
+            failed: None,
+        }
+    }
+
+    /// Takes all pieces. It blocks its thread.
+    pub(super) fn run(mut self, mut pieces: mpsc::Receiver<Bytes>) -> Result<Done, RestoreError> {
+        let undecodable = |error: cachevault_rdb::DecodeError| {
+            RestoreError::Artifact(VerifyError::Undecodable(error.to_string()))
+        };
+        let mut decoder = Decoder::default();
+        while let Some(piece) = pieces.blocking_recv() {
+            decoder.feed(&piece, &mut self).map_err(undecodable)?;
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
+            if self.sender.is_gone() {
+                // The connections say themselves why.
+                return Ok(Done::default());
+            }
+        }
+        decoder.finish().map_err(undecodable)?;
+        self.sender.flush(false);
+        Ok(Done { loaded: self.loaded, ..Done::default() })
+    }
+
+    fn is_over(&self) -> bool {
+        self.failed.is_some() || self.sender.is_gone()
+    }
+
+    fn is_wanted(&self, database: u64, name: &[u8]) -> bool {
+        let filter = &self.rules.filter;
+        filter.database.is_none_or(|wanted| u64::from(wanted) == database)
+            && filter.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern.as_bytes(), name))
+    }
+
+    /// Decides what becomes of a key.
+    fn begin(&mut self, key: &Key<'_>) -> Current {
+        if !self.is_wanted(key.db, key.name) {
+            self.loaded.filtered += 1;
+            return Current::Passed;
+        }
+        let Ok(expires_at_ms) = self.rules.expiry(key.expires_at_ms) else {
+            self.loaded.expired += 1;
+            return Current::Passed;
+        };
+        self.sender.select(key.db);
+        if self.pass == Pass::Look {
+            self.sender.push(Reason::Look, 1, &[b"EXISTS", key.name]);
+            self.sender.flush_if_full(false);
+            return Current::Passed;
+        }
+        self.name.clear();
+        self.name.extend_from_slice(key.name);
+        self.record = KeyRecord {
+            expires_at_ms,
+            idle_seconds: key.idle_seconds,
+            frequency: key.frequency,
+            value_type: Some(key.value_type),
+        };
+        // In a payload the expiries of fields cannot be moved.
+        let moves_fields = self.rules.ttl != TtlRule::Keep && key.value_type.has_field_expiries();
+        if moves_fields {
+            self.split(&[])
+        } else {
+            Current::Payload(DumpPayload::new(key.value_type))
+        }
+    }
+
+    /// Begins to write the value by several commands; `bytes` of it have come.
+    fn split(&mut self, bytes: &[u8]) -> Current {
+        let (Some(header), Some(value_type)) = (self.header, self.record.value_type) else {
+            return Current::Passed;
+        };
+        if value_type.kind() == Kind::Module {
+            self.fail(RestoreError::TooLarge {
+                key: shown(&self.name),
+                what: "the payload of a module's value, which cannot be split,",
+                limit: self.abilities.payload_max,
+            });
+            return Current::Passed;
+        }
+        if self.rules.replaces() {
+            self.sender.push(Reason::Part("UNLINK"), 1, &[b"UNLINK", &self.name]);
+        } else if self.sender.ask(&self.name) != Some(false) {
+            self.give_way();
+            return Current::Passed;
+        }
+        let split = Split::new(header, value_type, &self.rules, self.abilities);
+        let mut split = Box::new(split);
+        self.feed(&mut split, bytes);
+        Current::Split(split)
+    }
+
+    /// The key that is to be split is there already, or nobody is left to say so.
+    fn give_way(&mut self) {
+        if self.sender.is_gone() {
+            return;
+        }
+        if self.rules.conflict == ConflictRule::Skip {
+            self.loaded.skipped += 1;
+            return;
+        }
+        let (address, key) = (self.address.clone(), shown(&self.name));
+        self.fail(RestoreError::KeyAppeared { address, key });
+    }
+
+    fn feed(&mut self, split: &mut Split, bytes: &[u8]) {
+        if let Err(error) = split.feed(bytes, &self.name, &mut self.sender) {
+            self.fail(error);
+        }
+    }
+
+    fn fail(&mut self, error: RestoreError) {
+        self.failed.get_or_insert(error);
+    }
+
+    fn push_restore(&mut self, payload: DumpPayload) {
+        let mut ttl = itoa::Buffer::new();
+        let ttl = ttl.format(self.record.expires_at_ms.unwrap_or(0));
+        let mut number = itoa::Buffer::new();
+        let mut options: [&[u8]; 4] = [b"ABSTTL"; 4];
+        let mut count = 1;
+        let mut option = |words: &[&'static [u8]]| {
+            options[count..count + words.len()].copy_from_slice(words);
+            count += words.len();
+        };
+        if self.rules.replaces() {
+            option(&[b"REPLACE"]);
+        }
+        if self.record.idle_seconds.is_some() {
+            option(&[b"IDLETIME"]);
+        } else if self.record.frequency.is_some() {
+            option(&[b"FREQ"]);
+        }
+        let access = self.record.idle_seconds.or(self.record.frequency.map(u64::from));
+        if let Some(access) = access {
+            options[count] = number.format(access).as_bytes();
+            count += 1;
+        }
+        self.sender.push_restore(&self.name, ttl.as_bytes(), payload.finish(), &options[..count]);
+    }
+
+    fn function(&mut self, source: &[u8]) {
+        // They belong to no key and to no database.
+        if !self.rules.filter.is_everything() {
+            return;
+        }
+        if self.pass == Pass::Look {
+            if let Some(name) = library_name(source) {
+                let command: [&[u8]; 4] = [b"FUNCTION", b"LIST", b"LIBRARYNAME", name];
+                self.sender.push(Reason::LookFunction, 3, &command);
+            }
+            return;
+        }
+        if self.rules.replaces() {
+            let command: [&[u8]; 4] = [b"FUNCTION", b"LOAD", b"REPLACE", source];
+            self.sender.push(Reason::Function, 3, &command);
+        } else {
+            self.sender.push(Reason::Function, 2, &[b"FUNCTION", b"LOAD", source]);
+        }
+        self.sender.flush_if_full(false);
+    }
+}
+
+/// The name in a library's first line, such as `#!lua name=mylib`.
+fn library_name(source: &[u8]) -> Option<&[u8]> {
+    let first_line = source.split(|byte| *byte == b'\n').next()?;
+    first_line.split(u8::is_ascii_whitespace).find_map(|word| word.strip_prefix(b"name="))
+}
+
+impl Visitor for Producer {
+    fn record(&mut self, record: Record<'_>) {
+        match record {
+            Record::Header(header) => self.header = Some(header),
+            Record::Function(source) if !self.is_over() => self.function(source),
+            _ => {}
+        }
+    }
+
+    fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+        self.current = if self.is_over() { Current::Passed } else { self.begin(key) };
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.is_over() {
+            self.current = Current::Passed;
+        }
+        match std::mem::replace(&mut self.current, Current::Passed) {
+            Current::Passed => {}
+            Current::Payload(mut payload) => {
+                let len = (payload.len() + bytes.len()) as u64;
+                self.current = if len <= self.abilities.payload_max {
+                    payload.push(bytes);
+                    Current::Payload(payload)
+                } else {
+                    let gathered = payload.finish();
+                    let current = self.split(&gathered[1..gathered.len() - FOOTER_BYTES]);
+                    drop(gathered);
+                    self.current = current;
+                    return self.bytes(bytes);
+                };
+            }
+            Current::Split(mut split) => {
+                self.feed(&mut split, bytes);
+                self.current = Current::Split(split);
+            }
+        }
+    }
+
+    fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
+        match std::mem::replace(&mut self.current, Current::Passed) {
+            Current::Passed => {}
+            _ if self.is_over() => {}
+            Current::Payload(payload) => self.push_restore(payload),
+            Current::Split(split) => {
+                let expires_at_ms = self.record.expires_at_ms;
+                if let Err(error) = split.finish(expires_at_ms, &self.name, &mut self.sender) {
+                    self.fail(error);
+                }
+            }
+        }
+        Ok(())
+    }
+}
