@@ -185,6 +185,28 @@ pub(crate) struct RestoreWish {
     #[arg(long, value_name = "BOOL")]
     prove: Option<bool>,
 
+    /// How the data gets in: `replica` (the server loads it natively) or `keys` (a command for each
+    /// key) [default: the plan chooses]
+    #[arg(long, value_name = "WAY")]
+    way: Option<String>,
+
+    /// Only keys whose names match, as `KEYS` has it; what else the instance holds stays
+    #[arg(long, value_name = "PATTERN")]
+    keys: Option<String>,
+
+    /// Only keys of this database
+    #[arg(long, value_name = "N")]
+    database: Option<u32>,
+
+    /// Keep what the instance holds, and of keys that both have: `replace`, `skip` or `fail`
+    #[arg(long, value_name = "RULE")]
+    merge: Option<String>,
+
+    /// What becomes of times to live: `keep`, `shift` (by the time since the backup) or `strip`
+    /// [default: keep]
+    #[arg(long, value_name = "RULE")]
+    ttl: Option<String>,
+
     /// Whether the server keeps its old data in memory until the new is loaded [default: where
     /// there is memory for both]
     #[arg(long, value_name = "BOOL")]

@@ -40,6 +40,7 @@ pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{
     ChangedSetting, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress, Prepared,
-    RestoreError, RestoreLimits, Withdrawn, load, load_keys, make_durable, plan, prepare, withdraw,
+    PreparedKeys, RestoreError, RestoreLimits, Withdrawn, empty, load, load_keys, make_durable,
+    plan, prepare, prepare_keys, save, withdraw,
 };
 pub use verify::verify_artifact;

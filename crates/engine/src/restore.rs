@@ -4,6 +4,7 @@ mod admin;
 mod artifact;
 mod error;
 mod glob;
+mod keys_state;
 mod keys_way;
 mod plan;
 mod prove;
@@ -11,6 +12,7 @@ mod replica_way;
 mod serve;
 
 pub use error::RestoreError;
+pub use keys_state::{PreparedKeys, empty, prepare_keys, save};
 pub use keys_way::{KeysLoaded, KeysRequest, load_keys};
 pub use plan::plan;
 pub use replica_way::{

@@ -3,14 +3,16 @@
 //! Up to the step `load` the target is not touched. What `load` is about to do to it is logged
 //! before it begins, so that whoever takes the job up can go on with it or take it back.
 
+mod keys;
+
 use async_trait::async_trait;
 use cachevault_domain::{
     Backup, BackupId, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note, Restore,
     RestoreOutcome, RestoreWay, TargetData,
 };
 use cachevault_engine::{
-    LoadRequest, Loaded, Meter, Prepared, RestoreError, VerifyError, Withdrawn, load, make_durable,
-    plan, prepare, verify_artifact, withdraw,
+    LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
+    make_durable, plan, prepare, prepare_keys, save, verify_artifact, withdraw,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
 use jiff::Timestamp;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Captured, SHARD, catalog_failed, manifest, with_sources};
 use crate::step::{Step, StepContext, StepError, output};
+use keys::ByKeys;
 
 pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Settle];
 
@@ -29,6 +32,13 @@ const TAKING_BACK: &str = "taking_back";
 /// Logged when it was put back, with what it holds.
 const PUT_BACK: &str = "put_back";
 
+/// How the target is going to be touched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Way {
+    Replica(Prepared),
+    Keys(PreparedKeys),
+}
+
 struct Check;
 struct Safety;
 struct Prepare;
@@ -38,6 +48,7 @@ struct Settle;
 /// What was found out and decided while the target was not touched.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Checked {
+    by_keys: bool,
     swap: bool,
     prove: bool,
     /// Keys that the target held.
@@ -57,7 +68,8 @@ type BackupIdText = String;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct LoadedOutput {
     loaded: Loaded,
-    unavailable_ms: u64,
+    /// For how long the target took no writes; `None` where it took them all the time.
+    unavailable_ms: Option<u64>,
 }
 
 /// What a restore is about.
@@ -144,6 +156,7 @@ impl Step for Check {
             Err(Some(error)) => return Err(unreadable(&error)),
         }
         Ok(output(&Checked {
+            by_keys: plan.way == RestoreWay::Keys,
             swap: plan.loading == Loading::Swap,
             prove: plan.prove,
             keys_before: plan.replaced_keys,
@@ -292,7 +305,13 @@ impl Step for Prepare {
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let checked: Checked = context.output(Check.name())?;
         let subject = context.restore_subject().await?;
-        Ok(output(&context.prepare(&subject.target, checked.swap).await?))
+        if !checked.by_keys {
+            let prepared = context.prepare(&subject.target, checked.swap).await?;
+            return Ok(output(&Way::Replica(prepared)));
+        }
+        let target = context.target(&subject.target)?;
+        let prepared = prepare_keys(&target, &context.settings.restore).await;
+        Ok(output(&Way::Keys(prepared.map_err(untouched)?)))
     }
 
     async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
@@ -308,7 +327,7 @@ impl Step for Load {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let checked: Checked = context.output(Check.name())?;
-        let prepared: Prepared = context.output(Prepare.name())?;
+        let way: Way = context.output(Prepare.name())?;
         let subject = context.restore_subject().await?;
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
@@ -320,9 +339,21 @@ impl Step for Load {
             ));
         }
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
+        let is_again = touched_at.is_ok();
         let began = touched_at.unwrap_or(now);
         // From here on the target is no longer as it was.
         app.catalog.log_step(lease, TOUCHED, &output(&began), now).await.map_err(catalog_failed)?;
+        let prepared = match &way {
+            Way::Replica(prepared) => prepared,
+            Way::Keys(prepared) => {
+                let by_keys = ByKeys { context, target: &target, prepared };
+                let captured_at = subject.manifest.started_at;
+                let of = (&key, entry);
+                let loading = by_keys.load(&subject.restore, of, captured_at, &checked, is_again);
+                let loaded = loading.await?;
+                return Ok(output(&LoadedOutput { loaded, unavailable_ms: None }));
+            }
+        };
         let request = LoadRequest {
             target: &target,
             store: &*app.store,
@@ -334,10 +365,10 @@ impl Step for Load {
             limits: context.settings.restore,
         };
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
-        let loading = load(request, &prepared, &meter, &break_off);
+        let loading = load(request, prepared, &meter, &break_off);
         let loaded = context.reporting(&meter, &break_off, loading).await?.map_err(untouched)?;
         let took = app.clock.now().duration_since(began).as_millis();
-        let unavailable_ms = u64::try_from(took).unwrap_or_default();
+        let unavailable_ms = u64::try_from(took).ok();
         tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.proven, "loaded and promoted");
         Ok(output(&LoadedOutput { loaded, unavailable_ms }))
     }
@@ -364,10 +395,18 @@ impl Step for Load {
 impl Load {
     async fn take_back(&self, context: &StepContext<'_>) -> Result<TargetData, String> {
         let checked: Checked = context.output(Check.name()).map_err(plain)?;
-        let prepared: Prepared = context.output(Prepare.name()).map_err(plain)?;
+        let way: Way = context.output(Prepare.name()).map_err(plain)?;
         let subject = context.restore_subject().await.map_err(plain)?;
         let target = context.target(&subject.target).map_err(plain)?;
         let limits = &context.settings.restore;
+        let prepared = match way {
+            Way::Replica(prepared) => prepared,
+            Way::Keys(prepared) => {
+                let by_keys = ByKeys { context, target: &target, prepared: &prepared };
+                let captured_at = context.app.clock.now();
+                return by_keys.take_back(context.saved(), captured_at, &checked).await;
+            }
+        };
         let found = withdraw(&target, &prepared, limits).await;
         match found.map_err(|error| with_sources(&error))? {
             Withdrawn::OldData => return Ok(TargetData::Old),
@@ -430,14 +469,21 @@ impl Step for Settle {
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
-        let prepared: Prepared = context.output(Prepare.name())?;
+        let way: Way = context.output(Prepare.name())?;
         let subject = context.restore_subject().await?;
         let target = context.target(&subject.target)?;
+        let limits = &context.settings.restore;
+        let saving = async {
+            match &way {
+                Way::Replica(prepared) => make_durable(&target, prepared, limits).await,
+                Way::Keys(_) => save(&target, limits).await,
+            }
+        };
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
         meter.enter("waiting until the target has saved");
         let settling = async {
             tokio::select! {
-                durable = make_durable(&target, &prepared, &context.settings.restore) => durable,
+                durable = saving => durable,
                 () = break_off.cancelled() => Err(RestoreError::Cancelled),
             }
         };
@@ -455,9 +501,12 @@ impl StepContext<'_> {
     pub(crate) fn restored(&self) -> Result<RestoreOutcome, StepError> {
         let LoadedOutput { loaded, unavailable_ms } = self.output(Load.name())?;
         Ok(RestoreOutcome {
-            way: Some(RestoreWay::Replica),
+            way: Some(match unavailable_ms {
+                Some(_) => RestoreWay::Replica,
+                None => RestoreWay::Keys,
+            }),
             target: TargetData::New,
-            unavailable_ms: Some(unavailable_ms),
+            unavailable_ms,
             proven: loaded.proven,
             keys: Some(loaded.keys),
         })

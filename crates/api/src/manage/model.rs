@@ -2,8 +2,8 @@
 
 use cachevault_app::{BackupDetail, RequestRestore};
 use cachevault_domain::{
-    Address, Backup, Failure, Health, Identity, Instance, Login, Restore, RestoreOptions,
-    RestorePlan, RestoreWay, Target, TlsSettings,
+    Address, Backup, ConflictRule, Failure, Health, Identity, Instance, KeyFilter, Login, Restore,
+    RestoreOptions, RestorePlan, RestoreWay, Target, TlsSettings, TtlRule,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -246,6 +246,29 @@ pub(crate) struct RestoreWishBody {
     safety_backup: Option<bool>,
     prove: Option<bool>,
     swap: Option<bool>,
+    /// `keep`, `shift` or `strip`.
+    ttl: Option<String>,
+    /// Only keys that match, as `KEYS` has it.
+    pattern: Option<String>,
+    /// Only keys of this database.
+    database: Option<u32>,
+    /// `replace_all`, `replace`, `skip` or `fail`.
+    conflict: Option<String>,
+}
+
+/// The value of this name, or which names there are.
+fn named<T: Copy>(
+    field: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+    text: Option<&str>,
+) -> Result<Option<T>, String> {
+    let Some(text) = text else { return Ok(None) };
+    let found = all.iter().copied().find(|value| name(*value) == text);
+    found.map(Some).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
+        format!("`{field}` is `{text}`; it must be one of {}", names.join(", "))
+    })
 }
 
 impl RestoreWishBody {
@@ -253,17 +276,20 @@ impl RestoreWishBody {
     pub(crate) fn wish(self) -> Result<RequestRestore, String> {
         let backup = self.backup_id.parse().map_err(|e| format!("`backup_id`: {e}"))?;
         let note = self.note.as_deref().map(str::parse).transpose();
-        let way = self.way.as_deref().map(|text| {
-            let known = RestoreWay::ALL.into_iter().find(|way| way.as_str() == text);
-            known.ok_or_else(|| format!("`way` is `{text}`; it must be `replica` or `keys`"))
-        });
+        let way = named("way", &RestoreWay::ALL, RestoreWay::as_str, self.way.as_deref())?;
+        let ttl = named("ttl", &TtlRule::ALL, TtlRule::as_str, self.ttl.as_deref())?;
+        let conflict = self.conflict.as_deref();
+        let conflict = named("conflict", &ConflictRule::ALL, ConflictRule::as_str, conflict)?;
+        let filter = KeyFilter::new(self.pattern, self.database).map_err(|e| e.to_string())?;
         let defaults = RestoreOptions::default();
         let options = RestoreOptions {
-            way: way.transpose()?,
+            way,
             safety_backup: self.safety_backup.unwrap_or(defaults.safety_backup),
             prove: self.prove,
             swap: self.swap,
-            ..defaults
+            ttl: ttl.unwrap_or(defaults.ttl),
+            filter,
+            conflict: conflict.unwrap_or(defaults.conflict),
         };
         let note = note.map_err(|e: cachevault_domain::NoteTooLong| e.to_string())?;
         Ok(RequestRestore { backup, options, note })

@@ -143,11 +143,18 @@ pub(crate) fn drill(drill: &DrillOptions, options: &ClientOptions) -> Result<(),
 }
 
 fn restore_body(wish: &RestoreWish) -> Value {
+    let is_partial = wish.keys.is_some() || wish.database.is_some();
     json!({
         "backup_id": wish.backup,
         "safety_backup": !wish.no_safety_backup,
         "prove": wish.prove,
         "swap": wish.swap,
+        "way": wish.way,
+        "pattern": wish.keys,
+        "database": wish.database,
+        // Part of a backup never empties the instance.
+        "conflict": wish.merge.as_deref().or(is_partial.then_some("replace")),
+        "ttl": wish.ttl,
     })
 }
 

@@ -93,7 +93,7 @@ pub enum RestoreError {
     Unproven(#[source] CaptureError),
     /// The backup, or what the target sent, is not understood.
     #[error("the data cannot be compared: {0}")]
-    Unreadable(String),
+    NotComparable(String),
     /// The target holds other data than the backup.
     #[error(
         "the target's data differs from the backup's: its digest is {found}, the backup's {expected}"

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    Blocker, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
-    Target,
+    Blocker, ConflictRule, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role,
+    ServerVersion, Target, TtlRule,
 };
 use cachevault_proto::Reply;
 use cachevault_rdb::report::Report;
 use cachevault_rdb::{Header, Magic};
-use cachevault_store::{ArtifactEntry, ContentEntry};
+use cachevault_store::{ArtifactEntry, ContentEntry, RdbEntry};
 
 use crate::info::ServerInfo;
 use crate::restore::admin::Admin;
@@ -32,7 +32,10 @@ struct TargetFacts {
     replicates_by_tls: bool,
     has_modules: bool,
     is_watched_by_sentinel: bool,
+    /// What of the way `replica` its user may not do.
     denied: Vec<Blocker>,
+    /// What of the way `keys` its user may not do.
+    denied_keys: Vec<Blocker>,
 }
 
 /// What is known of a backup's content.
@@ -56,11 +59,7 @@ pub async fn plan(
 ) -> Result<RestorePlan, RestoreError> {
     let mut admin = Admin::connect(target, command).await?;
     let facts = look(&mut admin).await?;
-    let mut plan = judge(&facts, &content(entry), entry.rdb.size_bytes, options, &entry.rdb.header);
-    if plan.way == RestoreWay::Replica && facts.replicates_by_tls && !has_certificate {
-        plan.blockers.push(Blocker::NoCertificate);
-    }
-    Ok(plan)
+    Ok(judge(&facts, &content(entry), &entry.rdb, options, has_certificate))
 }
 
 fn content(entry: &ArtifactEntry) -> ContentFacts {
@@ -104,7 +103,20 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
             denied.push(denial(error, command, grant)?);
         }
     }
+    let mut denied_keys = Vec::new();
+    // Refused for arguments that are none, after the permission was checked.
+    for (command, grant) in [
+        (&["RESTORE", "cachevault", "none", ""][..], "+restore"),
+        (&["FLUSHALL", "none"], "+flushall"),
+    ] {
+        if let Err(error) = admin.command(command).await
+            && error.is_denial()
+        {
+            denied_keys.push(denial(error, command[0], grant)?);
+        }
+    }
     Ok(TargetFacts {
+        denied_keys,
         databases: databases.and_then(|text| text.parse().ok()),
         memory_policy: memory_policy.unwrap_or_default(),
         save_points: save.unwrap_or_default(),
@@ -138,16 +150,20 @@ fn denial(error: RestoreError, command: &str, grant: &str) -> Result<Blocker, Re
 fn judge(
     facts: &TargetFacts,
     content: &ContentFacts,
-    rdb_bytes: u64,
+    rdb: &RdbEntry,
     options: &RestoreOptions,
-    header: &str,
+    has_certificate: bool,
 ) -> RestorePlan {
+    let header = rdb.header.as_str();
     let info = &facts.info;
     let report = content.report.as_ref().ok();
     let needed_bytes = report.map_or(0, needed_bytes);
-    let (way, because) = choose_way(options);
+    let (way, because) = choose_way(options, facts, has_certificate);
     let loading = choose_loading(info, needed_bytes, options);
-    let mut blockers = facts.denied.clone();
+    let mut blockers = match way {
+        RestoreWay::Replica => facts.denied.clone(),
+        RestoreWay::Keys => facts.denied_keys.clone(),
+    };
     if let Err(reason) = &content.report {
         blockers.push(Blocker::Opaque { reason: reason.clone() });
     }
@@ -167,6 +183,16 @@ fn judge(
     if way == RestoreWay::Replica && facts.is_watched_by_sentinel {
         blockers.push(Blocker::Sentinel);
     }
+    if way == RestoreWay::Replica && facts.replicates_by_tls && !has_certificate {
+        blockers.push(Blocker::NoCertificate);
+    }
+    if way == RestoreWay::Replica && needs_keys(options) {
+        blockers.push(Blocker::NotThisWay {
+            wish: "a filter, a merge or another time to live".to_owned(),
+            way,
+            advice: "leave the way to the plan, or choose `keys`".to_owned(),
+        });
+    }
     RestorePlan {
         way,
         because,
@@ -177,23 +203,43 @@ fn judge(
         keys: report.map(|report| report.total.keys),
         replaced_keys: info.keys,
         needed_bytes,
-        prove: options.prove.unwrap_or(rdb_bytes <= PROVE_BYTES_MAX),
-        notes: notes(facts, report, loading),
+        prove: options.prove.unwrap_or(rdb.size_bytes <= PROVE_BYTES_MAX),
+        notes: notes(facts, report, way, loading),
         blockers,
     }
 }
 
-fn choose_way(options: &RestoreOptions) -> (RestoreWay, String) {
-    let needs_keys = !options.filter.is_everything()
-        || options.ttl != cachevault_domain::TtlRule::Keep
-        || options.conflict != cachevault_domain::ConflictRule::ReplaceAll;
+fn choose_way(
+    options: &RestoreOptions,
+    facts: &TargetFacts,
+    has_certificate: bool,
+) -> (RestoreWay, String) {
     match options.way {
         Some(way) => (way, "it was asked for".to_owned()),
-        None if needs_keys => {
+        None if needs_keys(options) => {
             (RestoreWay::Keys, "only part of the data, or other times to live, are wanted".into())
         }
+        None if !facts.denied.is_empty() => {
+            let reason = "the target does not let itself be made a replica, or be prepared for it";
+            (RestoreWay::Keys, reason.to_owned())
+        }
+        None if facts.is_watched_by_sentinel => {
+            (RestoreWay::Keys, "a Sentinel would take a loading target for failed".to_owned())
+        }
+        None if facts.replicates_by_tls && !has_certificate => (
+            RestoreWay::Keys,
+            "the target replicates by TLS, and this service has no certificate to show it"
+                .to_owned(),
+        ),
         None => (RestoreWay::Replica, "the target loads natively, which is fastest".to_owned()),
     }
+}
+
+/// Whether what is wanted is not all of the data as it is.
+fn needs_keys(options: &RestoreOptions) -> bool {
+    !options.filter.is_everything()
+        || options.ttl != TtlRule::Keep
+        || options.conflict != ConflictRule::ReplaceAll
 }
 
 fn choose_loading(info: &ServerInfo, needed_bytes: u64, options: &RestoreOptions) -> Loading {
@@ -278,13 +324,22 @@ fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {
     (saves && !persistence.save_ok).then_some(Blocker::CannotSave { what: "background save" })
 }
 
-fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<String> {
+fn notes(
+    facts: &TargetFacts,
+    report: Option<&Report>,
+    way: RestoreWay,
+    loading: Loading,
+) -> Vec<String> {
     let info = &facts.info;
     let mut notes = Vec::new();
     if info.keys > 0 {
         notes.push(format!("the {} keys that the target holds now are removed", info.keys));
     }
     notes.push(match loading {
+        _ if way == RestoreWay::Keys => {
+            "keys come one after the other: clients see old, missing and new ones meanwhile"
+                .to_owned()
+        }
         Loading::Swap => {
             "writes are refused while the target loads; it keeps its old data until all is loaded, \
              and needs memory for both"
@@ -294,7 +349,7 @@ fn notes(facts: &TargetFacts, report: Option<&Report>, loading: Loading) -> Vec<
             "writes are refused, and reads answered with LOADING, while the target loads".to_owned()
         }
     });
-    if !info.replicas.is_empty() {
+    if way == RestoreWay::Replica && !info.replicas.is_empty() {
         notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
     }
     if facts.save_points.is_empty() && !info.persistence.aof_enabled {

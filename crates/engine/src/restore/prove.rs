@@ -113,7 +113,7 @@ impl Proof<'_> {
         let found = found.map_err(RestoreError::Unproven)?;
         let sum = match found.opaque {
             None => found.reading.1.keys,
-            Some(reason) => return Err(RestoreError::Unreadable(reason.to_string())),
+            Some(reason) => return Err(RestoreError::NotComparable(reason.to_string())),
         };
         if sum == expected {
             return Ok(());
@@ -125,13 +125,13 @@ impl Proof<'_> {
     fn of_manifest(&self) -> Result<Sum, RestoreError> {
         let parse = |hex: &str| u128::from_str_radix(hex, 16).map(Fingerprint);
         let Some(ContentEntry::Verified { digest, .. }) = &self.entry.rdb.content else {
-            return Err(RestoreError::Unreadable("its manifest has no digest".to_owned()));
+            return Err(RestoreError::NotComparable("its manifest has no digest".to_owned()));
         };
         match (parse(&digest.keys), parse(&digest.functions)) {
             (Ok(keys), Ok(functions)) if digest.version == DIGEST_VERSION => {
                 Ok(Sum { keys, count: digest.key_count, functions, lasting_beyond_ms: None })
             }
-            _ => Err(RestoreError::Unreadable("its manifest has an unknown digest".to_owned())),
+            _ => Err(RestoreError::NotComparable("its manifest has an unknown digest".to_owned())),
         }
     }
 
@@ -147,11 +147,11 @@ impl Proof<'_> {
         // A reader that has gone says why itself.
         let _ = input.flush().await;
         drop(input);
-        let read = reader.await.map_err(|e| RestoreError::Unreadable(e.to_string()))?;
-        let read = read.map_err(|e| RestoreError::Unreadable(e.to_string()))?;
+        let read = reader.await.map_err(|e| RestoreError::NotComparable(e.to_string()))?;
+        let read = read.map_err(|e| RestoreError::NotComparable(e.to_string()))?;
         match read.opaque {
             None => Ok(read.reading.1.keys),
-            Some(reason) => Err(RestoreError::Unreadable(reason.to_string())),
+            Some(reason) => Err(RestoreError::NotComparable(reason.to_string())),
         }
     }
 }

@@ -65,6 +65,16 @@ pub struct ChangedSetting {
     during: String,
 }
 
+impl ChangedSetting {
+    pub(crate) fn new(name: &str, before: String, during: &str) -> Self {
+        Self { name: name.to_owned(), before, during: during.to_owned() }
+    }
+
+    pub(crate) async fn apply(&self, admin: &mut Admin) -> Result<(), RestoreError> {
+        admin.set(&self.name, &self.during).await
+    }
+}
+
 /// What has to be remembered of a restore before the target is touched: with it, it can be gone
 /// on with or undone by a process that knows nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,7 +148,7 @@ pub async fn prepare(
     for (name, during) in wanted_settings(swap, info.keys == 0) {
         match admin.setting(name).await? {
             Some(before) if before != during => {
-                settings.push(ChangedSetting { name: name.into(), before, during: during.into() });
+                settings.push(ChangedSetting::new(name, before, during));
             }
             // As it has to be, or unknown to this version.
             _ => {}
@@ -279,7 +289,7 @@ impl LoadRequest<'_> {
         };
         if standing == Standing::Elsewhere {
             for setting in &prepared.settings {
-                admin.set(&setting.name, &setting.during).await?;
+                setting.apply(&mut admin).await?;
             }
             meter.enter("waiting for the target to connect");
             let (host, port) = (prepared.host.as_str(), prepared.port.to_string());
@@ -458,14 +468,18 @@ pub async fn withdraw(
             admin.command(&["FUNCTION", "FLUSH"]).await?;
         }
     }
-    put_back(&mut admin, prepared).await?;
+    put_back(&mut admin, &prepared.settings).await?;
     // A target drops its old data before it takes the new, or swaps them when it has all of it.
     let is_old = prepared.keys_before == 0 || (!has_ours && info.keys == prepared.keys_before);
     Ok(if is_old { Withdrawn::OldData } else { Withdrawn::Changed })
 }
 
-async fn put_back(admin: &mut Admin, prepared: &Prepared) -> Result<(), RestoreError> {
-    for setting in &prepared.settings {
+/// Sets settings to what they were.
+pub(crate) async fn put_back(
+    admin: &mut Admin,
+    settings: &[ChangedSetting],
+) -> Result<(), RestoreError> {
+    for setting in settings {
         admin.set(&setting.name, &setting.before).await?;
     }
     Ok(())
@@ -486,7 +500,7 @@ pub async fn make_durable(
     if info.run_id != prepared.run_id {
         return Err(RestoreError::TargetRestarted { address: target.address.clone() });
     }
-    put_back(&mut admin, prepared).await?;
+    put_back(&mut admin, &prepared.settings).await?;
     let until = Instant::now() + limits.busy_wait;
     let saved = if info.persistence.aof_enabled {
         // A server begins to rewrite its AOF by itself when it has synchronised.
@@ -521,7 +535,8 @@ pub async fn make_durable(
     Err(RestoreError::NotDurable { address: target.address.clone(), detail })
 }
 
-async fn wait_for(
+/// Looks at a server until something is so.
+pub(crate) async fn wait_for(
     admin: &mut Admin,
     until: Instant,
     is_so: impl Fn(&ServerInfo) -> bool,

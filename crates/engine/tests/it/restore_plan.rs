@@ -23,7 +23,9 @@ async fn plan_with(
 /// The only blocker of a restore into `target`, which stays as it is.
 async fn blocker(server: &Server, target: &Target, entry: &ArtifactEntry) -> Blocker {
     let (before, log) = (server.digest(), server.info("master_replid"));
-    let plan = plan_with(target, entry, &RestoreOptions::default()).await.unwrap();
+    // Left to the plan, another way might do.
+    let options = RestoreOptions { way: Some(RestoreWay::Replica), ..RestoreOptions::default() };
+    let plan = plan_with(target, entry, &options).await.unwrap();
     assert_eq!((server.digest(), server.info("master_replid")), (before, log));
     let [blocker] = &plan.blockers[..] else { panic!("{:?}", plan.blockers) };
     blocker.clone()
@@ -172,6 +174,10 @@ async fn a_missing_permission_blocks_and_is_named() {
             matches!(&found, Blocker::Denied { command, .. } if command == missing),
             "{missing}: {found}"
         );
+        let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
+        assert_eq!(plan.way, RestoreWay::Keys, "{missing}");
+        let denied = plan.blockers.iter().map(ToString::to_string).collect::<String>();
+        assert!(denied.contains("RESTORE") && denied.contains("FLUSHALL"), "{denied}");
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
 use cachevault_domain::{
-    BackupFilter, BackupId, BackupState, InstanceId, Page, Restore, RestoreId, RestoreOptions,
-    RestoreState, TargetData,
+    BackupFilter, BackupId, BackupState, ConflictRule, InstanceId, KeyFilter, Page, Restore,
+    RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
 };
 use cachevault_jobs::Injected;
 use cachevault_testkit::{Server, newest_redis};
@@ -20,8 +20,15 @@ struct Restoring {
     backup: BackupId,
     target: Server,
     instance: InstanceId,
+    options: RestoreOptions,
     old: String,
     new: String,
+}
+
+/// Both ways to restore.
+fn ways() -> [RestoreOptions; 2] {
+    [RestoreWay::Replica, RestoreWay::Keys]
+        .map(|way| RestoreOptions { way: Some(way), ..RestoreOptions::default() })
 }
 
 impl Restoring {
@@ -39,11 +46,12 @@ impl Restoring {
         let instance = rig.app.add_instance(&rig.project, wish).await.unwrap().id;
         let (old, new) = (target.digest(), rig.server.digest());
         assert_ne!(old, new);
-        Self { rig, backup, target, instance, old, new }
+        let options = RestoreOptions::default();
+        Self { rig, backup, target, instance, options, old, new }
     }
 
     async fn request(&self) -> RestoreId {
-        self.request_with(RestoreOptions::default()).await
+        self.request_with(self.options.clone()).await
     }
 
     async fn request_with(&self, options: RestoreOptions) -> RestoreId {
@@ -116,8 +124,8 @@ async fn it_runs_through_its_steps_and_saves_the_targets_own_data_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_step_may_run_twice() {
-    for step in STEPS {
-        let restoring = Restoring::new().await;
+    for (step, options) in STEPS.iter().flat_map(|step| ways().map(|options| (*step, options))) {
+        let restoring = Restoring { options, ..Restoring::new().await };
         let id = restoring.request().await;
         restoring.rig.run(Some(Inject::after(step, Injected::Repeat))).await;
         let restore = restoring.record(id).await;
@@ -128,8 +136,8 @@ async fn any_step_may_run_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_last_failure_at_any_step_puts_the_old_data_back() {
-    for step in STEPS {
-        let mut restoring = Restoring::new().await;
+    for (step, options) in STEPS.iter().flat_map(|step| ways().map(|options| (*step, options))) {
+        let mut restoring = Restoring { options, ..Restoring::new().await };
         restoring.rig.settings.backoff.attempts_max = 1;
         let id = restoring.request().await;
         restoring.rig.run(Some(Inject::after(step, Injected::Fail))).await;
@@ -143,9 +151,11 @@ async fn a_last_failure_at_any_step_puts_the_old_data_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
-    for (at, step) in STEPS.iter().enumerate() {
+    let cases =
+        ways().map(|options| STEPS.iter().enumerate().map(move |step| (step, options.clone())));
+    for ((at, step), options) in cases.into_iter().flatten() {
         for logged in [false, true] {
-            let restoring = Restoring::new().await;
+            let restoring = Restoring { options: options.clone(), ..Restoring::new().await };
             let id = restoring.request().await;
             let die = if logged { Inject::after_log } else { Inject::after };
             restoring.rig.run(Some(die(step, Injected::Die))).await;
@@ -312,4 +322,51 @@ async fn a_target_that_keeps_nothing_on_its_disk_needs_no_disk() {
     restoring.rig.run(None).await;
     assert_eq!(restoring.record(id).await.state, RestoreState::Succeeded);
     restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn part_of_a_backup_leaves_the_rest_of_the_target_alone() {
+    let restoring = Restoring::new().await;
+    let (source, target) = (&restoring.rig.server, &restoring.target);
+    let (of_both, own) = ("key:17", "key:217");
+    target.ask(&["SET", "theirs", "stays"]);
+    let filter = KeyFilter::new(Some("key:1?".into()), None).unwrap();
+    let options =
+        RestoreOptions { filter, conflict: ConflictRule::Replace, ..RestoreOptions::default() };
+    let before = target.ask(&["GET", own]);
+    let id = restoring.request_with(options).await;
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
+    let outcome = restore.outcome.unwrap();
+    assert_eq!((outcome.way, outcome.keys), (Some(RestoreWay::Keys), Some(10)));
+    assert_eq!(target.ask(&["GET", of_both]), source.ask(&["GET", of_both]));
+    assert_eq!(
+        (target.ask(&["GET", own]), target.ask(&["GET", "theirs"])),
+        (before, "stays".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_are_there_already_are_told_and_nothing_is_touched() {
+    let restoring = Restoring::new().await;
+    let options = RestoreOptions { conflict: ConflictRule::Fail, ..RestoreOptions::default() };
+    let id = restoring.request_with(options).await;
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+    assert!(restore.failure.as_ref().unwrap().reason.contains("key:"), "{restore:?}");
+    assert_eq!(restore.outcome.as_ref().unwrap().target, TargetData::Untouched);
+    restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eviction_is_held_off_while_keys_are_written() {
+    let options = ["--maxmemory", "1gb", "--maxmemory-policy", "allkeys-lru"];
+    let [_, by_keys] = ways();
+    let restoring = Restoring { options: by_keys, ..Restoring::into_server(&options, 500).await };
+    let id = restoring.request().await;
+    restoring.rig.run(None).await;
+    restoring.assert_truthful(id).await;
+    assert!(restoring.target.ask(&["CONFIG", "GET", "maxmemory-policy"]).contains("allkeys-lru"));
 }

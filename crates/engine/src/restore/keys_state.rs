@@ -1,0 +1,129 @@
+//! What a restore by commands changes at the target beside its data, and how its data is proved.
+
+use cachevault_domain::{ConflictRule, Role, Target, TtlRule};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::gate::SourceGate;
+use crate::meter::Meter;
+use crate::restore::admin::Admin;
+use crate::restore::error::RestoreError;
+use crate::restore::keys_way::KeysRequest;
+use crate::restore::prove::Proof;
+use crate::restore::replica_way::{ChangedSetting, RestoreLimits, put_back, wait_for};
+
+/// What has to be remembered of a restore by commands before the target is touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreparedKeys {
+    settings: Vec<ChangedSetting>,
+}
+
+/// Looks what has to be changed at a target, and touches nothing.
+///
+/// # Errors
+/// [`RestoreError`] when it does not answer.
+pub async fn prepare_keys(
+    target: &Target,
+    limits: &RestoreLimits,
+) -> Result<PreparedKeys, RestoreError> {
+    // Keys that were written first would be evicted while the last ones come.
+    const WANTED: (&str, &str) = ("maxmemory-policy", "noeviction");
+    let mut admin = Admin::connect(target, limits.command).await?;
+    let settings = match admin.setting(WANTED.0).await {
+        Ok(Some(before)) if before != WANTED.1 => {
+            vec![ChangedSetting::new(WANTED.0, before, WANTED.1)]
+        }
+        Ok(_) => Vec::new(),
+        // Who may not change settings goes without.
+        Err(error) if error.is_denial() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(PreparedKeys { settings })
+}
+
+impl PreparedKeys {
+    /// Makes the target ready.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when it refuses.
+    pub async fn apply(&self, target: &Target, limits: &RestoreLimits) -> Result<(), RestoreError> {
+        let mut admin = Admin::connect(target, limits.command).await?;
+        for setting in &self.settings {
+            setting.apply(&mut admin).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts the target's settings back.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when it refuses.
+    pub async fn put_back(
+        &self,
+        target: &Target,
+        limits: &RestoreLimits,
+    ) -> Result<(), RestoreError> {
+        let mut admin = Admin::connect(target, limits.command).await?;
+        put_back(&mut admin, &self.settings).await
+    }
+}
+
+impl KeysRequest<'_> {
+    /// Whether the target is to hold exactly what the backup does, but for what expires.
+    pub fn is_provable(&self) -> bool {
+        let options = self.options;
+        options.conflict == ConflictRule::ReplaceAll
+            && options.ttl == TtlRule::Keep
+            && options.filter.is_everything()
+    }
+
+    /// Reads the target's data back and compares it with the backup's. Keys that expire soon are
+    /// left out: the target may have let them go. What clients write meanwhile is a difference.
+    ///
+    /// # Errors
+    /// [`RestoreError::Differs`]; others when it cannot be read back.
+    pub async fn prove(&self, gate: &SourceGate, meter: &Meter) -> Result<(), RestoreError> {
+        let Self { target, store, key, entry, now, limits, .. } = *self;
+        Proof { target, store, key, entry, gate, limits }.of_primary(now, meter).await
+    }
+}
+
+/// Empties a target that was empty before.
+///
+/// # Errors
+/// [`RestoreError`] when it refuses.
+pub async fn empty(target: &Target, limits: &RestoreLimits) -> Result<(), RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    admin.command(&["FLUSHALL"]).await?;
+    if admin.info().await?.functions > 0 {
+        admin.command(&["FUNCTION", "FLUSH"]).await?;
+    }
+    Ok(())
+}
+
+/// Has a target save what was written by commands, unless it keeps an AOF, which has it already.
+///
+/// # Errors
+/// [`RestoreError::NotDurable`] when its save fails.
+pub async fn save(target: &Target, limits: &RestoreLimits) -> Result<(), RestoreError> {
+    let mut admin = Admin::connect(target, limits.command).await?;
+    let info = admin.info().await?;
+    if info.persistence.aof_enabled || info.role == Role::Replica {
+        return Ok(());
+    }
+    let until = Instant::now() + limits.busy_wait;
+    wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
+    match admin.command(&["BGSAVE"]).await {
+        Err(error) if error.is_denial() => {
+            tracing::warn!(target = %target.address, "the target may not be told to save; it saves when it would");
+            return Ok(());
+        }
+        told => told?,
+    };
+    let saved = wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
+    if saved.persistence.save_ok {
+        return Ok(());
+    }
+    let detail = "its background save failed; see its log".to_owned();
+    Err(RestoreError::NotDurable { address: target.address.clone(), detail })
+}

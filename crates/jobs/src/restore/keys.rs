@@ -1,0 +1,132 @@
+//! The part of a restore that touches the target, in the way `keys`.
+
+use cachevault_domain::{ConflictRule, Restore, RestoreOptions, Target, TargetData};
+use cachevault_engine::{
+    KeysRequest, Loaded, Meter, PreparedKeys, RestoreError, empty, load_keys, save,
+};
+use cachevault_store::{ArtifactEntry, ArtifactKey};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use super::{Checked, TOUCHED, plain, untouched};
+use crate::capture::{catalog_failed, with_sources};
+use crate::step::{StepContext, StepError};
+
+/// What is written into which target.
+pub(super) struct ByKeys<'a> {
+    pub(super) context: &'a StepContext<'a>,
+    pub(super) target: &'a Target,
+    pub(super) prepared: &'a PreparedKeys,
+}
+
+impl ByKeys<'_> {
+    /// Writes a backup's keys. `is_again` says whether an earlier attempt may have written some.
+    pub(super) async fn load(
+        &self,
+        restore: &Restore,
+        (key, entry): (&ArtifactKey, &ArtifactEntry),
+        captured_at: Timestamp,
+        checked: &Checked,
+        is_again: bool,
+    ) -> Result<Loaded, StepError> {
+        let limits = &self.context.settings.restore;
+        let mut options = restore.options.clone();
+        if is_again && options.conflict == ConflictRule::Fail {
+            // What is there already is ours.
+            options.conflict = ConflictRule::Skip;
+        }
+        self.prepared.apply(self.target, limits).await.map_err(untouched)?;
+        let request = self.request(&options, (key, entry), captured_at);
+        let (meter, break_off) = (Meter::default(), self.context.cancel.child_token());
+        meter.enter("writing keys");
+        let loading = self.run(request, checked.prove, &meter, &break_off);
+        let loaded = self.context.reporting(&meter, &break_off, loading).await?;
+        if let Err(RestoreError::KeysExist { .. } | RestoreError::FunctionsExist { .. }) = &loaded
+            && !is_again
+        {
+            self.not_touched_after_all().await?;
+        }
+        let loaded = loaded.map_err(untouched)?;
+        self.prepared.put_back(self.target, limits).await.map_err(untouched)?;
+        Ok(loaded)
+    }
+
+    /// What is there already was found before anything was written.
+    async fn not_touched_after_all(&self) -> Result<(), StepError> {
+        let limits = &self.context.settings.restore;
+        self.prepared.put_back(self.target, limits).await.map_err(untouched)?;
+        let (catalog, lease) = (&self.context.app.catalog, self.context.lease);
+        catalog.unlog_step(lease, TOUCHED).await.map_err(catalog_failed)
+    }
+
+    fn request<'r>(
+        &'r self,
+        options: &'r RestoreOptions,
+        (key, entry): (&'r ArtifactKey, &'r ArtifactEntry),
+        captured_at: Timestamp,
+    ) -> KeysRequest<'r> {
+        KeysRequest {
+            target: self.target,
+            store: &*self.context.app.store,
+            key,
+            entry,
+            options,
+            now: self.context.app.clock.now(),
+            captured_at,
+            limits: self.context.settings.restore,
+        }
+    }
+
+    async fn run(
+        &self,
+        request: KeysRequest<'_>,
+        prove: bool,
+        meter: &Meter,
+        break_off: &CancellationToken,
+    ) -> Result<Loaded, RestoreError> {
+        let loaded = load_keys(request, meter, break_off).await?;
+        let proven = prove && request.is_provable();
+        if proven {
+            meter.enter("reading the data back");
+            request.prove(self.context.gate, meter).await?;
+        }
+        Ok(Loaded { proven, keys: loaded.restored })
+    }
+
+    /// Puts back what the target held, if it was saved.
+    pub(super) async fn take_back(
+        &self,
+        saved: Option<(ArtifactKey, ArtifactEntry)>,
+        captured_at: Timestamp,
+        checked: &Checked,
+    ) -> Result<TargetData, String> {
+        let limits = &self.context.settings.restore;
+        let text = |error: RestoreError| with_sources(&error);
+        let holds = match saved {
+            _ if checked.keys_before == 0 => {
+                empty(self.target, limits).await.map_err(text)?;
+                TargetData::Old
+            }
+            None => TargetData::Uncertain,
+            Some((key, entry)) => {
+                let options = RestoreOptions::default();
+                self.prepared.apply(self.target, limits).await.map_err(text)?;
+                let request = self.request(&options, (&key, &entry), captured_at);
+                // Not to be broken off: half of it would be worse than either.
+                let (never, meter) = (CancellationToken::new(), Meter::default());
+                meter.enter("putting the old data back");
+                let loading = self.run(request, true, &meter, &never);
+                let loaded = self.context.reporting(&meter, &never, loading).await;
+                loaded.map_err(plain)?.map_err(text)?;
+                match save(self.target, limits).await {
+                    // It holds its old data; that its disk takes nothing was so before.
+                    Err(RestoreError::NotDurable { .. }) | Ok(()) => {}
+                    Err(error) => return Err(with_sources(&error)),
+                }
+                TargetData::Old
+            }
+        };
+        self.prepared.put_back(self.target, limits).await.map_err(text)?;
+        Ok(holds)
+    }
+}
