@@ -12,6 +12,7 @@ mod dcs;
 mod gateway;
 mod health;
 mod manage;
+mod metrics;
 mod query;
 mod request;
 pub mod signing;
@@ -25,6 +26,7 @@ use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
 pub use crate::health::Readiness;
+pub use crate::metrics::metrics_router;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;

@@ -43,6 +43,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR", env = "CACHEVAULT_LISTEN")]
     listen: Option<SocketAddr>,
 
+    /// Address for Prometheus: `/metrics`, for whoever reaches it; left out, there is none
+    #[arg(long, value_name = "ADDR", env = "CACHEVAULT_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
+
     /// Folder for catalog, keys and backups [default: ~/.cachevault]
     #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
     data_dir: Option<PathBuf>,
@@ -167,6 +171,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
+    pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
     pub(crate) public_url: Option<String>,
     pub(crate) region: String,
@@ -243,6 +248,7 @@ impl Settings {
         Self {
             config: self.config,
             listen: self.listen.or(other.listen),
+            metrics_listen: self.metrics_listen.or(other.metrics_listen),
             data_dir: self.data_dir.or(other.data_dir),
             public_url: self.public_url.or(other.public_url),
             region: self.region.or(other.region),
@@ -309,6 +315,7 @@ impl Settings {
             drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
         Ok(Config {
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
+            metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,

@@ -69,6 +69,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
         tasks.spawn(async move { driller.run(&stop).await });
     }
+    if let Some(address) = config.metrics_listen {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on `{address}`"))?;
+        let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
+        tasks.spawn(async move { answer(listener, router, stop).await });
+    }
     let router = cachevault_api::router(Api {
         app,
         request_time_max: config.request_timeout,

@@ -45,8 +45,8 @@ pub struct DrillRequest<'a> {
     pub servers: &'a [PathBuf],
     /// Where the throw-away server has its folder.
     pub folder: &'a Path,
-    /// 40 bytes that were never used before.
-    pub random: [u8; 40],
+    /// 80 bytes that were never used before.
+    pub random: [u8; 80],
     /// Keeps two captures from the same server.
     pub gate: &'a SourceGate,
     /// Bounds.
@@ -95,7 +95,8 @@ pub async fn drill(
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<Proven, DrillError> {
-    let (id, password) = request.random.split_at(20);
+    let (own, replication) = request.random.split_at(40);
+    let (id, password) = own.split_at(20);
     let mut refused = Vec::new();
     for binary in request.servers {
         meter.enter("starting a server");
@@ -115,9 +116,9 @@ pub async fn drill(
             continue;
         }
         enough_memory(plan.needed_bytes)?;
-        let mut replication_id = [0; 20];
-        replication_id.copy_from_slice(id);
-        let keys = server.load(&request, replication_id, meter, cancel).await?;
+        let mut random = [0; 40];
+        random.copy_from_slice(replication);
+        let keys = server.load(&request, random, meter, cancel).await?;
         return Ok(Proven { server: format!("{} {}", plan.engine.as_str(), plan.version), keys });
     }
     Err(DrillError::NoServer(refused))
@@ -192,13 +193,13 @@ impl ThrowAway {
     async fn load(
         &self,
         request: &DrillRequest<'_>,
-        replication_id: [u8; 20],
+        random: [u8; 40],
         meter: &Meter,
         cancel: &CancellationToken,
     ) -> Result<u64, RestoreError> {
         let ours = OurAddress { host: Some("127.0.0.1".to_owned()), ..OurAddress::default() };
         let limits = request.limits;
-        let prepared = prepare(&self.target, false, &ours, replication_id, &limits).await?;
+        let prepared = prepare(&self.target, false, &ours, random, &limits).await?;
         let loading = LoadRequest {
             target: &self.target,
             store: request.store,

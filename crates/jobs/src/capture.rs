@@ -98,14 +98,14 @@ impl StepContext<'_> {
         &self,
         instance: &Instance,
         dialect: RdbDialect,
+        prefer_replica: bool,
         key: &ArtifactKey,
     ) -> Result<ArtifactEntry, StepError> {
-        let (app, lease) = (self.app, self.lease);
+        let app = self.app;
         let target = self.target(instance)?;
         let request = CaptureRequest {
             target: &target,
-            // A replica that failed once is not tried again: the primary decides.
-            prefer_replica: self.settings.prefer_replica && lease.failures == 0,
+            prefer_replica,
             gate: self.gate,
             dialect,
             as_of: app.clock.now(),
@@ -164,7 +164,9 @@ impl Step for Capture {
         app.catalog.start_backup(lease, started_at).await.map_err(catalog_failed)?;
         let (backup, instance) = context.subject().await?;
         let key = context.attempt_key(lease.attempt).artifact(SHARD);
-        let entry = context.capture(&instance, backup.dialect, &key).await?;
+        // A replica that failed once is not tried again: the primary decides.
+        let prefer_replica = context.settings.prefer_replica && lease.failures == 0;
+        let entry = context.capture(&instance, backup.dialect, prefer_replica, &key).await?;
         Ok(output(&Captured {
             attempt: lease.attempt,
             started_at,

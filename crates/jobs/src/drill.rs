@@ -60,7 +60,7 @@ impl Step for Drill {
         })?;
         let manifest = manifest.ok_or_else(no_files)?;
         let entry = manifest.artifacts.first().ok_or_else(no_files)?;
-        let mut random = [0; 40];
+        let mut random = [0; 80];
         app.entropy.fill(&mut random);
         let request = DrillRequest {
             store: &*app.store,

@@ -6,15 +6,16 @@
 mod keys;
 
 use async_trait::async_trait;
+use cachevault_catalog::{Catalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupId, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note, Restore,
-    RestoreOutcome, RestoreWay, TargetData,
+    Backup, BackupId, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup, Note,
+    RdbDialect, Restore, RestoreOutcome, RestoreWay, StepRecord, TargetData,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
     make_durable, plan, prepare, prepare_keys, save, verify_artifact, withdraw,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
+use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, ContentEntry, Manifest, StoreError};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -27,8 +28,13 @@ pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Set
 
 /// Logged before the target is touched, with the moment.
 const TOUCHED: &str = "touched";
-/// Logged when taking it back begins: from then on only that is gone on with.
+/// Logged when taking it back begins, with why: from then on only that is gone on with.
 const TAKING_BACK: &str = "taking_back";
+/// Logged when loading failed before the target was sent a byte.
+const NOTHING_SENT: &str = "nothing_sent";
+/// Logged before the old data is loaded again, with how: a crash in the middle of that must not
+/// leave the target following a port that nobody knows.
+const LOADING_OLD: &str = "loading_old";
 /// Logged when it was put back, with what it holds.
 const PUT_BACK: &str = "put_back";
 
@@ -60,6 +66,20 @@ struct Checked {
 struct Saved {
     backup: BackupIdText,
     captured: Captured,
+}
+
+impl Saved {
+    fn of(id: BackupId, attempt: u32, manifest: Manifest) -> Result<Self, StepError> {
+        let Manifest { started_at, completed_at, artifacts, .. } = manifest;
+        let entry = artifacts.into_iter().next().ok_or_else(no_files)?;
+        let captured = Captured { attempt, started_at, completed_at, entry };
+        Ok(Self { backup: id.to_string(), captured })
+    }
+}
+
+fn store_failed(error: &StoreError) -> StepError {
+    let reason = with_sources(error);
+    StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
 }
 
 /// An id as the log writes it.
@@ -216,6 +236,14 @@ impl Step for Safety {
         let began = app.catalog.begin_safety_backup(lease, &wish, now).await;
         let id = began.map_err(catalog_failed)?;
         let key = context.safety_key(id);
+        let record = app.catalog.find_backup(&lease.project, id).await.map_err(catalog_failed)?;
+        let record = record.ok_or_else(no_files)?;
+        if let Some(attempt) = record.stored_attempt {
+            // Finished by an attempt that died before it could log this step.
+            let manifest = app.store.find_manifest(&key.attempt(attempt)).await;
+            let manifest = manifest.map_err(|error| store_failed(&error))?.ok_or_else(no_files)?;
+            return Ok(output(&Some(Saved::of(id, attempt, manifest)?)));
+        }
         // What an attempt left that died before it could log or undo this step.
         self.remove_attempts(context, &key).await.map_err(|reason| {
             StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
@@ -223,22 +251,18 @@ impl Step for Safety {
         let started_at = app.clock.now();
         let attempt = key.attempt(lease.attempt);
         let entry = context
-            .capture(
-                &subject.target,
-                cachevault_domain::RdbDialect::Native,
-                &attempt.artifact(SHARD),
-            )
+            .capture(&subject.target, RdbDialect::Native, false, &attempt.artifact(SHARD))
             .await?;
+        if !matches!(entry.rdb.content, Some(ContentEntry::Verified { .. })) {
+            let reason = "the target's own data is of a format that is not known, so it could not be \
+                          put back; restore without a safety backup if it is not needed";
+            return Err(fail(FailureCode::ToolFailed, reason));
+        }
         let captured =
             Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry };
         let size_bytes = captured.entry.rdb.size_bytes;
-        let record = app.catalog.find_backup(&lease.project, id).await.map_err(catalog_failed)?;
-        let record = record.ok_or_else(no_files)?;
         let manifest = manifest(&record, &subject.target, captured.clone());
-        app.store.commit(&attempt, &manifest).await.map_err(|error| {
-            let reason = with_sources(&error);
-            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
-        })?;
+        app.store.commit(&attempt, &manifest).await.map_err(|error| store_failed(&error))?;
         let finished =
             app.catalog.finish_safety_backup(lease, lease.attempt, size_bytes, app.clock.now());
         finished.await.map_err(catalog_failed)?;
@@ -289,7 +313,7 @@ impl StepContext<'_> {
 
     async fn prepare(&self, target: &Instance, swap: bool) -> Result<Prepared, StepError> {
         let target = self.target(target)?;
-        let mut random = [0; 20];
+        let mut random = [0; 40];
         self.app.entropy.fill(&mut random);
         let settings = self.settings;
         prepare(&target, swap, self.ours, random, &settings.restore).await.map_err(untouched)
@@ -332,11 +356,9 @@ impl Step for Load {
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
         let (app, lease) = (context.app, context.lease);
-        if context.output::<()>(TAKING_BACK).is_ok() {
-            return Err(fail(
-                FailureCode::RestoreSyncFailed,
-                "an earlier attempt failed, and its end was interrupted; see the log",
-            ));
+        if let Ok(Why { code, reason }) = context.output(TAKING_BACK) {
+            let known = FailureCode::ALL.into_iter().find(|known| known.as_str() == code);
+            return Err(fail(known.unwrap_or(FailureCode::RestoreSyncFailed), reason));
         }
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
         let is_again = touched_at.is_ok();
@@ -366,7 +388,15 @@ impl Step for Load {
         };
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
         let loading = load(request, prepared, &meter, &break_off);
-        let loaded = context.reporting(&meter, &break_off, loading).await?.map_err(untouched)?;
+        let loaded = match context.reporting(&meter, &break_off, loading).await? {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                if meter.read().received_bytes == 0 && !is_again {
+                    context.log_anew(NOTHING_SENT, &output(&())).await.map_err(later)?;
+                }
+                return Err(untouched(error));
+            }
+        };
         let took = app.clock.now().duration_since(began).as_millis();
         let unavailable_ms = u64::try_from(took).ok();
         tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.proven, "loaded and promoted");
@@ -380,15 +410,34 @@ impl Step for Load {
         if !log.iter().any(|record| record.step == TOUCHED) {
             return Ok(());
         }
-        let text = |error: cachevault_catalog::CatalogError| with_sources(&error);
-        let (catalog, lease, now) = (&context.app.catalog, context.lease, context.app.clock.now());
-        catalog.log_step(lease, TAKING_BACK, &output(&()), now).await.map_err(text)?;
+        let text = |error: CatalogError| with_sources(&error);
+        let (catalog, lease) = (&context.app.catalog, context.lease);
         let holds = self.take_back(context).await?;
         tracing::warn!(job = %context.lease.job, holds = holds.as_str(), "the restore was taken back");
-        catalog.unlog_step(lease, PUT_BACK).await.map_err(text)?;
-        catalog.log_step(lease, PUT_BACK, &output(&holds.as_str()), now).await.map_err(text)?;
-        catalog.unlog_step(lease, TOUCHED).await.map_err(text)?;
-        catalog.unlog_step(lease, TAKING_BACK).await.map_err(text)
+        context.log_anew(PUT_BACK, &output(&holds.as_str())).await?;
+        catalog.unlog_step(lease, LOADING_OLD).await.map_err(text)?;
+        catalog.unlog_step(lease, TOUCHED).await.map_err(text)
+    }
+}
+
+fn later(reason: String) -> StepError {
+    StepError::Retry(Failure { code: FailureCode::ToolFailed, reason })
+}
+
+impl StepContext<'_> {
+    /// Whether something was logged, also by this attempt.
+    async fn is_logged(&self, name: &str) -> Result<bool, String> {
+        let log = self.app.catalog.step_log(self.lease).await;
+        let log = log.map_err(|error| with_sources(&error))?;
+        Ok(log.iter().any(|record| record.step == name))
+    }
+
+    /// Logs something in place of what was logged under that name before.
+    async fn log_anew(&self, name: &str, output: &str) -> Result<(), String> {
+        let (catalog, lease, now) = (&self.app.catalog, self.lease, self.app.clock.now());
+        let text = |error: CatalogError| with_sources(&error);
+        catalog.unlog_step(lease, name).await.map_err(text)?;
+        catalog.log_step(lease, name, output, now).await.map_err(text)
     }
 }
 
@@ -403,14 +452,18 @@ impl Load {
             Way::Replica(prepared) => prepared,
             Way::Keys(prepared) => {
                 let by_keys = ByKeys { context, target: &target, prepared: &prepared };
-                let captured_at = context.app.clock.now();
-                return by_keys.take_back(context.saved(), captured_at, &checked).await;
+                return by_keys.take_back(context.saved(), &checked).await;
             }
         };
         let found = withdraw(&target, &prepared, limits).await;
-        match found.map_err(|error| with_sources(&error))? {
-            Withdrawn::OldData => return Ok(TargetData::Old),
-            Withdrawn::Changed => {}
+        let mut found = found.map_err(|error| with_sources(&error))?;
+        if let Ok(interrupted) = context.output::<Prepared>(LOADING_OLD) {
+            let withdrawn = withdraw(&target, &interrupted, limits).await;
+            withdrawn.map_err(|error| with_sources(&error))?;
+            found = Withdrawn::Changed;
+        }
+        if found == Withdrawn::OldData || context.is_logged(NOTHING_SENT).await? {
+            return Ok(TargetData::Old);
         }
         let Some((key, entry)) = context.saved() else {
             tracing::error!(job = %context.lease.job, "the target has lost its old data, and there is no safety backup to put back");
@@ -430,6 +483,7 @@ impl Load {
         // The way that just worked first: a full disk may be why the restore failed.
         for swap in [checked.swap, !checked.swap] {
             let prepared = context.prepare(&subject.target, swap).await.map_err(plain)?;
+            context.log_anew(LOADING_OLD, &output(&prepared)).await?;
             match self.put_back(context, request, &prepared).await {
                 Ok(()) => return Ok(TargetData::Old),
                 Err(reason) => failed = reason,
@@ -476,7 +530,7 @@ impl Step for Settle {
         let saving = async {
             match &way {
                 Way::Replica(prepared) => make_durable(&target, prepared, limits).await,
-                Way::Keys(_) => save(&target, limits).await,
+                Way::Keys(prepared) => save(&target, prepared, limits).await,
             }
         };
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
@@ -513,8 +567,32 @@ impl StepContext<'_> {
     }
 }
 
+/// Why a restore is taken back, as the log writes it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Why {
+    code: String,
+    reason: String,
+}
+
+/// Whether a restore has to end because its target was touched and the step that did is broken off:
+/// what was checked and saved before belongs to another moment by the next attempt.
+pub(crate) fn must_end(step: &str, log: &[StepRecord]) -> bool {
+    step == Load.name() && log.iter().any(|record| record.step == TOUCHED)
+}
+
+/// Logs why a restore is taken back, before it is.
+pub(crate) async fn begin_taking_back(
+    catalog: &dyn Catalog,
+    lease: &Lease,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let why = Why { code: failure.code.as_str().to_owned(), reason: failure.reason.clone() };
+    catalog.log_step(lease, TAKING_BACK, &output(&why), now).await
+}
+
 /// What a target holds after a restore that failed, by the job's log.
-pub(crate) fn after_failure(log: &[cachevault_domain::StepRecord]) -> RestoreOutcome {
+pub(crate) fn after_failure(log: &[StepRecord]) -> RestoreOutcome {
     let said = |step: &str| log.iter().find(|record| record.step == step);
     let target = match said(PUT_BACK) {
         Some(record) if record.output.contains(TargetData::Old.as_str()) => TargetData::Old,

@@ -253,6 +253,7 @@ impl Runner {
             Err(CatalogError::LostLease) => return Ok(()),
             extended => extended?,
         }
+        let error = self.final_if_touched(steps[at].name(), error, lease).await?;
         let (undo_from, verdict) = match error {
             StepError::Stopped => (at, Verdict::PutBack),
             StepError::Retry(failure) => match self.retry_at(lease) {
@@ -267,11 +268,21 @@ impl Runner {
             },
             StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
         };
+        if let (JobKind::Restore, Verdict::GiveUp(failure)) = (lease.kind, &verdict) {
+            tracing::warn!(job = %lease.job, reason = failure.reason, "the restore failed");
+            let now = self.app.clock.now();
+            restore::begin_taking_back(&*self.app.catalog, lease, failure, now).await?;
+        }
         for step in steps[undo_from..=at].iter().rev() {
             // The log forgets the step first: a crash in between must not leave an entry whose work
             // is gone, while work without an entry is undone by the next attempt.
             self.app.catalog.unlog_step(lease, step.name()).await?;
             if let Err(reason) = step.undo(context).await {
+                if lease.kind == JobKind::Restore && lease.attempt > self.settings.attempts_max {
+                    // The record will say that what the target holds is uncertain.
+                    tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
+                    continue;
+                }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
                 let due = self.app.clock.now().checked_add(self.settings.backoff.longest);
@@ -280,6 +291,29 @@ impl Runner {
             }
         }
         self.record(lease, verdict).await
+    }
+
+    /// A restore whose target was touched and is taken back is over, whatever broke it off.
+    async fn final_if_touched(
+        &self,
+        step: &str,
+        error: StepError,
+        lease: &Lease,
+    ) -> Result<StepError, CatalogError> {
+        if lease.kind != JobKind::Restore
+            || !restore::must_end(step, &self.app.catalog.step_log(lease).await?)
+        {
+            return Ok(error);
+        }
+        let code = FailureCode::RestoreSyncFailed;
+        Ok(match error {
+            StepError::Retry(failure) | StepError::Fail(failure) => StepError::Fail(failure),
+            StepError::Restart(reason) => StepError::Fail(Failure { code, reason }),
+            StepError::Stopped => {
+                let reason = "the service was stopped while the target was loading".to_owned();
+                StepError::Fail(Failure { code, reason })
+            }
+        })
     }
 
     /// When to try again after this attempt failed; `None` when it was the last one.

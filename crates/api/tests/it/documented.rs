@@ -1,8 +1,12 @@
 //! The vendor's published examples, field for field.
 
-use cachevault_catalog::{BackupCatalog, JobQueue};
-use cachevault_domain::{Clock, Failure, FailureCode, JobId, JobKind, NodeId, Progress};
+use cachevault_catalog::{BackupCatalog, JobQueue, RestoreCatalog};
+use cachevault_domain::{
+    Clock, Failure, FailureCode, JobId, JobKind, NewRestore, NodeId, Progress, RestoreOptions,
+    RestoreOutcome, RestoreWay, TargetData,
+};
 use cachevault_testkit::SeededEntropy;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::rig::{INSTANCE, Rig};
@@ -178,4 +182,56 @@ async fn a_marker_ends_the_pages_of_instances() {
     let rig = Rig::new().await;
     let path = rig.path("v1.0", &format!("/instances?limit=1&marker={INSTANCE}"));
     assert_eq!(rig.call("GET", &path, "").await.body["instances"], json!([]));
+}
+
+#[tokio::test]
+async fn both_restore_pages_answer_as_their_examples_show() {
+    let rig = Rig::new().await;
+    let example = &examples()["v1_list_restores_200"]["body"]["restore_record_response"][0];
+    let text = |name: &str| example[name].as_str().unwrap();
+    let backup = rig.succeeded(text("backup_id"), None, ["2017-07-18T00:00:02Z"; 3], 5).await;
+    let created_at = text("created_at").parse().unwrap();
+    let restore = NewRestore {
+        id: text("restore_id").parse().unwrap(),
+        job: JobId::mint(&SeededEntropy::new(99)),
+        project: rig.credential.project.clone(),
+        instance: INSTANCE.parse().unwrap(),
+        backup,
+        options: RestoreOptions::default(),
+        note: Some(text("restore_remark").parse().unwrap()),
+        created_at,
+    };
+    rig.catalog.request_restore(&restore).await.unwrap();
+    let node = NodeId::mint(&SeededEntropy::new(1));
+    let until = created_at.checked_add(SignedDuration::from_secs(30)).unwrap();
+    let lease = rig.catalog.claim_job(JobKind::Restore, node, created_at, until).await;
+    let lease = lease.unwrap().unwrap();
+    rig.catalog.start_restore(&lease, created_at).await.unwrap();
+    let shown = rig.call("GET", &rig.path("v2", &format!("/instances/{INSTANCE}")), "").await.body;
+    assert_eq!((&shown["status"], &shown["task"]), (&json!("RESTORING"), &json!("RESTORING")));
+    let outcome = RestoreOutcome {
+        way: Some(RestoreWay::Replica),
+        target: TargetData::New,
+        unavailable_ms: Some(15),
+        proven: true,
+        keys: Some(1),
+    };
+    let completed_at = text("updated_at").parse().unwrap();
+    rig.catalog.finish_restore(&lease, &outcome, completed_at).await.unwrap();
+    for (version, page) in [("v1.0", "v1_list_restores_200"), ("v2", "v2_list_restores_200")] {
+        let mut expected = examples()[page]["body"].clone();
+        let record = expected["restore_record_response"][0].as_object_mut().unwrap();
+        for value in record.values_mut().filter(|value| **value == json!({})) {
+            *value = Value::Null;
+        }
+        // The instance of the example is another; the table spells its id in two ways.
+        if version == "v1.0" {
+            record.insert("sourceInstanceId".into(), json!(INSTANCE));
+            record.insert("sourceInstanceID".into(), json!(INSTANCE));
+            record.insert("sourceInstanceName".into(), json!("orders"));
+        }
+        let path = rig.path(version, &format!("/instances/{INSTANCE}/restores"));
+        let answer = rig.call("GET", &path, "").await;
+        assert_eq!((answer.status.as_u16(), answer.body), (200, expected), "{version}");
+    }
 }

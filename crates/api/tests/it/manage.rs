@@ -1,7 +1,8 @@
 //! Our own API.
 
-use cachevault_catalog::JobQueue;
-use cachevault_domain::{Clock, Failure, FailureCode};
+use cachevault_catalog::{BackupCatalog, JobQueue};
+use cachevault_domain::{Clock, Failure, FailureCode, JobId, JobKind, NodeId};
+use cachevault_testkit::SeededEntropy;
 use serde_json::json;
 
 use crate::rig::{INSTANCE, Rig};
@@ -65,4 +66,49 @@ async fn an_instance_is_removed_only_when_nothing_of_it_is_left() {
     let unknown =
         rig.call("DELETE", "/api/v1/instances/00000000-0000-4000-8000-000000000000", "").await;
     assert_eq!(unknown.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn a_wish_for_a_restore_that_cannot_be_meant_is_refused_by_its_field() {
+    let rig = Rig::new().await;
+    rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
+    let path = format!("/api/v1/instances/{INSTANCE}/restores/plan");
+    for (field, value) in [
+        ("way", json!("magic")),
+        ("ttl", json!("longer")),
+        ("conflict", json!("maybe")),
+        ("pattern", json!("x".repeat(1025))),
+        ("database", json!(-1)),
+        ("backup_id", json!("none")),
+        ("surprise", json!(1)),
+    ] {
+        let mut body = json!({"backup_id": BACKUP});
+        body[field] = value;
+        let answer = rig.call("POST", &path, &body.to_string()).await;
+        let message = answer.body["error"]["message"].as_str().unwrap();
+        assert_eq!(answer.status.as_u16(), 400, "{field}: {message}");
+        assert!(message.contains(field) || field == "database", "{field}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn the_age_of_the_newest_proven_backup_can_be_watched() {
+    let rig = Rig::new().await;
+    let backup = rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
+    let scrape = || async { rig.metrics().await };
+    let text = scrape().await;
+    assert!(text.contains("cachevault_instance_reachable{project="), "{text}");
+    assert!(!text.contains("proven_backup_age_seconds{"), "{text}");
+    let job = JobId::mint(&SeededEntropy::new(5));
+    let (project, now) = (&rig.credential.project, rig.clock.now());
+    rig.catalog.request_drill(project, backup, job, now).await.unwrap();
+    let node = NodeId::mint(&SeededEntropy::new(1));
+    let lease = rig.catalog.claim_job(JobKind::Drill, node, now, now).await.unwrap().unwrap();
+    rig.catalog.finish_drill(&lease, "redis 7.0.15", now).await.unwrap();
+    let text = scrape().await;
+    let age = text.lines().find(|line| line.contains("proven_backup_age_seconds{")).unwrap();
+    // From 08:31:16 to 08:40:00.
+    assert!(age.contains("name=\"orders\"") && age.ends_with(" 524.0"), "{age}");
+    let shown = rig.call("GET", &format!("/api/v1/instances/{INSTANCE}"), "").await.body;
+    assert_eq!(shown["proven_backup_id"], json!(BACKUP));
 }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, router};
+use cachevault_api::{Api, metrics_router, router};
 use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -55,6 +55,7 @@ pub(crate) struct Rig {
     pub(crate) clock: Arc<MovedClock>,
     pub(crate) catalog: Arc<SqliteCatalog>,
     router: Router,
+    metrics: Router,
     _folder: TempDir,
 }
 
@@ -85,12 +86,13 @@ impl Rig {
         };
         let credential = NewCredential::mint(&app);
         app.create_project(&credential).await.unwrap();
+        let metrics = metrics_router(app.clone());
         let router = router(Api {
             app,
             request_time_max: Duration::from_secs(30),
             readiness: Arc::default(),
         });
-        let rig = Self { credential, clock, catalog, router, _folder: folder };
+        let rig = Self { credential, clock, catalog, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
         rig
     }
@@ -171,6 +173,14 @@ impl Rig {
         self.catalog.start_backup(&lease, at[1].parse().unwrap()).await.unwrap();
         self.catalog.finish_backup(&lease, 1, size_bytes, at[2].parse().unwrap()).await.unwrap();
         lease.backup
+    }
+
+    /// What Prometheus would get.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = Request::builder().uri("/metrics").body(Body::empty()).unwrap();
+        let answer = self.metrics.clone().oneshot(request).await.unwrap();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
     }
 
     /// Sends a request signed as the vendor's SDKs do.

@@ -294,6 +294,11 @@ impl RestoreError {
             if detail.starts_with("NOPERM") || detail.contains("unknown command"))
     }
 
+    /// Whether a child of the server stands in the way of another.
+    pub(crate) fn is_in_progress(&self) -> bool {
+        matches!(self, Self::Refused { detail, .. } if detail.contains("in progress"))
+    }
+
     /// Whether the command itself was allowed.
     pub(crate) fn is_about_an_argument(&self) -> bool {
         matches!(self, Self::Refused { .. }) && !self.is_denial()

@@ -1,20 +1,25 @@
 //! What a restore by commands changes at the target beside its data, and how its data is proved.
 
-use cachevault_domain::{ConflictRule, Role, Target, TtlRule};
+use cachevault_domain::{ConflictRule, Target, TtlRule};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::gate::SourceGate;
+use crate::info::ServerInfo;
 use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
 use crate::restore::keys_way::KeysRequest;
 use crate::restore::prove::Proof;
-use crate::restore::replica_way::{ChangedSetting, RestoreLimits, put_back, wait_for};
+use crate::restore::replica_way::{
+    ChangedSetting, RestoreLimits, put_back, save_now, still_primary,
+};
 
 /// What has to be remembered of a restore by commands before the target is touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedKeys {
+    /// The target's process.
+    run_id: String,
     settings: Vec<ChangedSetting>,
 }
 
@@ -29,6 +34,7 @@ pub async fn prepare_keys(
     // Keys that were written first would be evicted while the last ones come.
     const WANTED: (&str, &str) = ("maxmemory-policy", "noeviction");
     let mut admin = Admin::connect(target, limits.command).await?;
+    let run_id = admin.info().await?.run_id;
     let settings = match admin.setting(WANTED.0).await {
         Ok(Some(before)) if before != WANTED.1 => {
             vec![ChangedSetting::new(WANTED.0, before, WANTED.1)]
@@ -38,7 +44,7 @@ pub async fn prepare_keys(
         Err(error) if error.is_denial() => Vec::new(),
         Err(error) => return Err(error),
     };
-    Ok(PreparedKeys { settings })
+    Ok(PreparedKeys { run_id, settings })
 }
 
 impl PreparedKeys {
@@ -101,27 +107,47 @@ pub async fn empty(target: &Target, limits: &RestoreLimits) -> Result<(), Restor
     Ok(())
 }
 
+/// Whether a target saves nothing by itself: then it finds old data or none when it starts again,
+/// as it did before.
+pub(crate) async fn keeps_nothing(
+    admin: &mut Admin,
+    info: &ServerInfo,
+) -> Result<bool, RestoreError> {
+    if info.persistence.aof_enabled {
+        return Ok(false);
+    }
+    match admin.setting("save").await {
+        Ok(points) => Ok(points.is_none_or(|points| points.is_empty())),
+        Err(error) if error.is_denial() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Has a target save what was written by commands, unless it keeps an AOF, which has it already.
 ///
 /// # Errors
 /// [`RestoreError::NotDurable`] when its save fails.
-pub async fn save(target: &Target, limits: &RestoreLimits) -> Result<(), RestoreError> {
+pub async fn save(
+    target: &Target,
+    prepared: &PreparedKeys,
+    limits: &RestoreLimits,
+) -> Result<(), RestoreError> {
     let mut admin = Admin::connect(target, limits.command).await?;
     let info = admin.info().await?;
-    if info.persistence.aof_enabled || info.role == Role::Replica {
+    still_primary(&info, &prepared.run_id, &target.address)?;
+    if info.persistence.aof_enabled {
         return Ok(());
     }
     let until = Instant::now() + limits.busy_wait;
-    wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
-    match admin.command(&["BGSAVE"]).await {
+    let saved = match save_now(&mut admin, until).await {
         Err(error) if error.is_denial() => {
             tracing::warn!(target = %target.address, "the target may not be told to save; it saves when it would");
             return Ok(());
         }
-        told => told?,
+        saved => saved?,
     };
-    let saved = wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
-    if saved.persistence.save_ok {
+    still_primary(&saved, &prepared.run_id, &target.address)?;
+    if saved.persistence.save_ok || keeps_nothing(&mut admin, &saved).await? {
         return Ok(());
     }
     let detail = "its background save failed; see its log".to_owned();

@@ -20,6 +20,7 @@ use crate::info::ServerInfo;
 use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
+use crate::restore::keys_state::{empty, keeps_nothing};
 use crate::restore::prove::Proof;
 use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, addresses_of, listen, serve};
 
@@ -92,8 +93,13 @@ pub struct Prepared {
     by_tls: bool,
     /// The target's process.
     run_id: String,
-    /// Keys that the target held.
+    /// What the target held: keys, libraries of functions, and whose history it was.
     keys_before: u64,
+    functions_before: u64,
+    replication_id_before: String,
+    /// The password by which the target is known, where it has none for its primary: made for
+    /// this restore alone.
+    password: Option<String>,
     /// The port by which the target says who it is.
     announced_port: Option<u16>,
     settings: Vec<ChangedSetting>,
@@ -131,7 +137,7 @@ pub struct Loaded {
 
 /// Chooses everything that a restore will do to the target, and touches nothing.
 ///
-/// `random` gives the replication id: 20 bytes that were never used before.
+/// `random` gives the replication id and a password: 40 bytes that were never used before.
 ///
 /// # Errors
 /// [`RestoreError`] when the target does not tell what we need to know, or we cannot listen.
@@ -139,13 +145,24 @@ pub async fn prepare(
     target: &Target,
     swap: bool,
     ours: &OurAddress,
-    random: [u8; 20],
+    random: [u8; 40],
     limits: &RestoreLimits,
 ) -> Result<Prepared, RestoreError> {
     let mut admin = Admin::connect(target, limits.command).await?;
     let info = admin.info().await?;
     let mut settings = Vec::new();
-    for (name, during) in wanted_settings(swap, info.keys == 0) {
+    let (id, secret) = random.split_at(20);
+    let is_empty = info.keys == 0 && info.functions == 0;
+    let password = match admin.setting("masterauth").await? {
+        Some(own) if !own.is_empty() => None,
+        before => {
+            let during = hex::encode(secret);
+            let before = before.unwrap_or_default();
+            settings.push(ChangedSetting::new("masterauth", before, &during));
+            Some(during)
+        }
+    };
+    for (name, during) in wanted_settings(swap, is_empty) {
         match admin.setting(name).await? {
             Some(before) if before != during => {
                 settings.push(ChangedSetting::new(name, before, during));
@@ -155,20 +172,24 @@ pub async fn prepare(
         }
     }
     let by_tls = admin.setting("tls-replication").await?.as_deref() == Some("yes");
-    let listener = open(ours.port)?;
+    let host = ours.host.clone().or_else(|| admin.local_host());
+    let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
+    let listener = open(&host, ours.port)?;
     let port =
         listener.local_addr().map_err(|error| RestoreError::Listen { port: 0, error })?.port();
-    let host = ours.host.clone().or_else(|| admin.local_host());
     Ok(Prepared {
-        replication_id: hex::encode(random),
+        replication_id: hex::encode(id),
         // Beyond whatever the target has, so that our history is not taken for a part of its own.
         offset: info.replication_offset + OFFSETS,
         listen_port: port,
-        host: host.unwrap_or_else(|| "127.0.0.1".to_owned()),
+        host,
         port: ours.announced_port.unwrap_or(port),
         by_tls,
         run_id: info.run_id,
         keys_before: info.keys,
+        functions_before: info.functions,
+        replication_id_before: info.replication_id,
+        password,
         announced_port: announced_port(&mut admin, by_tls).await?,
         settings,
     })
@@ -205,8 +226,10 @@ async fn announced_port(admin: &mut Admin, by_tls: bool) -> Result<Option<u16>, 
     Ok(None)
 }
 
-fn open(port: u16) -> Result<TcpListener, RestoreError> {
-    listen(port).map_err(|error| RestoreError::Listen { port, error })
+fn open(host: &str, port: u16) -> Result<TcpListener, RestoreError> {
+    // Who is told to come by the loopback address lives on this machine, and nobody else need come.
+    let is_local = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    listen(is_local, port).map_err(|error| RestoreError::Listen { port, error })
 }
 
 /// Where the target is on its way.
@@ -262,6 +285,33 @@ pub async fn load(
     }
 }
 
+/// Who the target says it is: by the password that it has for its primary, or that we gave it.
+async fn login(
+    prepared: &Prepared,
+    admin: &mut Admin,
+) -> Result<Option<(Option<String>, Vec<u8>)>, RestoreError> {
+    let user = admin.setting("masteruser").await?.filter(|user| !user.is_empty());
+    let password = match &prepared.password {
+        Some(password) => Some(password.clone()),
+        None => admin.setting("masterauth").await?,
+    };
+    Ok(password.map(|password| (user, password.into_bytes())))
+}
+
+fn primary(
+    prepared: &Prepared,
+    login: Option<(Option<String>, Vec<u8>)>,
+    entry: &ArtifactEntry,
+) -> Arc<PrimaryConfig> {
+    Arc::new(PrimaryConfig {
+        login,
+        replication_id: prepared.replication_id.clone(),
+        offset: prepared.offset,
+        payload_bytes: entry.rdb.size_bytes,
+        announced_port: prepared.announced_port,
+    })
+}
+
 impl LoadRequest<'_> {
     async fn run(&self, prepared: &Prepared, meter: &Meter) -> Result<Loaded, RestoreError> {
         let mut admin = Admin::connect(self.target, self.limits.command).await?;
@@ -275,19 +325,22 @@ impl LoadRequest<'_> {
             // Nothing has to be sent any more.
             return self.promote(prepared, &mut admin, meter).await;
         }
-        let listener = open(prepared.listen_port)?;
+        let listener = open(&prepared.host, prepared.listen_port)?;
         let link = Link::default();
         let served = Served {
             store: self.store,
             key: self.key,
             entry: self.entry,
-            config: self.primary(prepared),
+            config: primary(prepared, login(prepared, &mut admin).await?, self.entry),
             peers: self.peers().await,
             tls: self.acceptor(prepared)?,
             stall: self.limits.stall,
             meter,
         };
         if standing == Standing::Elsewhere {
+            if info.role == Role::Replica {
+                return Err(self.interfered(&info));
+            }
             for setting in &prepared.settings {
                 setting.apply(&mut admin).await?;
             }
@@ -299,18 +352,6 @@ impl LoadRequest<'_> {
             damage = serve(&listener, &served, &link) => Err(damage.into()),
             done = self.wait_prove_promote(prepared, &mut admin, &link, meter) => done,
         }
-    }
-
-    fn primary(&self, prepared: &Prepared) -> Arc<PrimaryConfig> {
-        Arc::new(PrimaryConfig {
-            // The target's `masterauth` is its own affair: who may have the data is told by address
-            // and announced port.
-            login: None,
-            replication_id: prepared.replication_id.clone(),
-            offset: prepared.offset,
-            payload_bytes: self.entry.rdb.size_bytes,
-            announced_port: prepared.announced_port,
-        })
     }
 
     fn acceptor(&self, prepared: &Prepared) -> Result<Option<TlsAcceptor>, RestoreError> {
@@ -369,7 +410,7 @@ impl LoadRequest<'_> {
         admin: &mut Admin,
         link: &Link,
     ) -> Result<(), RestoreError> {
-        let began = Instant::now();
+        let mut waiting_since = Instant::now();
         let mut answered_at = Instant::now();
         let mut pause = LOOK_FIRST;
         loop {
@@ -377,6 +418,10 @@ impl LoadRequest<'_> {
                 Ok(info) => {
                     answered_at = Instant::now();
                     self.same_process(&info, prepared)?;
+                    if info.is_loading {
+                        // It has all of it from an earlier process of ours, and comes again after.
+                        waiting_since = Instant::now();
+                    }
                     match prepared.standing(&info) {
                         // A replica gives its data away only while it hears its primary.
                         Standing::Loaded if info.primary_link_up || !self.prove => return Ok(()),
@@ -401,7 +446,7 @@ impl LoadRequest<'_> {
             }
             let snapshots = link.snapshots.load(Ordering::Relaxed);
             let patience = CONNECT_MAX.min(self.limits.stall);
-            if snapshots == 0 && began.elapsed() > patience {
+            if snapshots == 0 && waiting_since.elapsed() > patience {
                 return Err(RestoreError::NotConnected {
                     address: self.target.address.clone(),
                     offered: prepared.address(),
@@ -461,17 +506,30 @@ pub async fn withdraw(
         admin.command(&["REPLICAOF", "NO", "ONE"]).await?;
     }
     let info = admin.info().await?;
-    let has_ours = info.earlier_replication_id == prepared.replication_id;
-    if prepared.keys_before == 0 && (has_ours || info.keys > 0) {
-        admin.command(&["FLUSHALL"]).await?;
-        if info.functions > 0 {
-            admin.command(&["FUNCTION", "FLUSH"]).await?;
-        }
+    if info.role == Role::Replica {
+        let detail = match &info.follows {
+            Some(primary) => format!("it follows `{primary}`"),
+            None => "it follows nobody that it names".to_owned(),
+        };
+        return Err(RestoreError::Interfered { address: target.address.clone(), detail });
     }
     put_back(&mut admin, &prepared.settings).await?;
-    // A target drops its old data before it takes the new, or swaps them when it has all of it.
-    let is_old = prepared.keys_before == 0 || (!has_ours && info.keys == prepared.keys_before);
-    Ok(if is_old { Withdrawn::OldData } else { Withdrawn::Changed })
+    let before = &prepared.replication_id_before;
+    let is_same_history = info.replication_id == *before || info.earlier_replication_id == *before;
+    let (keys, functions) = (prepared.keys_before, prepared.functions_before);
+    // A target drops its old data before it takes the new, or swaps them when it has all of it and
+    // takes our history with them.
+    let has_old = info.run_id == prepared.run_id
+        && is_same_history
+        && (info.keys, info.functions) == (keys, functions);
+    if has_old {
+        return Ok(Withdrawn::OldData);
+    }
+    if (keys, functions) != (0, 0) {
+        return Ok(Withdrawn::Changed);
+    }
+    empty(target, limits).await?;
+    Ok(Withdrawn::OldData)
 }
 
 /// Sets settings to what they were.
@@ -497,9 +555,7 @@ pub async fn make_durable(
 ) -> Result<(), RestoreError> {
     let mut admin = Admin::connect(target, limits.command).await?;
     let info = admin.info().await?;
-    if info.run_id != prepared.run_id {
-        return Err(RestoreError::TargetRestarted { address: target.address.clone() });
-    }
+    still_primary(&info, &prepared.run_id, &target.address)?;
     put_back(&mut admin, &prepared.settings).await?;
     let until = Instant::now() + limits.busy_wait;
     let saved = if info.persistence.aof_enabled {
@@ -509,22 +565,14 @@ pub async fn make_durable(
         }
         wait_for(&mut admin, until, |info| !info.persistence.aof_rewriting).await?
     } else {
-        // A save that runs already may have begun before the load.
-        wait_for(&mut admin, until, |info| !info.persistence.saving).await?;
-        admin.command(&["BGSAVE"]).await?;
-        wait_for(&mut admin, until, |info| !info.persistence.saving).await?
+        save_now(&mut admin, until).await?
     };
     let is_ok = match saved.persistence {
         persistence if persistence.aof_enabled => persistence.aof_rewrite_ok,
         persistence => persistence.save_ok,
     };
-    if saved.run_id != prepared.run_id {
-        return Err(RestoreError::TargetRestarted { address: target.address.clone() });
-    }
-    let keeps_nothing = !saved.persistence.aof_enabled
-        && admin.setting("save").await?.is_none_or(|points| points.is_empty());
-    if !is_ok && keeps_nothing {
-        // Whether it finds old data or none when it starts again is as it was before.
+    still_primary(&saved, &prepared.run_id, &target.address)?;
+    if !is_ok && keeps_nothing(&mut admin, &saved).await? {
         tracing::warn!(target = %target.address, "the target keeps nothing on its disk, and could not save when told to");
         return Ok(());
     }
@@ -533,6 +581,48 @@ pub async fn make_durable(
     }
     let detail = "its background save or AOF rewrite failed; see its log".to_owned();
     Err(RestoreError::NotDurable { address: target.address.clone(), detail })
+}
+
+/// Whether it is the process that was restored, and what it holds is its own.
+pub(crate) fn still_primary(
+    info: &ServerInfo,
+    run_id: &str,
+    address: &Address,
+) -> Result<(), RestoreError> {
+    let address = address.clone();
+    if info.run_id != run_id {
+        return Err(RestoreError::TargetRestarted { address });
+    }
+    match (&info.role, &info.follows) {
+        (Role::Primary, _) => Ok(()),
+        (Role::Replica, primary) => {
+            let detail = primary.as_ref().map_or_else(String::new, |primary| {
+                format!("it follows `{primary}`, which has other data")
+            });
+            Err(RestoreError::Interfered { address, detail })
+        }
+    }
+}
+
+/// Has a server save all that it holds now.
+pub(crate) async fn save_now(
+    admin: &mut Admin,
+    until: Instant,
+) -> Result<ServerInfo, RestoreError> {
+    loop {
+        // A save that runs already may have begun before the data was there.
+        wait_for(admin, until, |info| !info.persistence.saving).await?;
+        match admin.command(&["BGSAVE"]).await {
+            // Somebody else's child was faster.
+            Err(error) if error.is_in_progress() && Instant::now() < until => {
+                tokio::time::sleep(LOOK_LAST).await;
+            }
+            told => {
+                told?;
+                return wait_for(admin, until, |info| !info.persistence.saving).await;
+            }
+        }
+    }
 }
 
 /// Looks at a server until something is so.

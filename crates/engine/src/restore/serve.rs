@@ -22,6 +22,8 @@ use crate::restore::artifact::RdbReader;
 const READ_BYTES: usize = 16 << 10;
 /// More often than any sensible `repl-timeout`, which is 60 s by default.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Who holds a connection and says nothing keeps the target out.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// A snapshot that a target takes so often and never loads will not be loaded the next time.
 pub(crate) const SNAPSHOTS_MAX: u32 = 3;
 /// As much as a target may need to read it from its socket while it loads.
@@ -51,14 +53,18 @@ pub(crate) struct Link {
     pub(crate) acknowledged: Notify,
 }
 
-/// Listens on every address of this machine.
-pub(crate) fn listen(port: u16) -> std::io::Result<TcpListener> {
+/// Listens on the loopback address or on every address of this machine.
+pub(crate) fn listen(is_local: bool, port: u16) -> std::io::Result<TcpListener> {
     let bind = |socket: TcpSocket, address: SocketAddr| {
         socket.set_reuseaddr(true)?;
         let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
         socket.bind(address)?;
         socket.listen(16)
     };
+    if is_local {
+        return bind(TcpSocket::new_v4()?, ([127, 0, 0, 1], port).into())
+            .or_else(|_| bind(TcpSocket::new_v6()?, (Ipv6Addr::LOCALHOST, port).into()));
+    }
     // Both families; machines without IPv6 have the other.
     TcpSocket::new_v6()
         .and_then(|socket| bind(socket, (Ipv6Addr::UNSPECIFIED, port).into()))
@@ -129,6 +135,8 @@ impl Served<'_> {
         link: &Link,
     ) -> Result<(), Ended> {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        let handshake_ends = Instant::now() + HANDSHAKE_MAX;
+        let mut is_greeted = false;
         let mut keep_alive = tokio::time::interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         loop {
             self.write(&mut connection, session).await?;
@@ -144,8 +152,12 @@ impl Served<'_> {
                     taken.map_err(|error| Ended::Link(error.to_string()))?;
                 }
                 _ = keep_alive.tick() => session.keep_alive(),
+                () = tokio::time::sleep_until(handshake_ends), if !is_greeted => {
+                    return Err(Ended::Link("no PSYNC came".to_owned()));
+                }
             }
             while let Some(event) = session.poll_event() {
+                is_greeted = true;
                 match event {
                     PrimaryEvent::SnapshotWanted => {
                         self.write(&mut connection, session).await?;

@@ -23,7 +23,7 @@ async fn drill_with(
         entry,
         servers,
         folder: &folder,
-        random: [5; 40],
+        random: [5; 80],
         gate: &rig.gate,
         limits: LIMITS,
     };

@@ -88,7 +88,7 @@ async fn a_connection_that_breaks_once_anywhere_does_not_matter() {
             restoring.target.ask(&["FLUSHALL"]);
             restoring.target.fill(300, 50);
             let target = restoring.target.target();
-            let id = [number + if swap { 100 } else { 0 }; 20];
+            let id = [number + if swap { 100 } else { 0 }; 40];
             let prepared = prepare(&target, swap, &address, id, &LIMITS).await.unwrap();
             let loaded = restoring.rig.load(&restoring.entry, &target, &prepared).await;
             loaded.unwrap_or_else(|error| panic!("{bytes}: {error}\n{}", restoring.target.log()));
@@ -110,7 +110,7 @@ async fn a_connection_that_breaks_again_and_again_leaves_the_old_data() {
         let (port, _) = cut_after(ours, restoring.rdb_bytes() / 2, u32::MAX).await;
         let address =
             OurAddress { port: ours, announced_port: Some(port), ..OurAddress::default() };
-        let prepared = prepare(&target, swap, &address, [9; 20], &LIMITS).await.unwrap();
+        let prepared = prepare(&target, swap, &address, [9; 40], &LIMITS).await.unwrap();
         let error = restoring.rig.load(&restoring.entry, &target, &prepared).await.unwrap_err();
         assert!(matches!(error, RestoreError::KeepsFailing { .. }), "{error}");
         let found = withdraw(&target, &prepared, &LIMITS).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_target_that_cannot_reach_us_is_told_so_and_not_touched() {
     let (target, old) = (restoring.target.target(), restoring.target.digest());
     // Nobody listens there.
     let address = OurAddress { announced_port: Some(free_port()), ..OurAddress::default() };
-    let prepared = prepare(&target, true, &address, [9; 20], &LIMITS).await.unwrap();
+    let prepared = prepare(&target, true, &address, [9; 40], &LIMITS).await.unwrap();
     let error = restoring.rig.load(&restoring.entry, &target, &prepared).await.unwrap_err();
     assert!(matches!(error, RestoreError::NotConnected { .. }), "{error}");
     assert_eq!(withdraw(&target, &prepared, &LIMITS).await.unwrap(), Withdrawn::OldData);
@@ -142,7 +142,7 @@ async fn who_is_not_the_target_gets_nothing() {
     let target = restoring.target.target();
     let ours = free_port();
     let address = OurAddress { port: ours, ..OurAddress::default() };
-    let prepared = prepare(&target, true, &address, [9; 20], &LIMITS).await.unwrap();
+    let prepared = prepare(&target, true, &address, [9; 40], &LIMITS).await.unwrap();
     let (loaded, ()) =
         tokio::join!(restoring.rig.load(&restoring.entry, &target, &prepared), async {
             // Another server of the same machine announces another port.

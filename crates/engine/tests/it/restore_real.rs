@@ -25,7 +25,7 @@ pub(crate) const LIMITS: RestoreLimits = RestoreLimits {
 
 async fn prepared(target: &Target, swap: bool) -> Prepared {
     let ours = OurAddress::default();
-    prepare(target, swap, &ours, [7; 20], &LIMITS).await.unwrap()
+    prepare(target, swap, &ours, [7; 40], &LIMITS).await.unwrap()
 }
 
 impl Rig {

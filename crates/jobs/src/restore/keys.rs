@@ -1,6 +1,6 @@
 //! The part of a restore that touches the target, in the way `keys`.
 
-use cachevault_domain::{ConflictRule, Restore, RestoreOptions, Target, TargetData};
+use cachevault_domain::{ConflictRule, FailureCode, Restore, RestoreOptions, Target, TargetData};
 use cachevault_engine::{
     KeysRequest, Loaded, Meter, PreparedKeys, RestoreError, empty, load_keys, save,
 };
@@ -8,7 +8,7 @@ use cachevault_store::{ArtifactEntry, ArtifactKey};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, TOUCHED, plain, untouched};
+use super::{Checked, TOUCHED, fail, plain, untouched};
 use crate::capture::{catalog_failed, with_sources};
 use crate::step::{StepContext, StepError};
 
@@ -30,20 +30,20 @@ impl ByKeys<'_> {
         is_again: bool,
     ) -> Result<Loaded, StepError> {
         let limits = &self.context.settings.restore;
-        let mut options = restore.options.clone();
-        if is_again && options.conflict == ConflictRule::Fail {
-            // What is there already is ours.
-            options.conflict = ConflictRule::Skip;
+        let options = &restore.options;
+        if is_again && matches!(options.conflict, ConflictRule::Skip | ConflictRule::Fail) {
+            // What is there already may be ours, and half of a value.
+            let reason = "the service ended while it wrote keys, and which of them were there before \
+                          is not known any more; restore again";
+            return Err(fail(FailureCode::RestoreSyncFailed, reason));
         }
         self.prepared.apply(self.target, limits).await.map_err(untouched)?;
-        let request = self.request(&options, (key, entry), captured_at);
+        let request = self.request(options, (key, entry), captured_at);
         let (meter, break_off) = (Meter::default(), self.context.cancel.child_token());
         meter.enter("writing keys");
         let loading = self.run(request, checked.prove, &meter, &break_off);
         let loaded = self.context.reporting(&meter, &break_off, loading).await?;
-        if let Err(RestoreError::KeysExist { .. } | RestoreError::FunctionsExist { .. }) = &loaded
-            && !is_again
-        {
+        if let Err(RestoreError::KeysExist { .. }) = &loaded {
             self.not_touched_after_all().await?;
         }
         let loaded = loaded.map_err(untouched)?;
@@ -97,7 +97,6 @@ impl ByKeys<'_> {
     pub(super) async fn take_back(
         &self,
         saved: Option<(ArtifactKey, ArtifactEntry)>,
-        captured_at: Timestamp,
         checked: &Checked,
     ) -> Result<TargetData, String> {
         let limits = &self.context.settings.restore;
@@ -111,19 +110,32 @@ impl ByKeys<'_> {
             Some((key, entry)) => {
                 let options = RestoreOptions::default();
                 self.prepared.apply(self.target, limits).await.map_err(text)?;
-                let request = self.request(&options, (&key, &entry), captured_at);
+                // Expiries are kept, so the moment of the backup does not matter.
+                let now = self.context.app.clock.now();
+                let request = self.request(&options, (&key, &entry), now);
                 // Not to be broken off: half of it would be worse than either.
                 let (never, meter) = (CancellationToken::new(), Meter::default());
                 meter.enter("putting the old data back");
                 let loading = self.run(request, true, &meter, &never);
                 let loaded = self.context.reporting(&meter, &never, loading).await;
-                loaded.map_err(plain)?.map_err(text)?;
-                match save(self.target, limits).await {
+                let holds = match loaded.map_err(plain)? {
+                    Ok(_) => TargetData::Old,
+                    // Clients may write all the time; doing it again would take away what they wrote.
+                    Err(RestoreError::Differs { found, .. }) => {
+                        tracing::warn!(
+                            found,
+                            "the old data was put back, and is not all that the target holds"
+                        );
+                        TargetData::Uncertain
+                    }
+                    Err(error) => return Err(with_sources(&error)),
+                };
+                match save(self.target, self.prepared, limits).await {
                     // It holds its old data; that its disk takes nothing was so before.
                     Err(RestoreError::NotDurable { .. }) | Ok(()) => {}
                     Err(error) => return Err(with_sources(&error)),
                 }
-                TargetData::Old
+                holds
             }
         };
         self.prepared.put_back(self.target, limits).await.map_err(text)?;
