@@ -530,7 +530,7 @@ impl Step for Settle {
         let saving = async {
             match &way {
                 Way::Replica(prepared) => make_durable(&target, prepared, limits).await,
-                Way::Keys(prepared) => save(&target, prepared, limits).await,
+                Way::Keys(prepared) => save(&target, Some(prepared), limits).await,
             }
         };
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());

@@ -124,17 +124,19 @@ pub(crate) async fn keeps_nothing(
 }
 
 /// Has a target save what was written by commands, unless it keeps an AOF, which has it already.
+/// `prepared` names the process that it was written into, if that is not the one that runs now.
 ///
 /// # Errors
 /// [`RestoreError::NotDurable`] when its save fails.
 pub async fn save(
     target: &Target,
-    prepared: &PreparedKeys,
+    prepared: Option<&PreparedKeys>,
     limits: &RestoreLimits,
 ) -> Result<(), RestoreError> {
     let mut admin = Admin::connect(target, limits.command).await?;
     let info = admin.info().await?;
-    still_primary(&info, &prepared.run_id, &target.address)?;
+    let run_id = prepared.map_or_else(|| info.run_id.clone(), |prepared| prepared.run_id.clone());
+    still_primary(&info, &run_id, &target.address)?;
     if info.persistence.aof_enabled {
         return Ok(());
     }
@@ -146,7 +148,7 @@ pub async fn save(
         }
         saved => saved?,
     };
-    still_primary(&saved, &prepared.run_id, &target.address)?;
+    still_primary(&saved, &run_id, &target.address)?;
     if saved.persistence.save_ok || keeps_nothing(&mut admin, &saved).await? {
         return Ok(());
     }

@@ -130,7 +130,7 @@ impl ByKeys<'_> {
                     }
                     Err(error) => return Err(with_sources(&error)),
                 };
-                match save(self.target, self.prepared, limits).await {
+                match save(self.target, None, limits).await {
                     // It holds its old data; that its disk takes nothing was so before.
                     Err(RestoreError::NotDurable { .. }) | Ok(()) => {}
                     Err(error) => return Err(with_sources(&error)),

@@ -10,6 +10,8 @@ use cachevault_domain::{
 use cachevault_jobs::Injected;
 use cachevault_testkit::{Server, newest_redis};
 
+use tokio_util::sync::CancellationToken;
+
 use crate::rig::{Inject, Rig};
 
 const STEPS: [&str; 5] = ["check", "safety", "prepare", "load", "settle"];
@@ -21,8 +23,23 @@ struct Restoring {
     target: Server,
     instance: InstanceId,
     options: RestoreOptions,
+    settings: Vec<String>,
     old: String,
     new: String,
+}
+
+/// Every setting that a restore touches.
+fn settings(target: &Server) -> Vec<String> {
+    [
+        "masterauth",
+        "maxmemory-policy",
+        "repl-diskless-load",
+        "repl-diskless-sync-delay",
+        "replica-lazy-flush",
+        "replica-read-only",
+    ]
+    .map(|name| target.ask(&["CONFIG", "GET", name]))
+    .to_vec()
 }
 
 /// Both ways to restore.
@@ -46,8 +63,8 @@ impl Restoring {
         let instance = rig.app.add_instance(&rig.project, wish).await.unwrap().id;
         let (old, new) = (target.digest(), rig.server.digest());
         assert_ne!(old, new);
-        let options = RestoreOptions::default();
-        Self { rig, backup, target, instance, options, old, new }
+        let (options, settings) = (RestoreOptions::default(), settings(&target));
+        Self { rig, backup, target, instance, options, settings, old, new }
     }
 
     async fn request(&self) -> RestoreId {
@@ -83,7 +100,7 @@ impl Restoring {
             other => panic!("{other:?}"),
         }
         assert_eq!(self.target.info("role"), "master");
-        assert!(!self.target.ask(&["CONFIG", "GET", "replica-lazy-flush"]).contains("yes"));
+        assert_eq!(settings(&self.target), self.settings);
     }
 
     /// A restore after whatever happened before.
@@ -202,10 +219,13 @@ async fn while_one_restores_nothing_else_is_done_with_the_target() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
     let restoring = Restoring::into_server(&["--appendonly", "yes"], 500).await;
+    let mut restoring = restoring;
     let id = restoring.request().await;
     restoring.rig.run(None).await;
     restoring.assert_truthful(id).await;
-    assert_eq!(restoring.target.info("aof_last_bgrewrite_status"), "ok");
+    restoring.target.kill();
+    restoring.target.start_again();
+    assert_eq!(restoring.target.digest(), restoring.new);
 }
 
 /// Makes the target take its time to load, so that something can happen meanwhile.
@@ -369,4 +389,74 @@ async fn eviction_is_held_off_while_keys_are_written() {
     restoring.rig.run(None).await;
     restoring.assert_truthful(id).await;
     assert!(restoring.target.ask(&["CONFIG", "GET", "maxmemory-policy"]).contains("allkeys-lru"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_stopped_while_the_target_loads_puts_the_old_data_back() {
+    for keys in [500, 0] {
+        let restoring = Restoring::into_server(&[], keys).await;
+        slow_down(&restoring);
+        let id = restoring.request().await;
+        let lease = restoring.rig.claim().await.unwrap();
+        let (runner, stop) = (restoring.rig.runner(None), CancellationToken::new());
+        let told = stop.clone();
+        let running = tokio::spawn(async move { runner.run(&lease, &told).await });
+        while restoring.record(id).await.phase.as_deref() != Some("the target is loading") {
+            assert!(!running.is_finished(), "{:?}", restoring.record(id).await);
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        running.await.unwrap();
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+        assert!(restore.failure.as_ref().unwrap().reason.contains("stopped"), "{restore:?}");
+        restoring.assert_truthful(id).await;
+        restoring.assert_restorable().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_right_after_the_safety_backup_does_not_lose_it() {
+    let restoring = Restoring::new().await;
+    let rig = &restoring.rig;
+    let id = restoring.request().await;
+    rig.run(Some(Inject::after("safety", Injected::Die))).await;
+    rig.restart().await;
+    rig.run(None).await;
+    restoring.assert_truthful(id).await;
+    let safety = restoring.record(id).await.safety_backup.unwrap();
+    let wish = RequestRestore { backup: safety, options: RestoreOptions::default(), note: None };
+    rig.app.request_restore(&rig.project, restoring.instance, wish).await.unwrap();
+    rig.run(None).await;
+    assert_eq!(restoring.target.digest(), restoring.old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_restarts_before_it_has_saved_is_no_success() {
+    for options in ways() {
+        let mut restoring = Restoring { options, ..Restoring::new().await };
+        restoring.target.ask(&["SAVE"]);
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after_log("load", Injected::Die))).await;
+        restoring.target.kill();
+        restoring.target.start_again();
+        restoring.rig.restart().await;
+        restoring.rig.run(None).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+        assert!(restore.failure.as_ref().unwrap().reason.contains("restarted"), "{restore:?}");
+        restoring.assert_truthful(id).await;
+        restoring.assert_restorable().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_numbers_of_keys_do_not_make_equal_data() {
+    // As many keys as the backup, of other values: their number tells nothing.
+    let mut restoring = Restoring::into_server(&[], 2000).await;
+    restoring.rig.settings.backoff.attempts_max = 1;
+    let id = restoring.request().await;
+    restoring.rig.run(Some(Inject::after("load", Injected::Fail))).await;
+    assert_eq!(restoring.record(id).await.state, RestoreState::Failed);
+    restoring.assert_truthful(id).await;
 }
