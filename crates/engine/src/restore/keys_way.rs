@@ -284,8 +284,12 @@ impl KeysRequest<'_> {
         let chunks = Arc::new(Mutex::new(chunks));
         let pulse = Arc::new(Pulse::default());
         let mut tasks = JoinSet::new();
+        let mut ids = Vec::new();
         for _ in 0..CONNECTIONS {
-            let client = Client::connect(self.target, self.limits.command).await?;
+            let mut client = Client::connect(self.target, self.limits.command).await?;
+            if let Reply::Integer(id) = client.call(&["CLIENT", "ID"]).await? {
+                ids.push(id);
+            }
             let address = self.target.address.clone();
             let conflict = self.options.conflict;
             let link = Link::new(client, address, conflict, Arc::clone(&pulse));
@@ -320,9 +324,24 @@ impl KeysRequest<'_> {
             }
             found.judge(self.target).map(|()| loaded)
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = async { tokio::try_join!(forward, collect) } => done.map(|((), loaded)| loaded),
             stuck = self.stuck(&pulse) => Err(stuck),
+        };
+        if done.is_err() {
+            self.cut_off(&ids).await;
+        }
+        done
+    }
+
+    /// Ends our connections at the target's side: what they have sent and it has not read yet would
+    /// be done after whatever comes next, such as putting its old data back.
+    async fn cut_off(&self, ids: &[i64]) {
+        let Ok(mut admin) = Admin::connect(self.target, self.limits.command).await else { return };
+        for id in ids {
+            if let Err(error) = admin.command(&["CLIENT", "KILL", "ID", &id.to_string()]).await {
+                tracing::warn!(%error, "a connection could not be ended; what it has sent may still be done");
+            }
         }
     }
 

@@ -382,6 +382,8 @@ async fn a_target_without_memory_stops_the_restore() {
     let target = Server::start(&newest_redis(), &["--maxmemory", "8mb"]);
     let error = rig.load_keys(&entry, &target, &RestoreOptions::default()).await.unwrap_err();
     assert!(matches!(error, RestoreError::OutOfMemory { .. }), "{error}");
+    // Nothing that was on its way is done any more: the only client left is who asks.
+    assert_eq!(target.ask(&["CLIENT", "LIST"]).lines().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
