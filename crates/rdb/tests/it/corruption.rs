@@ -70,3 +70,12 @@ fn every_cut_is_noticed_by_the_structure_alone() {
         assert!(shapes(&longer, 4096).is_err(), "{name} with a byte more");
     }
 }
+
+#[test]
+fn a_node_of_a_list_that_holds_nothing_is_noticed() {
+    // A list (quicklist of version 2) of one plain node, and what that holds.
+    let list =
+        |node: &[u8]| [b"REDIS0010\x12\x01k\x01\x01", node, b"\xff\0\0\0\0\0\0\0\0"].concat();
+    assert!(shapes(&list(b"\x01v"), 4096).is_ok());
+    assert!(shapes(&list(b"\0"), 4096).is_err());
+}
