@@ -157,7 +157,7 @@ impl Step for Check {
         let has_certificate = context.ours.identity.is_some();
         let options = &subject.restore.options;
         let plan = plan(&target, entry, options, has_certificate, limits.command).await;
-        let plan = plan.map_err(untouched)?;
+        let plan = plan.map_err(as_step_error)?;
         if !plan.blockers.is_empty() {
             let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
             return Err(fail(FailureCode::ToolFailed, reasons.join("; ")));
@@ -205,8 +205,9 @@ fn plain(error: StepError) -> String {
     }
 }
 
-/// What an error means while the target was not touched.
-fn untouched(error: RestoreError) -> StepError {
+/// What an error of the engine means for its step. Where the target was touched, [`must_end`] makes it
+/// the end whatever this says.
+fn as_step_error(error: RestoreError) -> StepError {
     if let RestoreError::Cancelled = error {
         return StepError::Stopped;
     }
@@ -316,7 +317,7 @@ impl StepContext<'_> {
         let mut random = [0; 40];
         self.app.entropy.fill(&mut random);
         let settings = self.settings;
-        prepare(&target, swap, self.ours, random, &settings.restore).await.map_err(untouched)
+        prepare(&target, swap, self.ours, random, &settings.restore).await.map_err(as_step_error)
     }
 }
 
@@ -335,7 +336,7 @@ impl Step for Prepare {
         }
         let target = context.target(&subject.target)?;
         let prepared = prepare_keys(&target, &context.settings.restore).await;
-        Ok(output(&Way::Keys(prepared.map_err(untouched)?)))
+        Ok(output(&Way::Keys(prepared.map_err(as_step_error)?)))
     }
 
     async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
@@ -394,7 +395,7 @@ impl Step for Load {
                 if meter.read().received_bytes == 0 && !is_again {
                     context.log_anew(NOTHING_SENT, &output(&())).await.map_err(later)?;
                 }
-                return Err(untouched(error));
+                return Err(as_step_error(error));
             }
         };
         let took = app.clock.now().duration_since(began).as_millis();
@@ -541,7 +542,7 @@ impl Step for Settle {
                 () = break_off.cancelled() => Err(RestoreError::Cancelled),
             }
         };
-        context.reporting(&meter, &break_off, settling).await?.map_err(untouched)?;
+        context.reporting(&meter, &break_off, settling).await?.map_err(as_step_error)?;
         Ok(output(&()))
     }
 

@@ -8,7 +8,7 @@ use cachevault_store::{ArtifactEntry, ArtifactKey};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, TOUCHED, fail, plain, untouched};
+use super::{Checked, TOUCHED, as_step_error, fail, plain};
 use crate::capture::{catalog_failed, with_sources};
 use crate::step::{StepContext, StepError};
 
@@ -37,7 +37,7 @@ impl ByKeys<'_> {
                           is not known any more; restore again";
             return Err(fail(FailureCode::RestoreSyncFailed, reason));
         }
-        self.prepared.apply(self.target, limits).await.map_err(untouched)?;
+        self.prepared.apply(self.target, limits).await.map_err(as_step_error)?;
         let request = self.request(options, (key, entry), captured_at);
         let (meter, break_off) = (Meter::default(), self.context.cancel.child_token());
         meter.enter("writing keys");
@@ -46,15 +46,15 @@ impl ByKeys<'_> {
         if let Err(RestoreError::KeysExist { .. }) = &loaded {
             self.not_touched_after_all().await?;
         }
-        let loaded = loaded.map_err(untouched)?;
-        self.prepared.put_back(self.target, limits).await.map_err(untouched)?;
+        let loaded = loaded.map_err(as_step_error)?;
+        self.prepared.put_back(self.target, limits).await.map_err(as_step_error)?;
         Ok(loaded)
     }
 
     /// What is there already was found before anything was written.
     async fn not_touched_after_all(&self) -> Result<(), StepError> {
         let limits = &self.context.settings.restore;
-        self.prepared.put_back(self.target, limits).await.map_err(untouched)?;
+        self.prepared.put_back(self.target, limits).await.map_err(as_step_error)?;
         let (catalog, lease) = (&self.context.app.catalog, self.context.lease);
         catalog.unlog_step(lease, TOUCHED).await.map_err(catalog_failed)
     }
