@@ -197,16 +197,20 @@ pub(crate) struct HeldText<'a> {
 }
 
 impl<'a> HeldText<'a> {
+    pub(crate) fn new(form: Form, stored: &'a [u8]) -> Self {
+        Self { form, stored }
+    }
+
     /// The string itself; `scratch` is used where it is not stored as it is.
     #[inline]
-    pub(crate) fn decode<'s>(&self, scratch: &'s mut Vec<u8>) -> Take<&'s [u8]>
+    pub(crate) fn decode<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], DecodeErrorKind>
     where
         'a: 's,
     {
         match self.form {
             Form::Plain => Ok(self.stored),
             Form::Integer(number) => Ok(decimal(number, scratch)),
-            Form::Lzf { bytes } => Ok(crate::lzf::decompress(self.stored, bytes, scratch)?),
+            Form::Lzf { bytes } => crate::lzf::decompress(self.stored, bytes, scratch),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Restoring by commands: a `RESTORE` for every wanted key.
+//! Restoring by commands: a `RESTORE` for every wanted key, an `MSET` for many short strings.
 //!
 //! ```text
 //! store ─► artifact ─► forward ─► decode, encode ─► chunks ─► write ─► target
@@ -145,6 +145,8 @@ struct Abilities {
     bulk_max: u64,
     /// Longest payload of a `RESTORE`, bytes.
     payload_max: u64,
+    /// Whether several strings can be set by one command.
+    can_set_many: bool,
     /// Whether streams count what was added and read.
     has_stream_counts: bool,
     /// Whether a group's consumer can be created.
@@ -424,10 +426,22 @@ async fn abilities(admin: &mut Admin, payload_max: u64) -> Result<Abilities, Res
     let version = (info.version.major, info.version.minor);
     Ok(Abilities {
         bulk_max,
+        can_set_many: can_set_many(admin).await?,
         payload_max: payload_max.min(bulk_max),
         has_stream_counts: version >= REDIS_7,
         can_create_consumers: version >= (6, 2),
     })
+}
+
+/// Asks by a command that has one argument too few, which is looked at last: a user who may not
+/// send it or not to these keys, and a node of a cluster, which takes only keys of one slot, are
+/// told something else.
+async fn can_set_many(admin: &mut Admin) -> Result<bool, RestoreError> {
+    match admin.command(&["MSET", "cachevault:1", "", "cachevault:2"]).await {
+        Err(RestoreError::Refused { detail, .. }) => Ok(detail.contains("wrong number of arg")),
+        Err(error) => Err(error),
+        Ok(_) => Ok(false),
+    }
 }
 
 #[cfg(test)]

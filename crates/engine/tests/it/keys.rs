@@ -88,6 +88,14 @@ fn get(server: &Server, key: &str) -> String {
     server.ask(&["GET", key])
 }
 
+/// How often a server was sent a command.
+fn calls(server: &Server, command: &str) -> u64 {
+    let stats = server.ask(&["INFO", "commandstats"]);
+    let prefix = format!("cmdstat_{command}:calls=");
+    let line = stats.lines().find_map(|line| line.strip_prefix(&prefix));
+    line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+}
+
 fn keys(server: &Server) -> u64 {
     server.ask(&["DBSIZE"]).parse().unwrap()
 }
@@ -433,9 +441,41 @@ async fn a_user_of_a_tls_server_needs_the_commands_and_the_keys() {
     allow(&["~other:*", "+info", "+flushall", "+restore"]);
     let error = rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap_err();
     assert!(matches!(error, RestoreError::KeyDenied { command: "RESTORE", .. }), "{error}");
-    allow(&["~*", "+info", "+flushall", "+restore"]);
-    rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap();
-    assert_eq!(server.digest(), source.digest());
+    for rights in [&["~*", "+info", "+flushall", "+restore"][..], &["~*", "+@all"]] {
+        allow(rights);
+        rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap();
+        assert_eq!(server.digest(), source.digest());
+        // Without the right to set several strings at once it goes on one by one.
+        assert_eq!(calls(&server, "mset") > 0, rights.contains(&"+@all"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strings_of_all_lengths_take_the_place_of_what_was_there() {
+    for engine in installed_engines() {
+        let (source, target) = (Server::start(&engine, &[]), Server::start(&engine, &[]));
+        let noise: Vec<u8> =
+            (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let even = [b'a'; 100_000];
+        let lengths = (0..40).chain([63, 64, 65, 16_383, 16_384, 16_385, 65_535, 65_536, 65_537]);
+        for length in lengths.chain((70_000..100_000).step_by(977)) {
+            for (prefix, text) in [("n", &noise[..length]), ("e", &even[..length])] {
+                let name = format!("{prefix}{length}");
+                source.pipeline(&[vec![b"SET", name.as_bytes(), text]]);
+            }
+        }
+        for number in ["0", "-1", "127", "-32768", "2147483648", "-9223372036854775808"] {
+            source.ask(&["SET", &format!("number:{number}"), number]);
+        }
+        target.ask(&["SET", "n5", "theirs", "EX", "1000"]);
+        target.ask(&["RPUSH", "n6", "theirs"]);
+        let (rig, entry) = backup(&source).await;
+        let loaded = rig.load_keys(&entry, &target, &options(ConflictRule::Replace)).await.unwrap();
+        assert_eq!(loaded.restored, keys(&source), "{}", engine.name);
+        assert_eq!(target.digest(), source.digest(), "{}", engine.name);
+        assert_eq!(target.ask(&["TTL", "n5"]), "-1");
+        assert!(calls(&target, "mset") > 0 && calls(&target, "restore") > 0, "{}", engine.name);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The grammar of values: a small machine that runs the layouts of the table of types.
 
-use crate::cursor::{Cursor, Form};
+use crate::cursor::{Cursor, Form, HeldText};
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 use crate::limits::Limits;
 use crate::opcode::{Cell, Container, Layout, Packing, Role, Row, ValueType};
@@ -15,6 +15,8 @@ const NODE_PLAIN: u64 = 1;
 const NODE_PACKED: u64 = 2;
 /// One more than the latest expiry that a field can have, milliseconds (`EB_EXPIRE_TIME_MAX`).
 const EXPIRY_END: i64 = 1 << 48;
+/// Most digits of a number, with its sign.
+const NUMBER_BYTES_MAX: u64 = 20;
 /// Length of a stream node's identifier.
 const NODE_ID_BYTES: u64 = 16;
 
@@ -49,6 +51,32 @@ pub struct Text<'a> {
     pub is_first: bool,
     /// Whether this is where it ends.
     pub is_last: bool,
+}
+
+impl Text<'_> {
+    /// Length of the whole string, bytes; at most 20 where the form is a number.
+    pub fn bytes(&self) -> u64 {
+        match self.form {
+            Form::Plain => self.stored_bytes,
+            Form::Integer(_) => NUMBER_BYTES_MAX,
+            Form::Lzf { bytes } => bytes,
+        }
+    }
+
+    /// The string itself, or `None` where this is only a piece of it. `scratch` is used, and grown
+    /// to [`Text::bytes`], where it is not stored as it is.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Corrupt`] when it does not decompress.
+    pub fn whole<'s>(
+        &'s self,
+        scratch: &'s mut Vec<u8>,
+    ) -> Result<Option<&'s [u8]>, DecodeErrorKind> {
+        if !(self.is_first && self.is_last) {
+            return Ok(None);
+        }
+        HeldText::new(self.form, self.stored).decode(scratch).map(Some)
+    }
 }
 
 /// A string of which pieces are still to come.

@@ -15,6 +15,10 @@ const BUDGET_BYTES: usize = 8 << 20;
 const CHUNK_BYTES: usize = 64 << 10;
 /// A longer payload is sent from where it is, without another copy.
 const COPIED_BYTES: usize = 16 << 10;
+/// Most strings that one command sets: more save nothing.
+const STRINGS_MAX: u32 = 64;
+/// A command that is so long is not made longer.
+const STRINGS_BYTES: usize = 32 << 10;
 /// Longest part of a name that is kept for messages.
 const NAME_BYTES: usize = 128;
 
@@ -23,6 +27,8 @@ const NAME_BYTES: usize = 128;
 pub(super) enum Reason {
     /// A whole key was restored.
     Restore,
+    /// So many strings were set at once, the named one first.
+    Strings(u32),
     /// A library of functions was loaded.
     Function,
     /// A part of a value was written.
@@ -79,6 +85,7 @@ pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
         head: Vec::with_capacity(CHUNK_BYTES * 2),
         tail: None,
         expected: Vec::new(),
+        strings: Strings::default(),
         is_gone: false,
     };
     (sender, receiver)
@@ -93,7 +100,17 @@ pub(super) struct Sender {
     head: Vec<u8>,
     tail: Option<(Bytes, Bytes)>,
     expected: Vec<Expected>,
+    strings: Strings,
     is_gone: bool,
+}
+
+/// Strings that one command is to set.
+#[derive(Debug, Default)]
+struct Strings {
+    count: u32,
+    first: Vec<u8>,
+    /// What follows the first one's name, encoded.
+    rest: Vec<u8>,
 }
 
 impl Sender {
@@ -144,6 +161,33 @@ impl Sender {
         self.expected.push(Expected { reason, name: named });
     }
 
+    /// Adds a string without expiry, which takes the place of whatever has its name. Servers take
+    /// several by one command in half the time that a `RESTORE` for each would take.
+    pub(super) fn push_string(&mut self, name: &[u8], value: &[u8]) {
+        let strings = &mut self.strings;
+        if strings.count == 0 {
+            strings.first.extend_from_slice(name);
+        } else {
+            push_argument(&mut strings.rest, name);
+        }
+        push_argument(&mut strings.rest, value);
+        strings.count += 1;
+        if strings.count == STRINGS_MAX || strings.rest.len() >= STRINGS_BYTES {
+            self.end_strings();
+            self.flush_if_full(false);
+        }
+    }
+
+    fn end_strings(&mut self) {
+        let Strings { count, first, mut rest } = std::mem::take(&mut self.strings);
+        if count > 0 {
+            let behind = count as usize * 2 - 1;
+            self.push_encoded(Reason::Strings(count), &[b"MSET", &first], behind, &rest);
+        }
+        rest.clear();
+        self.strings.rest = rest;
+    }
+
     /// Adds `RESTORE` of a whole key.
     pub(super) fn push_restore(
         &mut self,
@@ -152,6 +196,10 @@ impl Sender {
         payload: Vec<u8>,
         options: &[&[u8]],
     ) {
+        // Nothing can be added behind a payload that is not copied.
+        if payload.len() > COPIED_BYTES {
+            self.end_strings();
+        }
         begin_command(&mut self.head, 4 + options.len());
         push_argument(&mut self.head, b"RESTORE");
         push_argument(&mut self.head, name);
@@ -188,6 +236,7 @@ impl Sender {
 
     /// Hands over what has been gathered; `goes_on` says that what follows belongs to it.
     pub(super) fn flush(&mut self, goes_on: bool) {
+        self.end_strings();
         if self.expected.is_empty() || self.is_gone {
             self.head.clear();
             self.expected.clear();

@@ -209,7 +209,7 @@ impl Judge {
     fn select(&self, database: u64, reply: &Reply) -> Result<(), RestoreError> {
         let Reply::Error(error) = reply else { return Ok(()) };
         if error.starts_with(b"NOPERM") {
-            return Err(self.refusal("SELECT", b"", error));
+            return Err(self.refusal("SELECT", String::new(), error));
         }
         let address = self.address.clone();
         Err(RestoreError::NoDatabase { address, database, detail: detail(error) })
@@ -224,9 +224,20 @@ impl Judge {
             (Reason::Function, Reply::Error(error)) if is_there_already(&error) => {
                 self.functions_are_there(name, &error)
             }
-            (reason, Reply::Error(error)) => Err(self.refusal(reason.command(), name, &error)),
+            (Reason::Strings(count @ 2..), Reply::Error(error)) => {
+                let first = shown(name);
+                let which = format!("{first}, or one of {} others,", count - 1);
+                Err(self.refusal("MSET", which, &error))
+            }
+            (reason, Reply::Error(error)) => {
+                Err(self.refusal(reason.command(), shown(name), &error))
+            }
             (Reason::Restore, _) => {
                 loaded.restored += 1;
+                Ok(())
+            }
+            (Reason::Strings(count), _) => {
+                loaded.restored += u64::from(count);
                 Ok(())
             }
             (Reason::Function, _) => {
@@ -277,8 +288,8 @@ impl Judge {
     }
 
     /// What an error reply means.
-    fn refusal(&self, command: &'static str, name: &[u8], error: &[u8]) -> RestoreError {
-        let (address, key, detail) = (self.address.clone(), shown(name), detail(error));
+    fn refusal(&self, command: &'static str, key: String, error: &[u8]) -> RestoreError {
+        let (address, detail) = (self.address.clone(), detail(error));
         match error.split(|byte| *byte == b' ').next().unwrap_or_default() {
             b"OOM" => RestoreError::OutOfMemory { address, key, detail },
             b"NOPERM" => RestoreError::KeyDenied { address, key, command, detail },
@@ -295,6 +306,7 @@ impl Reason {
     fn command(&self) -> &'static str {
         match self {
             Self::Restore => "RESTORE",
+            Self::Strings(_) => "MSET",
             Self::Function => "FUNCTION LOAD",
             Self::LookFunction => "FUNCTION LIST",
             Self::Part(command) => command,

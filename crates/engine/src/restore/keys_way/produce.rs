@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cachevault_domain::{Address, ConflictRule, Target, TtlRule};
 use cachevault_rdb::dump::{DumpPayload, FOOTER_BYTES};
-use cachevault_rdb::raw::{Decoder, Key, Record, Visitor};
+use cachevault_rdb::raw::{Decoder, Key, Record, Text, Visitor};
 use cachevault_rdb::{DecodeErrorKind, Header, Kind, ValueType};
 use tokio::sync::mpsc;
 
@@ -13,6 +13,9 @@ use crate::restore::glob;
 use crate::restore::keys_way::chunk::{Reason, Sender};
 use crate::restore::keys_way::split::Split;
 use crate::restore::keys_way::{Abilities, Done, KeysLoaded, Rules, shown};
+
+/// Longest string that is set together with others, bytes. A longer one gains nothing by it.
+const STRING_BYTES_MAX: u64 = 16 << 10;
 
 /// What is done with the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub(super) struct Producer {
     sender: Sender,
     header: Option<Header>,
     name: Vec<u8>,
+    scratch: Vec<u8>,
     record: KeyRecord,
     current: Current,
     loaded: KeysLoaded,
@@ -50,8 +54,10 @@ struct KeyRecord {
 
 /// What becomes of the value that is passing.
 enum Current {
-    /// It is not wanted.
+    /// It is not wanted, or has been written.
     Passed,
+    /// It is a string that can be written as it is, unless it is long.
+    Text,
     /// It is gathered.
     Payload(DumpPayload),
     /// It is written by several commands.
@@ -74,6 +80,7 @@ impl Producer {
             sender,
             header: None,
             name: Vec::new(),
+            scratch: Vec::new(),
             record: KeyRecord::default(),
             current: Current::Passed,
             loaded: KeysLoaded::default(),
@@ -140,9 +147,35 @@ impl Producer {
         let moves_fields = self.rules.ttl != TtlRule::Keep && key.value_type.has_field_expiries();
         if moves_fields {
             self.split(&[])
+        } else if self.is_bare_string(key.value_type) {
+            Current::Text
         } else {
             Current::Payload(DumpPayload::new(key.value_type))
         }
+    }
+
+    /// Whether there is nothing to a key but a string, which may take the place of another.
+    fn is_bare_string(&self, value_type: &ValueType) -> bool {
+        let KeyRecord { expires_at_ms, idle_seconds, frequency, .. } = self.record;
+        let is_bare = (expires_at_ms, idle_seconds, frequency) == (None, None, None);
+        let can_set = self.abilities.can_set_many && self.rules.replaces();
+        value_type.kind() == Kind::String && is_bare && can_set
+    }
+
+    fn gather(&self) -> Current {
+        let value_type = self.record.value_type;
+        value_type.map_or(Current::Passed, |found| Current::Payload(DumpPayload::new(found)))
+    }
+
+    /// The string of [`Current::Text`] has come, or a piece of it.
+    fn set_text(&mut self, text: &Text<'_>) -> Result<Current, DecodeErrorKind> {
+        if text.bytes() <= STRING_BYTES_MAX.min(self.abilities.payload_max)
+            && let Some(value) = text.whole(&mut self.scratch)?
+        {
+            self.sender.push_string(&self.name, value);
+            return Ok(Current::Passed);
+        }
+        Ok(self.gather())
     }
 
     /// Begins to write the value by several commands; `bytes` of it have come.
@@ -197,12 +230,16 @@ impl Producer {
         let mut ttl = itoa::Buffer::new();
         let ttl = ttl.format(self.record.expires_at_ms.unwrap_or(0));
         let mut number = itoa::Buffer::new();
-        let mut options: [&[u8]; 4] = [b"ABSTTL"; 4];
-        let mut count = 1;
+        let mut options: [&[u8]; 4] = [b""; 4];
+        let mut count = 0;
         let mut option = |words: &[&'static [u8]]| {
             options[count..count + words.len()].copy_from_slice(words);
             count += words.len();
         };
+        // A server takes time for every argument.
+        if self.record.expires_at_ms.is_some() {
+            option(&[b"ABSTTL"]);
+        }
         if self.rules.replaces() {
             option(&[b"REPLACE"]);
         }
@@ -261,12 +298,26 @@ impl Visitor for Producer {
         Ok(())
     }
 
+    fn text(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
+        if matches!(self.current, Current::Text) && !self.is_over() {
+            self.current = self.set_text(&text)?;
+        }
+        Ok(())
+    }
+
     fn bytes(&mut self, bytes: &[u8]) {
         if self.is_over() {
             self.current = Current::Passed;
         }
+        if bytes.is_empty() {
+            return;
+        }
+        if matches!(self.current, Current::Text) {
+            // The length of a long string has come, and nothing of the string.
+            self.current = self.gather();
+        }
         match std::mem::replace(&mut self.current, Current::Passed) {
-            Current::Passed => {}
+            Current::Passed | Current::Text => {}
             Current::Payload(mut payload) => {
                 let len = (payload.len() + bytes.len()) as u64;
                 self.current = if len <= self.abilities.payload_max {
@@ -289,7 +340,7 @@ impl Visitor for Producer {
 
     fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
         match std::mem::replace(&mut self.current, Current::Passed) {
-            Current::Passed => {}
+            Current::Passed | Current::Text => {}
             _ if self.is_over() => {}
             Current::Payload(payload) => self.push_restore(payload),
             Current::Split(split) => {
