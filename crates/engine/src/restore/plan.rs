@@ -30,12 +30,26 @@ struct TargetFacts {
     /// When it saves by itself; empty where it never does.
     save_points: String,
     replicates_by_tls: bool,
-    has_modules: bool,
-    is_watched_by_sentinel: bool,
+    /// `None` where its user may not ask.
+    has_modules: Option<bool>,
+    /// `None` where its user may not ask.
+    is_watched_by_sentinel: Option<bool>,
     /// What of the way `replica` its user may not do.
     denied: Vec<Blocker>,
-    /// What of the way `keys` its user may not do.
-    denied_keys: Vec<Blocker>,
+    /// What of the way `keys` its user may not do, and when that matters.
+    denied_keys: Vec<(Needed, Blocker)>,
+}
+
+/// When a restore by keys needs a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needed {
+    Always,
+    /// The backup has keys outside of database 0.
+    ForDatabases,
+    /// The backup has functions, and all of it is wanted.
+    ForFunctions,
+    /// The target has functions, which are to give way.
+    ToDropFunctions,
 }
 
 /// What is known of a backup's content.
@@ -105,14 +119,19 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
     }
     let mut denied_keys = Vec::new();
     // Refused for arguments that are none, after the permission was checked.
-    for (command, grant) in [
-        (&["RESTORE", "cachevault", "none", ""][..], "+restore"),
-        (&["FLUSHALL", "none"], "+flushall"),
+    for (needed, command, grant) in [
+        (Needed::Always, &["RESTORE", "cachevault", "none", ""][..], "+restore"),
+        (Needed::Always, &["FLUSHALL", "none"], "+flushall"),
+        (Needed::ForDatabases, &["SELECT", "none"], "+select"),
+        (Needed::ForFunctions, &["FUNCTION", "LOAD", "none"], "+function|load"),
+        (Needed::ToDropFunctions, &["FUNCTION", "FLUSH", "none"], "+function|flush"),
     ] {
         if let Err(error) = admin.command(command).await
             && error.is_denial()
         {
-            denied_keys.push(denial(error, command[0], grant)?);
+            let name = command[..command.len() - 1].join(" ");
+            let name = if needed == Needed::Always { command[0] } else { &name };
+            denied_keys.push((needed, denial(error, name, grant)?));
         }
     }
     Ok(TargetFacts {
@@ -122,15 +141,14 @@ async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
         save_points: save.unwrap_or_default(),
         replicates_by_tls: tls.as_deref() == Some("yes"),
         has_modules: match admin.command(&["MODULE", "LIST"]).await {
-            Ok(Reply::Array(Some(modules))) => !modules.is_empty(),
-            // Who may not ask is not told; then it is not held against the target.
-            _ => true,
+            Ok(Reply::Array(Some(modules))) => Some(!modules.is_empty()),
+            _ => None,
         },
         is_watched_by_sentinel: match admin.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await {
             Ok(Reply::Bulk(Some(clients))) => {
-                memchr::memmem::find(&clients, b"name=sentinel-").is_some()
+                Some(memchr::memmem::find(&clients, b"name=sentinel-").is_some())
             }
-            _ => false,
+            _ => None,
         },
         denied,
         info,
@@ -162,17 +180,20 @@ fn judge(
     let loading = choose_loading(info, needed_bytes, options);
     let mut blockers = match way {
         RestoreWay::Replica => facts.denied.clone(),
-        RestoreWay::Keys => facts.denied_keys.clone(),
+        RestoreWay::Keys => denied_keys(facts, report, options),
     };
     if let Err(reason) = &content.report {
         blockers.push(Blocker::Opaque { reason: reason.clone() });
     }
     blockers.extend(format_blocker(info, content, header));
     blockers.extend(report.and_then(|report| databases_blocker(report, facts)));
-    blockers.extend(memory_blocker(info, needed_bytes));
+    // What a part of the data needs is not known.
+    if options.filter.is_everything() {
+        blockers.extend(memory_blocker(info, needed_bytes));
+    }
     if let Some(report) = report
         && !report.modules.is_empty()
-        && !facts.has_modules
+        && facts.has_modules == Some(false)
     {
         blockers.push(Blocker::Modules { names: report.modules.keys().cloned().collect() });
     }
@@ -180,7 +201,7 @@ fn judge(
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
-    if way == RestoreWay::Replica && facts.is_watched_by_sentinel {
+    if way == RestoreWay::Replica && facts.is_watched_by_sentinel == Some(true) {
         blockers.push(Blocker::Sentinel);
     }
     if way == RestoreWay::Replica && facts.replicates_by_tls && !has_certificate {
@@ -223,7 +244,7 @@ fn choose_way(
             let reason = "the target does not let itself be made a replica, or be prepared for it";
             (RestoreWay::Keys, reason.to_owned())
         }
-        None if facts.is_watched_by_sentinel => {
+        None if facts.is_watched_by_sentinel == Some(true) => {
             (RestoreWay::Keys, "a Sentinel would take a loading target for failed".to_owned())
         }
         None if facts.replicates_by_tls && !has_certificate => (
@@ -233,6 +254,29 @@ fn choose_way(
         ),
         None => (RestoreWay::Replica, "the target loads natively, which is fastest".to_owned()),
     }
+}
+
+/// What stands in the way of a restore by keys of just this backup.
+fn denied_keys(
+    facts: &TargetFacts,
+    report: Option<&Report>,
+    options: &RestoreOptions,
+) -> Vec<Blocker> {
+    let is_everything = options.filter.is_everything();
+    let has_databases = report.is_some_and(|r| r.databases.iter().any(|sums| sums.db > 0));
+    let has_functions = report.is_some_and(|report| !report.functions.is_empty());
+    let matters = |needed| match needed {
+        Needed::Always => true,
+        Needed::ForDatabases => has_databases && options.filter.database != Some(0),
+        Needed::ForFunctions => is_everything && has_functions,
+        Needed::ToDropFunctions => {
+            is_everything
+                && options.conflict == ConflictRule::ReplaceAll
+                && facts.info.functions > 0
+        }
+    };
+    let denied = facts.denied_keys.iter().filter(|(needed, _)| matters(*needed));
+    denied.map(|(_, blocker)| blocker.clone()).collect()
 }
 
 /// Whether what is wanted is not all of the data as it is.
@@ -351,6 +395,20 @@ fn notes(
     });
     if way == RestoreWay::Replica && !info.replicas.is_empty() {
         notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
+    }
+    if way == RestoreWay::Replica && facts.is_watched_by_sentinel.is_none() {
+        notes.push(
+            "whether a Sentinel watches it is not known, and one could undo the restore: its user \
+             lacks `+client|list`"
+                .to_owned(),
+        );
+    }
+    if report.is_some_and(|report| !report.modules.is_empty()) && facts.has_modules.is_none() {
+        notes.push(
+            "whether it has the modules that the backup needs is not known: its user lacks \
+             `+module|list`"
+                .to_owned(),
+        );
     }
     if facts.save_points.is_empty() && !info.persistence.aof_enabled {
         notes.push("it keeps nothing on its disk by itself; it is told to save once".to_owned());

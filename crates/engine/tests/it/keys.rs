@@ -123,6 +123,53 @@ async fn a_full_target_takes_over_the_data_of_every_engine() {
     }
 }
 
+/// Restores a sample of everything, functions and several databases included, and compares.
+async fn restore_sample(target: &Server, reached: &Target) {
+    target.fill(1000, 50);
+    let engine = newest_redis();
+    let source = Server::start_with_rdb(&engine, &sample_for(&engine), &[]);
+    let (rig, entry) = backup(&source).await;
+    let all = RestoreOptions::default();
+    rig.load_keys_at(&entry, reached, &all, now(&source), LIMITS).await.unwrap();
+    eventually("both hold the same", || (contents(&source) == contents(target)).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_with_an_aof_and_a_replica_holds_and_passes_on_all_of_it() {
+    let engine = newest_redis();
+    let aof = ["--appendonly", "yes", "--appendfsync", "always"];
+    let mut target = Server::start(&engine, &aof);
+    let replica = Server::start(&engine, &[]);
+    replica.ask(&["REPLICAOF", "127.0.0.1", &target.port.to_string()]);
+    eventually("the replica is in sync", || {
+        (replica.info("master_link_status") == "up").then_some(())
+    });
+    restore_sample(&target, &target.target()).await;
+    let restored = contents(&target);
+    eventually("the replica has it", || (contents(&replica) == restored).then_some(()));
+    target.kill();
+    target.start_again();
+    assert_eq!(contents(&target), restored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_and_a_user_who_may_do_just_what_is_needed_are_no_obstacle() {
+    let rights = "ACL SETUSER restorer on >secret ~* +info +config|get +flushall +restore +mset +select \
+                  +function|load +function|flush";
+    for rights in [None, Some(rights)] {
+        let mut target = Server::start(&newest_redis(), &[]);
+        if let Some(rights) = rights {
+            target.ask(&rights.split_whitespace().collect::<Vec<_>>());
+        }
+        target.ask(&["CONFIG", "SET", "requirepass", "secret"]);
+        target.log_in(&["secret"]);
+        let username = rights.map(|_| "restorer".to_owned());
+        let login = Login { username, password: "secret".to_owned().into() };
+        let reached = Target { login: Some(login), ..target.target() };
+        restore_sample(&target, &reached).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn how_long_a_key_was_not_used_is_restored() {
     for (policy, set, field) in [
@@ -414,8 +461,7 @@ async fn a_database_or_a_version_that_the_target_lacks_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_of_a_tls_server_needs_the_commands_and_the_keys() {
-    let source = Server::start(&newest_redis(), &[]);
-    source.fill(5000, 1000);
+    let source = Server::start_with_rdb(&newest_redis(), &sample_for(&newest_redis()), &[]);
     let (rig, entry) = backup(&source).await;
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::issue(folder.path());
@@ -435,13 +481,15 @@ async fn a_user_of_a_tls_server_needs_the_commands_and_the_keys() {
     };
     let all = RestoreOptions::default();
     let now = now(&source);
-    allow(&["~*", "+info", "+flushall"]);
-    let error = rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap_err();
-    assert!(matches!(error, RestoreError::KeyDenied { command: "RESTORE", .. }), "{error}");
-    allow(&["~other:*", "+info", "+flushall", "+restore"]);
-    let error = rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap_err();
-    assert!(matches!(error, RestoreError::KeyDenied { command: "RESTORE", .. }), "{error}");
-    for rights in [&["~*", "+info", "+flushall", "+restore"][..], &["~*", "+@all"]] {
+    const OTHERS: [&str; 5] =
+        ["+info", "+flushall", "+select", "+function|load", "+function|flush"];
+    for lacking in [["~*", "+ping"], ["~other:*", "+restore"]] {
+        allow(&[&lacking[..], &OTHERS].concat());
+        let error = rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap_err();
+        assert!(matches!(error, RestoreError::KeyDenied { command: "RESTORE", .. }), "{error}");
+    }
+    for rights in [&["~*", "+restore"][..], &["~*", "+@all"]] {
+        let rights = &[rights, &OTHERS].concat()[..];
         allow(rights);
         rig.load_keys_at(&entry, &target, &all, now, LIMITS).await.unwrap();
         assert_eq!(server.digest(), source.digest());

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use cachevault_domain::{Blocker, Loading, Login, RestoreOptions, RestorePlan, RestoreWay, Target};
+use cachevault_domain::{
+    Blocker, KeyFilter, Loading, Login, RestoreOptions, RestorePlan, RestoreWay, Target,
+};
 use cachevault_engine::{RestoreError, plan};
 use cachevault_store::{ArtifactEntry, ContentEntry};
 use cachevault_testkit::{
@@ -86,11 +88,15 @@ async fn too_few_databases_block() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_little_memory_blocks() {
+async fn too_little_memory_blocks_all_of_the_data() {
     let entry = entry_of(&newest_redis()).await;
     let target = Server::start(&newest_redis(), &["--maxmemory", "1mb"]);
     let found = blocker(&target, &target.target(), &entry).await;
     assert!(matches!(found, Blocker::Memory { limit_bytes: 1_048_576, .. }), "{found}");
+    let filter = KeyFilter::new(Some("k*".into()), None).unwrap();
+    let part = RestoreOptions { filter, ..RestoreOptions::default() };
+    let plan = plan_with(&target.target(), &entry, &part).await.unwrap();
+    assert_eq!(plan.blockers, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +183,31 @@ async fn a_missing_permission_blocks_and_is_named() {
         let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
         assert_eq!(plan.way, RestoreWay::Keys, "{missing}");
         let denied = plan.blockers.iter().map(ToString::to_string).collect::<String>();
-        assert!(denied.contains("RESTORE") && denied.contains("FLUSHALL"), "{denied}");
+        for command in ["RESTORE", "FLUSHALL", "SELECT", "FUNCTION LOAD"] {
+            assert!(denied.contains(command), "{denied}");
+        }
+        // The target has no functions that would have to be dropped.
+        assert!(!denied.contains("FUNCTION FLUSH"), "{denied}");
+        let filter = KeyFilter::new(Some("k*".into()), Some(0)).unwrap();
+        let part = RestoreOptions { filter, ..RestoreOptions::default() };
+        let plan = plan_with(&target, &entry, &part).await.unwrap();
+        let denied = plan.blockers.iter().map(ToString::to_string).collect::<String>();
+        assert!(!denied.contains("SELECT") && !denied.contains("FUNCTION"), "{denied}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_user_may_not_ask_is_told() {
+    let entry = entry_of(&newest_redis()).await;
+    let server = Server::start(&newest_redis(), &[]);
+    let login = Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
+    let target = Target { login: Some(login), ..server.target() };
+    for (denied, is_told) in [("+ping", false), ("-client|list", true)] {
+        server.ask(&["ACL", "SETUSER", "restorer", "reset", "on", ">secret", "+@all", denied]);
+        let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
+        assert!(plan.blockers.is_empty(), "{:?}", plan.blockers);
+        let notes = plan.notes.join("; ");
+        assert_eq!(notes.contains("+client|list"), is_told, "{notes}");
     }
 }
 
