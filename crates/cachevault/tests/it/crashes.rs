@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::service::{BINARY, Service, folder, only_rdb, stored};
 
 /// More than any run needs: a run that is never killed ends the search.
-const CALLS_MAX: usize = 300;
+pub(crate) const CALLS_MAX: usize = 300;
 
 /// The library, compiled once.
 static KILLER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
@@ -28,7 +28,7 @@ static KILLER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
 });
 
 /// The service as it is when the n-th call of all kills it. The calls are written to `log`.
-fn killed_at(n: usize, log: &Path) -> Command {
+pub(crate) fn killed_at(n: usize, log: &Path) -> Command {
     let mut command = Command::new(BINARY);
     command.env("LD_PRELOAD", &KILLER.1).env("KILL_AT", n.to_string()).env("KILL_LOG", log);
     command
@@ -181,7 +181,7 @@ fn killed_at_every_durable_step_of_a_removal_the_files_are_gone_in_the_end() {
     panic!("still killed at call {CALLS_MAX}");
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());
 }

@@ -7,5 +7,6 @@ mod crashes;
 mod diff;
 mod inspect;
 mod lifecycle;
+mod restore_crashes;
 mod service;
 mod sources;
