@@ -398,8 +398,7 @@ impl Step for Load {
                 return Err(as_step_error(error));
             }
         };
-        let took = app.clock.now().duration_since(began).as_millis();
-        let unavailable_ms = u64::try_from(took).ok();
+        let unavailable_ms = millis(began, app.clock.now());
         tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.proven, "loaded and promoted");
         Ok(output(&LoadedOutput { loaded, unavailable_ms }))
     }
@@ -408,17 +407,42 @@ impl Step for Load {
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
         let log = context.app.catalog.step_log(context.lease).await;
         let log = log.map_err(|error| with_sources(&error))?;
-        if !log.iter().any(|record| record.step == TOUCHED) {
+        let Some(touched) = log.iter().find(|record| record.step == TOUCHED) else {
             return Ok(());
-        }
+        };
+        let touched_at = serde_json::from_str::<Timestamp>(&touched.output);
         let text = |error: CatalogError| with_sources(&error);
         let (catalog, lease) = (&context.app.catalog, context.lease);
         let holds = self.take_back(context).await?;
         tracing::warn!(job = %context.lease.job, holds = holds.as_str(), "the restore was taken back");
-        context.log_anew(PUT_BACK, &output(&holds.as_str())).await?;
+        let way = match context.output(Prepare.name()).map_err(plain)? {
+            Way::Replica(_) => RestoreWay::Replica,
+            Way::Keys(_) => RestoreWay::Keys,
+        };
+        let was_away_from = touched_at.ok().filter(|_| way == RestoreWay::Replica);
+        let put_back = PutBack {
+            holds: holds.as_str().to_owned(),
+            way: way.as_str().to_owned(),
+            unavailable_ms: was_away_from.and_then(|at| millis(at, context.app.clock.now())),
+        };
+        context.log_anew(PUT_BACK, &output(&put_back)).await?;
         catalog.unlog_step(lease, LOADING_OLD).await.map_err(text)?;
         catalog.unlog_step(lease, TOUCHED).await.map_err(text)
     }
+}
+
+/// What a target holds after its restore was taken back, as the log writes it.
+#[derive(Debug, Serialize, Deserialize)]
+struct PutBack {
+    holds: String,
+    /// How it had been touched.
+    way: String,
+    /// For how long it took no writes; `None` where it took them all the time.
+    unavailable_ms: Option<u64>,
+}
+
+fn millis(from: Timestamp, to: Timestamp) -> Option<u64> {
+    u64::try_from(to.duration_since(from).as_millis()).ok()
 }
 
 fn later(reason: String) -> StepError {
@@ -595,11 +619,20 @@ pub(crate) async fn begin_taking_back(
 /// What a target holds after a restore that failed, by the job's log.
 pub(crate) fn after_failure(log: &[StepRecord]) -> RestoreOutcome {
     let said = |step: &str| log.iter().find(|record| record.step == step);
-    let target = match said(PUT_BACK) {
-        Some(record) if record.output.contains(TargetData::Old.as_str()) => TargetData::Old,
+    let put_back = said(PUT_BACK).map(|record| serde_json::from_str::<PutBack>(&record.output));
+    let target = match &put_back {
+        Some(Ok(told)) if told.holds == TargetData::Old.as_str() => TargetData::Old,
         Some(_) => TargetData::Uncertain,
         None if said(TOUCHED).is_some() => TargetData::Uncertain,
         None => TargetData::Untouched,
     };
-    RestoreOutcome { way: None, target, unavailable_ms: None, proven: false, keys: None }
+    let told = put_back.and_then(Result::ok);
+    let way = |told: &PutBack| RestoreWay::ALL.into_iter().find(|way| way.as_str() == told.way);
+    RestoreOutcome {
+        way: told.as_ref().and_then(way),
+        target,
+        unavailable_ms: told.and_then(|told| told.unavailable_ms),
+        proven: false,
+        keys: None,
+    }
 }

@@ -161,6 +161,11 @@ async fn a_last_failure_at_any_step_puts_the_old_data_back() {
         let restore = restoring.record(id).await;
         assert_eq!(restore.state, RestoreState::Failed, "{step}");
         assert_eq!(restore.failure.unwrap().reason, "injected");
+        let (outcome, wanted) = (restore.outcome.unwrap(), restoring.options.way);
+        let is_touched = !["check", "safety", "prepare"].contains(&step);
+        assert_eq!(outcome.way, wanted.filter(|_| is_touched), "{step}");
+        let was_away = is_touched && wanted == Some(RestoreWay::Replica);
+        assert_eq!(outcome.unavailable_ms.is_some(), was_away, "{step}");
         restoring.assert_truthful(id).await;
         restoring.assert_restorable().await;
     }
@@ -306,6 +311,35 @@ async fn a_target_that_is_gone_for_a_while_gets_its_old_data_when_it_is_back() {
     }
     restoring.assert_truthful(id).await;
     restoring.assert_restorable().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_runs_out_of_memory_ends_with_its_old_data_or_the_new() {
+    for options in ways() {
+        let mut restoring = Restoring { options, ..Restoring::new().await };
+        restoring.rig.settings.backoff.attempts_max = 1;
+        restoring.rig.server.fill(30_000, 100);
+        restoring.backup = restoring.rig.request().await;
+        restoring.rig.run(None).await;
+        restoring.new = restoring.rig.server.digest();
+        let id = restoring.request().await;
+        // The plan has found enough memory; before keys come there is less.
+        restoring.rig.run(Some(Inject::after_log("prepare", Injected::Die))).await;
+        restoring.rig.restart().await;
+        let used: u64 = restoring.target.info("used_memory").parse().unwrap();
+        let limit = used + (2 << 20);
+        restoring.target.ask(&["CONFIG", "SET", "maxmemory", &limit.to_string()]);
+        restoring.rig.run(None).await;
+        let restore = restoring.record(id).await;
+        if restoring.options.way == Some(RestoreWay::Keys) {
+            assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+            let reason = restore.failure.unwrap().reason;
+            assert!(reason.contains("maxmemory"), "{reason}");
+        }
+        restoring.assert_truthful(id).await;
+        restoring.target.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        restoring.assert_restorable().await;
+    }
 }
 
 /// Makes every save of the target fail, as a full disk would.
