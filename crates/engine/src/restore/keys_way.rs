@@ -18,8 +18,8 @@ mod produce;
 mod split;
 mod stream;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -130,11 +130,30 @@ async fn load_keys_splitting(
     cancel: &CancellationToken,
 ) -> Result<KeysLoaded, RestoreError> {
     let total = request.limits.total;
-    tokio::select! {
-        loaded = tokio::time::timeout(total, request.run(payload_max, meter)) => {
+    let opened = Opened::default();
+    let loaded = tokio::select! {
+        loaded = tokio::time::timeout(total, request.run(payload_max, meter, &opened)) => {
             loaded.unwrap_or(Err(RestoreError::TooLong { seconds: total.as_secs() }))
         }
         () = cancel.cancelled() => Err(RestoreError::Cancelled),
+    };
+    if loaded.is_err() {
+        request.cut_off(opened).await;
+    }
+    loaded
+}
+
+/// The target's numbers for our connections.
+#[derive(Debug, Default)]
+struct Opened(std::sync::Mutex<Vec<i64>>);
+
+impl Opened {
+    fn push(&self, id: i64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    fn into_ids(self) -> Vec<i64> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,7 +231,12 @@ impl Pulse {
 }
 
 impl KeysRequest<'_> {
-    async fn run(&self, payload_max: u64, meter: &Meter) -> Result<KeysLoaded, RestoreError> {
+    async fn run(
+        &self,
+        payload_max: u64,
+        meter: &Meter,
+        opened: &Opened,
+    ) -> Result<KeysLoaded, RestoreError> {
         let mut admin = Admin::connect(self.target, self.limits.command).await?;
         let abilities = abilities(&mut admin, payload_max).await?;
         let size = self.entry.rdb.size_bytes;
@@ -224,15 +248,15 @@ impl KeysRequest<'_> {
                 self.empty(&mut admin).await?;
             }
             meter.enter("writing keys");
-            return self.pass(Pass::Write, abilities, reader, 0, meter).await;
+            return self.pass(Pass::Write, abilities, reader, 0, meter, opened).await;
         }
         meter.set_total(size.saturating_mul(2));
         meter.enter("looking for keys that are there already");
         let reader = RdbReader::open(self.store, self.key, self.entry).await?;
-        self.pass(Pass::Look, abilities, reader, 0, meter).await?;
+        self.pass(Pass::Look, abilities, reader, 0, meter, opened).await?;
         meter.enter("writing keys");
         let reader = RdbReader::open(self.store, self.key, self.entry).await?;
-        self.pass(Pass::Write, abilities, reader, size, meter).await
+        self.pass(Pass::Write, abilities, reader, size, meter, opened).await
     }
 
     /// A part of a backup cannot take the place of everything.
@@ -281,16 +305,16 @@ impl KeysRequest<'_> {
         mut reader: RdbReader,
         before: u64,
         meter: &Meter,
+        opened: &Opened,
     ) -> Result<KeysLoaded, RestoreError> {
         let (sender, chunks) = chunks();
         let chunks = Arc::new(Mutex::new(chunks));
         let pulse = Arc::new(Pulse::default());
         let mut tasks = JoinSet::new();
-        let mut ids = Vec::new();
         for _ in 0..CONNECTIONS {
             let mut client = Client::connect(self.target, self.limits.command).await?;
             if let Reply::Integer(id) = client.call(&["CLIENT", "ID"]).await? {
-                ids.push(id);
+                opened.push(id);
             }
             let address = self.target.address.clone();
             let conflict = self.options.conflict;
@@ -326,19 +350,19 @@ impl KeysRequest<'_> {
             }
             found.judge(self.target).map(|()| loaded)
         };
-        let done = tokio::select! {
+        tokio::select! {
             done = async { tokio::try_join!(forward, collect) } => done.map(|((), loaded)| loaded),
             stuck = self.stuck(&pulse) => Err(stuck),
-        };
-        if done.is_err() {
-            self.cut_off(&ids).await;
         }
-        done
     }
 
     /// Ends our connections at the target's side: what they have sent and it has not read yet would
     /// be done after whatever comes next, such as putting its old data back.
-    async fn cut_off(&self, ids: &[i64]) {
+    async fn cut_off(&self, opened: Opened) {
+        let ids = opened.into_ids();
+        if ids.is_empty() {
+            return;
+        }
         let Ok(mut admin) = Admin::connect(self.target, self.limits.command).await else { return };
         for id in ids {
             if let Err(error) = admin.command(&["CLIENT", "KILL", "ID", &id.to_string()]).await {

@@ -585,6 +585,42 @@ async fn a_connection_that_ends_or_falls_silent_ends_the_restore() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_when_it_fails_is_never_done() {
+    let source = Server::start(&newest_redis(), &[]);
+    source.fill(60_000, 1000);
+    for is_cancelled in [false, true] {
+        let target = Server::start(&newest_redis(), &[]);
+        let (rig, entry) = backup(&source).await;
+        let (now, address, cancel) = (now(&source), target.target(), rig.cancel.clone());
+        let short = RestoreLimits { stall: Duration::from_millis(500), ..LIMITS };
+        let limits = if is_cancelled { LIMITS } else { short };
+        let loading = tokio::spawn(async move {
+            let all = RestoreOptions::default();
+            rig.load_keys_at(&entry, &address, &all, now, limits).await
+        });
+        eventually("keys come", || (keys(&target) > 0).then_some(()));
+        target.ask(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+        if is_cancelled {
+            // Both connections wait with a command that the target has read.
+            eventually("nothing is done", || (target.info("blocked_clients") == "2").then_some(()));
+            cancel.cancel();
+        }
+        let error = loading.await.unwrap().unwrap_err();
+        match error {
+            RestoreError::Cancelled if is_cancelled => {}
+            RestoreError::TargetGone { .. } if !is_cancelled => {}
+            other => panic!("{other}"),
+        }
+        // Done in one go, before what waits.
+        target.pipeline(&[vec!["CLIENT", "UNPAUSE"], vec!["FLUSHALL"]]);
+        eventually("our connections are gone", || {
+            (target.info("connected_clients") == "1").then_some(())
+        });
+        assert_eq!(keys(&target), 0, "cancelled: {is_cancelled}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_artifact_is_told() {
     let source = Server::start(&newest_redis(), &[]);
     source.fill(2000, 500);
