@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use cachevault_catalog::{Catalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupId, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup, Note,
-    RdbDialect, Restore, RestoreOutcome, RestoreWay, StepRecord, TargetData,
+    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, StepRecord, TargetData,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
@@ -152,16 +152,7 @@ impl Step for Check {
         app.catalog.start_restore(lease, app.clock.now()).await.map_err(catalog_failed)?;
         let subject = context.restore_subject().await?;
         let (key, entry) = subject.artifact()?;
-        let target = context.target(&subject.target)?;
-        let limits = &context.settings.restore;
-        let has_certificate = context.ours.identity.is_some();
-        let options = &subject.restore.options;
-        let plan = plan(&target, entry, options, has_certificate, limits.command).await;
-        let plan = plan.map_err(as_step_error)?;
-        if !plan.blockers.is_empty() {
-            let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
-            return Err(fail(FailureCode::ToolFailed, reasons.join("; ")));
-        }
+        let plan = context.plan(&subject).await?;
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
         meter.enter("checking the backup");
         let verifying = async {
@@ -312,6 +303,22 @@ impl StepContext<'_> {
         Some((attempt.artifact(SHARD), captured.entry))
     }
 
+    /// What the restore would do now; fails when something stands in its way.
+    async fn plan(&self, subject: &Subject) -> Result<RestorePlan, StepError> {
+        let (_, entry) = subject.artifact()?;
+        let target = self.target(&subject.target)?;
+        let limits = &self.settings.restore;
+        let has_certificate = self.ours.identity.is_some();
+        let options = &subject.restore.options;
+        let plan = plan(&target, entry, options, has_certificate, limits.command).await;
+        let plan = plan.map_err(as_step_error)?;
+        if plan.blockers.is_empty() {
+            return Ok(plan);
+        }
+        let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
+        Err(fail(FailureCode::ToolFailed, reasons.join("; ")))
+    }
+
     async fn prepare(&self, target: &Instance, swap: bool) -> Result<Prepared, StepError> {
         let target = self.target(target)?;
         let mut random = [0; 40];
@@ -330,6 +337,8 @@ impl Step for Prepare {
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let checked: Checked = context.output(Check.name())?;
         let subject = context.restore_subject().await?;
+        // Saving the target's own data may have taken long.
+        context.plan(&subject).await?;
         if !checked.by_keys {
             let prepared = context.prepare(&subject.target, checked.swap).await?;
             return Ok(output(&Way::Replica(prepared)));

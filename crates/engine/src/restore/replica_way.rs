@@ -631,7 +631,7 @@ pub(crate) async fn wait_for(
     until: Instant,
     is_so: impl Fn(&ServerInfo) -> bool,
 ) -> Result<ServerInfo, RestoreError> {
-    let mut pause = LOOK_FIRST;
+    let (mut pause, began) = (LOOK_FIRST, Instant::now());
     loop {
         let info = admin.info().await?;
         if is_so(&info) {
@@ -640,7 +640,7 @@ pub(crate) async fn wait_for(
         if Instant::now() >= until {
             return Err(RestoreError::Target(ProbeError::TimedOut {
                 address: admin.address(),
-                seconds: 0,
+                seconds: began.elapsed().as_secs(),
             }));
         }
         tokio::time::sleep(pause).await;

@@ -211,6 +211,21 @@ async fn a_damaged_artifact_is_noticed_before_the_target_is_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_way_only_after_the_safety_backup_is_noticed_too() {
+    let restoring = Restoring::new().await;
+    let id = restoring.request().await;
+    restoring.rig.run(Some(Inject::after_log("safety", Injected::Die))).await;
+    restoring.rig.restart().await;
+    restoring.target.ask(&["CONFIG", "SET", "maxmemory", "100kb"]);
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+    assert!(restore.failure.as_ref().unwrap().reason.contains("maxmemory"), "{restore:?}");
+    assert_eq!(restore.outcome.as_ref().unwrap().target, TargetData::Untouched);
+    restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_one_restores_nothing_else_is_done_with_the_target() {
     let restoring = Restoring::new().await;
     restoring.request().await;
