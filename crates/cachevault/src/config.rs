@@ -17,6 +17,8 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
+use crate::stores::StoreConfig;
+
 const PREFIX: &str = "CACHEVAULT_";
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
@@ -88,6 +90,25 @@ pub(crate) struct Settings {
         allow_negative_numbers = true
     )]
     zstd_level: Option<i32>,
+
+    /// Where backups are kept: file:///folder, s3://bucket/folder?endpoint=URL&region=NAME, or
+    /// obs://… [default: the folder `backups` in the data folder]
+    #[arg(long, value_name = "URL", env = "CACHEVAULT_STORE")]
+    store: Option<String>,
+
+    /// File with the key of the bucket, in the form of AWS' shared credentials file, read again
+    /// when it changes [default: the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what
+    /// the platform offers]
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_STORE_CREDENTIALS_FILE")]
+    store_credentials_file: Option<PathBuf>,
+
+    /// Whether to make the bucket where it is missing [default: false]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_STORE_CREATE_BUCKET")]
+    store_create_bucket: Option<bool>,
+
+    /// How long a bucket that does not answer is asked again [default: 10m]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_STORE_TIMEOUT")]
+    store_timeout: Option<String>,
 
     /// Longest capture, waiting included [default: 6h]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_CAPTURE_TIMEOUT")]
@@ -170,6 +191,7 @@ pub(crate) struct Settings {
 /// The configuration that holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
+    pub(crate) store: StoreConfig,
     pub(crate) listen: SocketAddr,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
@@ -258,6 +280,10 @@ impl Settings {
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
+            store: self.store.or(other.store),
+            store_credentials_file: self.store_credentials_file.or(other.store_credentials_file),
+            store_create_bucket: self.store_create_bucket.or(other.store_create_bucket),
+            store_timeout: self.store_timeout.or(other.store_timeout),
             capture_timeout: self.capture_timeout.or(other.capture_timeout),
             stall_timeout: self.stall_timeout.or(other.stall_timeout),
             busy_timeout: self.busy_timeout.or(other.busy_timeout),
@@ -313,7 +339,14 @@ impl Settings {
         let drill_every = self.drill_every.as_deref();
         let drill_every =
             drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
+        let store = StoreConfig {
+            url: self.store.map(|url| url.parse()).transpose()?,
+            credentials_file: self.store_credentials_file,
+            create_bucket: self.store_create_bucket.unwrap_or(false),
+            patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
+        };
         Ok(Config {
+            store,
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,

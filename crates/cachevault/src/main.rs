@@ -10,6 +10,7 @@ mod data_dir;
 mod entropy;
 mod logging;
 mod serve;
+mod stores;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use crate::cli::{
     RestoreCommand,
 };
 use crate::config::{Config, Settings};
+use crate::stores::CheckOptions;
 
 /// Backup and restore for Redis and Valkey.
 #[derive(Parser)]
@@ -72,11 +74,23 @@ enum Command {
     /// Say which keys differ between two RDBs or stored backups, without the service.
     #[command(after_help = cli::DIFF_HELP)]
     Diff(DiffOptions),
+    /// Look at places for backups, without the service.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Print completions for a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Subcommand)]
+enum StoreCommand {
+    /// Prove that a store does all that it has to: writes, reads, lists and removes in a folder of
+    /// its own, and prints a report
+    Check(CheckOptions),
 }
 
 /// Wrong usage or configuration.
@@ -97,6 +111,13 @@ fn main() -> ExitCode {
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),
+        Command::Store { command: StoreCommand::Check(options) } => match options.config() {
+            Ok(config) => finish(stores::check(&config)),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(EXIT_USAGE)
+            }
+        },
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -12,7 +12,6 @@ use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{DrillSettings, Driller, EngineProber, Observer, Runner, Shutdown, Worker};
-use cachevault_store::FolderStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -97,13 +96,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
     let master_key = data_dir.master_key(&*entropy)?;
-    let store = FolderStore::open(data_dir.backups()).context("open the store")?;
+    let store = config.store.open(&data_dir.backups()).await?;
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
     let catalog =
         Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
     let app = App {
         catalog: catalog.clone(),
-        store: Arc::new(store),
+        store,
         prober: Arc::new(EngineProber {
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),

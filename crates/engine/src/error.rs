@@ -156,8 +156,9 @@ fn store_failure_code(error: &StoreError) -> FailureCode {
     match error.kind {
         StoreErrorKind::Denied => FailureCode::StoreCredentials,
         StoreErrorKind::NoSpace | StoreErrorKind::Damaged => FailureCode::SizeUnconfirmed,
-        StoreErrorKind::NotFound | StoreErrorKind::Conflict | StoreErrorKind::Unavailable => {
-            FailureCode::StoreUnusable
-        }
+        StoreErrorKind::NotFound
+        | StoreErrorKind::NoBucket
+        | StoreErrorKind::Conflict
+        | StoreErrorKind::Unavailable => FailureCode::StoreUnusable,
     }
 }

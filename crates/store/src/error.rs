@@ -7,6 +7,8 @@ use std::io;
 pub enum StoreErrorKind {
     /// There is no such object.
     NotFound,
+    /// The bucket is missing, and is not to be made.
+    NoBucket,
     /// No room is left.
     NoSpace,
     /// The store denies the operation.
@@ -28,8 +30,11 @@ impl StoreErrorKind {
     fn words(self) -> &'static str {
         match self {
             Self::NotFound => "not found in the store",
+            Self::NoBucket => {
+                "there is no such bucket; create it, or let this service do so (`store_create_bucket`)"
+            }
             Self::NoSpace => "no space left in the store; free some, or give it more",
-            Self::Denied => "the store denies access; check owner and permissions",
+            Self::Denied => "the store denies access; check its credentials, owner and permissions",
             Self::Conflict => "another object is stored under this key",
             Self::Damaged => "what is stored differs from what was written",
             Self::Unavailable => "the store failed",

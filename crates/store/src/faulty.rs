@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
-    StoreErrorKind, Stored,
+    ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Store, StoreError,
+    StoreErrorKind, Stored, StoredObject,
 };
 
 /// Which operation fails.
@@ -100,28 +100,33 @@ impl<S: Store> Store for FaultyStore<S> {
         Ok(Box::new(FaultySource { inner, alter: self.current(Fault::ReadOtherBytes).is_some() }))
     }
 
-    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
-        self.pass(Fault::Commit, "write", key)?;
-        self.inner.commit(key, manifest).await
+    async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        if name.is_manifest() {
+            self.pass(Fault::Commit, "write", name)?;
+        }
+        self.inner.put(name, bytes).await
     }
 
-    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
-        self.inner.find_manifest(key).await
+    async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(name).await
     }
 
-    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
-        self.pass(Fault::Remove, "remove", key)?;
-        self.inner.retract(key).await
+    async fn list(
+        &self,
+        folder: &Folder,
+        after: Option<&ObjectName>,
+    ) -> Result<Vec<StoredObject>, StoreError> {
+        self.inner.list(folder, after).await
     }
 
-    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
-        self.pass(Fault::Remove, "remove", key)?;
-        self.inner.remove_attempt(key).await
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.pass(Fault::Remove, "remove", name)?;
+        self.inner.remove(name).await
     }
 
-    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
-        self.pass(Fault::Remove, "remove", key)?;
-        self.inner.remove_backup(key).await
+    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
+        self.pass(Fault::Remove, "remove", &folder.0)?;
+        self.inner.remove_unfinished(folder).await
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

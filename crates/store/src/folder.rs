@@ -14,12 +14,11 @@ use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BackupKey, Manifest, Store, StoreError,
-    StoreErrorKind, Stored,
+    ArtifactKey, ArtifactSink, ArtifactSource, DOCUMENT_BYTES_MAX, Folder, LIST_MAX, ObjectName,
+    Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 const READ_BYTES: usize = 1 << 20;
-const MANIFEST_BYTES_MAX: u64 = 16 << 20;
 const PARTIAL: &str = "partial";
 /// So much is written before it is flushed and read back, beside the writing. Left to itself the
 /// kernel gathers gigabytes, and all the rest would have to wait for them at the end.
@@ -117,65 +116,61 @@ impl Store for FolderStore {
         Ok(Box::new(FileSource { file: Some(file), object }))
     }
 
-    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
-        let object = key.manifest();
-        if let Some(existing) = self.find_manifest(key).await? {
-            return if existing == *manifest {
-                Ok(())
-            } else {
-                Err(StoreError::new(StoreErrorKind::Conflict, "write", object))
-            };
-        }
-        let path = self.root.join(&object);
-        let bytes = manifest
-            .encode()
-            .map_err(|e| StoreError::io("encode", &object, io::Error::other(e)))?;
-        Self::blocking("write", object, move || write_durably(&path, &bytes)).await
+    async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let path = self.path(name);
+        let work = move || {
+            make_folder(parent(&path))?;
+            write_durably(&path, &bytes)
+        };
+        Self::blocking("write", name.to_string(), work).await
     }
 
-    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
-        let object = key.manifest();
-        let path = self.root.join(&object);
-        let read = Self::blocking("read", object.clone(), move || {
+    async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        let path = self.path(name);
+        let read = Self::blocking("read", name.to_string(), move || {
             let mut bytes = Vec::new();
-            File::open(path)?.take(MANIFEST_BYTES_MAX).read_to_end(&mut bytes)?;
+            File::open(path)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
             Ok(bytes)
         });
-        let bytes = match read.await {
-            Err(e) if e.kind == StoreErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        Manifest::decode(&bytes).map(Some).map_err(|e| StoreError {
-            kind: StoreErrorKind::Damaged,
-            action: "read",
-            object,
-            source: Some(e.into()),
-        })
-    }
-
-    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
-        let path = self.path(key);
-        Self::blocking("remove the manifest of", key.to_string(), move || remove_manifest(&path))
-            .await
-    }
-
-    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
-        let path = self.path(key);
-        Self::blocking("remove", key.to_string(), move || {
-            remove_attempt_folder(&path)?;
-            sync_folder_if_there(parent(&path))
-        })
-        .await
-    }
-
-    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
-        let path = self.path(key);
-        Self::blocking("remove", key.to_string(), move || {
-            for attempt in subfolders(&path)? {
-                remove_attempt_folder(&attempt)?;
+        match read.await {
+            Err(e) if e.kind == StoreErrorKind::NotFound => Ok(None),
+            Ok(bytes) if bytes.len() as u64 > DOCUMENT_BYTES_MAX => {
+                Err(StoreError::new(StoreErrorKind::Damaged, "read", name))
             }
-            ignore_missing(fs::remove_dir(&path))?;
-            sync_folder_if_there(parent(&path))
+            other => other.map(|bytes| Some(bytes.into())),
+        }
+    }
+
+    async fn list(
+        &self,
+        folder: &Folder,
+        after: Option<&ObjectName>,
+    ) -> Result<Vec<StoredObject>, StoreError> {
+        let (root, start) = (self.root.clone(), folder.0.clone());
+        let after = after.map_or(String::new(), |name| name.0.clone());
+        let object = self.root.join(&folder.0).display().to_string();
+        let work = move || {
+            let mut listing = Listing { root, after, found: Vec::new() };
+            listing.walk(&start)?;
+            Ok(listing.found)
+        };
+        Self::blocking("list", object, work).await
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = self.path(name);
+        // A backup's folders belong to its job alone; those above are made by others at any time.
+        let backup = name.kind().map(|kind| self.path(&kind.attempt().backup));
+        Self::blocking("remove", name.to_string(), move || {
+            ignore_missing(fs::remove_file(&path))?;
+            sync_folder_if_there(parent(&path))?;
+            let Some(backup) = backup else { return Ok(()) };
+            let mut emptied = parent(&path);
+            while emptied.starts_with(&backup) && fs::remove_dir(emptied).is_ok() {
+                emptied = parent(emptied);
+                sync_folder_if_there(emptied)?;
+            }
+            Ok(())
         })
         .await
     }
@@ -422,23 +417,54 @@ fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn remove_manifest(attempt: &Path) -> io::Result<()> {
-    ignore_missing(fs::remove_file(attempt.join("manifest.json")))?;
-    sync_folder_if_there(attempt)
+/// Walks folders in the order of the whole names of what is in them.
+struct Listing {
+    root: PathBuf,
+    after: String,
+    found: Vec<StoredObject>,
 }
 
-/// The manifest goes first: an attempt half removed must not look like a backup.
-fn remove_attempt_folder(path: &Path) -> io::Result<()> {
-    remove_manifest(path)?;
-    ignore_missing(fs::remove_dir_all(path))
-}
+impl Listing {
+    fn walk(&mut self, folder: &str) -> io::Result<()> {
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !folder.is_empty() => return Ok(()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            // What is not text was not written by us.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+            let above = if folder.is_empty() { "" } else { "/" };
+            names.push(format!("{folder}{above}{name}{slash}"));
+        }
+        names.sort_unstable();
+        for name in names {
+            if self.found.len() == LIST_MAX {
+                return Ok(());
+            }
+            match name.strip_suffix('/') {
+                Some(_) if self.after > name && !self.after.starts_with(&name) => {}
+                Some(folder) => self.walk(folder)?,
+                None if self.after >= name => {}
+                None => self.push(name)?,
+            }
+        }
+        Ok(())
+    }
 
-fn subfolders(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    entries.map(|entry| entry.map(|entry| entry.path())).collect()
+    fn push(&mut self, name: String) -> io::Result<()> {
+        let metadata = match fs::metadata(self.root.join(&name)) {
+            // Removed since the folder was read.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        let modified_at = metadata.modified()?.try_into().map_err(io::Error::other)?;
+        let (name, size_bytes) = (ObjectName(name), metadata.len());
+        self.found.push(StoredObject { name, size_bytes, modified_at });
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -446,6 +472,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use cachevault_testkit::SeededEntropy;
+
+    use crate::{AttemptKey, BackupKey, conformance};
 
     fn attempt() -> AttemptKey {
         BackupKey {
@@ -456,15 +485,11 @@ mod tests {
         .attempt(1)
     }
 
-    fn manifest() -> Manifest {
-        Manifest::decode(include_bytes!("../fixtures/manifest-v1.json")).unwrap()
-    }
-
     fn files(root: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![root.to_owned()];
         while let Some(folder) = folders.pop() {
-            for path in subfolders(&folder).unwrap() {
+            for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
                 if path.is_dir() {
                     folders.push(path);
                 } else {
@@ -558,41 +583,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_artifact_is_never_overwritten() {
+    async fn it_conforms() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
-        stored(&store, b"first").await;
-        assert!(store.create(&attempt().artifact(0)).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn a_manifest_is_committed_once_and_never_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(folder.path()).unwrap();
-        stored(&store, b"x").await;
-        assert_eq!(store.find_manifest(&attempt()).await.unwrap(), None);
-        store.commit(&attempt(), &manifest()).await.unwrap();
-        store.commit(&attempt(), &manifest()).await.unwrap();
-        assert_eq!(store.find_manifest(&attempt()).await.unwrap(), Some(manifest()));
-        let other = Manifest { instance_name: "other".into(), ..manifest() };
-        assert_eq!(
-            store.commit(&attempt(), &other).await.unwrap_err().kind,
-            StoreErrorKind::Conflict
-        );
-    }
-
-    #[tokio::test]
-    async fn removing_takes_everything_and_may_be_repeated() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = FolderStore::open(folder.path()).unwrap();
-        stored(&store, b"x").await;
-        store.commit(&attempt(), &manifest()).await.unwrap();
-        for _ in 0..2 {
-            store.retract(&attempt()).await.unwrap();
-            assert_eq!(store.find_manifest(&attempt()).await.unwrap(), None);
-            store.remove_attempt(&attempt()).await.unwrap();
-            store.remove_backup(&attempt().backup).await.unwrap();
-        }
+        let report =
+            conformance::run(&store, &conformance::Scratch::mint(&SeededEntropy::new(7))).await;
+        report.assert_passed();
         assert_eq!(files(folder.path()), [""; 0]);
     }
 

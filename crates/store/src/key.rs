@@ -4,6 +4,8 @@ use std::fmt;
 
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
 
+const MANIFEST: &str = "manifest.json";
+
 /// The folder of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupKey {
@@ -43,8 +45,9 @@ impl AttemptKey {
         ArtifactKey { attempt: self.clone(), shard }
     }
 
-    pub(crate) fn manifest(&self) -> String {
-        format!("{self}/manifest.json")
+    /// The manifest.
+    pub fn manifest(&self) -> ObjectName {
+        ObjectName(format!("{self}/{MANIFEST}"))
     }
 }
 
@@ -70,9 +73,105 @@ impl ArtifactKey {
     }
 }
 
+impl ArtifactKey {
+    /// The object.
+    pub fn object(&self) -> ObjectName {
+        ObjectName(self.to_string())
+    }
+}
+
 impl fmt::Display for ArtifactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.attempt, self.file_name())
+    }
+}
+
+/// The name of an object: built by a key, or found in a store.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName(pub(crate) String);
+
+/// What an object is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// An artifact.
+    Artifact(ArtifactKey),
+    /// A manifest.
+    Manifest(AttemptKey),
+    /// Something else in the folder of an attempt, such as what unfinished writing has left.
+    Other(AttemptKey),
+}
+
+impl ObjectKind {
+    /// The attempt in whose folder it lies.
+    pub fn attempt(&self) -> &AttemptKey {
+        match self {
+            Self::Artifact(artifact) => &artifact.attempt,
+            Self::Manifest(attempt) | Self::Other(attempt) => attempt,
+        }
+    }
+}
+
+impl ObjectName {
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What it is; `None` for what does not lie where this product writes.
+    pub fn kind(&self) -> Option<ObjectKind> {
+        let mut parts = self.0.split('/');
+        let mut next = || parts.next();
+        let (project, instance, backup) = (next()?, next()?, next()?);
+        let attempt = next()?.strip_prefix("attempt-")?.parse().ok()?;
+        let (file, rest) = (next()?, next());
+        let backup = BackupKey {
+            project: project.parse().ok()?,
+            instance: instance.parse().ok()?,
+            backup: backup.parse().ok()?,
+        };
+        let attempt = backup.attempt(attempt);
+        if rest.is_some() {
+            return Some(ObjectKind::Other(attempt));
+        }
+        let shard = file.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".rdb.zst"));
+        // Only the very name that a key builds is one.
+        let artifact = shard.and_then(|shard| Some(attempt.artifact(shard.parse().ok()?)));
+        Some(match artifact {
+            Some(artifact) if artifact.to_string() == self.0 => ObjectKind::Artifact(artifact),
+            _ if attempt.manifest() == *self => ObjectKind::Manifest(attempt),
+            _ => ObjectKind::Other(attempt),
+        })
+    }
+
+    pub(crate) fn is_manifest(&self) -> bool {
+        matches!(self.kind(), Some(ObjectKind::Manifest(_)))
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A folder of a store, with all that is below it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(pub(crate) String);
+
+impl Folder {
+    /// All of the store.
+    pub fn all() -> Self {
+        Self(String::new())
+    }
+
+    /// The folder of a backup or an attempt.
+    pub(crate) fn of(key: &impl fmt::Display) -> Self {
+        Self(key.to_string())
+    }
+
+    /// The folder of one instance.
+    pub fn of_instance(project: &ProjectId, instance: InstanceId) -> Self {
+        Self(format!("{project}/{instance}"))
     }
 }
 
@@ -93,6 +192,24 @@ mod tests {
             attempt.artifact(1).to_string(),
             format!("{folder}/attempt-0002/shard-0001.rdb.zst")
         );
-        assert_eq!(attempt.manifest(), format!("{folder}/attempt-0002/manifest.json"));
+        assert_eq!(attempt.manifest().as_str(), format!("{folder}/attempt-0002/manifest.json"));
+    }
+
+    #[test]
+    fn names_tell_what_they_are() {
+        let folder = "0123456789abcdef0123456789abcdef/5560df16-cebf-4473-95c4-d1b573c16e79/4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+        let kind = |rest: &str| ObjectName(format!("{folder}/{rest}")).kind();
+        let artifact = kind("attempt-0002/shard-0001.rdb.zst");
+        let Some(ObjectKind::Artifact(key)) = artifact else { panic!("{artifact:?}") };
+        assert_eq!((key.attempt.attempt, key.shard), (2, 1));
+        assert!(matches!(kind("attempt-0002/manifest.json"), Some(ObjectKind::Manifest(_))));
+        for other in ["shard-0001.rdb.zst.partial", "shard-1.rdb.zst", "manifest.json/x", "x"] {
+            let found = kind(&format!("attempt-0002/{other}"));
+            assert!(matches!(found, Some(ObjectKind::Other(_))), "{other}: {found:?}");
+        }
+        for foreign in ["attempt-x/manifest.json", "manifest.json", ""] {
+            assert_eq!(kind(foreign), None, "{foreign}");
+        }
+        assert_eq!(ObjectName("lost+found".into()).kind(), None);
     }
 }

@@ -1,7 +1,8 @@
 //! Where backups lie: artifacts, and the manifests that commit them.
 //!
 //! [`Store`] is the seam. Its verbs are those of the product, not of an object store: create an
-//! artifact, commit a manifest, remove an attempt. [`FolderStore`] keeps them in a local folder.
+//! artifact, commit a manifest, remove an attempt. [`FolderStore`] keeps them in a local folder,
+//! [`BucketStore`] in a bucket of an object store.
 //!
 //! Every key carries the number of the attempt that wrote it, so nothing is ever overwritten.
 //! Artifacts come first, the manifest last: what has no manifest is not a backup.
@@ -15,6 +16,8 @@
 
 #![deny(missing_docs)]
 
+mod bucket;
+pub mod conformance;
 mod error;
 mod faulty;
 mod folder;
@@ -22,23 +25,33 @@ mod key;
 mod manifest;
 
 use std::fmt;
+use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
+pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};
 pub use folder::FolderStore;
-pub use key::{ArtifactKey, AttemptKey, BackupKey};
+pub use key::{ArtifactKey, AttemptKey, BackupKey, Folder, ObjectKind, ObjectName};
 pub use manifest::{
     ArtifactEntry, ContentEntry, DatabaseDigest, DigestEntry, Encoding, MANIFEST_VERSION, Manifest,
     ManifestError, RdbEntry, SourceEntry,
 };
 
+/// Longest document, bytes.
+pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
+/// Most objects that one list shows.
+pub const LIST_MAX: usize = 1000;
+
 /// A place for artifacts and manifests.
+///
+/// The first methods are what a place has to offer; the others are made of them.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Proves that objects can be written, read and removed now.
+    /// Proves that objects can be written, read, listed and removed now.
     async fn check(&self) -> Result<(), StoreError>;
 
     /// Begins an artifact. Nothing is visible under its key until the sink has finished.
@@ -47,24 +60,105 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Opens a finished artifact for reading from its beginning.
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError>;
 
-    /// Writes the manifest, durably: from then on the attempt is a backup. Writing the same
-    /// manifest again changes nothing.
-    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError>;
+    /// Writes a document, durably: it is there whole or not at all.
+    async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Reads the manifest of an attempt; `None` when there is none.
-    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError>;
+    /// Reads a document; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreErrorKind::Damaged`] when it is longer than [`DOCUMENT_BYTES_MAX`].
+    async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError>;
 
-    /// Removes the manifest of an attempt: it is a backup no more. None there is no error.
-    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError>;
+    /// The next objects in `folder`, at any depth, whose names come behind `after`, in the order of
+    /// their names: at most [`LIST_MAX`], none at the end.
+    async fn list(
+        &self,
+        folder: &Folder,
+        after: Option<&ObjectName>,
+    ) -> Result<Vec<StoredObject>, StoreError>;
 
-    /// Removes whatever an attempt left, its manifest first. Nothing there is no error.
-    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError>;
+    /// Removes an object, durably. None there is no error.
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// Removes whatever all attempts of a backup left, manifests first. Nothing there is no error.
-    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError>;
+    /// Removes what unfinished writing has left in `folder` and no list shows.
+    async fn remove_unfinished(&self, _folder: &Folder) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Where an object lies, for a person to look.
     fn locate(&self, key: &ArtifactKey) -> String;
+
+    /// Writes the manifest, durably: from then on the attempt is a backup. Writing the same
+    /// manifest again changes nothing.
+    async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
+        let name = key.manifest();
+        if let Some(existing) = self.find_manifest(key).await? {
+            return if existing == *manifest {
+                Ok(())
+            } else {
+                Err(StoreError::new(StoreErrorKind::Conflict, "write", name))
+            };
+        }
+        let encoded = manifest.encode();
+        let bytes = encoded.map_err(|e| StoreError::io("encode", &name, io::Error::other(e)))?;
+        self.put(&name, bytes.into()).await
+    }
+
+    /// Reads the manifest of an attempt; `None` when there is none.
+    async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
+        let name = key.manifest();
+        let Some(bytes) = self.get(&name).await? else { return Ok(None) };
+        Manifest::decode(&bytes).map(Some).map_err(|error| StoreError {
+            kind: StoreErrorKind::Damaged,
+            action: "read",
+            object: name.to_string(),
+            source: Some(error.into()),
+        })
+    }
+
+    /// Removes the manifest of an attempt: it is a backup no more. None there is no error.
+    async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        self.remove(&key.manifest()).await
+    }
+
+    /// Removes whatever an attempt left, its manifest first. Nothing there is no error.
+    async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
+        remove_folder(self, &Folder::of(key)).await
+    }
+
+    /// Removes whatever all attempts of a backup left, manifests first. Nothing there is no error.
+    async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
+        remove_folder(self, &Folder::of(key)).await
+    }
+}
+
+/// An attempt that is half removed must not look like a backup, so manifests go first.
+async fn remove_folder<S: Store + ?Sized>(store: &S, folder: &Folder) -> Result<(), StoreError> {
+    for manifests in [true, false] {
+        let mut after = None;
+        loop {
+            let found = store.list(folder, after.as_ref()).await?;
+            let Some(last) = found.last() else { break };
+            after = Some(last.name.clone());
+            for object in found {
+                if !manifests || object.name.is_manifest() {
+                    store.remove(&object.name).await?;
+                }
+            }
+        }
+    }
+    store.remove_unfinished(folder).await
+}
+
+/// An object as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    /// Its name.
+    pub name: ObjectName,
+    /// Its size, bytes.
+    pub size_bytes: u64,
+    /// When it was written.
+    pub modified_at: Timestamp,
 }
 
 /// A finished artifact, as it was read back from the store.

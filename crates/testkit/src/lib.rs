@@ -9,6 +9,7 @@ mod certificates;
 mod clock;
 mod engines;
 mod recording;
+mod s3;
 mod scripted;
 mod server;
 
@@ -16,5 +17,6 @@ pub use certificates::Certificates;
 pub use clock::{MovedClock, SeededEntropy};
 pub use engines::{Engine, installed_engines, newest_redis};
 pub use recording::{Payload, Recording, Scenario, recordings};
+pub use s3::{BUCKET, S3Call, S3Fault, S3Key, S3Server};
 pub use scripted::{Act, ScriptedServer};
 pub use server::{Reply, Server, eventually, free_port, repository_file, text};

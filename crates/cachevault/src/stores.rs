@@ -1,0 +1,126 @@
+//! The store that the configuration names.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cachevault_store::conformance::{self, Scratch};
+use cachevault_store::{BucketSettings, BucketStore, FolderStore, Store, StoreErrorKind, StoreUrl};
+use clap::Args;
+
+use crate::entropy::OsEntropy;
+
+/// A request to a bucket that has taken so long is tried again.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Where backups are kept, and how it is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreConfig {
+    /// The data folder's own where there is none.
+    pub(crate) url: Option<StoreUrl>,
+    pub(crate) credentials_file: Option<PathBuf>,
+    pub(crate) create_bucket: bool,
+    /// How long a bucket that does not answer is asked again.
+    pub(crate) patience: Duration,
+}
+
+/// Which store to check.
+#[derive(Debug, Args)]
+pub(crate) struct CheckOptions {
+    /// `file:///folder`, `s3://bucket/folder?endpoint=URL&region=NAME`, or `obs://…`
+    url: String,
+
+    /// File with the key of the bucket, in the form of AWS' shared credentials file
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_STORE_CREDENTIALS_FILE")]
+    credentials_file: Option<PathBuf>,
+
+    /// Make the bucket where it is missing
+    #[arg(long)]
+    create_bucket: bool,
+}
+
+impl CheckOptions {
+    pub(crate) fn config(self) -> anyhow::Result<StoreConfig> {
+        Ok(StoreConfig {
+            url: Some(self.url.parse()?),
+            credentials_file: self.credentials_file,
+            create_bucket: self.create_bucket,
+            patience: REQUEST_TIME_MAX,
+        })
+    }
+}
+
+/// A store, opened, and made where it is missing and that is allowed.
+struct Opened {
+    store: Arc<dyn Store>,
+    /// Absent for a folder.
+    bucket: Option<BucketStore>,
+}
+
+impl StoreConfig {
+    /// Opens the store and proves it. One that cannot be reached is taken all the same: it may come
+    /// back. One that refuses us does not get better by itself.
+    pub(crate) async fn open(&self, folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
+        let Opened { store, bucket } = self.client(folder, self.patience)?;
+        // At start nobody wants to wait for long.
+        let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience))?;
+        let prepared = async {
+            if let Some(bucket) = &probe.bucket {
+                bucket.prepare().await?;
+            }
+            probe.store.check().await
+        };
+        match prepared.await {
+            Ok(()) => {}
+            Err(error) if error.kind == StoreErrorKind::Unavailable && bucket.is_some() => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the store is not usable now"
+                );
+            }
+            Err(error) => return Err(error).context("prove that the store can be used"),
+        }
+        Ok(store)
+    }
+
+    fn client(&self, folder: &Path, patience: Duration) -> anyhow::Result<Opened> {
+        let url = match &self.url {
+            None => {
+                let store = FolderStore::open(folder).context("open the store")?;
+                return Ok(Opened { store: Arc::new(store), bucket: None });
+            }
+            Some(StoreUrl::Folder(folder)) => {
+                let store = FolderStore::open(folder).context("open the store")?;
+                return Ok(Opened { store: Arc::new(store), bucket: None });
+            }
+            Some(StoreUrl::Bucket(url)) => url.clone(),
+        };
+        let settings = BucketSettings {
+            url,
+            credentials_file: self.credentials_file.clone(),
+            create: self.create_bucket,
+            request: REQUEST_TIME_MAX,
+            patience,
+        };
+        let bucket = BucketStore::new(&settings).context("open the store")?;
+        Ok(Opened { store: Arc::new(bucket.clone()), bucket: Some(bucket) })
+    }
+}
+
+/// Runs the conformance suite against a live store and prints how it went.
+pub(crate) fn check(config: &StoreConfig) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let report = runtime.context("start the runtime")?.block_on(async {
+        let Opened { store, bucket } = config.client(Path::new("."), config.patience)?;
+        if let Some(bucket) = bucket {
+            bucket.prepare().await.context("prepare the bucket")?;
+        }
+        anyhow::Ok(conformance::run(&*store, &Scratch::mint(&OsEntropy)).await)
+    })?;
+    print!("{report}");
+    if !report.passed() {
+        bail!("the store does not do all that a store has to do");
+    }
+    Ok(())
+}

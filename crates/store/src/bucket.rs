@@ -1,0 +1,301 @@
+//! A store in a bucket of an object store that speaks S3, such as OBS, MinIO, Garage or Ceph.
+//!
+//! A server proves each request's body by its signed SHA-256, and each part's by its checksum where
+//! it knows that; when all parts are together the size is asked for. Keys carry the attempt, so
+//! nothing rests on conditional writes, which some servers ignore.
+
+mod credentials;
+mod failure;
+mod requests;
+mod sink;
+mod source;
+mod url;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use object_store::aws::{AmazonS3Builder, Checksum};
+use object_store::memory::InMemory;
+use object_store::multipart::MultipartStore;
+use object_store::path::Path;
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+};
+use tokio::time::Instant;
+
+use crate::bucket::credentials::CredentialsFile;
+use crate::bucket::failure::{classify, failed};
+use crate::bucket::requests::Requests;
+use crate::bucket::sink::BucketSink;
+use crate::bucket::source::BucketSource;
+use crate::{
+    ArtifactKey, ArtifactSink, ArtifactSource, DOCUMENT_BYTES_MAX, Folder, LIST_MAX, ObjectName,
+    Store, StoreError, StoreErrorKind, StoredObject,
+};
+
+pub use url::{BucketUrl, InvalidStoreUrl, StoreUrl};
+
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LAST: Duration = Duration::from_secs(5);
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How to reach a bucket.
+#[derive(Debug, Clone)]
+pub struct BucketSettings {
+    /// Which one.
+    pub url: BucketUrl,
+    /// Where the key and its secret are, in the form of AWS' shared credentials file; it is read
+    /// again when it changes. Without it the environment and then the platform are asked.
+    pub credentials_file: Option<PathBuf>,
+    /// Whether the bucket is made where it is missing.
+    pub create: bool,
+    /// A request that has taken so long is tried again. In 30 seconds a part of 8 MiB gets through
+    /// at 280 kB/s.
+    pub request: Duration,
+    /// How long a request is tried again whose failure may pass.
+    pub patience: Duration,
+}
+
+/// Keeps artifacts and manifests in a bucket.
+#[derive(Clone)]
+pub struct BucketStore {
+    objects: Arc<dyn ObjectStore>,
+    parts: Arc<dyn MultipartStore>,
+    /// What the library has no call for; absent in memory.
+    requests: Option<Arc<Requests>>,
+    prefix: Path,
+    patience: Duration,
+    /// The bucket and the prefix, for messages.
+    shown: String,
+}
+
+impl fmt::Debug for BucketStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BucketStore").field(&self.shown).finish()
+    }
+}
+
+impl BucketStore {
+    /// A client of a bucket. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the settings cannot be right.
+    pub fn new(settings: &BucketSettings) -> Result<Self, StoreError> {
+        let BucketSettings { url, credentials_file, create, request, patience } = settings;
+        let shown = url.to_string();
+        // The second call fails, and there is a provider then.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: Duration::from_millis(100),
+                max_backoff: Duration::from_secs(5),
+                base: 2.0,
+            },
+            max_retries: usize::MAX,
+            retry_timeout: *patience,
+        };
+        let options = ClientOptions::new()
+            .with_timeout(*request)
+            .with_connect_timeout(CONNECT_TIME_MAX)
+            .with_allow_http(url.allows_http());
+        let mut builder = AmazonS3Builder::from_env()
+            .with_bucket_name(&url.bucket)
+            .with_region(&url.region)
+            .with_virtual_hosted_style_request(url.virtual_host)
+            .with_checksum_algorithm(Checksum::SHA256)
+            .with_disable_bulk_delete(true)
+            .with_client_options(options.clone())
+            .with_retry(retry);
+        if let Some(endpoint) = url.client_endpoint() {
+            builder = builder.with_endpoint(endpoint);
+        }
+        if let Some(file) = credentials_file {
+            builder = builder.with_credentials(Arc::new(CredentialsFile::new(file.clone())));
+        }
+        let client = builder.build().map_err(|e| failed("configure", &shown, e))?;
+        let requests = Requests::new(url, client.credentials().clone(), &options, *create);
+        let requests = requests.map_err(|e| failed("configure", &shown, e))?;
+        let client = Arc::new(client);
+        Ok(Self {
+            objects: client.clone(),
+            parts: client,
+            requests: Some(Arc::new(requests)),
+            prefix: Path::from(url.prefix.as_str()),
+            patience: *patience,
+            shown,
+        })
+    }
+
+    /// A store in this process' memory, gone with it.
+    pub fn in_memory() -> Self {
+        let memory = Arc::new(InMemory::new());
+        Self {
+            objects: memory.clone(),
+            parts: memory,
+            requests: None,
+            prefix: Path::default(),
+            patience: Duration::ZERO,
+            shown: "memory".to_owned(),
+        }
+    }
+
+    /// Makes the bucket where it is missing and the settings allow it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is none afterwards.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        match &self.requests {
+            Some(requests) => requests.prepare_bucket().await,
+            None => Ok(()),
+        }
+    }
+
+    fn path(&self, name: &impl ToString) -> Path {
+        let name = Path::from(name.to_string());
+        self.prefix.parts().chain(name.parts()).collect()
+    }
+
+    fn shown(&self, name: &impl ToString) -> String {
+        format!("{}/{}", self.shown, name.to_string())
+    }
+
+    fn found(&self, meta: &ObjectMeta) -> Option<StoredObject> {
+        let name = meta.location.prefix_match(&self.prefix)?;
+        let name = name.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
+        Some(StoredObject {
+            name: ObjectName(name),
+            size_bytes: meta.size,
+            modified_at: Timestamp::from_second(meta.last_modified.timestamp()).ok()?,
+        })
+    }
+}
+
+/// Asks again until it works, or fails in a way that does not pass, or `patience` is over.
+async fn persist<T, F>(
+    patience: Duration,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, object_store::Error>
+where
+    F: Future<Output = Result<T, object_store::Error>>,
+{
+    let (began, mut pause) = (Instant::now(), PAUSE_FIRST);
+    loop {
+        match ask().await {
+            Err(error)
+                if classify(&error) == StoreErrorKind::Unavailable
+                    && began.elapsed() + pause < patience =>
+            {
+                tracing::debug!(%error, "asking the store again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_LAST);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for BucketStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        let name = ObjectName(".check".to_owned());
+        let written = Bytes::from_static(b"cachevault");
+        self.put(&name, written.clone()).await?;
+        let read = self.get(&name).await?;
+        let listed = self.list(&Folder::all(), None).await;
+        self.remove(&name).await?;
+        listed?;
+        if read == Some(written) {
+            return Ok(());
+        }
+        Err(StoreError::new(StoreErrorKind::Damaged, "read back", self.shown(&name)))
+    }
+
+    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        let path = self.path(key);
+        let shown = self.shown(key);
+        match self.objects.head(&path).await {
+            Err(object_store::Error::NotFound { .. }) => {}
+            Ok(_) => return Err(StoreError::new(StoreErrorKind::Conflict, "create", shown)),
+            Err(error) => return Err(failed("create", &shown, error)),
+        }
+        Ok(Box::new(BucketSink::new(self.objects.clone(), self.parts.clone(), path, shown)))
+    }
+
+    async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
+        let path = self.path(key);
+        let shown = self.shown(key);
+        let meta = self.objects.head(&path).await.map_err(|e| failed("open", &shown, e))?;
+        Ok(Box::new(BucketSource::new(self.objects.clone(), path, meta.size, shown)))
+    }
+
+    async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        let written = self.objects.put(&self.path(name), bytes.into()).await;
+        written.map(drop).map_err(|e| failed("write", &self.shown(name), e))
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        let failed = |error| failed("read", &self.shown(name), error);
+        let found = match self.objects.get(&self.path(name)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        if found.meta.size > DOCUMENT_BYTES_MAX {
+            return Err(StoreError::new(StoreErrorKind::Damaged, "read", self.shown(name)));
+        }
+        found.bytes().await.map(Some).map_err(failed)
+    }
+
+    async fn list(
+        &self,
+        folder: &Folder,
+        after: Option<&ObjectName>,
+    ) -> Result<Vec<StoredObject>, StoreError> {
+        let within = self.path(&folder.0);
+        let objects = match after {
+            Some(after) => self.objects.list_with_offset(Some(&within), &self.path(after)),
+            None => self.objects.list(Some(&within)),
+        };
+        let listed = objects.take(LIST_MAX).try_collect::<Vec<_>>().await;
+        let mut listed = listed.map_err(|e| failed("list", &self.shown(&folder.0), e))?;
+        listed.sort_unstable_by(|a, b| a.location.cmp(&b.location));
+        Ok(listed.iter().filter_map(|meta| self.found(meta)).collect())
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let path = self.path(name);
+        // The library does not ask again when a removal gets no answer.
+        let removed = persist(self.patience, || self.objects.delete(&path)).await;
+        match removed {
+            Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(failed("remove", &self.shown(name), error)),
+        }
+    }
+
+    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
+        let Some(requests) = &self.requests else { return Ok(()) };
+        let within = self.path(&folder.0);
+        for (path, upload) in requests.unfinished(&within).await? {
+            let aborted = self.parts.abort_multipart(&path, &upload).await;
+            if let Err(error) = aborted
+                && classify(&error) != StoreErrorKind::NotFound
+            {
+                return Err(failed(
+                    "abort the upload of",
+                    &format!("{}/{path}", self.shown),
+                    error,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn locate(&self, key: &ArtifactKey) -> String {
+        self.shown(key)
+    }
+}

@@ -1,0 +1,60 @@
+//! What an object store's errors mean.
+
+use std::error::Error;
+
+use crate::{StoreError, StoreErrorKind};
+
+/// Codes of S3's error documents. The library keeps most of them only in its texts.
+const CODES: [(&str, StoreErrorKind); 14] = [
+    ("NoSuchBucket", StoreErrorKind::NoBucket),
+    ("InvalidAccessKeyId", StoreErrorKind::Denied),
+    ("SignatureDoesNotMatch", StoreErrorKind::Denied),
+    ("ExpiredToken", StoreErrorKind::Denied),
+    ("InvalidToken", StoreErrorKind::Denied),
+    ("AccessDenied", StoreErrorKind::Denied),
+    ("AccountProblem", StoreErrorKind::Denied),
+    ("RequestTimeTooSkewed", StoreErrorKind::Denied),
+    ("QuotaExceeded", StoreErrorKind::NoSpace),
+    ("InsufficientStorage", StoreErrorKind::NoSpace),
+    ("XMinioStorageFull", StoreErrorKind::NoSpace),
+    ("EntityTooLarge", StoreErrorKind::NoSpace),
+    ("BadDigest", StoreErrorKind::Damaged),
+    ("XAmzContentSHA256Mismatch", StoreErrorKind::Damaged),
+];
+
+pub(super) fn failed(action: &'static str, object: &str, error: object_store::Error) -> StoreError {
+    StoreError {
+        kind: classify(&error),
+        action,
+        object: object.to_owned(),
+        source: Some(error.into()),
+    }
+}
+
+pub(super) fn classify(error: &object_store::Error) -> StoreErrorKind {
+    let text = whole_text(error);
+    if let Some((_, kind)) = CODES.iter().find(|(code, _)| text.contains(code)) {
+        return *kind;
+    }
+    match error {
+        object_store::Error::NotFound { .. } => StoreErrorKind::NotFound,
+        object_store::Error::PermissionDenied { .. }
+        | object_store::Error::Unauthenticated { .. } => StoreErrorKind::Denied,
+        object_store::Error::AlreadyExists { .. } => StoreErrorKind::Conflict,
+        // A list's errors are not told apart by the library.
+        _ if text.contains("403 Forbidden") || text.contains("401 Unauthorized") => {
+            StoreErrorKind::Denied
+        }
+        _ => StoreErrorKind::Unavailable,
+    }
+}
+
+fn whole_text(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! The calls that the library does not have: the bucket itself, and uploads that were not finished.
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
+use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
+use object_store::path::Path;
+use object_store::{ClientOptions, MultipartId};
+use quick_xml::de::from_reader;
+use serde::Deserialize;
+use url::form_urlencoded;
+
+use crate::bucket::BucketUrl;
+use crate::bucket::failure::failed;
+use crate::{StoreError, StoreErrorKind};
+
+/// Most bytes of an answer that are read.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// Lists of uploads that are asked for, of a thousand each.
+const PAGES_MAX: usize = 100;
+
+/// Signs and sends requests of our own.
+pub(super) struct Requests {
+    client: HttpClient,
+    credentials: AwsCredentialProvider,
+    bucket_url: String,
+    region: String,
+    creates: bool,
+    shown: String,
+}
+
+/// An answer of a server.
+struct Answer {
+    status: StatusCode,
+    body: Bytes,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedUploads {
+    #[serde(default)]
+    is_truncated: bool,
+    next_key_marker: Option<String>,
+    next_upload_id_marker: Option<String>,
+    #[serde(default)]
+    upload: Vec<ListedUpload>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedUpload {
+    key: String,
+    upload_id: String,
+}
+
+impl Requests {
+    pub(super) fn new(
+        url: &BucketUrl,
+        credentials: AwsCredentialProvider,
+        options: &ClientOptions,
+        creates: bool,
+    ) -> object_store::Result<Self> {
+        Ok(Self {
+            client: ReqwestConnector::default().connect(options)?,
+            credentials,
+            bucket_url: url.bucket_url(),
+            region: url.region.clone(),
+            creates,
+            shown: url.to_string(),
+        })
+    }
+
+    /// Looks whether the bucket is there, and makes it if it is to be made.
+    pub(super) async fn prepare_bucket(&self) -> Result<(), StoreError> {
+        let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await?;
+        match answer.status {
+            status if status.is_success() => Ok(()),
+            StatusCode::NOT_FOUND if self.creates => self.create_bucket().await,
+            _ => Err(self.refused("look at", &answer)),
+        }
+    }
+
+    async fn create_bucket(&self) -> Result<(), StoreError> {
+        let place = match self.region.as_str() {
+            // The only region that must not be named.
+            "us-east-1" => String::new(),
+            region => format!(
+                "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint>\
+                 </CreateBucketConfiguration>"
+            ),
+        };
+        let answer = self.send("create", Method::PUT, &self.bucket_url, place.into_bytes()).await?;
+        let is_ours = String::from_utf8_lossy(&answer.body).contains("BucketAlreadyOwnedByYou");
+        if answer.status.is_success() || is_ours {
+            return Ok(());
+        }
+        Err(self.refused("create", &answer))
+    }
+
+    /// The uploads within a folder that were begun and not finished; none where the server has no
+    /// such list.
+    pub(super) async fn unfinished(
+        &self,
+        folder: &Path,
+    ) -> Result<Vec<(Path, MultipartId)>, StoreError> {
+        const ACTION: &str = "list unfinished uploads of";
+        let mut found = Vec::new();
+        let mut markers: Option<(String, String)> = None;
+        for _ in 0..PAGES_MAX {
+            let query = uploads_query(folder, markers.as_ref());
+            let url = format!("{}?{query}", self.bucket_url);
+            let answer = self.send(ACTION, Method::GET, &url, Vec::new()).await?;
+            if answer.status == StatusCode::NOT_IMPLEMENTED {
+                return Ok(Vec::new());
+            }
+            if !answer.status.is_success() {
+                return Err(self.refused(ACTION, &answer));
+            }
+            let listed: ListedUploads = from_reader(&answer.body[..]).map_err(|error| {
+                StoreError::io(ACTION, &self.shown, std::io::Error::other(error))
+            })?;
+            let within =
+                listed.upload.into_iter().map(|listed| (Path::from(listed.key), listed.upload_id));
+            found.extend(within.filter(|(path, _)| path.prefix_matches(folder)));
+            markers = listed.next_key_marker.zip(listed.next_upload_id_marker);
+            if !listed.is_truncated || markers.is_none() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn send(
+        &self,
+        action: &'static str,
+        method: Method,
+        url: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, StoreError> {
+        let told = |error: Cause| StoreError::io(action, &self.shown, std::io::Error::other(error));
+        let credential = self.credentials.get_credential().await;
+        let credential = credential.map_err(|error| failed(action, &self.shown, error))?;
+        let request = Request::builder().method(method).uri(url);
+        let mut request = request.body(HttpRequestBody::from(body)).map_err(|e| told(e.into()))?;
+        AwsAuthorizer::new(&credential, "s3", &self.region)
+            .try_authorize(&mut request, None)
+            .map_err(|error| failed(action, &self.shown, error))?;
+        let answer = self.client.execute(request).await.map_err(|e| told(e.into()))?;
+        let status = answer.status();
+        let body = answer.into_body().bytes().await.map_err(|e| told(e.into()))?;
+        if body.len() > ANSWER_BYTES_MAX {
+            return Err(told("the answer is too long".into()));
+        }
+        Ok(Answer { status, body })
+    }
+
+    fn refused(&self, action: &'static str, answer: &Answer) -> StoreError {
+        let kind = match answer.status {
+            StatusCode::NOT_FOUND => StoreErrorKind::NoBucket,
+            StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED => StoreErrorKind::Denied,
+            StatusCode::CONFLICT => StoreErrorKind::Conflict,
+            _ => StoreErrorKind::Unavailable,
+        };
+        let said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]).into_owned();
+        let source = Some(format!("the server answers {} {said}", answer.status).into());
+        StoreError { kind, action, object: self.shown.clone(), source }
+    }
+}
+
+fn uploads_query(folder: &Path, markers: Option<&(String, String)>) -> String {
+    let mut query = form_urlencoded::Serializer::new("uploads=".to_owned());
+    query.append_pair("prefix", folder.as_ref());
+    if let Some((key, upload)) = markers {
+        query.append_pair("key-marker", key).append_pair("upload-id-marker", upload);
+    }
+    query.finish()
+}
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,282 @@
+//! What every store has to do, as checks that run against a live one and leave nothing behind.
+
+use std::fmt;
+
+use bytes::Bytes;
+use cachevault_domain::{BackupId, Entropy, InstanceId, ProjectId};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    ArtifactKey, AttemptKey, BackupKey, Folder, Manifest, ObjectName, Store, StoreError,
+    StoreErrorKind,
+};
+
+/// Longer than two parts of an upload, and no multiple of anything.
+const LONG_BYTES: usize = (20 << 20) + 12_345;
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A place in a store that nothing else uses.
+#[derive(Debug, Clone)]
+pub struct Scratch {
+    backup: BackupKey,
+}
+
+impl Scratch {
+    /// A place of a random name.
+    pub fn mint(entropy: &dyn Entropy) -> Self {
+        let backup = BackupKey {
+            project: ProjectId::mint(entropy),
+            instance: InstanceId::mint(entropy),
+            backup: BackupId::mint(entropy),
+        };
+        Self { backup }
+    }
+}
+
+/// How each check went, in their order.
+#[derive(Debug, Default)]
+pub struct Report {
+    checks: Vec<(&'static str, Result<(), String>)>,
+}
+
+impl Report {
+    /// Whether everything is as it has to be.
+    pub fn passed(&self) -> bool {
+        self.checks.iter().all(|(_, outcome)| outcome.is_ok())
+    }
+
+    /// Stops a test, with all that went wrong.
+    ///
+    /// # Panics
+    /// When a check failed.
+    pub fn assert_passed(&self) {
+        assert!(self.passed(), "{self}");
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, outcome) in &self.checks {
+            match outcome {
+                Ok(()) => writeln!(f, "ok      {name}")?,
+                Err(reason) => writeln!(f, "FAILED  {name}: {reason}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs all checks in `scratch`, of which nothing is left in the end.
+pub async fn run(store: &dyn Store, scratch: &Scratch) -> Report {
+    let suite = Suite { store, scratch };
+    let mut report = Report::default();
+    macro_rules! check {
+        ($name:literal, $check:ident) => {
+            let outcome = suite.$check().await;
+            report.checks.push(($name, outcome.map_err(|failure| failure.0)));
+        };
+    }
+    check!("objects can be written, read, listed and removed", check);
+    check!("a short artifact reads back as it was written", short_artifact);
+    check!("an empty artifact is one too", empty_artifact);
+    check!("a long artifact goes in parts and reads back as it was written", long_artifact);
+    check!("what is not finished is not there, and leaves nothing", unfinished_artifact);
+    check!("an artifact is never overwritten", no_overwriting);
+    check!("a manifest is committed once and never changed", manifests);
+    check!("lists are in order, whole, and can be gone on with", lists);
+    check!("removing takes everything and may be repeated", removing);
+    check!("what is not there is told as such", missing);
+    let cleaned = store.remove_backup(&scratch.backup).await;
+    report.checks.push(("nothing is left behind", cleaned.map_err(|error| words(&error))));
+    report
+}
+
+/// Why a check failed.
+struct Failure(String);
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(words(&error))
+    }
+}
+
+fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn require(holds: bool, what: impl Into<String>) -> Result<(), Failure> {
+    if holds { Ok(()) } else { Err(Failure(what.into())) }
+}
+
+struct Suite<'a> {
+    store: &'a dyn Store,
+    scratch: &'a Scratch,
+}
+
+impl Suite<'_> {
+    fn attempt(&self, number: u32) -> AttemptKey {
+        self.scratch.backup.attempt(number)
+    }
+
+    fn manifest(&self, note: &str) -> Manifest {
+        Manifest {
+            version: crate::MANIFEST_VERSION,
+            backup_id: self.scratch.backup.backup.to_string(),
+            project_id: self.scratch.backup.project.to_string(),
+            instance_id: self.scratch.backup.instance.to_string(),
+            instance_name: "conformance".to_owned(),
+            trigger: "manual".to_owned(),
+            note: Some(note.to_owned()),
+            created_at: jiff::Timestamp::UNIX_EPOCH,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            completed_at: jiff::Timestamp::UNIX_EPOCH,
+            artifacts: Vec::new(),
+        }
+    }
+
+    async fn write(&self, key: &ArtifactKey, bytes: &Bytes) -> Result<(), Failure> {
+        let mut sink = self.store.create(key).await?;
+        let mut rest = bytes.clone();
+        while !rest.is_empty() {
+            sink.write(rest.split_to(rest.len().min(PIECE_BYTES))).await?;
+        }
+        let stored = sink.finish().await?;
+        let sha256 = hex::encode(Sha256::digest(bytes));
+        require(stored.size_bytes == bytes.len() as u64, "another size is told than was written")?;
+        require(stored.sha256 == sha256, "another SHA-256 is told than was written")
+    }
+
+    async fn read(&self, key: &ArtifactKey) -> Result<Vec<u8>, Failure> {
+        let mut source = self.store.open(key).await?;
+        let mut read = Vec::new();
+        while let Some(piece) = source.read().await? {
+            require(
+                !piece.is_empty() && piece.len() <= PIECE_BYTES,
+                "a piece is empty or too long",
+            )?;
+            read.extend_from_slice(&piece);
+        }
+        Ok(read)
+    }
+
+    async fn names(&self) -> Result<Vec<ObjectName>, Failure> {
+        let found = self.store.list(&Folder::of(&self.scratch.backup), None).await?;
+        Ok(found.into_iter().map(|object| object.name).collect())
+    }
+
+    async fn check(&self) -> Result<(), Failure> {
+        Ok(self.store.check().await?)
+    }
+
+    async fn artifact(&self, attempt: u32, bytes: &Bytes) -> Result<(), Failure> {
+        let key = self.attempt(attempt).artifact(0);
+        self.write(&key, bytes).await?;
+        require(self.read(&key).await? == bytes[..], "other bytes are read than were written")
+    }
+
+    async fn short_artifact(&self) -> Result<(), Failure> {
+        self.artifact(1, &Bytes::from_static(b"short")).await
+    }
+
+    async fn empty_artifact(&self) -> Result<(), Failure> {
+        self.artifact(2, &Bytes::new()).await
+    }
+
+    async fn long_artifact(&self) -> Result<(), Failure> {
+        let bytes = (0..LONG_BYTES).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8);
+        self.artifact(3, &bytes.collect()).await
+    }
+
+    async fn unfinished_artifact(&self) -> Result<(), Failure> {
+        for bytes in [1, LONG_BYTES] {
+            let key = self.attempt(4).artifact(0);
+            let mut sink = self.store.create(&key).await?;
+            sink.write(vec![7; bytes].into()).await?;
+            let found = self.store.open(&key).await.err().map(|error| error.kind);
+            require(
+                found == Some(StoreErrorKind::NotFound),
+                "it can be read before it is finished",
+            )?;
+            sink.abort().await;
+            let left = self.store.list(&Folder::of(&key.attempt), None).await?;
+            require(left.is_empty(), format!("it has left {left:?}"))?;
+        }
+        Ok(())
+    }
+
+    async fn no_overwriting(&self) -> Result<(), Failure> {
+        let again = self.store.create(&self.attempt(1).artifact(0)).await;
+        require(again.is_err(), "a second artifact may be begun under the same key")
+    }
+
+    async fn manifests(&self) -> Result<(), Failure> {
+        let (key, manifest) = (self.attempt(1), self.manifest("first"));
+        require(self.store.find_manifest(&key).await?.is_none(), "there is one before")?;
+        for _ in 0..2 {
+            self.store.commit(&key, &manifest).await?;
+        }
+        let found = self.store.find_manifest(&key).await?;
+        require(found.as_ref() == Some(&manifest), "another manifest is read than was written")?;
+        let other = self.store.commit(&key, &self.manifest("other")).await;
+        let kind = other.err().map(|error| error.kind);
+        require(kind == Some(StoreErrorKind::Conflict), "it can be replaced by another")?;
+        self.store.retract(&key).await?;
+        require(
+            self.store.find_manifest(&key).await?.is_none(),
+            "it is there when it was retracted",
+        )?;
+        Ok(self.store.commit(&key, &manifest).await?)
+    }
+
+    async fn lists(&self) -> Result<(), Failure> {
+        let expected: Vec<_> = [
+            self.attempt(1).manifest(),
+            self.attempt(1).artifact(0).object(),
+            self.attempt(2).artifact(0).object(),
+            self.attempt(3).artifact(0).object(),
+        ]
+        .into();
+        let found = self.names().await?;
+        require(found == expected, format!("{found:?} are listed instead of {expected:?}"))?;
+        for (index, name) in expected.iter().enumerate() {
+            let folder = Folder::of(&self.scratch.backup);
+            let rest = self.store.list(&folder, Some(name)).await?;
+            let names: Vec<_> = rest.iter().map(|object| &object.name).collect();
+            let wanted: Vec<_> = expected[index + 1..].iter().collect();
+            require(names == wanted, format!("behind {name} {names:?} are listed"))?;
+        }
+        let all = self.store.list(&Folder::of(&self.attempt(3)), None).await?;
+        let sizes: Vec<_> = all.iter().map(|object| object.size_bytes).collect();
+        require(sizes == [LONG_BYTES as u64], format!("sizes {sizes:?} are listed"))
+    }
+
+    async fn removing(&self) -> Result<(), Failure> {
+        for _ in 0..2 {
+            self.store.remove_attempt(&self.attempt(1)).await?;
+        }
+        let left = self.names().await?;
+        require(
+            left.len() == 2,
+            format!("{left:?} are left when one of three attempts was removed"),
+        )?;
+        for _ in 0..2 {
+            self.store.remove_backup(&self.scratch.backup).await?;
+        }
+        let left = self.names().await?;
+        require(left.is_empty(), format!("{left:?} are left"))
+    }
+
+    async fn missing(&self) -> Result<(), Failure> {
+        let key = self.attempt(9);
+        let kind = self.store.open(&key.artifact(0)).await.err().map(|error| error.kind);
+        require(kind == Some(StoreErrorKind::NotFound), format!("reading it says {kind:?}"))?;
+        require(self.store.find_manifest(&key).await?.is_none(), "a manifest is found")
+    }
+}

@@ -1,0 +1,204 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cachevault_domain::{BackupId, InstanceId, ProjectId};
+use cachevault_store::conformance::{self, Scratch};
+use cachevault_store::{
+    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Store, StoreErrorKind,
+};
+use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy};
+use tempfile::TempDir;
+
+const REQUEST: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A server, and a file with its key.
+struct Rig {
+    server: S3Server,
+    folder: TempDir,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let rig = Self { server: S3Server::start().await, folder: tempfile::tempdir().unwrap() };
+        rig.server.write_credentials(&rig.credentials());
+        rig
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.folder.path().join("credentials")
+    }
+
+    fn settings(&self, bucket: &str, create: bool) -> BucketSettings {
+        BucketSettings {
+            url: BucketUrl::parse(&self.server.store_url(bucket)).unwrap(),
+            credentials_file: Some(self.credentials()),
+            create,
+            request: REQUEST,
+            patience: PATIENCE,
+        }
+    }
+
+    fn store(&self) -> BucketStore {
+        BucketStore::new(&self.settings(BUCKET, false)).unwrap()
+    }
+}
+
+fn attempt() -> AttemptKey {
+    let entropy = SeededEntropy::new(1);
+    let backup = BackupKey {
+        project: ProjectId::mint(&entropy),
+        instance: InstanceId::mint(&entropy),
+        backup: BackupId::mint(&entropy),
+    };
+    backup.attempt(1)
+}
+
+#[tokio::test]
+async fn a_store_in_memory_conforms() {
+    let scratch = Scratch::mint(&SeededEntropy::new(3));
+    conformance::run(&BucketStore::in_memory(), &scratch).await.assert_passed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_conforms() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    store.prepare().await.unwrap();
+    let scratch = Scratch::mint(&SeededEntropy::new(4));
+    conformance::run(&store, &scratch).await.assert_passed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_made_only_where_that_is_allowed() {
+    let rig = Rig::new().await;
+    let store = BucketStore::new(&rig.settings("fresh", false)).unwrap();
+    let error = store.prepare().await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NoBucket, "{error}");
+    let store = BucketStore::new(&rig.settings("fresh", true)).unwrap();
+    for _ in 0..2 {
+        store.prepare().await.unwrap();
+    }
+    store.check().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    store.check().await.unwrap();
+    rig.server.rotate(S3Key { key: "AKOTHER".into(), secret: "another".into() });
+    for outcome in [store.check().await, store.prepare().await] {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Denied, "{error:?}");
+        let text = format!("{error:?}");
+        assert!(!text.contains(&S3Key::default().secret), "{text}");
+    }
+    rig.server.write_credentials(&rig.credentials());
+    store.check().await.unwrap();
+    std::fs::remove_file(rig.credentials()).unwrap();
+    assert_eq!(store.check().await.unwrap_err().kind, StoreErrorKind::Denied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_gone_is_told_after_a_while() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    let Rig { server, folder: _folder } = rig;
+    drop(server);
+    let error = store.check().await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_in_the_bucket_reads_as_it_is() {
+    let rig = Rig::new().await;
+    let (store, key) = (rig.store(), attempt().artifact(0));
+    let mut sink = store.create(&key).await.unwrap();
+    sink.write(Bytes::from_static(b"as it was written")).await.unwrap();
+    sink.finish().await.unwrap();
+    let file = rig.server.file(&format!("backups/{key}"));
+    std::fs::write(&file, b"as it has become.").unwrap();
+    let mut source = store.open(&key).await.unwrap();
+    assert_eq!(source.read().await.unwrap().unwrap(), "as it has become.");
+    assert_eq!(source.read().await.unwrap(), None);
+}
+
+/// Longer than two parts.
+fn long() -> Bytes {
+    (0..(17 << 20) + 1).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+async fn write(store: &BucketStore, bytes: &Bytes) -> Result<(), StoreErrorKind> {
+    let kind = |error: cachevault_store::StoreError| error.kind;
+    let mut sink = store.create(&attempt().artifact(0)).await.map_err(kind)?;
+    let mut rest = bytes.clone();
+    while !rest.is_empty() {
+        if let Err(error) = sink.write(rest.split_to(rest.len().min(1 << 20))).await {
+            sink.abort().await;
+            return Err(error.kind);
+        }
+    }
+    sink.finish().await.map(drop).map_err(kind)
+}
+
+async fn read(store: &BucketStore) -> Vec<u8> {
+    let mut source = store.open(&attempt().artifact(0)).await.unwrap();
+    let mut read = Vec::new();
+    while let Some(piece) = source.read().await.unwrap() {
+        read.extend_from_slice(&piece);
+    }
+    read
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
+    let faults = [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST * 2)];
+    let calls = [
+        (S3Call::CreateUpload, long()),
+        (S3Call::UploadPart, long()),
+        (S3Call::CompleteUpload, long()),
+        (S3Call::Put, Bytes::from_static(b"short")),
+        (S3Call::Delete, Bytes::from_static(b"short")),
+        (S3Call::List, Bytes::from_static(b"short")),
+    ];
+    for (call, bytes) in calls {
+        for fault in faults {
+            let rig = Rig::new().await;
+            let store = rig.store();
+            rig.server.inject(call, fault, 1);
+            write(&store, &bytes).await.unwrap_or_else(|e| panic!("{call:?} {fault:?}: {e:?}"));
+            assert!(read(&store).await == bytes, "{call:?} {fault:?}");
+            let listed = store.list(&cachevault_store::Folder::all(), None).await.unwrap();
+            assert_eq!(listed.len(), 1, "{call:?} {fault:?}");
+            store.remove_attempt(&attempt()).await.unwrap();
+            assert_eq!(rig.server.keys(), [""; 0], "{call:?} {fault:?}");
+            assert_eq!(rig.server.faults_left(), 0, "{call:?} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_pass_fails_and_leaves_nothing() {
+    for call in [S3Call::CreateUpload, S3Call::UploadPart, S3Call::CompleteUpload] {
+        let rig = Rig::new().await;
+        rig.server.inject(call, S3Fault::Refuse, u32::MAX);
+        assert_eq!(
+            write(&rig.store(), &long()).await,
+            Err(StoreErrorKind::Unavailable),
+            "{call:?}"
+        );
+        assert_eq!(rig.server.keys(), [""; 0], "{call:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_is_gone_on_with() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    write(&store, &long()).await.unwrap();
+    rig.server.inject(S3Call::Get, S3Fault::CutBody, 3);
+    assert!(read(&store).await == long());
+    assert_eq!(rig.server.faults_left(), 0);
+}

@@ -1,0 +1,383 @@
+//! A real server of the S3 protocol, in this process.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::dto::{
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
+    CompleteMultipartUploadOutput, CreateBucketInput, CreateBucketOutput,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput,
+    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput,
+    HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, MultipartUpload, PutObjectInput, PutObjectOutput, StreamingBlob,
+    UploadPartInput, UploadPartOutput,
+};
+use s3s::service::S3ServiceBuilder;
+use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// The only bucket, which is there from the beginning.
+pub const BUCKET: &str = "vault";
+
+/// A key and its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Key {
+    pub key: String,
+    pub secret: String,
+}
+
+impl Default for S3Key {
+    fn default() -> Self {
+        Self { key: "AKTESTTESTTEST".to_owned(), secret: "a secret of the store".to_owned() }
+    }
+}
+
+/// `s3s-fs` over a folder, with signatures checked; ended when dropped.
+#[derive(Debug)]
+pub struct S3Server {
+    pub port: u16,
+    folder: TempDir,
+    key: Arc<Mutex<S3Key>>,
+    state: Arc<State>,
+    _serving: JoinSet<()>,
+}
+
+/// A call that can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum S3Call {
+    Put,
+    Get,
+    Delete,
+    List,
+    CreateUpload,
+    UploadPart,
+    CompleteUpload,
+}
+
+/// How a call goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum S3Fault {
+    /// Nothing is done, and the server says so.
+    Refuse,
+    /// It is done, and the server says that it failed: who tries again does it twice.
+    LoseReply,
+    /// The body that is read ends in the middle.
+    CutBody,
+    /// It is done after a while.
+    Stall(Duration),
+}
+
+/// What goes wrong, and what is unfinished.
+#[derive(Debug, Default)]
+struct State {
+    faults: Mutex<Vec<(S3Call, S3Fault, u32)>>,
+    /// Uploads that were begun, by their id, with the key.
+    uploads: Mutex<BTreeMap<String, String>>,
+}
+
+impl State {
+    fn take(&self, call: S3Call) -> Option<S3Fault> {
+        let mut faults = self.faults.lock().expect("no test panicked while holding the faults");
+        let (_, fault, left) =
+            faults.iter_mut().find(|(which, _, left)| *which == call && *left > 0)?;
+        *left -= 1;
+        Some(*fault)
+    }
+}
+
+/// `s3s-fs` with faults on demand, a list of uploads, which it lacks, and shorter keys: it makes
+/// names of files of them that are too long for a file system.
+struct Wrapped {
+    files: s3s_fs::FileSystem,
+    state: Arc<State>,
+}
+
+const SHORTER: [(&str, &str); 3] = [("/attempt-", "/~"), ("/shard-", "/s"), (".rdb.zst", ".z")];
+
+fn shorten(key: &str) -> String {
+    SHORTER.iter().fold(key.to_owned(), |key, (long, short)| key.replace(long, short))
+}
+
+fn lengthen(key: &str) -> String {
+    let key = key.replace("/~", "/attempt-");
+    let file = key.rsplit_once('/').and_then(|(folder, file)| {
+        let shard = file.strip_prefix('s')?.strip_suffix(".z")?;
+        Some(format!("{folder}/shard-{shard}.rdb.zst"))
+    });
+    file.unwrap_or(key)
+}
+
+fn refused() -> S3Error {
+    s3_error!(ServiceUnavailable, "refused on purpose")
+}
+
+/// Does a call with whatever is to go wrong with it.
+macro_rules! faulty {
+    ($self:ident, $call:expr, $doing:expr) => {{
+        match $self.state.take($call) {
+            Some(S3Fault::Refuse) => return Err(refused()),
+            Some(S3Fault::LoseReply) => {
+                $doing.await?;
+                return Err(refused());
+            }
+            Some(S3Fault::Stall(time)) => tokio::time::sleep(time).await,
+            _ => {}
+        }
+        $doing.await
+    }};
+}
+
+type Answer<T> = S3Result<S3Response<T>>;
+
+#[async_trait::async_trait]
+impl S3 for Wrapped {
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+        self.files.head_bucket(req).await
+    }
+
+    async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
+        self.files.create_bucket(req).await
+    }
+
+    async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+        req.input.key = shorten(&req.input.key);
+        self.files.head_object(req).await
+    }
+
+    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        req.input.key = shorten(&req.input.key);
+        faulty!(self, S3Call::Put, self.files.put_object(req))
+    }
+
+    async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        req.input.key = shorten(&req.input.key);
+        let fault = self.state.take(S3Call::Get);
+        if fault == Some(S3Fault::Refuse) {
+            return Err(refused());
+        }
+        let mut answer = self.files.get_object(req).await?;
+        if fault == Some(S3Fault::CutBody)
+            && let Some(body) = answer.output.body.take()
+        {
+            answer.output.body = Some(cut(body));
+        }
+        Ok(answer)
+    }
+
+    async fn delete_object(
+        &self,
+        mut req: S3Request<DeleteObjectInput>,
+    ) -> Answer<DeleteObjectOutput> {
+        req.input.key = shorten(&req.input.key);
+        faulty!(self, S3Call::Delete, self.files.delete_object(req))
+    }
+
+    async fn list_objects_v2(
+        &self,
+        mut req: S3Request<ListObjectsV2Input>,
+    ) -> Answer<ListObjectsV2Output> {
+        let input = &mut req.input;
+        for text in [&mut input.prefix, &mut input.start_after, &mut input.continuation_token] {
+            *text = text.as_deref().map(shorten);
+        }
+        let mut answer = faulty!(self, S3Call::List, self.files.list_objects_v2(req))?;
+        for object in answer.output.contents.iter_mut().flatten() {
+            object.key = object.key.as_deref().map(lengthen);
+        }
+        let token = &mut answer.output.next_continuation_token;
+        *token = token.as_deref().map(lengthen);
+        Ok(answer)
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        mut req: S3Request<CreateMultipartUploadInput>,
+    ) -> Answer<CreateMultipartUploadOutput> {
+        let key = req.input.key.clone();
+        req.input.key = shorten(&key);
+        let begin = async {
+            let answer = self.files.create_multipart_upload(req).await?;
+            let id = answer.output.upload_id.clone().unwrap_or_default();
+            self.state.uploads.lock().expect("the uploads").insert(id, key);
+            Ok(answer)
+        };
+        faulty!(self, S3Call::CreateUpload, begin)
+    }
+
+    async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        req.input.key = shorten(&req.input.key);
+        faulty!(self, S3Call::UploadPart, self.files.upload_part(req))
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        mut req: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        req.input.key = shorten(&req.input.key);
+        let id = req.input.upload_id.clone();
+        let complete = async {
+            if !self.state.uploads.lock().expect("the uploads").contains_key(&id) {
+                return Err(s3_error!(NoSuchUpload, "no such upload"));
+            }
+            let answer = self.files.complete_multipart_upload(req).await?;
+            self.state.uploads.lock().expect("the uploads").remove(&id);
+            Ok(answer)
+        };
+        faulty!(self, S3Call::CompleteUpload, complete)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        mut req: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        req.input.key = shorten(&req.input.key);
+        let id = req.input.upload_id.clone();
+        let answer = self.files.abort_multipart_upload(req).await?;
+        self.state.uploads.lock().expect("the uploads").remove(&id);
+        Ok(answer)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> Answer<ListMultipartUploadsOutput> {
+        let prefix = req.input.prefix.clone().unwrap_or_default();
+        let uploads = self.state.uploads.lock().expect("the uploads");
+        let found = uploads.iter().filter(|(_, key)| key.starts_with(&prefix));
+        let found = found.map(|(id, key)| MultipartUpload {
+            key: Some(key.clone()),
+            upload_id: Some(id.clone()),
+            ..MultipartUpload::default()
+        });
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(req.input.bucket),
+            is_truncated: Some(false),
+            uploads: Some(found.collect()),
+            ..ListMultipartUploadsOutput::default()
+        }))
+    }
+}
+
+/// A body that breaks off after its first piece.
+fn cut(body: StreamingBlob) -> StreamingBlob {
+    let first = body.take(1).map_err(std::io::Error::other);
+    let end = futures_util::stream::iter([Err(std::io::ErrorKind::ConnectionReset.into())]);
+    StreamingBlob::wrap(first.chain(end))
+}
+
+/// The one key that is valid now.
+struct CurrentKey(Arc<Mutex<S3Key>>);
+
+#[async_trait::async_trait]
+impl S3Auth for CurrentKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        let current = self.0.lock().expect("no test panicked while holding the key").clone();
+        if access_key == current.key {
+            return Ok(SecretKey::from(current.secret));
+        }
+        Err(unknown_key())
+    }
+}
+
+fn unknown_key() -> S3Error {
+    s3_error!(InvalidAccessKeyId, "the key is not known")
+}
+
+impl S3Server {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
+        let key = Arc::new(Mutex::new(S3Key::default()));
+        let files = s3s_fs::FileSystem::new(folder.path()).expect("a file system");
+        let state = Arc::new(State::default());
+        let mut builder = S3ServiceBuilder::new(Wrapped { files, state: Arc::clone(&state) });
+        builder.set_auth(CurrentKey(Arc::clone(&key)));
+        let service = builder.build();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let Ok((socket, _)) = listener.accept().await else { continue };
+                let http = auto::Builder::new(TokioExecutor::new());
+                let connection = http.serve_connection(TokioIo::new(socket), service.clone());
+                let connection = connection.into_owned();
+                connections.spawn(async move { drop(connection.await) });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self { port, folder, key, state, _serving: serving }
+    }
+
+    /// The endpoint's URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The URL of a store in the bucket.
+    pub fn store_url(&self, bucket: &str) -> String {
+        format!("s3://{bucket}/backups?endpoint={}&region=eu-test-1", self.endpoint())
+    }
+
+    /// Takes another key from now on, and no longer the one before.
+    pub fn rotate(&self, key: S3Key) {
+        *self.key.lock().expect("no test panicked while holding the key") = key;
+    }
+
+    /// Writes the valid key as AWS' tools have it.
+    pub fn write_credentials(&self, path: &Path) {
+        let S3Key { key, secret } = self.key.lock().expect("the key").clone();
+        let text =
+            format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
+        std::fs::write(path, text).expect("a file of credentials");
+    }
+
+    /// Lets the next so many calls go wrong.
+    pub fn inject(&self, call: S3Call, fault: S3Fault, times: u32) {
+        self.state.faults.lock().expect("the faults").push((call, fault, times));
+    }
+
+    /// How many faults are still to come.
+    pub fn faults_left(&self) -> u32 {
+        self.state.faults.lock().expect("the faults").iter().map(|(.., left)| left).sum()
+    }
+
+    /// The bucket's objects and unfinished uploads, by their keys.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<_> = self.state.uploads.lock().expect("it").values().cloned().collect();
+        let root = self.bucket_folder();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Ok(key) = path.strip_prefix(&root) {
+                    keys.push(lengthen(&key.display().to_string()));
+                }
+            }
+        }
+        keys.sort();
+        keys
+    }
+
+    /// Where the bucket's objects lie as files.
+    pub fn bucket_folder(&self) -> PathBuf {
+        self.folder.path().join(BUCKET)
+    }
+
+    /// The file of one object.
+    pub fn file(&self, key: &str) -> PathBuf {
+        self.bucket_folder().join(shorten(key))
+    }
+}
