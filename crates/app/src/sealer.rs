@@ -7,13 +7,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use cachevault_domain::{Entropy, SealedSecret};
+use cachevault_store::{KeyError, KeyRing};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
+const ID_PREFIX: &[u8] = b"cachevault master key id";
+const ID_BYTES: usize = 8;
 
 /// The text is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +50,12 @@ impl MasterKey {
         Ok(Self(bytes))
     }
 
+    /// A name of the key that tells nothing of it.
+    pub fn id(&self) -> String {
+        let sum = Sha256::new_with_prefix(ID_PREFIX).chain_update(*self.0).finalize();
+        hex::encode(&sum[..ID_BYTES])
+    }
+
     /// The key as 64 hexadecimal digits.
     pub fn to_hex(&self) -> SecretString {
         hex::encode(*self.0).into()
@@ -58,10 +68,16 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Seals and opens secrets with one master key.
+/// Seals secrets with a master key, and opens what it or an earlier one has sealed.
 pub struct Sealer {
-    cipher: XChaCha20Poly1305,
+    /// The one that seals comes first.
+    keys: Vec<SealingKey>,
     entropy: Arc<dyn Entropy>,
+}
+
+struct SealingKey {
+    id: String,
+    cipher: XChaCha20Poly1305,
 }
 
 impl fmt::Debug for Sealer {
@@ -73,18 +89,30 @@ impl fmt::Debug for Sealer {
 impl Sealer {
     /// A sealer with this key.
     pub fn new(key: &MasterKey, entropy: Arc<dyn Entropy>) -> Self {
-        let cipher = XChaCha20Poly1305::new(&Key::from(*key.0));
-        Self { cipher, entropy }
+        Self::with_earlier(key, &[], entropy)
+    }
+
+    /// A sealer with this key, that opens what earlier ones have sealed too.
+    pub fn with_earlier(key: &MasterKey, earlier: &[MasterKey], entropy: Arc<dyn Entropy>) -> Self {
+        let keys = std::iter::once(key).chain(earlier).map(|key| SealingKey {
+            id: key.id(),
+            cipher: XChaCha20Poly1305::new(&Key::from(*key.0)),
+        });
+        Self { keys: keys.collect(), entropy }
+    }
+
+    fn seal_bytes(&self, owner: &str, secret: &[u8]) -> Vec<u8> {
+        let mut nonce = [0; NONCE_BYTES];
+        self.entropy.fill(&mut nonce);
+        let payload = Payload { msg: secret, aad: owner.as_bytes() };
+        // Encryption fails only for messages of 256 GiB and more.
+        let sealed = self.keys[0].cipher.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
+        [&nonce[..], &sealed].concat()
     }
 
     /// Seals `secret` for its `owner`, such as `instance/<id>/password`.
     pub fn seal(&self, owner: &str, secret: &SecretString) -> SealedSecret {
-        let mut nonce = [0; NONCE_BYTES];
-        self.entropy.fill(&mut nonce);
-        let payload = Payload { msg: secret.expose_secret().as_bytes(), aad: owner.as_bytes() };
-        // Encryption fails only for messages of 256 GiB and more.
-        let ciphertext = self.cipher.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
-        SealedSecret([&nonce[..], &ciphertext].concat())
+        SealedSecret(self.seal_bytes(owner, secret.expose_secret().as_bytes()))
     }
 
     /// Opens what was sealed for this `owner`.
@@ -92,13 +120,40 @@ impl Sealer {
     /// # Errors
     /// [`Unsealable`] when it does not open.
     pub fn open(&self, owner: &str, sealed: &SealedSecret) -> Result<SecretString, Unsealable> {
-        let (nonce, ciphertext) = sealed.0.split_first_chunk::<NONCE_BYTES>().ok_or(Unsealable)?;
+        // A key that has not sealed it does not open it.
+        let opened = self.keys.iter().find_map(|key| key.open(owner, &sealed.0).ok());
+        text(opened.ok_or(Unsealable)?)
+    }
+}
+
+impl SealingKey {
+    fn open(&self, owner: &str, sealed: &[u8]) -> Result<Vec<u8>, Unsealable> {
+        let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(Unsealable)?;
         let payload = Payload { msg: ciphertext, aad: owner.as_bytes() };
-        let secret = self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| Unsealable)?;
-        String::from_utf8(secret).map(SecretString::from).map_err(|error| {
-            error.into_bytes().zeroize();
-            Unsealable
-        })
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| Unsealable)
+    }
+}
+
+fn text(secret: Vec<u8>) -> Result<SecretString, Unsealable> {
+    String::from_utf8(secret).map(SecretString::from).map_err(|error| {
+        error.into_bytes().zeroize();
+        Unsealable
+    })
+}
+
+impl KeyRing for Sealer {
+    fn current(&self) -> &str {
+        &self.keys[0].id
+    }
+
+    fn seal(&self, owner: &str, secret: &SecretString) -> Vec<u8> {
+        self.seal_bytes(owner, secret.expose_secret().as_bytes())
+    }
+
+    fn open(&self, id: &str, owner: &str, sealed: &[u8]) -> Result<SecretString, KeyError> {
+        let key = self.keys.iter().find(|key| key.id == id);
+        let key = key.ok_or_else(|| KeyError::UnknownMasterKey { id: id.to_owned() })?;
+        key.open(owner, sealed).and_then(text).map_err(|Unsealable| KeyError::Altered)
     }
 }
 

@@ -106,6 +106,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_STORE_CREATE_BUCKET")]
     store_create_bucket: Option<bool>,
 
+    /// Whether backups are encrypted on their way to the store, each with a key of its own under
+    /// the master key [default: true]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_ENCRYPT")]
+    encrypt: Option<bool>,
+
     /// How long a bucket that does not answer is asked again [default: 10m]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_STORE_TIMEOUT")]
     store_timeout: Option<String>,
@@ -283,6 +288,7 @@ impl Settings {
             store: self.store.or(other.store),
             store_credentials_file: self.store_credentials_file.or(other.store_credentials_file),
             store_create_bucket: self.store_create_bucket.or(other.store_create_bucket),
+            encrypt: self.encrypt.or(other.encrypt),
             store_timeout: self.store_timeout.or(other.store_timeout),
             capture_timeout: self.capture_timeout.or(other.capture_timeout),
             stall_timeout: self.stall_timeout.or(other.stall_timeout),
@@ -343,6 +349,7 @@ impl Settings {
             url: self.store.map(|url| url.parse()).transpose()?,
             credentials_file: self.store_credentials_file,
             create_bucket: self.store_create_bucket.unwrap_or(false),
+            encrypt: self.encrypt.unwrap_or(true),
             patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
         };
         Ok(Config {

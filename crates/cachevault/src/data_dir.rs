@@ -14,7 +14,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use cachevault_app::{MasterKey, NewCredential};
 use cachevault_domain::{Entropy, NodeId};
 use secrecy::{ExposeSecret, SecretString};
@@ -91,12 +91,13 @@ impl DataDir {
         }
     }
 
-    /// The master key; minted where there is neither a key nor a catalog that one would open.
-    pub(crate) fn master_key(&self, entropy: &dyn Entropy) -> anyhow::Result<MasterKey> {
-        let path = self.path.join("master.key");
+    /// The master keys, the current one first; one is minted where there is neither a key nor a
+    /// catalog that one would open.
+    pub(crate) fn master_keys(&self, entropy: &dyn Entropy) -> anyhow::Result<Vec<MasterKey>> {
+        let path = self.master_key_file();
         match read_if_there(&path)? {
             Some(text) => {
-                MasterKey::from_hex(&text).with_context(|| format!("in `{}`", path.display()))
+                parse_master_keys(&text).with_context(|| format!("in `{}`", path.display()))
             }
             None if self.catalog().exists() => bail!(
                 "`{}` is missing, and the secrets in `{}` open with nothing else; put it back",
@@ -105,10 +106,20 @@ impl DataDir {
             ),
             None => {
                 let key = MasterKey::mint(entropy);
-                write_private(&path, &format!("{}\n", key.to_hex().expose_secret()))?;
-                Ok(key)
+                self.write_master_keys(std::slice::from_ref(&key))?;
+                Ok(vec![key])
             }
         }
+    }
+
+    /// Writes the master keys down, the current one first.
+    pub(crate) fn write_master_keys(&self, keys: &[MasterKey]) -> anyhow::Result<()> {
+        let lines = keys.iter().map(|key| format!("{}\n", key.to_hex().expose_secret()));
+        write_private(&self.master_key_file(), &lines.collect::<String>())
+    }
+
+    fn master_key_file(&self) -> PathBuf {
+        self.path.join("master.key")
     }
 
     /// What an interrupted first start has already written down, if anything.
@@ -155,6 +166,13 @@ impl Credentials {
 /// The store in a data folder, which its user need not have opened.
 pub(crate) fn backups_in(data_dir: &Path) -> PathBuf {
     data_dir.join("backups")
+}
+
+fn parse_master_keys(text: &str) -> anyhow::Result<Vec<MasterKey>> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let keys = lines.map(MasterKey::from_hex).collect::<Result<Vec<_>, _>>()?;
+    ensure!(!keys.is_empty(), "there is no master key");
+    Ok(keys)
 }
 
 fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
@@ -206,10 +224,10 @@ mod tests {
         let data_dir = DataDir::open(folder.path()).unwrap();
         let entropy = SeededEntropy::new(1);
         let id = data_dir.node_id(&entropy).unwrap();
-        let key = data_dir.master_key(&entropy).unwrap();
+        let [key] = &data_dir.master_keys(&entropy).unwrap()[..] else { panic!("one key") };
         assert_eq!(data_dir.node_id(&entropy).unwrap(), id);
-        let again = data_dir.master_key(&entropy).unwrap();
-        assert_eq!(again.to_hex().expose_secret(), key.to_hex().expose_secret());
+        let again = data_dir.master_keys(&entropy).unwrap();
+        assert_eq!(again[0].to_hex().expose_secret(), key.to_hex().expose_secret());
         let mode =
             std::fs::metadata(folder.path().join("master.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
@@ -220,7 +238,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = DataDir::open(folder.path()).unwrap();
         std::fs::write(data_dir.catalog(), "").unwrap();
-        let error = data_dir.master_key(&SeededEntropy::new(1)).err().unwrap();
+        let error = data_dir.master_keys(&SeededEntropy::new(1)).err().unwrap();
         assert!(error.to_string().contains("put it back"), "{error}");
     }
 }

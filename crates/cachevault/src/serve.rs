@@ -12,6 +12,7 @@ use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{DrillSettings, Driller, EngineProber, Observer, Runner, Shutdown, Worker};
+use cachevault_store::SealedStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -95,19 +96,22 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
 async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
-    let master_key = data_dir.master_key(&*entropy)?;
+    let keys = data_dir.master_keys(&*entropy)?;
+    let (current, earlier) = keys.split_first().context("there is no master key")?;
+    let sealer = Arc::new(Sealer::with_earlier(current, earlier, entropy.clone()));
     let store = config.store.open(&data_dir.backups()).await?;
+    let store = SealedStore::new(store, sealer.clone(), config.store.encrypt);
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
     let catalog =
         Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
     let app = App {
         catalog: catalog.clone(),
-        store,
+        store: Arc::new(store),
         prober: Arc::new(EngineProber {
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),
         }),
-        sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
+        sealer,
         clock: Arc::new(SystemClock),
         entropy,
         history: config.history,

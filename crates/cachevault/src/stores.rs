@@ -21,6 +21,8 @@ pub(crate) struct StoreConfig {
     pub(crate) url: Option<StoreUrl>,
     pub(crate) credentials_file: Option<PathBuf>,
     pub(crate) create_bucket: bool,
+    /// Whether new backups are encrypted.
+    pub(crate) encrypt: bool,
     /// How long a bucket that does not answer is asked again.
     pub(crate) patience: Duration,
 }
@@ -46,6 +48,7 @@ impl CheckOptions {
             url: Some(self.url.parse()?),
             credentials_file: self.credentials_file,
             create_bucket: self.create_bucket,
+            encrypt: true,
             patience: REQUEST_TIME_MAX,
         })
     }

@@ -158,6 +158,7 @@ fn store_failure_code(error: &StoreError) -> FailureCode {
         StoreErrorKind::NoSpace | StoreErrorKind::Damaged => FailureCode::SizeUnconfirmed,
         StoreErrorKind::NotFound
         | StoreErrorKind::NoBucket
+        | StoreErrorKind::NoKey
         | StoreErrorKind::Conflict
         | StoreErrorKind::Unavailable => FailureCode::StoreUnusable,
     }

@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use cachevault_rdb::{Checksum, EnvelopeReport};
-use cachevault_store::{ArtifactEntry, ArtifactKey, RdbEntry, Store};
-use sha2::{Digest, Sha256};
+use cachevault_store::{ArtifactEntry, ArtifactKey, RdbEntry, Store, Stored};
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
@@ -27,36 +26,28 @@ pub async fn verify_artifact(
     let stored = read_back(store, key, pieces).await;
     // The decoder has ended or will: its input is closed.
     let decoded = decoder.await.unwrap_or_else(|e| Err(VerifyError::Undecodable(e.to_string())));
-    let (stored_bytes, stored_sha256) = stored?;
-    compare_stored(stored_bytes, &stored_sha256, entry)?;
+    compare_stored(&stored?, entry)?;
     compare_rdb(decoded?, &entry.rdb)
 }
 
 /// Whether the stored object is the one that was written.
-pub(crate) fn compare_stored(
-    bytes: u64,
-    sha256: &str,
-    entry: &ArtifactEntry,
-) -> Result<(), VerifyError> {
-    same("its size", &bytes, &entry.stored_bytes)?;
-    same("its SHA-256", &sha256, &entry.stored_sha256.as_str())
+pub(crate) fn compare_stored(stored: &Stored, entry: &ArtifactEntry) -> Result<(), VerifyError> {
+    same("its size", &stored.size_bytes, &entry.stored_bytes)?;
+    same("its SHA-256", &stored.sha256, &entry.stored_sha256)
 }
 
-/// Passes the stored bytes to the decoder, and counts and fingerprints them.
+/// Passes the bytes to the decoder, and tells what was stored.
 async fn read_back(
     store: &dyn Store,
     key: &ArtifactKey,
     pieces: mpsc::Sender<Bytes>,
-) -> Result<(u64, String), VerifyError> {
+) -> Result<Stored, VerifyError> {
     let mut source = store.open(key).await?;
-    let (mut stored_bytes, mut sha256) = (0, Sha256::new());
     while let Some(piece) = source.read().await? {
-        stored_bytes += piece.len() as u64;
-        sha256.update(&piece);
         // A decoder that gave up says why itself; size and SHA-256 are still worth knowing.
         let _ = pieces.send(piece).await;
     }
-    Ok((stored_bytes, hex::encode(sha256.finalize())))
+    Ok(source.seen())
 }
 
 fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyError> {

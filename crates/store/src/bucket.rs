@@ -224,7 +224,13 @@ impl Store for BucketStore {
             Ok(_) => return Err(StoreError::new(StoreErrorKind::Conflict, "create", shown)),
             Err(error) => return Err(failed("create", &shown, error)),
         }
-        Ok(Box::new(BucketSink::new(self.objects.clone(), self.parts.clone(), path, shown)))
+        Ok(Box::new(BucketSink::new(
+            self.objects.clone(),
+            self.parts.clone(),
+            path,
+            shown,
+            self.patience,
+        )))
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {

@@ -17,6 +17,8 @@ pub enum StoreErrorKind {
     Conflict,
     /// A stored object is not what it should be.
     Damaged,
+    /// It is encrypted, and its key cannot be had.
+    NoKey,
     /// Anything else: an I/O error.
     Unavailable,
 }
@@ -37,6 +39,7 @@ impl StoreErrorKind {
             Self::Denied => "the store denies access; check its credentials, owner and permissions",
             Self::Conflict => "another object is stored under this key",
             Self::Damaged => "what is stored differs from what was written",
+            Self::NoKey => "it is encrypted and does not open",
             Self::Unavailable => "the store failed",
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Store, StoreError,
-    StoreErrorKind, Stored, StoredObject,
+    StoreErrorKind, Stored, StoredObject, Tally,
 };
 
 /// Which operation fails.
@@ -97,7 +97,11 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
         let inner = self.inner.open(key).await?;
-        Ok(Box::new(FaultySource { inner, alter: self.current(Fault::ReadOtherBytes).is_some() }))
+        Ok(Box::new(FaultySource {
+            inner,
+            alter: self.current(Fault::ReadOtherBytes).is_some(),
+            seen: Tally::default(),
+        }))
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
@@ -174,19 +178,24 @@ impl ArtifactSink for FaultySink {
 struct FaultySource {
     inner: Box<dyn ArtifactSource>,
     alter: bool,
+    seen: Tally,
 }
 
 #[async_trait]
 impl ArtifactSource for FaultySource {
     async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
         let Some(bytes) = self.inner.read().await? else { return Ok(None) };
-        if !std::mem::take(&mut self.alter) {
-            return Ok(Some(bytes));
-        }
         let mut altered = bytes.to_vec();
-        if let Some(first) = altered.first_mut() {
+        if let Some(first) = altered.first_mut()
+            && std::mem::take(&mut self.alter)
+        {
             *first ^= 1;
         }
+        self.seen.add(&altered);
         Ok(Some(altered.into()))
+    }
+
+    fn seen(&self) -> Stored {
+        self.seen.stored()
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, DOCUMENT_BYTES_MAX, Folder, LIST_MAX, ObjectName,
-    Store, StoreError, StoreErrorKind, Stored, StoredObject,
+    Store, StoreError, StoreErrorKind, Stored, StoredObject, Tally,
 };
 
 const READ_BYTES: usize = 1 << 20;
@@ -113,7 +113,7 @@ impl Store for FolderStore {
         let path = self.path(key);
         let object = key.to_string();
         let file = Self::blocking("open", object.clone(), move || File::open(path)).await?;
-        Ok(Box::new(FileSource { file: Some(file), object }))
+        Ok(Box::new(FileSource { file: Some(file), object, seen: Tally::default() }))
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
@@ -318,24 +318,32 @@ impl ArtifactSink for FileSink {
 struct FileSource {
     file: Option<File>,
     object: String,
+    seen: Tally,
 }
 
 #[async_trait]
 impl ArtifactSource for FileSource {
     async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
         let Some(mut file) = self.file.take() else { return Ok(None) };
+        let mut seen = std::mem::take(&mut self.seen);
         let work = move || {
             let mut buffer = BytesMut::zeroed(READ_BYTES);
             let len = read_full(&mut file, &mut buffer)?;
             buffer.truncate(len);
-            Ok((file, buffer.freeze()))
+            seen.add(&buffer);
+            Ok((file, seen, buffer.freeze()))
         };
-        let (file, bytes) = FolderStore::blocking("read", self.object.clone(), work).await?;
+        let (file, seen, bytes) = FolderStore::blocking("read", self.object.clone(), work).await?;
+        self.seen = seen;
         if bytes.is_empty() {
             return Ok(None);
         }
         self.file = Some(file);
         Ok(Some(bytes))
+    }
+
+    fn seen(&self) -> Stored {
+        self.seen.stored()
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
 
 const MANIFEST: &str = "manifest.json";
+const DATA_KEY: &str = "data-key-";
 
 /// The folder of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,11 @@ impl AttemptKey {
     /// The artifact of one shard.
     pub fn artifact(&self, shard: u16) -> ArtifactKey {
         ArtifactKey { attempt: self.clone(), shard }
+    }
+
+    /// The document with the key of its artifacts, sealed with this master key.
+    pub(crate) fn data_key(&self, master_key: &str) -> ObjectName {
+        ObjectName(format!("{self}/{DATA_KEY}{master_key}.json"))
     }
 
     /// The manifest.
@@ -97,6 +103,8 @@ pub enum ObjectKind {
     Artifact(ArtifactKey),
     /// A manifest.
     Manifest(AttemptKey),
+    /// The key of an attempt's artifacts, and the id of the master key that it is sealed with.
+    DataKey(AttemptKey, String),
     /// Something else in the folder of an attempt, such as what unfinished writing has left.
     Other(AttemptKey),
 }
@@ -106,7 +114,7 @@ impl ObjectKind {
     pub fn attempt(&self) -> &AttemptKey {
         match self {
             Self::Artifact(artifact) => &artifact.attempt,
-            Self::Manifest(attempt) | Self::Other(attempt) => attempt,
+            Self::Manifest(attempt) | Self::DataKey(attempt, _) | Self::Other(attempt) => attempt,
         }
     }
 }
@@ -139,6 +147,11 @@ impl ObjectName {
         Some(match artifact {
             Some(artifact) if artifact.to_string() == self.0 => ObjectKind::Artifact(artifact),
             _ if attempt.manifest() == *self => ObjectKind::Manifest(attempt),
+            _ if let Some(id) =
+                file.strip_prefix(DATA_KEY).and_then(|id| id.strip_suffix(".json")) =>
+            {
+                ObjectKind::DataKey(attempt, id.to_owned())
+            }
             _ => ObjectKind::Other(attempt),
         })
     }

@@ -18,6 +18,7 @@
 
 mod bucket;
 pub mod conformance;
+mod envelope;
 mod error;
 mod faulty;
 mod folder;
@@ -30,8 +31,10 @@ use std::io;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
+pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};
 pub use folder::FolderStore;
@@ -83,6 +86,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes what unfinished writing has left in `folder` and no list shows.
     async fn remove_unfinished(&self, _folder: &Folder) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    /// Seals the key of an attempt with the current master key, where there is one and it is sealed
+    /// with an earlier one. Whether it was.
+    async fn rewrap(&self, _attempt: &AttemptKey) -> Result<bool, StoreError> {
+        Ok(false)
     }
 
     /// Where an object lies, for a person to look.
@@ -170,6 +179,25 @@ pub struct Stored {
     pub sha256: String,
 }
 
+/// Sums up what a source gives.
+#[derive(Clone, Default)]
+struct Tally {
+    size_bytes: u64,
+    sha256: Sha256,
+}
+
+impl Tally {
+    fn add(&mut self, bytes: &[u8]) {
+        self.size_bytes += bytes.len() as u64;
+        self.sha256.update(bytes);
+    }
+
+    fn stored(&self) -> Stored {
+        let sha256 = hex::encode(self.sha256.clone().finalize());
+        Stored { size_bytes: self.size_bytes, sha256 }
+    }
+}
+
 /// Takes the bytes of one artifact. Dropping it unfinished leaves nothing under the key.
 #[async_trait]
 pub trait ArtifactSink: Send {
@@ -190,4 +218,8 @@ pub trait ArtifactSink: Send {
 pub trait ArtifactSource: Send {
     /// The next bytes, at most 1 MiB; `None` at the end.
     async fn read(&mut self) -> Result<Option<Bytes>, StoreError>;
+
+    /// What the store has given so far: all that is stored, once [`ArtifactSource::read`] has come
+    /// to its end. It is what the manifest tells size and SHA-256 of, whatever `read` makes of it.
+    fn seen(&self) -> Stored;
 }

@@ -4,9 +4,8 @@ use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
 use cachevault_rdb::Envelope;
-use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSource, Store};
-use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
+use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSource, Store, Stored};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::error::VerifyError;
@@ -38,11 +37,12 @@ impl RdbReader {
         let (stored, decoder_input) = mpsc::channel(STORED_PIECES_MAX);
         let (decoded, pieces) = mpsc::channel(DECODED_PIECES_MAX);
         let mut tasks = JoinSet::new();
-        tasks.spawn(read(source, stored));
+        let (seen, was_seen) = oneshot::channel();
+        tasks.spawn(read(source, stored, seen));
         let entry = entry.clone();
         tasks.spawn_blocking(move || {
             let output = Output { gathered: BytesMut::new(), held: None, pieces: decoded.clone() };
-            if let Err(error) = decode(decoder_input, output, &entry) {
+            if let Err(error) = decode(decoder_input, was_seen, output, &entry) {
                 // Who has gone does not want to know.
                 let _ = decoded.blocking_send(Err(error));
             }
@@ -59,10 +59,15 @@ impl RdbReader {
 async fn read(
     mut source: Box<dyn ArtifactSource>,
     stored: mpsc::Sender<Result<Bytes, VerifyError>>,
+    seen: oneshot::Sender<Stored>,
 ) {
     loop {
         let piece = source.read().await.map_err(VerifyError::from).transpose();
-        let Some(piece) = piece else { return };
+        let Some(piece) = piece else {
+            // Who has gone does not want to know.
+            let _ = seen.send(source.seen());
+            return;
+        };
         let is_over = piece.is_err();
         if stored.send(piece).await.is_err() || is_over {
             return;
@@ -72,21 +77,19 @@ async fn read(
 
 fn decode(
     mut stored: mpsc::Receiver<Result<Bytes, VerifyError>>,
+    seen: oneshot::Receiver<Stored>,
     output: Output,
     entry: &ArtifactEntry,
 ) -> Result<(), VerifyError> {
     let undecodable = |error: io::Error| VerifyError::Undecodable(error.to_string());
     let judge = Judge { envelope: Envelope::new(), output };
     let mut zstd = zstd::stream::write::Decoder::new(judge).map_err(undecodable)?;
-    let (mut stored_bytes, mut sha256) = (0, Sha256::new());
     while let Some(piece) = stored.blocking_recv() {
-        let piece = piece?;
-        stored_bytes += piece.len() as u64;
-        sha256.update(&piece);
-        zstd.write_all(&piece).map_err(undecodable)?;
+        zstd.write_all(&piece?).map_err(undecodable)?;
     }
     zstd.flush().map_err(undecodable)?;
-    compare_stored(stored_bytes, &hex::encode(sha256.finalize()), entry)?;
+    let gone = |_| undecodable(io::ErrorKind::BrokenPipe.into());
+    compare_stored(&seen.blocking_recv().map_err(gone)?, entry)?;
     let Judge { envelope, output } = zstd.into_inner();
     let report = envelope.finish().map_err(|e| VerifyError::Undecodable(e.to_string()))?;
     compare_rdb(report, &entry.rdb)?;

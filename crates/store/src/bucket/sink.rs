@@ -1,6 +1,7 @@
 //! Writes an artifact into a bucket, in parts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use object_store::path::Path;
 use object_store::{MultipartId, ObjectStore, ObjectStoreExt, PutPayload};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::bucket::failure::failed;
 use crate::{ArtifactSink, StoreError, StoreErrorKind, Stored};
@@ -19,6 +21,7 @@ const PART_BYTES: usize = 8 << 20;
 const LONG_PARTS_FROM: usize = 5000;
 const LONG_PART_BYTES: usize = 32 << 20;
 const PARTS_MAX: usize = 10_000;
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes on their way at once.
 const SENDING_BYTES_MAX: usize = 24 << 20;
 
@@ -27,6 +30,7 @@ pub(super) struct BucketSink {
     parts: Arc<dyn MultipartStore>,
     path: Path,
     shown: String,
+    patience: Duration,
     upload: Option<MultipartId>,
     /// What the next part is made of.
     gathered: Vec<Bytes>,
@@ -43,12 +47,14 @@ impl BucketSink {
         parts: Arc<dyn MultipartStore>,
         path: Path,
         shown: String,
+        patience: Duration,
     ) -> Self {
         Self {
             objects,
             parts,
             path,
             shown,
+            patience,
             upload: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
@@ -117,10 +123,8 @@ impl BucketSink {
                 }
                 let sent = self.sent.drain(..).flatten().collect();
                 let done = self.parts.complete_multipart(&self.path, &upload, sent).await;
-                // The answer may be lost, and to the same request again the upload is unknown: what
-                // is there decides.
                 if let Err(error) = done
-                    && self.stored_bytes().await.ok() != Some(self.size_bytes)
+                    && !self.appears().await
                 {
                     return Err(failed("finish", &self.shown, error));
                 }
@@ -131,6 +135,21 @@ impl BucketSink {
         }
         let sha256 = hex::encode(std::mem::take(&mut self.sha256).finalize());
         Ok(Stored { size_bytes: self.size_bytes, sha256 })
+    }
+
+    /// Whether the object is there after all. A server may need minutes to put parts together, or
+    /// its answer is lost; asked again it says that there is no such upload, or that it is not ours.
+    async fn appears(&self) -> bool {
+        let began = Instant::now();
+        loop {
+            if self.stored_bytes().await.ok() == Some(self.size_bytes) {
+                return true;
+            }
+            if began.elapsed() >= self.patience {
+                return false;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     async fn stored_bytes(&self) -> Result<u64, StoreError> {

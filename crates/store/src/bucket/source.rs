@@ -11,7 +11,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use crate::bucket::failure::failed;
-use crate::{ArtifactSource, StoreError};
+use crate::{ArtifactSource, StoreError, Stored, Tally};
 
 /// Bytes that one request asks for: one long answer could not be gone on with.
 const RANGE_BYTES: u64 = 8 << 20;
@@ -22,6 +22,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) struct BucketSource {
     ranges: BoxStream<'static, object_store::Result<Bytes>>,
     pieces: VecDeque<Bytes>,
+    seen: Tally,
     shown: String,
 }
 
@@ -34,7 +35,7 @@ impl BucketSource {
             })
             .buffered(RANGES_AT_ONCE)
             .boxed();
-        Self { ranges, pieces: VecDeque::new(), shown }
+        Self { ranges, pieces: VecDeque::new(), seen: Tally::default(), shown }
     }
 }
 
@@ -53,6 +54,12 @@ impl ArtifactSource for BucketSource {
                 self.pieces.push_back(range.split_to(range.len().min(PIECE_BYTES)));
             }
         }
-        Ok(self.pieces.pop_front())
+        let piece = self.pieces.pop_front();
+        self.seen.add(piece.as_deref().unwrap_or_default());
+        Ok(piece)
+    }
+
+    fn seen(&self) -> Stored {
+        self.seen.stored()
     }
 }

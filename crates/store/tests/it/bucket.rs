@@ -5,13 +5,14 @@ use bytes::Bytes;
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
 use cachevault_store::conformance::{self, Scratch};
 use cachevault_store::{
-    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Store, StoreErrorKind,
+    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Store, StoreErrorKind,
 };
 use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy};
 use tempfile::TempDir;
+use tokio::task::JoinSet;
 
-const REQUEST: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(2);
+const REQUEST: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A server, and a file with its key.
 struct Rig {
@@ -154,7 +155,7 @@ async fn read(store: &BucketStore) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
-    let faults = [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST * 2)];
+    let faults = [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST + REQUEST / 2)];
     let calls = [
         (S3Call::CreateUpload, long()),
         (S3Call::UploadPart, long()),
@@ -163,34 +164,41 @@ async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
         (S3Call::Delete, Bytes::from_static(b"short")),
         (S3Call::List, Bytes::from_static(b"short")),
     ];
+    let mut running = JoinSet::new();
     for (call, bytes) in calls {
         for fault in faults {
-            let rig = Rig::new().await;
-            let store = rig.store();
-            rig.server.inject(call, fault, 1);
-            write(&store, &bytes).await.unwrap_or_else(|e| panic!("{call:?} {fault:?}: {e:?}"));
-            assert!(read(&store).await == bytes, "{call:?} {fault:?}");
-            let listed = store.list(&cachevault_store::Folder::all(), None).await.unwrap();
-            assert_eq!(listed.len(), 1, "{call:?} {fault:?}");
-            store.remove_attempt(&attempt()).await.unwrap();
-            assert_eq!(rig.server.keys(), [""; 0], "{call:?} {fault:?}");
-            assert_eq!(rig.server.faults_left(), 0, "{call:?} {fault:?}");
+            running.spawn(pass_once(call, fault, bytes.clone()));
         }
     }
+    running.join_all().await;
+}
+
+async fn pass_once(call: S3Call, fault: S3Fault, bytes: Bytes) {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    rig.server.inject(call, fault, 1);
+    write(&store, &bytes).await.unwrap_or_else(|e| panic!("{call:?} {fault:?}: {e:?}"));
+    assert!(read(&store).await == bytes, "{call:?} {fault:?}");
+    let listed = store.list(&Folder::all(), None).await.unwrap();
+    assert_eq!(listed.len(), 1, "{call:?} {fault:?}");
+    store.remove_attempt(&attempt()).await.unwrap();
+    assert_eq!(rig.server.keys(), [""; 0], "{call:?} {fault:?}");
+    assert_eq!(rig.server.faults_left(), 0, "{call:?} {fault:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_pass_fails_and_leaves_nothing() {
+    let mut running = JoinSet::new();
     for call in [S3Call::CreateUpload, S3Call::UploadPart, S3Call::CompleteUpload] {
-        let rig = Rig::new().await;
-        rig.server.inject(call, S3Fault::Refuse, u32::MAX);
-        assert_eq!(
-            write(&rig.store(), &long()).await,
-            Err(StoreErrorKind::Unavailable),
-            "{call:?}"
-        );
-        assert_eq!(rig.server.keys(), [""; 0], "{call:?}");
+        running.spawn(async move {
+            let rig = Rig::new().await;
+            rig.server.inject(call, S3Fault::Refuse, u32::MAX);
+            let kind = write(&rig.store(), &long()).await.unwrap_err();
+            assert_eq!(kind, StoreErrorKind::Unavailable, "{call:?}");
+            assert_eq!(rig.server.keys(), [""; 0], "{call:?}");
+        });
     }
+    running.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

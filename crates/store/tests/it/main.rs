@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 mod bucket;
+mod envelope;

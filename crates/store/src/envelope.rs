@@ -1,0 +1,485 @@
+//! Artifacts encrypted on their way to a store, and decrypted on their way back.
+//!
+//! Every attempt has a key of its own, an X25519 identity of the age format
+//! (`age-encryption.org/v1`): the artifact is an age file, which `age -d` opens too. That key lies
+//! beside the artifact, sealed with the master key, in a document named after the master key.
+//! Another master key means another such document and touches no artifact.
+//!
+//! What is stored without encryption stays readable: a file tells by its first bytes what it is.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::stream::StreamWriter;
+use age::x25519::Identity;
+use age::{Decryptor, Encryptor};
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::{
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Store,
+    StoreError, StoreErrorKind, Stored, StoredObject,
+};
+
+/// How an age file begins.
+const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
+const KEY_VERSION: u32 = 1;
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces that may wait on either side of the decryption.
+const PIECES_MAX: usize = 2;
+
+/// Seals the keys of backups with a master key, and opens them again.
+pub trait KeyRing: Send + Sync + fmt::Debug {
+    /// The id of the master key that seals now: 16 hexadecimal digits.
+    fn current(&self) -> &str;
+
+    /// Seals a secret for its owner with the current master key.
+    fn seal(&self, owner: &str, secret: &SecretString) -> Vec<u8>;
+
+    /// Opens what the master key `id` has sealed for this owner.
+    ///
+    /// # Errors
+    /// [`KeyError`] when that key is not here, or it does not open.
+    fn open(&self, id: &str, owner: &str, sealed: &[u8]) -> Result<SecretString, KeyError>;
+}
+
+/// A backup's key cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It is sealed with a master key that is not here.
+    #[error(
+        "the backup's key is sealed with the master key {id}, which this service does not have; \
+         add it to its file of master keys"
+    )]
+    UnknownMasterKey {
+        /// The id of that key.
+        id: String,
+    },
+    /// It does not open with the master key that sealed it.
+    #[error("the backup's key does not open with the master key that it names: it was altered")]
+    Altered,
+    /// There is none.
+    #[error("the backup is encrypted, and its key is missing from the store")]
+    Missing,
+    /// It is none that this build can read.
+    #[error("the document of the backup's key cannot be read: {0}")]
+    Unreadable(String),
+}
+
+impl KeyError {
+    fn on(self, object: &impl ToString) -> StoreError {
+        StoreError {
+            kind: StoreErrorKind::NoKey,
+            action: "decrypt",
+            object: object.to_string(),
+            source: Some(self.into()),
+        }
+    }
+}
+
+/// The document that a backup's key lies in.
+#[derive(Debug, Serialize, Deserialize)]
+struct SealedKey {
+    version: u32,
+    /// The public half, for people with the tools of age.
+    recipient: String,
+    master_key: String,
+    sealed: String,
+}
+
+/// Encrypts what goes into another store, if it is to, and decrypts what comes out.
+#[derive(Debug)]
+pub struct SealedStore {
+    inner: Arc<dyn Store>,
+    ring: Arc<dyn KeyRing>,
+    encrypts: bool,
+}
+
+impl SealedStore {
+    /// A store in front of another. Without `encrypts` new artifacts are stored as they come.
+    pub fn new(inner: Arc<dyn Store>, ring: Arc<dyn KeyRing>, encrypts: bool) -> Self {
+        Self { inner, ring, encrypts }
+    }
+
+    /// The key of the attempt that an artifact belongs to; a fresh one for the first of them.
+    async fn key_for(&self, key: &ArtifactKey) -> Result<Identity, StoreError> {
+        if let Some((name, _, secret)) = self.find_key(&key.attempt).await? {
+            return parse(&secret).map_err(|error| error.on(&name));
+        }
+        let identity = Identity::generate();
+        let secret = identity.to_string().expose_secret().to_owned().into();
+        self.put_key(&key.attempt, &identity.to_public().to_string(), &secret).await?;
+        Ok(identity)
+    }
+
+    async fn put_key(
+        &self,
+        attempt: &AttemptKey,
+        recipient: &str,
+        secret: &SecretString,
+    ) -> Result<(), StoreError> {
+        let name = attempt.data_key(self.ring.current());
+        let document = SealedKey {
+            version: KEY_VERSION,
+            recipient: recipient.to_owned(),
+            master_key: self.ring.current().to_owned(),
+            sealed: BASE64_STANDARD.encode(self.ring.seal(&owner(attempt), secret)),
+        };
+        let encoded = serde_json::to_vec_pretty(&document);
+        let bytes = encoded.map_err(|e| StoreError::io("encode", &name, e.into()))?;
+        self.inner.put(&name, bytes.into()).await
+    }
+
+    /// The attempt's key, and the document that it came from.
+    async fn find_key(
+        &self,
+        attempt: &AttemptKey,
+    ) -> Result<Option<(ObjectName, SealedKey, SecretString)>, StoreError> {
+        let mut names = vec![attempt.data_key(self.ring.current())];
+        let mut failed = None;
+        for round in 0..2 {
+            for name in std::mem::take(&mut names) {
+                let Some(bytes) = self.inner.get(&name).await? else { continue };
+                match self.open_key(attempt, &bytes) {
+                    Ok((document, secret)) => return Ok(Some((name, document, secret))),
+                    Err(error) => failed = Some(error.on(&name)),
+                }
+            }
+            if round == 0 {
+                // Not sealed with the current master key: then with an earlier one.
+                let found = self.inner.list(&Folder::of(attempt), None).await?;
+                let is_key =
+                    |name: &ObjectName| matches!(name.kind(), Some(ObjectKind::DataKey(..)));
+                names.extend(found.into_iter().map(|object| object.name).filter(is_key));
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    fn open_key(
+        &self,
+        attempt: &AttemptKey,
+        bytes: &[u8],
+    ) -> Result<(SealedKey, SecretString), KeyError> {
+        let unreadable = |error: &dyn fmt::Display| KeyError::Unreadable(error.to_string());
+        let document: SealedKey = serde_json::from_slice(bytes).map_err(|e| unreadable(&e))?;
+        if document.version > KEY_VERSION {
+            return Err(unreadable(&format_args!("it has version {}", document.version)));
+        }
+        let sealed = BASE64_STANDARD.decode(&document.sealed).map_err(|e| unreadable(&e))?;
+        let secret = self.ring.open(&document.master_key, &owner(attempt), &sealed)?;
+        Ok((document, secret))
+    }
+}
+
+fn parse(secret: &SecretString) -> Result<Identity, KeyError> {
+    Identity::from_str(secret.expose_secret()).map_err(|e| KeyError::Unreadable(e.to_owned()))
+}
+
+/// What a key belongs to: it does not open beside another backup.
+fn owner(attempt: &AttemptKey) -> String {
+    format!("backup/{attempt}/data-key")
+}
+
+#[async_trait]
+impl Store for SealedStore {
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+
+    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        if !self.encrypts {
+            return self.inner.create(key).await;
+        }
+        let sink = self.inner.create(key).await?;
+        let begun = async {
+            let identity = self.key_for(key).await?;
+            let encrypted = Collector::default();
+            let recipient = identity.to_public();
+            let broken = |error: io::Error| StoreError::io("encrypt", key, error);
+            let encryptor = Encryptor::with_recipients(std::iter::once(&recipient as _));
+            let encryptor = encryptor.map_err(|e| broken(io::Error::other(e)))?;
+            let writer = encryptor.wrap_output(encrypted.clone()).map_err(broken)?;
+            Ok((writer, encrypted))
+        };
+        match begun.await {
+            Ok((writer, encrypted)) => Ok(Box::new(SealedSink {
+                inner: sink,
+                writer: Some(writer),
+                encrypted,
+                object: key.to_string(),
+            })),
+            Err(error) => {
+                sink.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
+        let mut source = self.inner.open(key).await?;
+        let first = source.read().await?;
+        let is_encrypted = first.as_ref().is_some_and(|piece| piece.starts_with(AGE_MAGIC));
+        if !is_encrypted {
+            return Ok(Box::new(PlainSource { inner: source, first }));
+        }
+        let found = self.find_key(&key.attempt).await?;
+        let (name, _, secret) = found.ok_or_else(|| KeyError::Missing.on(key))?;
+        let identity = parse(&secret).map_err(|error| error.on(&name))?;
+        Ok(Box::new(SealedSource::new(source, first, identity, key.to_string())))
+    }
+
+    async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
+        self.inner.put(name, bytes).await
+    }
+
+    async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(name).await
+    }
+
+    async fn list(
+        &self,
+        folder: &Folder,
+        after: Option<&ObjectName>,
+    ) -> Result<Vec<StoredObject>, StoreError> {
+        self.inner.list(folder, after).await
+    }
+
+    async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.remove(name).await
+    }
+
+    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
+        self.inner.remove_unfinished(folder).await
+    }
+
+    fn locate(&self, key: &ArtifactKey) -> String {
+        self.inner.locate(key)
+    }
+
+    async fn rewrap(&self, attempt: &AttemptKey) -> Result<bool, StoreError> {
+        let Some((name, document, secret)) = self.find_key(attempt).await? else {
+            return Ok(false);
+        };
+        if document.master_key == self.ring.current() {
+            return Ok(false);
+        }
+        self.put_key(attempt, &document.recipient, &secret).await?;
+        self.inner.remove(&name).await?;
+        Ok(true)
+    }
+}
+
+/// Where the encryption puts its output, until it is passed on.
+#[derive(Debug, Clone, Default)]
+struct Collector(Arc<Mutex<BytesMut>>);
+
+impl Collector {
+    fn take(&self) -> Bytes {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).split().freeze()
+    }
+}
+
+impl Write for Collector {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct SealedSink {
+    inner: Box<dyn ArtifactSink>,
+    /// Absent only while a blocking thread has it, and after a failure.
+    writer: Option<StreamWriter<Collector>>,
+    encrypted: Collector,
+    object: String,
+}
+
+impl SealedSink {
+    /// Encrypts on a thread that may block; `work` gives the writer back where it is to go on.
+    async fn encrypt(
+        &mut self,
+        work: impl FnOnce(StreamWriter<Collector>) -> io::Result<Option<StreamWriter<Collector>>>
+        + Send
+        + 'static,
+    ) -> Result<Bytes, StoreError> {
+        let broken = |error| StoreError::io("encrypt", &self.object, error);
+        let writer = self.writer.take();
+        let writer = writer.ok_or_else(|| broken(io::ErrorKind::BrokenPipe.into()))?;
+        let encrypted = tokio::task::spawn_blocking(move || work(writer)).await;
+        let writer = encrypted.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+        self.writer = writer.map_err(broken)?;
+        Ok(self.encrypted.take())
+    }
+}
+
+#[async_trait]
+impl ArtifactSink for SealedSink {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        let work = move |mut writer: StreamWriter<Collector>| {
+            writer.write_all(&bytes)?;
+            Ok(Some(writer))
+        };
+        let encrypted = self.encrypt(work).await?;
+        if encrypted.is_empty() { Ok(()) } else { self.inner.write(encrypted).await }
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Stored, StoreError> {
+        let work = |writer: StreamWriter<Collector>| writer.finish().map(|_| None);
+        let written = match self.encrypt(work).await {
+            Ok(last) => self.inner.write(last).await,
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(()) => self.inner.finish().await,
+            Err(error) => {
+                self.inner.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn abort(self: Box<Self>) {
+        self.inner.abort().await;
+    }
+}
+
+/// What was stored without encryption.
+struct PlainSource {
+    inner: Box<dyn ArtifactSource>,
+    first: Option<Bytes>,
+}
+
+#[async_trait]
+impl ArtifactSource for PlainSource {
+    async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
+        match self.first.take() {
+            Some(first) => Ok(Some(first)),
+            None => self.inner.read().await,
+        }
+    }
+
+    fn seen(&self) -> Stored {
+        self.inner.seen()
+    }
+}
+
+/// Decrypts on a thread of its own, between two short queues.
+struct SealedSource {
+    pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
+    /// What of the stored object was read: all of it, when `pieces` has come to its end.
+    seen: Arc<Mutex<Stored>>,
+    _tasks: JoinSet<()>,
+}
+
+impl SealedSource {
+    fn new(
+        mut source: Box<dyn ArtifactSource>,
+        first: Option<Bytes>,
+        identity: Identity,
+        object: String,
+    ) -> Self {
+        let (encrypted, stored) = mpsc::channel(PIECES_MAX);
+        let (decrypted, pieces) = mpsc::channel(PIECES_MAX);
+        let seen = Arc::new(Mutex::new(source.seen()));
+        let mut tasks = JoinSet::new();
+        let (failed, told) = (decrypted.clone(), Arc::clone(&seen));
+        tasks.spawn(async move {
+            let mut next = Ok(first);
+            loop {
+                let sent = match next {
+                    Ok(Some(piece)) => encrypted.send(piece).await.is_ok(),
+                    Ok(None) => false,
+                    Err(error) => {
+                        // Who has gone does not want to know.
+                        let _ = failed.send(Err(error)).await;
+                        false
+                    }
+                };
+                if !sent {
+                    break;
+                }
+                next = source.read().await;
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = source.seen();
+            }
+        });
+        tasks.spawn_blocking(move || {
+            if let Err(error) =
+                decrypt(Pieces { stored, piece: Bytes::new() }, &identity, &decrypted)
+            {
+                let error = StoreError {
+                    kind: StoreErrorKind::Damaged,
+                    action: "decrypt",
+                    object,
+                    source: Some(error.into()),
+                };
+                let _ = decrypted.blocking_send(Err(error));
+            }
+        });
+        Self { pieces, seen, _tasks: tasks }
+    }
+}
+
+#[async_trait]
+impl ArtifactSource for SealedSource {
+    async fn read(&mut self) -> Result<Option<Bytes>, StoreError> {
+        self.pieces.recv().await.transpose()
+    }
+
+    fn seen(&self) -> Stored {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn decrypt(
+    mut stored: Pieces,
+    identity: &Identity,
+    decrypted: &mpsc::Sender<Result<Bytes, StoreError>>,
+) -> io::Result<()> {
+    let decryptor = Decryptor::new(&mut stored).map_err(io::Error::other)?;
+    let mut reader = decryptor.decrypt(std::iter::once(identity as _)).map_err(io::Error::other)?;
+    loop {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        reader.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            break;
+        }
+        if decrypted.blocking_send(Ok(piece.into())).is_err() {
+            return Ok(());
+        }
+    }
+    // So that all that is stored was seen.
+    io::copy(&mut stored, &mut io::sink()).map(drop)
+}
+
+/// Stored pieces, read as a file is.
+struct Pieces {
+    stored: mpsc::Receiver<Bytes>,
+    piece: Bytes,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.stored.blocking_recv() {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let len = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..len]);
+        Ok(len)
+    }
+}

@@ -1,0 +1,188 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use cachevault_domain::{BackupId, InstanceId, ProjectId};
+use cachevault_store::conformance::{self, Scratch};
+use cachevault_store::{
+    AttemptKey, BackupKey, BucketStore, Folder, FolderStore, KeyError, KeyRing, SealedStore, Store,
+    StoreError, StoreErrorKind,
+};
+use cachevault_testkit::SeededEntropy;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Keeps secrets by exclusive or with its id: enough to tell one key from another.
+#[derive(Debug)]
+struct Ring(&'static [&'static str]);
+
+fn mix(id: &str, owner: &str, bytes: &[u8]) -> Vec<u8> {
+    let key: Vec<u8> = id.bytes().chain(owner.bytes()).collect();
+    bytes.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key).collect()
+}
+
+impl KeyRing for Ring {
+    fn current(&self) -> &str {
+        self.0[0]
+    }
+
+    fn seal(&self, owner: &str, secret: &SecretString) -> Vec<u8> {
+        mix(self.0[0], owner, secret.expose_secret().as_bytes())
+    }
+
+    fn open(&self, id: &str, owner: &str, sealed: &[u8]) -> Result<SecretString, KeyError> {
+        if !self.0.contains(&id) {
+            return Err(KeyError::UnknownMasterKey { id: id.to_owned() });
+        }
+        let opened = String::from_utf8(mix(id, owner, sealed)).map_err(|_| KeyError::Altered)?;
+        if opened.starts_with("AGE-SECRET-KEY-") {
+            Ok(opened.into())
+        } else {
+            Err(KeyError::Altered)
+        }
+    }
+}
+
+fn sealed(inner: &Arc<dyn Store>, ids: &'static [&'static str]) -> SealedStore {
+    SealedStore::new(Arc::clone(inner), Arc::new(Ring(ids)), true)
+}
+
+fn attempt(number: u32) -> AttemptKey {
+    let entropy = SeededEntropy::new(1);
+    let backup = BackupKey {
+        project: ProjectId::mint(&entropy),
+        instance: InstanceId::mint(&entropy),
+        backup: BackupId::mint(&entropy),
+    };
+    backup.attempt(number)
+}
+
+const TEXT: &[u8] = b"what nobody else may read";
+
+async fn write(store: &dyn Store, attempt: &AttemptKey, shard: u16, bytes: &[u8]) {
+    let mut sink = store.create(&attempt.artifact(shard)).await.unwrap();
+    sink.write(Bytes::copy_from_slice(bytes)).await.unwrap();
+    sink.finish().await.unwrap();
+}
+
+async fn read(store: &dyn Store, attempt: &AttemptKey, shard: u16) -> Result<Vec<u8>, StoreError> {
+    let mut source = store.open(&attempt.artifact(shard)).await?;
+    let mut read = Vec::new();
+    while let Some(piece) = source.read().await? {
+        read.extend_from_slice(&piece);
+    }
+    Ok(read)
+}
+
+fn cause(error: &StoreError) -> &KeyError {
+    error.source.as_ref().unwrap().downcast_ref().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_with_encryption_conform() {
+    let folder = tempfile::tempdir().unwrap();
+    let inners: [Arc<dyn Store>; 2] =
+        [Arc::new(BucketStore::in_memory()), Arc::new(FolderStore::open(folder.path()).unwrap())];
+    for inner in inners {
+        let scratch = Scratch::mint(&SeededEntropy::new(5));
+        conformance::run(&sealed(&inner, &["a"]), &scratch).await.assert_passed();
+        assert_eq!(inner.list(&Folder::all(), None).await.unwrap(), []);
+    }
+}
+
+/// All bytes of all files.
+fn everything(root: &Path) -> Vec<u8> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(root).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        all.extend(if path.is_dir() { everything(&path) } else { std::fs::read(path).unwrap() });
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_lies_there_in_clear_and_the_tools_of_age_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner: Arc<dyn Store> = Arc::new(FolderStore::open(folder.path()).unwrap());
+    let store = sealed(&inner, &["a"]);
+    write(&store, &attempt(1), 0, TEXT).await;
+    // A second artifact of the same attempt has the same key.
+    write(&store, &attempt(1), 1, b"more").await;
+    assert_eq!(read(&store, &attempt(1), 0).await.unwrap(), TEXT);
+    assert_eq!(read(&store, &attempt(1), 1).await.unwrap(), b"more");
+    let all = everything(folder.path());
+    for secret in [TEXT, b"AGE-SECRET-KEY"] {
+        assert!(!all.windows(secret.len()).any(|window| window == secret));
+    }
+    let stored = read(&*inner, &attempt(1), 0).await.unwrap();
+    assert!(stored.starts_with(b"age-encryption.org/v1\n"));
+}
+
+#[tokio::test]
+async fn what_was_stored_without_encryption_stays_readable() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    write(&*inner, &attempt(1), 0, TEXT).await;
+    assert_eq!(read(&sealed(&inner, &["a"]), &attempt(1), 0).await.unwrap(), TEXT);
+    let plain = SealedStore::new(Arc::clone(&inner), Arc::new(Ring(&["a"])), false);
+    write(&plain, &attempt(2), 0, TEXT).await;
+    assert_eq!(read(&*inner, &attempt(2), 0).await.unwrap(), TEXT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_master_key_touches_no_artifact() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    write(&sealed(&inner, &["old"]), &attempt(1), 0, TEXT).await;
+    let before = read(&*inner, &attempt(1), 0).await.unwrap();
+    let both = sealed(&inner, &["new", "old"]);
+    assert_eq!(read(&both, &attempt(1), 0).await.unwrap(), TEXT);
+    assert!(both.rewrap(&attempt(1)).await.unwrap());
+    assert!(!both.rewrap(&attempt(1)).await.unwrap());
+    assert_eq!(read(&*inner, &attempt(1), 0).await.unwrap(), before);
+    assert_eq!(read(&sealed(&inner, &["new"]), &attempt(1), 0).await.unwrap(), TEXT);
+    let error = read(&sealed(&inner, &["old"]), &attempt(1), 0).await.unwrap_err();
+    assert_eq!(*cause(&error), KeyError::UnknownMasterKey { id: "new".to_owned() });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_lost_wrong_or_altered_is_told_apart() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    let store = sealed(&inner, &["a"]);
+    write(&store, &attempt(1), 0, TEXT).await;
+    let error = read(&sealed(&inner, &["b"]), &attempt(1), 0).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::NoKey);
+    assert_eq!(*cause(&error), KeyError::UnknownMasterKey { id: "a".to_owned() });
+    let objects = inner.list(&Folder::all(), None).await.unwrap();
+    let name = &objects.iter().find(|o| o.name.as_str().contains("data-key")).unwrap().name;
+    let document = inner.get(name).await.unwrap().unwrap();
+    let altered = String::from_utf8(document.to_vec())
+        .unwrap()
+        .replace("\"sealed\": \"", "\"sealed\": \"AAAA");
+    inner.put(name, altered.into()).await.unwrap();
+    assert_eq!(*cause(&read(&store, &attempt(1), 0).await.unwrap_err()), KeyError::Altered);
+    inner.put(name, Bytes::from_static(b"{}")).await.unwrap();
+    let error = read(&store, &attempt(1), 0).await.unwrap_err();
+    assert!(matches!(cause(&error), KeyError::Unreadable(_)), "{error:?}");
+    inner.remove(name).await.unwrap();
+    assert_eq!(*cause(&read(&store, &attempt(1), 0).await.unwrap_err()), KeyError::Missing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_byte_and_a_cut_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner: Arc<dyn Store> = Arc::new(FolderStore::open(folder.path()).unwrap());
+    let store = sealed(&inner, &["a"]);
+    write(&store, &attempt(1), 0, &TEXT.repeat(10_000)).await;
+    let file = folder.path().join(attempt(1).artifact(0).to_string());
+    let good = std::fs::read(&file).unwrap();
+    for at in [30, good.len() / 2, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        std::fs::write(&file, bad).unwrap();
+        let error = read(&store, &attempt(1), 0).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Damaged, "{at}: {error:?}");
+    }
+    for len in [100, good.len() / 2, good.len() - 1] {
+        std::fs::write(&file, &good[..len]).unwrap();
+        let error = read(&store, &attempt(1), 0).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Damaged, "{len}: {error:?}");
+    }
+}
