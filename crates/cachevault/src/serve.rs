@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
-use cachevault_api::Api;
+use cachevault_api::{Api, Downloads};
 use cachevault_app::{App, NewCredential, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
-use cachevault_jobs::{DrillSettings, Driller, EngineProber, Observer, Runner, Shutdown, Worker};
+use cachevault_jobs::{
+    DrillSettings, Driller, EngineProber, EngineReader, Observer, Runner, Shutdown, Worker,
+};
 use cachevault_store::FolderStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -79,6 +81,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         app,
         request_time_max: config.request_timeout,
         readiness: Arc::default(),
+        public_url: config.public_url,
+        address,
+        downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, stop).await });
@@ -108,6 +113,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),
         }),
+        reader: Arc::new(EngineReader),
         sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
         clock: Arc::new(SystemClock),
         entropy,
@@ -156,9 +162,15 @@ async fn first_start(
 }
 
 async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let stop = async move { shutdown.soft.cancelled().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
+    let soft = shutdown.soft.clone();
+    let stop = async move { soft.cancelled().await };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
+    tokio::select! {
+        served = serving.into_future() => if let Err(error) = served {
+            tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
+        },
+        // What is still being downloaded ends with the process.
+        () = shutdown.hard.cancelled() => {}
     }
 }
 
