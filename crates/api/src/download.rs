@@ -57,7 +57,8 @@ impl Downloads {
 }
 
 pub(crate) fn router() -> Router<Api> {
-    Router::new().route("/download/{*link}", get(download))
+    // A link that lost all of its path is still none, rather than another address.
+    Router::new().route("/download/{*link}", get(download)).route("/download/", get(download))
 }
 
 async fn download(
