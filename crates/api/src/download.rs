@@ -33,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use cachevault_app::{Download, RdbUnreadable};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 
 use crate::Api;
 use crate::gateway::GatewayError;
@@ -91,7 +92,9 @@ async fn download(
     };
     let slot = api.downloads.slots.clone().try_acquire_owned();
     let slot = slot.map_err(|_| GatewayError::TooManyDownloads)?;
-    *response.body_mut() = open(&api, &download, first..end, slot).await?;
+    let span = tracing::info_span!("download", backup = %ticket.backup, shard = ticket.shard);
+    let opening = open(&api, &download, first..end, slot);
+    *response.body_mut() = opening.instrument(span).await?;
     Ok(response)
 }
 

@@ -5,7 +5,7 @@
 //! for each thing that a client can act on.
 //!
 //! This crate knows no HTTP, no SQL and no replication protocol: a server is looked at through
-//! [`Prober`], a stored RDB is read through [`RdbReader`].
+//! [`Prober`], a stored RDB is read through [`RdbOpener`].
 
 #![deny(missing_docs)]
 
@@ -68,9 +68,9 @@ pub enum RdbUnreadable {
     Failed(String),
 }
 
-/// Reads RDBs out of the store.
+/// Opens RDBs that are stored.
 #[async_trait]
-pub trait RdbReader: Send + Sync + fmt::Debug {
+pub trait RdbOpener: Send + Sync + fmt::Debug {
     /// Opens the RDB inside an artifact at its beginning.
     async fn open(
         &self,
@@ -97,8 +97,8 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// How servers are looked at.
     pub prober: Arc<dyn Prober>,
-    /// How stored RDBs are read.
-    pub reader: Arc<dyn RdbReader>,
+    /// How stored RDBs are opened.
+    pub opener: Arc<dyn RdbOpener>,
     /// Seals secrets at rest, and signs links.
     pub sealer: Arc<Sealer>,
     /// The time.

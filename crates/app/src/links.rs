@@ -193,7 +193,7 @@ impl App {
         &self,
         download: &Download,
     ) -> Result<Box<dyn RdbPieces>, RdbUnreadable> {
-        self.reader.open(&*self.store, &download.key, &download.entry).await
+        self.opener.open(&*self.store, &download.key, &download.entry).await
     }
 }
 

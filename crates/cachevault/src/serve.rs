@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
+use axum::serve::ListenerExt;
 use cachevault_api::{Api, Downloads};
 use cachevault_app::{App, NewCredential, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineProber, EngineReader, Observer, Runner, Shutdown, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Shutdown, Worker,
 };
 use cachevault_store::FolderStore;
 use tokio::net::TcpListener;
@@ -75,7 +76,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on `{address}`"))?;
         let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
-        tasks.spawn(async move { answer(listener, router, stop).await });
+        let stall = config.jobs.capture.stall;
+        tasks.spawn(async move { answer(listener, router, stall, stop).await });
     }
     let router = cachevault_api::router(Api {
         app,
@@ -86,7 +88,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
     });
     let stop = shutdown.clone();
-    tasks.spawn(async move { answer(listener, router, stop).await });
+    let stall = config.jobs.capture.stall;
+    tasks.spawn(async move { answer(listener, router, stall, stop).await });
 
     println!("cachevault is ready at http://{address}");
     std::io::stdout().flush().context("say that the service is ready")?;
@@ -113,7 +116,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),
         }),
-        reader: Arc::new(EngineReader),
+        opener: Arc::new(EngineOpener),
         sealer: Arc::new(Sealer::new(&master_key, entropy.clone())),
         clock: Arc::new(SystemClock),
         entropy,
@@ -161,7 +164,14 @@ async fn first_start(
     Ok(())
 }
 
-async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
+/// Answers until told to stop. A client that takes nothing of an answer for `stall` loses its
+/// connection.
+async fn answer(listener: TcpListener, router: Router, stall: Duration, shutdown: Shutdown) {
+    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+    let listener = listener.tap_io(move |connection| {
+        // Where the system does not know it, a stalled client costs a connection, and no more.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
+    });
     let soft = shutdown.soft.clone();
     let stop = async move { soft.cancelled().await };
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop);

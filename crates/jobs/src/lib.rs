@@ -19,8 +19,8 @@
 mod capture;
 mod drill;
 mod observe;
+mod opener;
 mod prober;
-mod reader;
 mod remove;
 mod restore;
 mod runner;
@@ -30,8 +30,8 @@ mod worker;
 
 pub use drill::{DrillSettings, Driller};
 pub use observe::Observer;
+pub use opener::EngineOpener;
 pub use prober::EngineProber;
-pub use reader::EngineReader;
 pub use runner::{Injected, Injection, Runner};
 pub use shutdown::Shutdown;
 pub use worker::{JobSettings, Worker};

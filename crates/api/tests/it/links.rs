@@ -51,7 +51,7 @@ impl Rig {
     /// Path and query of the only link, which lives five minutes.
     async fn link(&self, backup: BackupId) -> String {
         let answer = self.ask_for_links("v2", &backup.to_string(), r#"{"expiration": 300}"#).await;
-        let link = answer.body["links"][0]["link"].as_str().expect("a link");
+        let link = answer.body["links"][0]["link"].as_str().unwrap();
         link.strip_prefix(HOST).unwrap().to_owned()
     }
 

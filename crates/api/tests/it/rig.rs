@@ -15,7 +15,7 @@ use cachevault_domain::{
     JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, RestoreOptions,
     RestorePlan, Role, SealedConnection, ServerVersion, Target, Trigger,
 };
-use cachevault_jobs::EngineReader;
+use cachevault_jobs::EngineOpener;
 use cachevault_store::{
     ArtifactEntry, ArtifactKey, BackupKey, Encoding, FolderStore, MANIFEST_VERSION, Manifest,
     RdbEntry, SourceEntry,
@@ -88,7 +88,7 @@ impl Rig {
             catalog: catalog.clone(),
             store: Arc::new(FolderStore::open(folder.path().join("backups")).unwrap()),
             prober: Arc::new(Unreachable),
-            reader: Arc::new(EngineReader),
+            opener: Arc::new(EngineOpener),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy,

@@ -131,11 +131,21 @@ fn a_stalled_client_stops_neither_others_nor_the_service() {
         client.read_exact(&mut first).unwrap();
         (client, String::from_utf8_lossy(&first).into_owned())
     };
+    let connections = || {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap();
+        let targets = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    };
+    let before = connections();
     let (_first, status) = stalled();
     assert_eq!(status, "HTTP/1.1 200");
     assert_eq!(stalled().1, "HTTP/1.1 503");
     cachevault_testkit::eventually("the slot is free again", || {
         (stalled().1 == "HTTP/1.1 200").then_some(())
+    });
+    // The first client still holds its end.
+    cachevault_testkit::eventually("the stalled connection is closed", || {
+        (connections() <= before).then_some(())
     });
     let (_second, _) = stalled();
     let began = std::time::Instant::now();

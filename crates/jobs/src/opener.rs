@@ -1,31 +1,31 @@
-//! Lets the use cases read stored RDBs through the engine.
+//! Lets the use cases open stored RDBs through the engine.
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use cachevault_app::{RdbPieces, RdbReader, RdbUnreadable};
-use cachevault_engine::VerifyError;
+use cachevault_app::{RdbOpener, RdbPieces, RdbUnreadable};
+use cachevault_engine::{RdbReader, VerifyError};
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreErrorKind};
 
 use crate::capture::with_sources;
 
-/// Reads and proves real artifacts.
+/// Opens real artifacts, which are proved while they are read.
 #[derive(Debug, Clone, Copy)]
-pub struct EngineReader;
+pub struct EngineOpener;
 
 #[async_trait]
-impl RdbReader for EngineReader {
+impl RdbOpener for EngineOpener {
     async fn open(
         &self,
         store: &dyn Store,
         key: &ArtifactKey,
         entry: &ArtifactEntry,
     ) -> Result<Box<dyn RdbPieces>, RdbUnreadable> {
-        let opened = cachevault_engine::RdbReader::open(store, key, entry).await;
+        let opened = RdbReader::open(store, key, entry).await;
         Ok(Box::new(Pieces(opened.map_err(unreadable)?)))
     }
 }
 
-struct Pieces(cachevault_engine::RdbReader);
+struct Pieces(RdbReader);
 
 #[async_trait]
 impl RdbPieces for Pieces {
