@@ -237,6 +237,27 @@ mod tests {
     }
 
     #[test]
+    fn names_are_harmless_and_differ_between_shards() {
+        let mut manifest =
+            Manifest::decode(include_bytes!("../../store/fixtures/manifest-v1.json")).unwrap();
+        manifest.created_at = "2026-11-21T08:31:16.166Z".parse().unwrap();
+        for (address, name) in [
+            ("10.0.0.7:6379", "redis_10.0.0.7_6379_20261121083116.rdb"),
+            ("[::1]:7000", "redis_--1_7000_20261121083116.rdb"),
+            ("../a b\"\r\n/é:1", "redis_..-a-b-----_1_20261121083116.rdb"),
+            ("nothing", "redis_nothing__20261121083116.rdb"),
+        ] {
+            manifest.artifacts[0].source.address = address.to_owned();
+            assert_eq!(file_name(&manifest, 0, &manifest.artifacts[0]), name, "{address}");
+        }
+        manifest.artifacts[0].source.address = "x".repeat(300);
+        assert!(file_name(&manifest, 0, &manifest.artifacts[0]).len() < 255);
+        manifest.artifacts.push(manifest.artifacts[0].clone());
+        let names = [0, 1].map(|shard| file_name(&manifest, shard, &manifest.artifacts[0]));
+        assert!(names[0] != names[1] && names[1].ends_with("_0001.rdb"), "{names:?}");
+    }
+
+    #[test]
     fn a_link_never_lives_shorter_than_was_asked_for() {
         let lifetime = LinkLifetime::from_seconds(300).unwrap();
         for (now, end) in [
