@@ -233,7 +233,7 @@ struct Link {
 }
 
 impl BackupLinks {
-    /// `url` gives the URL of a link. The path is the whole key of the (first) file here, unlike in v2.
+    /// `url` gives the URL of a link. The path is the whole key of the first file, unlike in v2.
     pub(crate) fn new(
         found: &cachevault_app::BackupLinks,
         url: impl Fn(&FileLink) -> String,

@@ -171,7 +171,7 @@ struct Link {
 }
 
 impl BackupLinks {
-    /// `url` gives the URL of a link. The path is the folder here.
+    /// `url` gives the URL of a link. The path is the folder, unlike in v1.0.
     pub(crate) fn new(
         found: &cachevault_app::BackupLinks,
         url: impl Fn(&FileLink) -> String,
