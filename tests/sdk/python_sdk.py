@@ -10,6 +10,8 @@ from huaweicloudsdkdcs.v2 import (
     CopyInstanceRequest,
     DcsClient,
     DeleteBackupFileRequest,
+    DownloadBackupFilesReq,
+    ListBackupFileLinksRequest,
     ListBackupRecordsRequest,
     ListInstancesRequest,
     ListRestoreRecordsRequest,
@@ -67,6 +69,11 @@ class Dcs:
 
     def delete(self, backup_id, instance_id=None):
         return self.client.delete_backup_file(DeleteBackupFileRequest(backup_id, instance_id or self.instance_id))
+
+    def links(self, backup_id, expiration, instance_id=None):
+        body = DownloadBackupFilesReq(expiration=expiration)
+        request = ListBackupFileLinksRequest(instance_id or self.instance_id, backup_id, body)
+        return self.client.list_backup_file_links(request)
 
     def find(self, backup_id):
         return next((record for record in self.records() if record["backup_id"] == backup_id), None)

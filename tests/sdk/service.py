@@ -150,12 +150,14 @@ def slow_snapshots(port: int, seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def running_redis(directory: Path) -> Iterator[int]:
-    """Yields the port of a Redis that answers PING."""
+def running_redis(directory: Path, rdb: bytes | None = None) -> Iterator[int]:
+    """Yields the port of a Redis that answers PING, having loaded `rdb`."""
     binary = os.environ.get("REDIS_SERVER") or shutil.which("redis-server")
     if not binary:
         raise Unavailable("redis-server is not on PATH: install it or set REDIS_SERVER to its path")
     directory.mkdir()
+    if rdb is not None:
+        (directory / "dump.rdb").write_bytes(rdb)
     process, port = _start_redis(binary, directory)
     try:
         yield port

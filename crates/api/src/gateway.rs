@@ -4,11 +4,14 @@
 //! `{"error_msg", "error_code": "APIGW.NNNN", "request_id"}`.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::request::current_id;
+
+/// When to try again where too much is going on.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
 /// A request that goes no further.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +26,10 @@ pub(crate) enum GatewayError {
     BodyUnreadable,
     #[error("Incorrect IAM authentication information: {0}")]
     Unauthenticated(AuthFailure),
+    #[error("This download link is not valid, or no longer; ask for a new one")]
+    LinkRefused,
+    #[error("Too many downloads are running; try again later")]
+    TooManyDownloads,
     #[error("Backend timed out")]
     TimedOut,
     #[error("Internal error")]
@@ -56,6 +63,8 @@ impl GatewayError {
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "APIGW.0201"),
             Self::BodyUnreadable => (StatusCode::BAD_REQUEST, "APIGW.0201"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
+            Self::LinkRefused => (StatusCode::FORBIDDEN, "APIGW.0302"),
+            Self::TooManyDownloads => (StatusCode::SERVICE_UNAVAILABLE, "APIGW.0201"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }
@@ -74,7 +83,11 @@ impl IntoResponse for GatewayError {
         let (status, error_code) = self.status_and_code();
         let body =
             GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
-        (status, Json(body)).into_response()
+        let mut response = (status, Json(body)).into_response();
+        if self == Self::TooManyDownloads {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
+        response
     }
 }
 

@@ -1,4 +1,5 @@
-//! The HTTP surface: DCS v1.0 and v2, and our own management API under `/api/v1`.
+//! The HTTP surface: DCS v1.0 and v2, our own management API under `/api/v1`, and what links to
+//! backups' files open, under `/download`.
 //!
 //! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
@@ -9,6 +10,7 @@
 
 mod auth;
 mod dcs;
+mod download;
 mod gateway;
 mod health;
 mod manage;
@@ -17,6 +19,7 @@ mod query;
 mod request;
 pub mod signing;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
 
@@ -40,6 +44,12 @@ pub struct Api {
     pub request_time_max: Duration,
     /// The last check of catalog and store.
     pub readiness: Arc<Readiness>,
+    /// The URL under which clients reach the service; `None`: the host that each one names.
+    pub public_url: Option<String>,
+    /// The address listened on, for clients that name no host.
+    pub address: SocketAddr,
+    /// Bounds of downloads.
+    pub downloads: Downloads,
 }
 
 /// All routes.
@@ -52,6 +62,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .merge(signed)
         .merge(health::router())
+        .merge(download::router())
         .fallback(gateway::unknown_route)
         .method_not_allowed_fallback(gateway::unknown_route)
         // The body's limit is applied where it is read: after the key is known to be one of ours.

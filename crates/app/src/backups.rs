@@ -146,6 +146,6 @@ impl App {
 }
 
 /// Where the files of a backup are in the store.
-fn backup_key(backup: &Backup) -> BackupKey {
+pub(crate) fn backup_key(backup: &Backup) -> BackupKey {
     BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
 }

@@ -5,7 +5,7 @@
 //! for each thing that a client can act on.
 //!
 //! This crate knows no HTTP, no SQL and no replication protocol: a server is looked at through
-//! [`Prober`].
+//! [`Prober`], a stored RDB is read through [`RdbOpener`].
 
 #![deny(missing_docs)]
 
@@ -14,6 +14,7 @@ mod credentials;
 mod drills;
 mod error;
 mod instances;
+mod links;
 mod restores;
 mod sealer;
 
@@ -21,17 +22,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use cachevault_catalog::Catalog;
 use cachevault_domain::{
     Clock, Entropy, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
 };
-use cachevault_store::{ArtifactEntry, Store};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
 use jiff::SignedDuration;
 
 pub use backups::{BackupDetail, RequestBackup};
 pub use credentials::NewCredential;
 pub use error::AppError;
 pub use instances::AddInstance;
+pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
 pub use restores::RequestRestore;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 
@@ -54,6 +57,37 @@ pub trait Prober: Send + Sync + fmt::Debug {
     ) -> Result<RestorePlan, String>;
 }
 
+/// A stored RDB cannot be read to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RdbUnreadable {
+    /// It is not there, or no longer.
+    #[error("the artifact is gone")]
+    Gone,
+    /// It is damaged, or the store failed.
+    #[error("the artifact cannot be read: {0}")]
+    Failed(String),
+}
+
+/// Opens RDBs that are stored.
+#[async_trait]
+pub trait RdbOpener: Send + Sync + fmt::Debug {
+    /// Opens the RDB inside an artifact at its beginning.
+    async fn open(
+        &self,
+        store: &dyn Store,
+        key: &ArtifactKey,
+        entry: &ArtifactEntry,
+    ) -> Result<Box<dyn RdbPieces>, RdbUnreadable>;
+}
+
+/// Gives the bytes of one RDB. Dropping it ends the reading.
+#[async_trait]
+pub trait RdbPieces: Send {
+    /// The next piece, at most 1 MiB; `None` after the last. The last comes only when all of the
+    /// RDB was compared with the manifest.
+    async fn next(&mut self) -> Result<Option<Bytes>, RdbUnreadable>;
+}
+
 /// What the use cases work with.
 #[derive(Debug, Clone)]
 pub struct App {
@@ -63,7 +97,9 @@ pub struct App {
     pub store: Arc<dyn Store>,
     /// How servers are looked at.
     pub prober: Arc<dyn Prober>,
-    /// Seals secrets at rest.
+    /// How stored RDBs are opened.
+    pub opener: Arc<dyn RdbOpener>,
+    /// Seals secrets at rest, and signs links.
     pub sealer: Arc<Sealer>,
     /// The time.
     pub clock: Arc<dyn Clock>,

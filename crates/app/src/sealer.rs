@@ -2,6 +2,8 @@
 //!
 //! A sealed secret is 24 bytes of random nonce, then the ciphertext with its tag. What the secret
 //! belongs to is authenticated with it, so that one row's secret does not open in another's.
+//!
+//! Links are signed by HMAC-SHA256 with a key of their own, which is derived from the master key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,14 +12,19 @@ use cachevault_domain::{Entropy, SealedSecret};
 use cachevault_store::{KeyError, KeyRing};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
 const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 24;
 const ID_PREFIX: &[u8] = b"cachevault master key id";
 const ID_BYTES: usize = 8;
+const SHA256_BLOCK_BYTES: usize = 64;
+/// What the key that signs links is derived for; another purpose gives another key.
+const LINK_KEY: &[u8] = b"cachevault download links 1";
 
 /// The text is not a master key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,10 +75,11 @@ impl fmt::Debug for MasterKey {
     }
 }
 
-/// Seals secrets with a master key, and opens what it or an earlier one has sealed.
+/// Seals secrets and signs links with a master key, and opens what it or an earlier one has sealed.
 pub struct Sealer {
     /// The one that seals comes first.
     keys: Vec<SealingKey>,
+    link_key: Zeroizing<[u8; KEY_BYTES]>,
     entropy: Arc<dyn Entropy>,
 }
 
@@ -98,7 +106,20 @@ impl Sealer {
             id: key.id(),
             cipher: XChaCha20Poly1305::new(&Key::from(*key.0)),
         });
-        Self { keys: keys.collect(), entropy }
+        // The master key is uniform already, so one keyed hash of the purpose derives from it.
+        let link_key = Zeroizing::new(keyed_hash(&key.0, LINK_KEY));
+        Self { keys: keys.collect(), link_key, entropy }
+    }
+
+    /// What proves that this service gave the link: 64 hexadecimal digits in lower case.
+    pub fn sign_link(&self, ticket: &str) -> String {
+        hex::encode(keyed_hash(&self.link_key, ticket.as_bytes()))
+    }
+
+    /// Whether `signature` is, to the letter, that of the link. Takes the same time whatever
+    /// differs.
+    pub fn has_signed_link(&self, ticket: &str, signature: &str) -> bool {
+        self.sign_link(ticket).as_bytes().ct_eq(signature.as_bytes()).into()
     }
 
     fn seal_bytes(&self, owner: &str, secret: &[u8]) -> Vec<u8> {
@@ -157,6 +178,16 @@ impl KeyRing for Sealer {
     }
 }
 
+/// HMAC-SHA256.
+fn keyed_hash(key: &[u8; KEY_BYTES], message: &[u8]) -> [u8; KEY_BYTES] {
+    // By definition a key shorter than a block is one with zeros behind it.
+    let mut block = Zeroizing::new([0; SHA256_BLOCK_BYTES]);
+    block[..KEY_BYTES].copy_from_slice(key);
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new(&(*block).into());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
 #[cfg(test)]
 mod tests {
     use cachevault_testkit::SeededEntropy;
@@ -195,6 +226,26 @@ mod tests {
         let [a, b] = [(), ()].map(|()| sealer.seal("o", &"secret".to_owned().into()));
         assert_ne!(a, b);
         assert!(!a.0.windows(6).any(|window| window == b"secret"));
+    }
+
+    #[test]
+    fn a_link_is_signed_by_one_key_alone_and_to_the_letter() {
+        let ours = sealer(1);
+        let signature = ours.sign_link("ticket");
+        assert!(ours.has_signed_link("ticket", &signature));
+        assert!(!ours.has_signed_link("tickeT", &signature));
+        assert!(!sealer(2).has_signed_link("ticket", &signature));
+        assert!(!ours.has_signed_link("ticket", &signature.to_uppercase()));
+        assert!(!ours.has_signed_link("ticket", &signature[..63]));
+        assert!(!ours.has_signed_link("ticket", ""));
+    }
+
+    #[test]
+    fn a_signature_is_the_keyed_hash_that_it_says() {
+        // Computed with Python: hmac(hmac(bytes(32), purpose), b"ticket").
+        let key = MasterKey::from_hex(&"00".repeat(32)).unwrap();
+        let signature = Sealer::new(&key, Arc::new(SeededEntropy::new(1))).sign_link("ticket");
+        assert_eq!(signature, "3ec2300bdda4d4df7b3467a573ff075c211edb277e8cc57dc15051e0d5032f48");
     }
 
     #[test]

@@ -121,6 +121,14 @@ pub(crate) enum BackupCommand {
         /// Id of the backup
         backup: String,
     },
+    /// Print links by which whoever has them downloads a backup's RDB, one line for each file
+    Link {
+        /// Id of the backup
+        backup: String,
+        /// How long they work, such as `30m`: 5 minutes to 24 hours
+        #[arg(long, value_name = "TIME", default_value = "1h")]
+        expires: String,
+    },
     /// Delete a backup's files; the record stays listed for a while
     Delete {
         /// Id of the backup

@@ -53,7 +53,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// URL under which clients reach the service [default: http:// and the address listened on]
+    /// URL under which clients reach the service, for credentials.json and download links
+    /// [default: http:// and the address listened on; in links, the host that the client names]
     #[arg(long, value_name = "URL", env = "CACHEVAULT_PUBLIC_URL")]
     public_url: Option<String>,
 
@@ -72,6 +73,10 @@ pub(crate) struct Settings {
     /// Backups that run at a time, 1 to 64 [default: 4]
     #[arg(long, value_name = "N", env = "CACHEVAULT_JOBS_MAX")]
     jobs_max: Option<usize>,
+
+    /// Downloads that run at a time, 1 to 256 [default: 8]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_DOWNLOADS_MAX")]
+    downloads_max: Option<usize>,
 
     /// Whether to capture from a replica in sync where there is one [default: true]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
@@ -119,7 +124,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_CAPTURE_TIMEOUT")]
     capture_timeout: Option<String>,
 
-    /// Longest silence of a source during a capture [default: 60s]
+    /// Longest silence of a source during a capture, and of a client during a download
+    /// [default: 60s]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_STALL_TIMEOUT")]
     stall_timeout: Option<String>,
 
@@ -201,6 +207,7 @@ pub(crate) struct Config {
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
     pub(crate) public_url: Option<String>,
+    pub(crate) downloads_max: usize,
     pub(crate) region: String,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: LevelFilter,
@@ -282,6 +289,7 @@ impl Settings {
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
             jobs_max: self.jobs_max.or(other.jobs_max),
+            downloads_max: self.downloads_max.or(other.downloads_max),
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
@@ -358,6 +366,7 @@ impl Settings {
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
+            downloads_max: within("downloads_max", self.downloads_max.unwrap_or(8), 1..=256)?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,

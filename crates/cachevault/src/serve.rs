@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
-use cachevault_api::Api;
+use axum::serve::ListenerExt;
+use cachevault_api::{Api, Downloads};
 use cachevault_app::{App, NewCredential, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
-use cachevault_jobs::{DrillSettings, Driller, EngineProber, Observer, Runner, Shutdown, Worker};
+use cachevault_jobs::{
+    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Shutdown, Worker,
+};
 use cachevault_store::SealedStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -73,15 +76,20 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on `{address}`"))?;
         let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
-        tasks.spawn(async move { answer(listener, router, stop).await });
+        let stall = config.jobs.capture.stall;
+        tasks.spawn(async move { answer(listener, router, stall, stop).await });
     }
     let router = cachevault_api::router(Api {
         app,
         request_time_max: config.request_timeout,
         readiness: Arc::default(),
+        public_url: config.public_url,
+        address,
+        downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
     });
     let stop = shutdown.clone();
-    tasks.spawn(async move { answer(listener, router, stop).await });
+    let stall = config.jobs.capture.stall;
+    tasks.spawn(async move { answer(listener, router, stall, stop).await });
 
     println!("cachevault is ready at http://{address}");
     std::io::stdout().flush().context("say that the service is ready")?;
@@ -111,6 +119,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),
         }),
+        opener: Arc::new(EngineOpener),
         sealer,
         clock: Arc::new(SystemClock),
         entropy,
@@ -158,10 +167,23 @@ async fn first_start(
     Ok(())
 }
 
-async fn answer(listener: TcpListener, router: Router, shutdown: Shutdown) {
-    let stop = async move { shutdown.soft.cancelled().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
+/// Answers until told to stop. A client that takes nothing of an answer for `stall` loses its
+/// connection.
+async fn answer(listener: TcpListener, router: Router, stall: Duration, shutdown: Shutdown) {
+    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+    let listener = listener.tap_io(move |connection| {
+        // Where the system does not know it, a stalled client costs a connection, and no more.
+        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
+    });
+    let soft = shutdown.soft.clone();
+    let stop = async move { soft.cancelled().await };
+    let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
+    tokio::select! {
+        served = serving.into_future() => if let Err(error) = served {
+            tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
+        },
+        // What is still being downloaded ends with the process.
+        () = shutdown.hard.cancelled() => {}
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! - [`probe`] connects and says exactly what is wrong, or what runs there;
 //! - [`capture`] streams one server's RDB into one artifact, checked while it passes;
-//! - [`verify_artifact`] reads an artifact back and proves it to the last byte.
+//! - [`verify_artifact`] reads an artifact back and proves it to the last byte;
+//! - [`RdbReader`] gives the RDB inside one, its end only when all of it was proved.
 //!
 //! ```text
 //! socket ─► replication session ─► inspect ─► zstd ─► store ─► read back, SHA-256
@@ -40,7 +41,7 @@ pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{
     ChangedSetting, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress, Prepared,
-    PreparedKeys, RestoreError, RestoreLimits, Withdrawn, empty, load, load_keys, make_durable,
-    plan, prepare, prepare_keys, save, withdraw,
+    PreparedKeys, RdbReader, RestoreError, RestoreLimits, Withdrawn, empty, load, load_keys,
+    make_durable, plan, prepare, prepare_keys, save, withdraw,
 };
 pub use verify::verify_artifact;

@@ -11,6 +11,7 @@ mod prove;
 mod replica_way;
 mod serve;
 
+pub use artifact::RdbReader;
 pub use error::RestoreError;
 pub use keys_state::{PreparedKeys, empty, prepare_keys, save};
 pub use keys_way::{KeysLoaded, KeysRequest, load_keys};

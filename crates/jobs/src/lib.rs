@@ -19,6 +19,7 @@
 mod capture;
 mod drill;
 mod observe;
+mod opener;
 mod prober;
 mod remove;
 mod restore;
@@ -29,6 +30,7 @@ mod worker;
 
 pub use drill::{DrillSettings, Driller};
 pub use observe::Observer;
+pub use opener::EngineOpener;
 pub use prober::EngineProber;
 pub use runner::{Injected, Injection, Runner};
 pub use shutdown::Shutdown;

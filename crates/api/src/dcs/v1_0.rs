@@ -6,7 +6,7 @@ mod model;
 mod restores;
 
 use axum::Router;
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 
 use super::error::V1;
 use crate::Api;
@@ -24,6 +24,10 @@ pub(crate) fn router() -> Router<Api> {
         .route(
             "/{project_id}/instances/{instance_id}/backups/{backup_id}",
             delete(backups::delete::delete),
+        )
+        .route(
+            "/{project_id}/instances/{instance_id}/backups/{backup_id}/links",
+            post(backups::links::links),
         )
         .route(
             "/{project_id}/instances/{instance_id}/restores",

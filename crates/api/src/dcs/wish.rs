@@ -1,6 +1,6 @@
 //! What a client asks for, from the vendor's words into ours.
 
-use cachevault_app::{AppError, RequestBackup, RequestRestore};
+use cachevault_app::{AppError, LinkLifetime, RequestBackup, RequestRestore};
 use cachevault_domain::{RdbDialect, RestoreOptions};
 
 use super::error::DcsError;
@@ -36,4 +36,10 @@ pub(crate) fn restore_error(error: AppError) -> DcsError {
         AppError::BackupNotFound => DcsError::InvalidField("backup_id"),
         other => other.into(),
     }
+}
+
+/// How long links are to live; it may not be left out.
+pub(crate) fn link_lifetime(expiration: Option<i64>) -> Result<LinkLifetime, DcsError> {
+    let lifetime = expiration.and_then(|seconds| LinkLifetime::from_seconds(seconds).ok());
+    lifetime.ok_or(DcsError::InvalidField("expiration"))
 }

@@ -5,6 +5,9 @@ use cachevault_domain::{
 };
 use jiff::Timestamp;
 
+/// The bucket of files that clients only ever get by our links.
+pub(crate) const BUCKET_NAME: &str = "cachevault";
+
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
 pub(crate) fn time(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string()

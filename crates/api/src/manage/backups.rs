@@ -1,16 +1,20 @@
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use cachevault_app::{AppError, RequestBackup};
+use cachevault_app::{AppError, LinkLifetime, RequestBackup};
 use cachevault_domain::{BackupFilter, BackupId, RdbDialect};
+use serde::de::DeserializeOwned;
 
 use super::error::Error;
 use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
-use super::model::{BackupBody, BackupDetailBody, CreateBackupBody, PageBody};
+use super::model::{
+    AskForLinksBody, BackupBody, BackupDetailBody, CreateBackupBody, LinkBody, LinksBody, PageBody,
+};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
+use crate::download;
 use crate::query::{PageStart, Query};
 
 pub(super) async fn create(
@@ -20,7 +24,7 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let instance = instances::parse(&instance)?;
-    let body = if body.is_empty() { CreateBackupBody::default() } else { parse_body(&body)? };
+    let body: CreateBackupBody = parse_body(&body)?;
     let note = body.note.as_deref().map(str::parse).transpose();
     let note =
         note.map_err(|e: cachevault_domain::NoteTooLong| Error::BadRequest(e.to_string()))?;
@@ -77,11 +81,30 @@ pub(super) async fn drill(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
+pub(super) async fn links(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<LinksBody>, Error> {
+    let AskForLinksBody { expires_seconds } = parse_body(&body)?;
+    let lifetime = LinkLifetime::from_seconds(expires_seconds)
+        .map_err(|e| Error::BadRequest(format!("`expires_seconds` is {expires_seconds}: {e}")))?;
+    let found = api.app.get_backup(&identity.project, parse(&backup)?).await?.backup;
+    let links = api.app.link_backup(&identity.project, found.instance, found.id, lifetime).await?;
+    let link = |file: &_| LinkBody::new(file, download::url(&api, &headers, file));
+    Ok(Json(LinksBody { links: links.files.iter().map(link).collect() }))
+}
+
 fn parse(backup: &str) -> Result<BackupId, Error> {
     backup.parse().map_err(|_| Error::App(AppError::BackupNotFound))
 }
 
-fn parse_body(body: &Bytes) -> Result<CreateBackupBody, Error> {
+fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Error> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
     serde_json::from_slice(body)
         .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))
 }

@@ -1,10 +1,11 @@
 //! What `/api/v1` reads and writes.
 
-use cachevault_app::{BackupDetail, RequestRestore};
+use cachevault_app::{BackupDetail, FileLink, RequestRestore};
 use cachevault_domain::{
     Address, Backup, ConflictRule, Failure, Health, Identity, Instance, KeyFilter, Login, Restore,
     RestoreOptions, RestorePlan, RestoreWay, Target, TlsSettings, TtlRule,
 };
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -418,6 +419,47 @@ mod tests {
         ] {
             let error = target(json).unwrap_err();
             assert!(error.contains(word), "{json}: {error}");
+        }
+    }
+}
+
+/// A wish for links to a backup's files.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AskForLinksBody {
+    pub(crate) expires_seconds: i64,
+}
+
+impl Default for AskForLinksBody {
+    fn default() -> Self {
+        Self { expires_seconds: 3600 }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LinksBody {
+    pub(crate) links: Vec<LinkBody>,
+}
+
+/// A link that needs no signature of a request, for whoever has it.
+#[derive(Debug, Serialize)]
+pub(crate) struct LinkBody {
+    url: String,
+    file_name: String,
+    size_bytes: u64,
+    crc64: Option<String>,
+    expires_at: Option<String>,
+}
+
+impl LinkBody {
+    pub(crate) fn new(file: &FileLink, url: String) -> Self {
+        let expires_at = Timestamp::from_second(file.ticket.expires_at).ok();
+        Self {
+            url,
+            file_name: file.ticket.file_name.clone(),
+            size_bytes: file.size_bytes,
+            crc64: file.crc64.clone(),
+            expires_at: expires_at.map(|at| at.to_string()),
         }
     }
 }

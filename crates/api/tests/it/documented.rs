@@ -100,6 +100,40 @@ async fn a_request_as_documented_is_answered_as_documented() {
 }
 
 #[tokio::test]
+async fn links_are_given_as_both_examples_show() {
+    let rig = Rig::new().await;
+    rig.stored_from(BACKUP, &crate::links::rdb(1000), "192.168.63.250:6379").await;
+    let folder = format!("{}/{INSTANCE}/{BACKUP}/attempt-0001/", rig.credential.project);
+    for (version, example) in [("v1.0", "v1_links"), ("v2", "v2_links")] {
+        let example = &examples()[example];
+        let path = rig.path(version, &format!("/instances/{INSTANCE}/backups/{BACKUP}/links"));
+        let answer = rig.call("POST", &path, &example["request"].to_string()).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+        let (body, shown) = (&answer.body, &example["response_200"]);
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(body), keys(shown));
+        assert_eq!(keys(&body["links"][0]), keys(&shown["links"][0]));
+        assert_eq!(body["links"].as_array().unwrap().len(), 1);
+        let (name, link) = (&body["links"][0]["file_name"], &body["links"][0]["link"]);
+        // As in the v2 example, but for the slots, which a standalone instance does not have.
+        let name = name.as_str().unwrap();
+        assert_eq!(name, "redis_192.168.63.250_6379_20190510083116.rdb");
+        // In the v2 example the path is the folder, in that of v1.0 the whole key.
+        let shown_path = shown["file_path"].as_str().unwrap();
+        let shown_name = shown["links"][0]["file_name"].as_str().unwrap();
+        assert_eq!(shown_path.ends_with('/'), version == "v2");
+        assert_eq!(shown_path.ends_with(shown_name), version == "v1.0");
+        let expected = if version == "v2" { folder.clone() } else { format!("{folder}{name}") };
+        assert_eq!(body["file_path"], expected);
+        assert!(!body["bucket_name"].as_str().unwrap().is_empty());
+        let end = rig.clock.now().as_second() + example["request"]["expiration"].as_i64().unwrap();
+        let link = link.as_str().unwrap();
+        assert!(link.starts_with("http://cachevault.test/download/"), "{link}");
+        assert!(link.contains(&format!("/{name}?Expires={end}&Signature=")), "{link}");
+    }
+}
+
+#[tokio::test]
 async fn every_state_and_code_of_the_pages_is_shown() {
     let rig = Rig::new().await;
     let list = rig.path("v2", &format!("/instances/{INSTANCE}/backups"));

@@ -9,23 +9,26 @@ use secrecy::SecretString;
 use crate::rig::{INSTANCE, Rig};
 
 /// Every route that needs a signature.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 19] = [
     ("GET", "/v1.0/{p}/instances"),
     ("GET", "/v1.0/{p}/instances/{i}"),
     ("GET", "/v1.0/{p}/instances/{i}/backups"),
     ("POST", "/v1.0/{p}/instances/{i}/backups"),
     ("DELETE", "/v1.0/{p}/instances/{i}/backups/{i}"),
+    ("POST", "/v1.0/{p}/instances/{i}/backups/{i}/links"),
     ("GET", "/v2/{p}/instances"),
     ("GET", "/v2/{p}/instances/{i}"),
     ("GET", "/v2/{p}/instances/{i}/backups"),
     ("POST", "/v2/{p}/instances/{i}/backups"),
     ("DELETE", "/v2/{p}/instances/{i}/backups/{i}"),
+    ("POST", "/v2/{p}/instances/{i}/backups/{i}/links"),
     ("GET", "/api/v1/instances"),
     ("POST", "/api/v1/instances"),
     ("GET", "/api/v1/instances/{i}"),
     ("DELETE", "/api/v1/instances/{i}"),
     ("GET", "/api/v1/backups/{i}"),
     ("DELETE", "/api/v1/backups/{i}"),
+    ("POST", "/api/v1/backups/{i}/links"),
 ];
 
 fn uri(route: &str, project: &str) -> String {

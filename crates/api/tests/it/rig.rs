@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, metrics_router, router};
+use cachevault_api::{Api, Downloads, metrics_router, router};
 use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -15,7 +15,11 @@ use cachevault_domain::{
     JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, RestoreOptions,
     RestorePlan, Role, SealedConnection, ServerVersion, Target, Trigger,
 };
-use cachevault_store::{ArtifactEntry, FolderStore};
+use cachevault_jobs::EngineOpener;
+use cachevault_store::{
+    ArtifactEntry, ArtifactKey, BackupKey, Encoding, FolderStore, MANIFEST_VERSION, Manifest,
+    RdbEntry, SourceEntry,
+};
 use cachevault_testkit::{MovedClock, SeededEntropy};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
@@ -24,6 +28,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tower::ServiceExt;
 
+pub(crate) const DOWNLOADS_MAX: usize = 2;
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 
 /// Adoption is tested with real servers elsewhere; here every server is refused.
@@ -54,7 +59,8 @@ pub(crate) struct Rig {
     pub(crate) credential: NewCredential,
     pub(crate) clock: Arc<MovedClock>,
     pub(crate) catalog: Arc<SqliteCatalog>,
-    router: Router,
+    pub(crate) app: App,
+    pub(crate) router: Router,
     metrics: Router,
     _folder: TempDir,
 }
@@ -69,6 +75,10 @@ pub(crate) struct Answer {
 impl Rig {
     /// A service with one project, and in it one instance with the id of the documents.
     pub(crate) async fn new() -> Self {
+        Self::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30)), None).await
+    }
+
+    pub(crate) async fn with(downloads: Downloads, public_url: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(MovedClock::at("2019-05-10T08:40:00Z"));
         let entropy = Arc::new(SeededEntropy::new(7));
@@ -78,6 +88,7 @@ impl Rig {
             catalog: catalog.clone(),
             store: Arc::new(FolderStore::open(folder.path().join("backups")).unwrap()),
             prober: Arc::new(Unreachable),
+            opener: Arc::new(EngineOpener),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy,
@@ -88,16 +99,19 @@ impl Rig {
         app.create_project(&credential).await.unwrap();
         let metrics = metrics_router(app.clone());
         let router = router(Api {
-            app,
+            app: app.clone(),
             request_time_max: Duration::from_secs(30),
             readiness: Arc::default(),
+            public_url: public_url.map(str::to_owned),
+            address: ([127, 0, 0, 1], 8635).into(),
+            downloads,
         });
-        let rig = Self { credential, clock, catalog, router, metrics, _folder: folder };
+        let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
         rig
     }
 
-    async fn adopt(&self, id: &str, name: &str) {
+    pub(crate) async fn adopt(&self, id: &str, name: &str) {
         let address = Address { host: "10.0.0.7".into(), port: 6379 };
         let instance = Instance {
             id: id.parse().unwrap(),
@@ -173,6 +187,73 @@ impl Rig {
         self.catalog.start_backup(&lease, at[1].parse().unwrap()).await.unwrap();
         self.catalog.finish_backup(&lease, 1, size_bytes, at[2].parse().unwrap()).await.unwrap();
         lease.backup
+    }
+
+    /// A backup that succeeded, with `rdb` in the store as a capture leaves it.
+    pub(crate) async fn stored(&self, id: &str, rdb: &[u8]) -> BackupId {
+        self.stored_from(id, rdb, "10.0.0.7:6379").await
+    }
+
+    pub(crate) async fn stored_from(&self, id: &str, rdb: &[u8], address: &str) -> BackupId {
+        let at = "2019-05-10T08:31:16.166Z";
+        let key = self.artifact(id.parse().unwrap());
+        let mut sink = self.app.store.create(&key).await.unwrap();
+        sink.write(zstd::encode_all(rdb, 0).unwrap().into()).await.unwrap();
+        let stored = sink.finish().await.unwrap();
+        let crc64 = u64::from_le_bytes(*rdb.last_chunk().unwrap());
+        let entry = ArtifactEntry {
+            file_name: key.file_name(),
+            encoding: Encoding::Zstd,
+            stored_bytes: stored.size_bytes,
+            stored_sha256: stored.sha256,
+            rdb: RdbEntry {
+                header: "REDIS0010".into(),
+                size_bytes: rdb.len() as u64,
+                crc64: (crc64 != 0).then(|| format!("{crc64:016x}")),
+                content: None,
+            },
+            source: SourceEntry {
+                engine: "redis".into(),
+                server_version: "7.0.15".into(),
+                address: address.into(),
+                role: "replica".into(),
+                replication_id: "0".repeat(40),
+                replication_offset: 1,
+            },
+        };
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            backup_id: id.into(),
+            project_id: self.credential.project.to_string(),
+            instance_id: INSTANCE.into(),
+            instance_name: "orders".into(),
+            trigger: "manual".into(),
+            note: None,
+            created_at: at.parse().unwrap(),
+            started_at: at.parse().unwrap(),
+            completed_at: at.parse().unwrap(),
+            artifacts: vec![entry],
+        };
+        self.app.store.commit(&key.attempt, &manifest).await.unwrap();
+        self.succeeded(id, None, [at; 3], rdb.len() as u64).await
+    }
+
+    /// Where the only artifact of a backup lies.
+    pub(crate) fn artifact(&self, backup: BackupId) -> ArtifactKey {
+        let project = self.credential.project.clone();
+        BackupKey { project, instance: self.instance(), backup }.attempt(1).artifact(0)
+    }
+
+    /// Asks for the removal of a backup, and does it, as a worker does.
+    pub(crate) async fn removed(&self, backup: BackupId) {
+        let now = self.clock.now();
+        let job = JobId::mint(&SeededEntropy::new(98));
+        let project = &self.credential.project;
+        self.catalog.request_removal(project, self.instance(), backup, job, now).await.unwrap();
+        let node = NodeId::mint(&SeededEntropy::new(1));
+        let lease = self.catalog.claim_job(JobKind::Remove, node, now, now).await;
+        self.app.store.remove_backup(&self.artifact(backup).attempt.backup).await.unwrap();
+        self.catalog.finish_removal(&lease.unwrap().unwrap(), now).await.unwrap();
     }
 
     /// What Prometheus would get.

@@ -72,6 +72,12 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let found = client.call(Method::GET, &format!("/backups/{}", plain(&backup)?), None)?;
             output::one(options.output, &found);
         }
+        BackupCommand::Link { backup, expires } => {
+            let body = json!({"expires_seconds": seconds(&expires)?});
+            let path = format!("/backups/{}/links", plain(&backup)?);
+            let links = client.call(Method::POST, &path, Some(&body))?;
+            output::links(options.output, &links);
+        }
         BackupCommand::Delete { backup } => {
             client.call(Method::DELETE, &format!("/backups/{}", plain(&backup)?), None)?;
             output::say(options.output, &format!("deleted the files of {backup}"));
@@ -166,6 +172,13 @@ fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
         Some(id) => Ok(id.to_owned()),
         None => Ok(name.to_owned()),
     }
+}
+
+/// The whole seconds of a time such as `30m`.
+fn seconds(text: &str) -> Result<i64, Failure> {
+    let time = text.parse::<jiff::SignedDuration>();
+    time.map(|time| time.as_secs())
+        .map_err(|_| Failure::Usage(format!("`{text}` is no time such as `30m` or `2h`")))
 }
 
 /// Names and ids hold nothing that would mean something in a URL.

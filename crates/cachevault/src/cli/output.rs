@@ -81,6 +81,18 @@ pub(crate) fn one(format: OutputFormat, thing: &Value) {
     }
 }
 
+/// Prints links; to people, and to the programs that they hand them to, nothing but the URLs.
+pub(crate) fn links(format: OutputFormat, links: &Value) {
+    match format {
+        OutputFormat::Json => json(links),
+        OutputFormat::Table => {
+            for link in links["links"].as_array().into_iter().flatten() {
+                print(&text(&link["url"]));
+            }
+        }
+    }
+}
+
 /// Says what was done, to people only.
 pub(crate) fn say(format: OutputFormat, sentence: &str) {
     if format == OutputFormat::Table {

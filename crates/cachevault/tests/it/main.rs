@@ -5,6 +5,7 @@
 mod command_line;
 mod crashes;
 mod diff;
+mod download;
 mod inspect;
 mod lifecycle;
 mod restore_crashes;

@@ -21,14 +21,18 @@ const DECODED_PIECES_MAX: usize = 8;
 /// The last piece comes only when everything before it, and it itself, was compared with the
 /// manifest: the stored object's size and SHA-256, the RDB's header, size and checksum. A target
 /// that lacks the end of an RDB does not load it.
-pub(crate) struct RdbReader {
+pub struct RdbReader {
     pieces: mpsc::Receiver<Result<Bytes, VerifyError>>,
     /// They end when nobody takes pieces any more.
     _tasks: JoinSet<()>,
 }
 
 impl RdbReader {
-    pub(crate) async fn open(
+    /// Opens the artifact `key`, which is to be as `entry` says.
+    ///
+    /// # Errors
+    /// [`VerifyError::Store`] when the store does not give it.
+    pub async fn open(
         store: &dyn Store,
         key: &ArtifactKey,
         entry: &ArtifactEntry,
@@ -50,8 +54,11 @@ impl RdbReader {
         Ok(Self { pieces, _tasks: tasks })
     }
 
-    /// The next piece; `None` after the last.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, VerifyError> {
+    /// The next piece, less than 1 MiB; `None` after the last.
+    ///
+    /// # Errors
+    /// [`VerifyError`] when the artifact differs from what was written, or cannot be read.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, VerifyError> {
         self.pieces.recv().await.transpose()
     }
 }

@@ -11,7 +11,9 @@ use cachevault_domain::{
 use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
 };
-use cachevault_jobs::{DrillSettings, EngineProber, Injected, Injection, JobSettings, Runner};
+use cachevault_jobs::{
+    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobSettings, Runner,
+};
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, newest_redis};
 use jiff::SignedDuration;
@@ -51,6 +53,7 @@ impl Rig {
                 limits: ProbeLimits { command: Duration::from_secs(5) },
                 has_certificate: false,
             }),
+            opener: Arc::new(EngineOpener),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy: entropy.clone(),

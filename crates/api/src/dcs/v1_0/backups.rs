@@ -2,4 +2,5 @@
 
 pub(super) mod create;
 pub(super) mod delete;
+pub(super) mod links;
 pub(super) mod list;

@@ -1,5 +1,6 @@
 //! What v1.0 reads and writes.
 
+use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
 use serde::{Deserialize, Serialize};
 
@@ -191,6 +192,59 @@ impl From<Listing<Restore>> for RestoreRecords {
         Self {
             total_num: listing.total,
             restore_record_response: listing.items.iter().map(RestoreRecord::from).collect(),
+        }
+    }
+}
+
+/// The body of a request for links. The version's table says text, its example shows a number.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct AskForLinks {
+    pub(crate) expiration: Option<Expiration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Expiration {
+    Number(i64),
+    Text(String),
+}
+
+impl Expiration {
+    /// The seconds; `None` for a text that is no number.
+    pub(crate) fn seconds(&self) -> Option<i64> {
+        match self {
+            Self::Number(seconds) => Some(*seconds),
+            Self::Text(text) => text.parse().ok(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupLinks {
+    file_path: String,
+    bucket_name: &'static str,
+    links: Vec<Link>,
+}
+
+#[derive(Debug, Serialize)]
+struct Link {
+    file_name: String,
+    link: String,
+}
+
+impl BackupLinks {
+    /// `url` gives the URL of a link. The path is the whole key of the first file, unlike in v2.
+    pub(crate) fn new(
+        found: &cachevault_app::BackupLinks,
+        url: impl Fn(&FileLink) -> String,
+    ) -> Self {
+        let first = found.files.first().map_or("", |file| &file.ticket.file_name);
+        let link =
+            |file: &FileLink| Link { file_name: file.ticket.file_name.clone(), link: url(file) };
+        Self {
+            file_path: format!("{}/{first}", found.folder),
+            bucket_name: words::BUCKET_NAME,
+            links: found.files.iter().map(link).collect(),
         }
     }
 }

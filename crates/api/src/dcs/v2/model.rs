@@ -1,5 +1,6 @@
 //! What v2 reads and writes.
 
+use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +147,41 @@ impl From<Listing<Restore>> for RestoreRecords {
         Self {
             total_num: listing.total,
             restore_record_response: listing.items.iter().map(RestoreRecord::from).collect(),
+        }
+    }
+}
+
+/// The body of a request for links.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct AskForLinks {
+    pub(crate) expiration: Option<i64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct BackupLinks {
+    file_path: String,
+    bucket_name: &'static str,
+    links: Vec<Link>,
+}
+
+#[derive(Debug, Serialize)]
+struct Link {
+    file_name: String,
+    link: String,
+}
+
+impl BackupLinks {
+    /// `url` gives the URL of a link. The path is the folder, unlike in v1.0.
+    pub(crate) fn new(
+        found: &cachevault_app::BackupLinks,
+        url: impl Fn(&FileLink) -> String,
+    ) -> Self {
+        let link =
+            |file: &FileLink| Link { file_name: file.ticket.file_name.clone(), link: url(file) };
+        Self {
+            file_path: format!("{}/", found.folder),
+            bucket_name: words::BUCKET_NAME,
+            links: found.files.iter().map(link).collect(),
         }
     }
 }

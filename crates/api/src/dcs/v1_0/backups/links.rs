@@ -1,0 +1,26 @@
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use bytes::Bytes;
+
+use crate::Api;
+use crate::dcs::error::V1;
+use crate::dcs::extract::{OfBackup, parse_body};
+use crate::dcs::v1_0::Error;
+use crate::dcs::v1_0::model::{AskForLinks, BackupLinks};
+use crate::dcs::wish;
+use crate::download;
+
+/// The vendor's action for it is `dcs:instance:downloadBackupData`.
+pub(crate) async fn links(
+    State(api): State<Api>,
+    OfBackup { project, instance, backup, .. }: OfBackup<V1>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<BackupLinks>, Error> {
+    let AskForLinks { expiration } = parse_body(&body)?;
+    let lifetime = wish::link_lifetime(expiration.and_then(|wish| wish.seconds()))?;
+    let links = api.app.link_backup(&project, instance, backup, lifetime).await?;
+    let url = |link: &_| download::url(&api, &headers, link);
+    Ok(Json(BackupLinks::new(&links, url)))
+}

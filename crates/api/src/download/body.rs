@@ -1,0 +1,130 @@
+//! The bytes of a download, sent by a task of its own so that a client that stalls is noticed.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use cachevault_app::{RdbPieces, RdbUnreadable};
+use futures_util::stream;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::Instrument;
+
+/// Why a body ends before the length that was announced; the connection is closed then.
+#[derive(Debug, thiserror::Error)]
+enum BrokenOff {
+    #[error("{0}")]
+    Unreadable(#[from] RdbUnreadable),
+    #[error("the store gave nothing for {0:?}")]
+    StoreStalled(Duration),
+    #[error("the client took nothing for {0:?}")]
+    ClientStalled(Duration),
+    #[error("the RDB has {found} bytes, not those that its manifest says")]
+    WrongSize { found: u64 },
+    #[error("the client has gone")]
+    ClientGone,
+}
+
+type Pieces = mpsc::Sender<Result<Bytes, BrokenOff>>;
+
+/// The bytes `part` of an RDB; `slot` is held as long as the reading goes on.
+pub(super) fn stream(
+    rdb: Box<dyn RdbPieces>,
+    part: Range<u64>,
+    stall: Duration,
+    slot: OwnedSemaphorePermit,
+) -> Body {
+    let (sender, pieces) = mpsc::channel(1);
+    let mut task = JoinSet::new();
+    let sending = async move {
+        let sent = send(rdb, part, stall, &sender).await;
+        // The slot is free from here on, however long the client keeps the connection.
+        drop(slot);
+        if let Err(error) = sent {
+            match error {
+                BrokenOff::ClientGone | BrokenOff::ClientStalled(_) => {
+                    tracing::info!(%error, "a download was broken off");
+                }
+                _ => tracing::error!(%error, "a download was broken off"),
+            }
+            // A stalled client takes it when it takes the rest, if ever.
+            let _ = sender.send(Err(error)).await;
+        }
+    };
+    task.spawn(sending.in_current_span());
+    // The task ends with the body: when it was sent, or the client has gone.
+    let state = (pieces, task);
+    Body::from_stream(stream::unfold(state, |(mut pieces, task)| async move {
+        let piece = pieces.recv().await?;
+        Some((piece, (pieces, task)))
+    }))
+}
+
+/// Sends the bytes `part`, the last of them only when the whole RDB was read and proved.
+async fn send(
+    mut rdb: Box<dyn RdbPieces>,
+    part: Range<u64>,
+    stall: Duration,
+    pieces: &Pieces,
+) -> Result<(), BrokenOff> {
+    let (mut offset, mut held) = (0, None);
+    loop {
+        let next = timeout(stall, rdb.next()).await;
+        let Some(piece) = next.map_err(|_| BrokenOff::StoreStalled(stall))?? else { break };
+        let wanted = overlap(&part, offset, piece.len());
+        offset += piece.len() as u64;
+        if wanted.is_empty() {
+            continue;
+        }
+        if let Some(before) = held.replace(piece.slice(wanted)) {
+            give(pieces, before, stall).await?;
+        }
+    }
+    if offset < part.end {
+        return Err(BrokenOff::WrongSize { found: offset });
+    }
+    match held {
+        Some(last) => give(pieces, last, stall).await,
+        None => Ok(()),
+    }
+}
+
+async fn give(pieces: &Pieces, piece: Bytes, stall: Duration) -> Result<(), BrokenOff> {
+    match timeout(stall, pieces.send(Ok(piece))).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(BrokenOff::ClientGone),
+        Err(_) => Err(BrokenOff::ClientStalled(stall)),
+    }
+}
+
+/// What of a piece of `len` bytes at `offset` is in `part`.
+fn overlap(part: &Range<u64>, offset: u64, len: usize) -> Range<usize> {
+    let within = |position: u64| {
+        // What lies behind the piece counts as its end.
+        usize::try_from(position.saturating_sub(offset)).map_or(len, |at| at.min(len))
+    };
+    within(part.start)..within(part.end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_to_the_part() {
+        for (part, offset, expected) in [
+            (0..30, 0, 0..10),
+            (5..30, 0, 5..10),
+            (5..7, 0, 5..7),
+            (5..30, 10, 0..10),
+            (5..17, 10, 0..7),
+            (5..10, 10, 0..0),
+            (25..30, 10, 10..10),
+            (0..u64::MAX, 1 << 40, 0..10),
+        ] {
+            assert_eq!(overlap(&part, offset, 10), expected, "{part:?} at {offset}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! A link's URL, written and read in one way only.
+
+use axum::http::{HeaderMap, Uri, header};
+use cachevault_app::{FileLink, Ticket};
+
+use crate::Api;
+
+/// The absolute URL of a link, for a client that sent these headers.
+pub(crate) fn url(api: &Api, headers: &HeaderMap, link: &FileLink) -> String {
+    format!("{}{}", base(api, headers), path(&link.ticket, &link.signature))
+}
+
+/// What is configured; else the host by which the client has found us; else the address listened on.
+fn base(api: &Api, headers: &HeaderMap) -> String {
+    if let Some(url) = &api.public_url {
+        return url.clone();
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_plain = |host: &&str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
+        !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
+    };
+    match host.filter(is_plain) {
+        Some(host) => format!("http://{host}"),
+        None => format!("http://{}", api.address),
+    }
+}
+
+fn path(ticket: &Ticket, signature: &str) -> String {
+    let Ticket { project, backup, shard, file_name, expires_at } = ticket;
+    format!(
+        "/download/{project}/{backup}/{shard}/{file_name}?Expires={expires_at}&Signature={signature}"
+    )
+}
+
+/// Reads path and query of a link. Nothing but what [`url`] writes is one: another spelling of the
+/// same, or a parameter more, is none.
+pub(super) fn parse(uri: &Uri) -> Option<(Ticket, String)> {
+    let mut parts = uri.path().strip_prefix("/download/")?.split('/');
+    let mut next = || parts.next();
+    let (project, backup, shard, file_name) = (next()?, next()?, next()?, next()?);
+    let (expires_at, signature) =
+        uri.query()?.strip_prefix("Expires=")?.split_once("&Signature=")?;
+    let ticket = Ticket {
+        project: project.parse().ok()?,
+        backup: backup.parse().ok()?,
+        shard: shard.parse().ok()?,
+        file_name: file_name.to_owned(),
+        expires_at: expires_at.parse().ok()?,
+    };
+    let is_the_same = uri.path_and_query()?.as_str() == path(&ticket, signature);
+    is_the_same.then(|| (ticket, signature.to_owned()))
+}

@@ -1,0 +1,542 @@
+//! Links, and what they open.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, Response};
+use cachevault_api::Downloads;
+use cachevault_catalog::{BackupCatalog, JobQueue};
+use cachevault_domain::{BackupId, Clock, Failure, FailureCode, JobId};
+use cachevault_testkit::SeededEntropy;
+use crc_fast::{CrcAlgorithm, checksum};
+use http_body_util::BodyExt;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::rig::{Answer, DOWNLOADS_MAX, INSTANCE, Rig};
+
+const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+const HOST: &str = "http://cachevault.test";
+const CRC64: &str = "x-cachevault-rdb-crc64";
+/// More than waits anywhere between the store and a client that takes nothing.
+const LARGE: usize = 24 << 20;
+
+/// A frame of so many bytes that no compressor makes smaller: only a server looks inside.
+pub(crate) fn rdb(bytes: usize) -> Vec<u8> {
+    let mut rdb = b"REDIS0010".to_vec();
+    let mut state = 1u64;
+    rdb.extend(
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(bytes - 18),
+    );
+    rdb.push(0xFF);
+    let crc64 = checksum(CrcAlgorithm::Crc64Redis, &rdb);
+    rdb.extend(crc64.to_le_bytes());
+    rdb
+}
+
+impl Rig {
+    async fn ask_for_links(&self, version: &str, backup: &str, body: &str) -> Answer {
+        let path = self.path(version, &format!("/instances/{INSTANCE}/backups/{backup}/links"));
+        self.call("POST", &path, body).await
+    }
+
+    /// Path and query of the only link, which lives five minutes.
+    async fn link(&self, backup: BackupId) -> String {
+        let answer = self.ask_for_links("v2", &backup.to_string(), r#"{"expiration": 300}"#).await;
+        let link = answer.body["links"][0]["link"].as_str().unwrap();
+        link.strip_prefix(HOST).unwrap().to_owned()
+    }
+
+    async fn fetch(&self, link: &str) -> Response<Body> {
+        self.fetch_with("GET", link, &[]).await
+    }
+
+    async fn fetch_with(
+        &self,
+        method: &str,
+        link: &str,
+        headers: &[(&str, &str)],
+    ) -> Response<Body> {
+        let request = Request::builder().method(method).uri(link);
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    /// Flips one bit of the stored artifact, `at` of its length.
+    async fn damage(&self, backup: BackupId, at: f64) {
+        let path = self.app.store.locate(&self.artifact(backup));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let position = (bytes.len() as f64 * at) as usize;
+        bytes[position] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
+async fn bytes(response: Response<Body>) -> Vec<u8> {
+    response.into_body().collect().await.unwrap().to_bytes().to_vec()
+}
+
+fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name).map(|value| value.to_str().unwrap())
+}
+
+/// Refused in the one way that tells nothing.
+async fn assert_refused(response: Response<Body>, what: &str) {
+    let status = response.status().as_u16();
+    let body: Value = serde_json::from_slice(&bytes(response).await).unwrap();
+    assert_eq!((status, &body["error_code"]), (403, &json!("APIGW.0302")), "{what}: {body}");
+    let message = "This download link is not valid, or no longer; ask for a new one";
+    assert_eq!(body["error_msg"], message, "{what}");
+}
+
+#[tokio::test]
+async fn a_link_gives_the_whole_rdb_with_all_that_can_be_said_of_it() {
+    let rig = Rig::new().await;
+    let rdb = rdb(3_000_000);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    for method in ["GET", "HEAD"] {
+        let response = rig.fetch_with(method, &link, &[]).await;
+        assert_eq!(response.status().as_u16(), 200, "{method}");
+        for (name, value) in [
+            ("content-length", "3000000"),
+            ("content-type", "application/octet-stream"),
+            ("accept-ranges", "bytes"),
+            (
+                "content-disposition",
+                "attachment; filename=\"redis_10.0.0.7_6379_20190510083116.rdb\"",
+            ),
+            (CRC64, &format!("{:016x}", u64::from_le_bytes(*rdb.last_chunk().unwrap()))),
+        ] {
+            assert_eq!(header(&response, name), Some(value), "{method} {name}");
+        }
+        let tag = header(&response, "etag").unwrap();
+        assert!(tag.len() == 66 && tag.starts_with('"') && tag.ends_with('"'), "{tag}");
+        let expected: &[u8] = if method == "GET" { &rdb } else { b"" };
+        assert!(bytes(response).await == expected, "{method}");
+    }
+}
+
+#[tokio::test]
+async fn without_a_checksum_none_is_claimed_and_any_host_gives_a_harmless_name() {
+    let rig = Rig::new().await;
+    let mut rdb = rdb(1000);
+    rdb[992..].fill(0);
+    let backup = rig.stored_from(BACKUP, &rdb, "[fe80::1%eth0/../\"]:6379").await;
+    let response = rig.fetch(&rig.link(backup).await).await;
+    assert_eq!(header(&response, CRC64), None);
+    assert_eq!(
+        header(&response, "content-disposition"),
+        Some("attachment; filename=\"redis_fe80--1-eth0-..--_6379_20190510083116.rdb\"")
+    );
+    assert!(bytes(response).await == rdb);
+}
+
+#[tokio::test]
+async fn any_changed_byte_of_a_link_is_refused() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    let link = rig.link(backup).await;
+    for at in "/download/".len()..link.len() {
+        for replacement in ["0", "1", "f", "F", "%61", "/", "&", "=", ".", "?", ""] {
+            let mut changed = link.clone();
+            changed.replace_range(at..=at, replacement);
+            if changed != link {
+                assert_refused(rig.fetch(&changed).await, &changed).await;
+            }
+        }
+    }
+    for changed in [
+        format!("{link}&x=1"),
+        format!("{link}&Signature=0"),
+        format!("{link}0"),
+        link.replace("Expires", "expires"),
+        link.replace("Expires=", "Expires=0"),
+        link.replace("Expires=", "Expires=%2B"),
+        link.replace("Expires=", "x=1&Expires="),
+        link.replace("/0/", "/00/"),
+        link.replace("/0/", "/1/"),
+        link.replace(BACKUP, &BACKUP.to_uppercase()),
+        link.replace(".rdb?", ".rdb/?"),
+        link.split_once("&Signature").unwrap().0.to_owned(),
+        link.split_once('?').unwrap().0.to_owned(),
+        "/download/x".to_owned(),
+    ] {
+        assert_refused(rig.fetch(&changed).await, &changed).await;
+    }
+    assert_eq!(rig.fetch(&link).await.status().as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_link_of_another_service_opens_nothing() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    let link = rig.link(backup).await;
+    let (unsigned, _) = link.split_once("&Signature=").unwrap();
+    let other = cachevault_app::MasterKey::from_hex(&"00".repeat(32)).unwrap();
+    let sealer = cachevault_app::Sealer::new(&other, rig.app.entropy.clone());
+    let project = &rig.credential.project;
+    let expires = rig.clock.now().as_second() + 300;
+    let signature = sealer.sign_link(&format!(
+        "{project}\n{BACKUP}\n0\n{expires}\nredis_10.0.0.7_6379_20190510083116.rdb"
+    ));
+    assert_refused(rig.fetch(&format!("{unsigned}&Signature={signature}")).await, "forged").await;
+}
+
+#[tokio::test]
+async fn a_link_ends_by_the_services_clock() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    let link = rig.link(backup).await;
+    for (seconds, status) in [(0, 200), (299, 200), (1, 403), (100_000, 403)] {
+        rig.clock.advance(SignedDuration::from_secs(seconds));
+        for method in ["GET", "HEAD"] {
+            let response = rig.fetch_with(method, &link, &[]).await;
+            assert_eq!(response.status().as_u16(), status, "{method} {seconds}");
+        }
+    }
+    assert_refused(rig.fetch(&link).await, "over").await;
+}
+
+#[tokio::test]
+async fn deleting_a_backup_ends_its_links_and_lets_a_running_download_end_with_the_right_bytes() {
+    let rig = Rig::new().await;
+    let rdb = rdb(LARGE);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    let mut running = rig.fetch(&link).await.into_body();
+    let mut received = running.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
+    rig.removed(backup).await;
+    assert_refused(rig.fetch(&link).await, "removed").await;
+    received.extend(running.collect().await.unwrap().to_bytes());
+    assert!(received == rdb);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_about_to_go_is_not_downloaded_any_more() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    let link = rig.link(backup).await;
+    let job = JobId::mint(&SeededEntropy::new(98));
+    let (project, now) = (&rig.credential.project, rig.clock.now());
+    rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
+    assert_refused(rig.fetch(&link).await, "about to go").await;
+}
+
+#[tokio::test]
+async fn an_artifact_that_is_missing_is_refused_like_a_removed_one() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    let link = rig.link(backup).await;
+    std::fs::remove_file(rig.app.store.locate(&rig.artifact(backup))).unwrap();
+    assert_refused(rig.fetch(&link).await, "missing").await;
+}
+
+#[tokio::test]
+async fn every_range_is_that_part_of_the_rdb() {
+    let rig = Rig::new().await;
+    let rdb = rdb(1_500_000);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    let tag = header(&rig.fetch(&link).await, "etag").unwrap().to_owned();
+    for (range, first, end) in [
+        ("bytes=0-0", 0, 1),
+        ("bytes=1499999-", 1_499_999, 1_500_000),
+        ("bytes=0-1499999", 0, 1_500_000),
+        ("bytes=262143-262144", 262_143, 262_145),
+        ("bytes=262144-900000", 262_144, 900_001),
+        ("bytes=700000-", 700_000, 1_500_000),
+        ("bytes=-18", 1_499_982, 1_500_000),
+        ("bytes=1000-99999999", 1000, 1_500_000),
+    ] {
+        for if_range in [None, Some(("if-range", tag.as_str()))] {
+            let headers: Vec<_> = [("range", range)].into_iter().chain(if_range).collect();
+            let response = rig.fetch_with("GET", &link, &headers).await;
+            assert_eq!(response.status().as_u16(), 206, "{range}");
+            let part = format!("bytes {first}-{}/1500000", end - 1);
+            assert_eq!(header(&response, "content-range"), Some(part.as_str()));
+            assert_eq!(
+                header(&response, "content-length"),
+                Some((end - first).to_string().as_str())
+            );
+            assert_eq!(header(&response, "etag"), Some(tag.as_str()));
+            assert!(bytes(response).await == rdb[first..end], "{range}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ranges_that_are_not_served_are_the_whole_or_none() {
+    let rig = Rig::new().await;
+    let rdb = rdb(1000);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    for headers in [
+        &[("range", "bytes=0-1,5-6")][..],
+        &[("range", "bytes=0-1"), ("if-range", "\"another\"")],
+        &[("range", "bytes=0-1"), ("if-range", "Fri, 10 May 2019 08:31:16 GMT")],
+        &[("range", "nonsense")],
+    ] {
+        let response = rig.fetch_with("GET", &link, headers).await;
+        assert_eq!((response.status().as_u16(), header(&response, "content-range")), (200, None));
+        assert!(bytes(response).await == rdb, "{headers:?}");
+    }
+    for range in ["bytes=1000-", "bytes=5000-6000", "bytes=-0"] {
+        let response = rig.fetch_with("GET", &link, &[("range", range)]).await;
+        assert_eq!(response.status().as_u16(), 416, "{range}");
+        assert_eq!(header(&response, "content-range"), Some("bytes */1000"));
+    }
+    // A range says nothing to a request for the headers.
+    let response = rig.fetch_with("HEAD", &link, &[("range", "bytes=0-1")]).await;
+    assert_eq!(
+        (response.status().as_u16(), header(&response, "content-length")),
+        (200, Some("1000"))
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_artifact_never_gives_a_complete_body_nor_a_complete_part() {
+    let rig = Rig::new().await;
+    let rdb = rdb(2_000_000);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    for at in [0.02, 0.5, 0.999] {
+        rig.damage(backup, at).await;
+        for range in ["bytes=0-", "bytes=0-0", "bytes=100-300000", "bytes=-1"] {
+            let response = rig.fetch_with("GET", &link, &[("range", range)]).await;
+            let announced: usize = header(&response, "content-length").unwrap().parse().unwrap();
+            let mut body = response.into_body();
+            let mut received = 0;
+            let broke_off = loop {
+                match body.frame().await {
+                    Some(Ok(frame)) => received += frame.into_data().unwrap().len(),
+                    Some(Err(_)) => break true,
+                    None => break false,
+                }
+            };
+            assert!(broke_off && received < announced, "{at} {range}: {received} of {announced}");
+        }
+        rig.damage(backup, at).await;
+    }
+    assert!(bytes(rig.fetch(&link).await).await == rdb);
+}
+
+#[tokio::test]
+async fn on_the_wire_a_damaged_artifact_closes_the_connection_before_the_end() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(2_000_000)).await;
+    let link = rig.link(backup).await;
+    rig.damage(backup, 0.9).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = JoinSet::new();
+    let router = rig.router.clone();
+    server.spawn(async move { axum::serve(listener, router).await });
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {link} HTTP/1.1\r\nhost: cachevault.test\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // The connection is not asked to close: it is the breaking off that ends it.
+    let read = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "the connection stays open");
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+    let head = (String::from_utf8_lossy(&answer[..head]).to_lowercase(), head);
+    assert!(head.0.starts_with("http/1.1 200") && head.0.contains("content-length: 2000000"));
+    assert!(answer.len() - head.1 < 2_000_000);
+}
+
+#[tokio::test]
+async fn so_many_downloads_run_at_a_time_and_a_client_that_stalls_gives_its_slot_back() {
+    let stall = Duration::from_millis(300);
+    let rig = Rig::with(Downloads::new(DOWNLOADS_MAX, stall), None).await;
+    let rdb = rdb(LARGE);
+    let backup = rig.stored(BACKUP, &rdb).await;
+    let link = rig.link(backup).await;
+    let mut stalled = Vec::new();
+    for _ in 0..DOWNLOADS_MAX {
+        stalled.push(rig.fetch(&link).await);
+    }
+    let refused = rig.fetch(&link).await;
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after")), (503, Some("10")));
+    assert_eq!(rig.fetch_with("HEAD", &link, &[]).await.status().as_u16(), 200);
+    // One that goes away is noticed at once.
+    drop(stalled.pop());
+    assert!(bytes(eventually_served(&rig, &link).await).await == rdb);
+    // One that takes nothing, in time; it never gets a complete body.
+    tokio::time::sleep(stall * 3).await;
+    let running = [eventually_served(&rig, &link).await, eventually_served(&rig, &link).await];
+    for response in stalled {
+        assert!(response.into_body().collect().await.is_err());
+    }
+    for response in running {
+        assert!(bytes(response).await == rdb);
+    }
+}
+
+async fn eventually_served(rig: &Rig, link: &str) -> Response<Body> {
+    for _ in 0..500 {
+        let response = rig.fetch(link).await;
+        if response.status().as_u16() == 200 {
+            return response;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("no slot became free");
+}
+
+#[tokio::test]
+async fn lifetimes_are_judged_as_documented() {
+    let rig = Rig::new().await;
+    rig.stored(BACKUP, &rdb(1000)).await;
+    let (field, body) = ("DCS.4063", "DCS.4005");
+    for (wish, v1, v2) in [
+        (r#"{"expiration": 300}"#, None, None),
+        (r#"{"expiration": 86400, "unknown": 1}"#, None, None),
+        (r#"{"expiration": "300"}"#, None, Some(body)),
+        (r#"{"expiration": "86400"}"#, None, Some(body)),
+        (r#"{"expiration": 299}"#, Some(field), Some(field)),
+        (r#"{"expiration": 86401}"#, Some(field), Some(field)),
+        (r#"{"expiration": -300}"#, Some(field), Some(field)),
+        (r#"{"expiration": "299"}"#, Some(field), Some(body)),
+        (r#"{"expiration": "soon"}"#, Some(field), Some(body)),
+        (r#"{"expiration": null}"#, Some(field), Some(field)),
+        ("{}", Some(field), Some(field)),
+        ("", Some(field), Some(field)),
+        (r#"{"expiration": 300.5}"#, Some(body), Some(body)),
+        (r#"{"expiration": true}"#, Some(body), Some(body)),
+        (r#"{"expiration": 1e30}"#, Some(body), Some(body)),
+        (r#"[300]"#, Some(body), Some(body)),
+        (r#"{"expiration""#, Some(body), Some(body)),
+    ] {
+        for (version, code) in [("v1.0", v1), ("v2", v2)] {
+            let answer = rig.ask_for_links(version, BACKUP, wish).await;
+            assert_error(&answer, version, code, wish);
+            if code == Some(field) {
+                let message = "Invalid expiration parameter in the request.";
+                assert!(answer.text.contains(message), "{}", answer.text);
+            }
+        }
+    }
+}
+
+/// The error in the shape of its version; `None` for none.
+#[track_caller]
+fn assert_error(answer: &Answer, version: &str, code: Option<&str>, what: &str) {
+    let status = if code.is_none() {
+        200
+    } else if code == Some("DCS.3022") {
+        404
+    } else {
+        400
+    };
+    assert_eq!(answer.status.as_u16(), status, "{version} {what}: {}", answer.text);
+    let Some(code) = code else { return };
+    if version == "v2" {
+        assert_eq!(answer.body["error_code"], code, "{what}: {}", answer.text);
+    } else {
+        let nine = match code {
+            "DCS.3022" => "111404022".to_owned(),
+            code => format!("111400{}", &code[5..]),
+        };
+        assert_eq!(answer.body["error"]["code"], nine, "{what}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_files_has_no_links() {
+    const WISH: &str = r#"{"expiration": 300}"#;
+    let rig = Rig::new().await;
+    let ask = async |what: &str, backup: &str, code: &str, word: &str| {
+        for version in ["v1.0", "v2"] {
+            let answer = rig.ask_for_links(version, backup, WISH).await;
+            assert_error(&answer, version, Some(code), what);
+        }
+        let path = format!("/api/v1/backups/{backup}/links");
+        let answer = rig.call("POST", &path, "").await;
+        assert_eq!(answer.body["error"]["code"], word, "{what}: {}", answer.text);
+    };
+    ask("unknown", "00000000-0000-4000-8000-000000000000", "DCS.4031", "backup_not_found").await;
+    ask("no id", "none", "DCS.4031", "backup_not_found").await;
+    let lease = rig.claimed(BACKUP, None, "2019-05-10T08:31:16Z").await;
+    ask("waiting", BACKUP, "DCS.4026", "backup_not_ended").await;
+    rig.catalog.start_backup(&lease, rig.clock.now()).await.unwrap();
+    ask("running", BACKUP, "DCS.4026", "backup_not_ended").await;
+    let failure = Failure { code: FailureCode::TimedOut, reason: "why".into() };
+    rig.catalog.fail_backup(&lease, &failure, rig.clock.now()).await.unwrap();
+    ask("failed", BACKUP, "DCS.4087", "backup_not_restorable").await;
+    let other = "5631832a-14c6-45b0-a0b3-3abd8f591ad1";
+    let backup = rig.stored(other, &rdb(1000)).await;
+    rig.removed(backup).await;
+    ask("deleted", other, "DCS.4031", "backup_not_found").await;
+}
+
+#[tokio::test]
+async fn a_backup_of_another_instance_has_no_links_here() {
+    let rig = Rig::new().await;
+    rig.stored(BACKUP, &rdb(1000)).await;
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    for (version, code) in [("v1.0", "111404022"), ("v2", "DCS.3022")] {
+        let path = rig.path(version, &format!("/instances/{unknown}/backups/{BACKUP}/links"));
+        let answer = rig.call("POST", &path, r#"{"expiration": 300}"#).await;
+        assert_eq!(answer.status.as_u16(), 404);
+        assert!(answer.text.contains(code), "{}", answer.text);
+    }
+    let second = "00000000-0000-4000-8000-000000000002";
+    rig.adopt(second, "second").await;
+    let path = rig.path("v2", &format!("/instances/{second}/backups/{BACKUP}/links"));
+    let answer = rig.call("POST", &path, r#"{"expiration": 300}"#).await;
+    assert_error(&answer, "v2", Some("DCS.4031"), "of another instance");
+}
+
+#[tokio::test]
+async fn our_own_api_says_more_of_a_link() {
+    let rig = Rig::new().await;
+    let rdb = rdb(1000);
+    rig.stored(BACKUP, &rdb).await;
+    let path = format!("/api/v1/backups/{BACKUP}/links");
+    for (wish, end) in [
+        ("", "2019-05-10T09:40:00Z"),
+        ("{}", "2019-05-10T09:40:00Z"),
+        (r#"{"expires_seconds": 300}"#, "2019-05-10T08:45:00Z"),
+    ] {
+        let answer = rig.call("POST", &path, wish).await;
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+        let link = &answer.body["links"][0];
+        let crc64 = format!("{:016x}", u64::from_le_bytes(*rdb.last_chunk().unwrap()));
+        assert_eq!(
+            (&link["size_bytes"], &link["crc64"], &link["expires_at"]),
+            (&json!(1000), &json!(crc64), &json!(end))
+        );
+        let url = link["url"].as_str().unwrap().strip_prefix(HOST).unwrap();
+        assert!(bytes(rig.fetch(url).await).await == rdb);
+    }
+    for wish in
+        [r#"{"expires_seconds": 10}"#, r#"{"expires_seconds": "1h"}"#, r#"{"expires": 300}"#]
+    {
+        let answer = rig.call("POST", &path, wish).await;
+        assert_eq!(
+            (answer.status.as_u16(), &answer.body["error"]["code"]),
+            (400, &json!("bad_request")),
+            "{wish}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_configured_url_stands_before_every_link() {
+    let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
+    let rig = Rig::with(downloads, Some("https://backup.example")).await;
+    rig.stored(BACKUP, &rdb(1000)).await;
+    let answer = rig.ask_for_links("v2", BACKUP, r#"{"expiration": 300}"#).await;
+    let link = answer.body["links"][0]["link"].as_str().unwrap();
+    assert!(link.starts_with("https://backup.example/download/"), "{link}");
+}
