@@ -23,6 +23,7 @@ pub(crate) fn router() -> Router<Api> {
         .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
         .route("/instances/{instance_id}/restores", get(restores::list).post(restores::create))
         .route("/instances/{instance_id}/restores/plan", post(restores::plan))
+        .route("/backups/{backup_id}/check", post(backups::check))
         .route("/backups/{backup_id}/drill", post(backups::drill))
         .route("/backups/{backup_id}/links", post(backups::links))
         .route("/restores/{restore_id}", get(restores::show))

@@ -51,12 +51,25 @@ impl App {
     /// # Errors
     /// [`AppError::CatalogFailed`], also when either is there already.
     pub async fn create_project(&self, credential: &NewCredential) -> Result<(), AppError> {
-        let stored = StoredCredential {
+        let stored = self.seal_credential(credential);
+        Ok(self.catalog.create_project(&stored, self.clock.now()).await?)
+    }
+
+    /// Adds a key to a project that is there already.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`], also when the key is there already.
+    pub async fn add_credential(&self, credential: &NewCredential) -> Result<(), AppError> {
+        let stored = self.seal_credential(credential);
+        Ok(self.catalog.add_credential(&stored, self.clock.now()).await?)
+    }
+
+    fn seal_credential(&self, credential: &NewCredential) -> StoredCredential {
+        StoredCredential {
             access_key: credential.access_key.clone(),
             project: credential.project.clone(),
             secret: self.sealer.seal(&owner(&credential.access_key), &credential.secret_key),
-        };
-        Ok(self.catalog.create_project(&stored, self.clock.now()).await?)
+        }
     }
 
     /// The project that an access key opens, and the secret that proves it.

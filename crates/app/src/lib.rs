@@ -10,11 +10,13 @@
 #![deny(missing_docs)]
 
 mod backups;
+mod checks;
 mod credentials;
 mod drills;
 mod error;
 mod instances;
 mod links;
+mod rebuild;
 mod restores;
 mod sealer;
 
@@ -35,6 +37,7 @@ pub use credentials::NewCredential;
 pub use error::AppError;
 pub use instances::AddInstance;
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
+pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 

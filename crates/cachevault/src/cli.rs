@@ -15,10 +15,11 @@ mod rdb_source;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-pub(crate) use commands::{backup, drill, instance, restore};
+pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 
@@ -174,6 +175,44 @@ pub(crate) struct DrillOptions {
     /// Do not wait for the end
     #[arg(long)]
     no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyOptions {
+    /// Names or ids of instances [default: all of the project]
+    instances: Vec<String>,
+
+    /// Only this share of the backups, such as 2/7: seven runs check all of them
+    #[arg(long, value_name = "N/M")]
+    subset: Option<Share>,
+}
+
+/// One of so many shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Share {
+    number: u32,
+    of: u32,
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts =
+            text.split_once('/').and_then(|(n, m)| Some((n.parse().ok()?, m.parse().ok()?)));
+        match parts {
+            Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
+            _ => Err(format!("`{text}` is no share such as 2/7")),
+        }
+    }
+}
+
+impl Share {
+    /// Whether a backup belongs to it: always to the same, of so many.
+    fn holds(self, id: &str) -> bool {
+        let sum = id.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        sum % self.of == self.number - 1
+    }
 }
 
 #[derive(Debug, Args)]

@@ -169,6 +169,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILES", env = "CACHEVAULT_DRILL_SERVERS", value_delimiter = ',')]
     drill_servers: Option<Vec<PathBuf>>,
 
+    /// How long ago the files of a backup may have been read at most: so often each of them is read
+    /// again and checked [default: 168h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_CHECK_EVERY")]
+    check_every: Option<String>,
+
+    /// How old what no backup is made of must be before it is removed from the store; longer than
+    /// any capture takes [default: 24h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_SWEEP_GRACE")]
+    sweep_grace: Option<String>,
+
     /// How old the proof of an instance's newest backup may become before a drill is done; left
     /// out, drills are done only when asked for
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_DRILL_EVERY")]
@@ -217,6 +227,8 @@ pub(crate) struct Config {
     pub(crate) ours: OurAddress,
     pub(crate) drill_servers: Vec<PathBuf>,
     pub(crate) drill_every: Option<Duration>,
+    pub(crate) check_every: Duration,
+    pub(crate) sweep_grace: Duration,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) request_timeout: Duration,
@@ -309,6 +321,8 @@ impl Settings {
             restore_tls_key_file: self.restore_tls_key_file.or(other.restore_tls_key_file),
             restore_timeout: self.restore_timeout.or(other.restore_timeout),
             drill_servers: self.drill_servers.or(other.drill_servers),
+            check_every: self.check_every.or(other.check_every),
+            sweep_grace: self.sweep_grace.or(other.sweep_grace),
             drill_every: self.drill_every.or(other.drill_every),
             attempts_max: self.attempts_max.or(other.attempts_max),
             retry_pause: self.retry_pause.or(other.retry_pause),
@@ -319,7 +333,18 @@ impl Settings {
         }
     }
 
+    fn store(&self) -> anyhow::Result<StoreConfig> {
+        Ok(StoreConfig {
+            url: self.store.as_deref().map(str::parse).transpose()?,
+            credentials_file: self.store_credentials_file.clone(),
+            create_bucket: self.store_create_bucket.unwrap_or(false),
+            encrypt: self.encrypt.unwrap_or(true),
+            patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
+        })
+    }
+
     fn validate(self) -> anyhow::Result<Config> {
+        let store = self.store()?;
         let command = time("command_timeout", self.command_timeout.as_deref(), "5s")?;
         let capture = CaptureLimits {
             command,
@@ -353,13 +378,6 @@ impl Settings {
         let drill_every = self.drill_every.as_deref();
         let drill_every =
             drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
-        let store = StoreConfig {
-            url: self.store.map(|url| url.parse()).transpose()?,
-            credentials_file: self.store_credentials_file,
-            create_bucket: self.store_create_bucket.unwrap_or(false),
-            encrypt: self.encrypt.unwrap_or(true),
-            patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
-        };
         Ok(Config {
             store,
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
@@ -385,6 +403,8 @@ impl Settings {
                 .drill_servers
                 .unwrap_or_else(|| vec!["redis-server".into(), "valkey-server".into()]),
             drill_every,
+            check_every: time("check_every", self.check_every.as_deref(), "168h")?,
+            sweep_grace: time("sweep_grace", self.sweep_grace.as_deref(), "24h")?,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,

@@ -18,7 +18,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
     BackupCommand, ClientOptions, DiffOptions, DrillOptions, InspectOptions, InstanceCommand,
-    RestoreCommand,
+    RestoreCommand, VerifyOptions,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -68,12 +68,29 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Read stored backups again and compare them with their manifests; what is damaged is marked.
+    Verify {
+        #[command(flatten)]
+        verify: VerifyOptions,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// Say what an RDB or a stored backup holds, and whether it is sound, without the service.
     #[command(after_help = cli::INSPECT_HELP)]
     Inspect(InspectOptions),
     /// Say which keys differ between two RDBs or stored backups, without the service.
     #[command(after_help = cli::DIFF_HELP)]
     Diff(DiffOptions),
+    /// Work on the catalog while the service is stopped.
+    Catalog {
+        #[command(subcommand)]
+        command: CatalogCommand,
+    },
+    /// Work on the master keys while the service is stopped.
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Look at places for backups, without the service.
     Store {
         #[command(subcommand)]
@@ -84,6 +101,20 @@ enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Subcommand)]
+enum CatalogCommand {
+    /// Add to the catalog what the store holds and it lacks: backups, their instances without
+    /// passwords, projects. Takes the settings of `serve`
+    Rebuild(Box<Settings>),
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Put a new master key in front of the others: what is new is sealed with it, and the service
+    /// seals the keys of stored backups anew when it starts. Takes the settings of `serve`
+    Rotate(Box<Settings>),
 }
 
 #[derive(Subcommand)]
@@ -98,17 +129,18 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Serve(settings) => match Config::resolve(*settings, &Cli::command()) {
-            Ok(config) => finish(serve::run(config)),
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::from(EXIT_USAGE)
-            }
-        },
+        Command::Serve(settings) => configured(*settings, serve::run),
+        Command::Catalog { command: CatalogCommand::Rebuild(settings) } => {
+            configured(*settings, |config| serve::rebuild(&config))
+        }
+        Command::Key { command: KeyCommand::Rotate(settings) } => {
+            configured(*settings, |config| serve::rotate_key(&config))
+        }
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
+        Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),
         Command::Store { command: StoreCommand::Check(options) } => match options.config() {
@@ -126,6 +158,17 @@ fn main() -> ExitCode {
                 &mut std::io::stdout(),
             );
             ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Runs something under the configuration that the settings make.
+fn configured(settings: Settings, run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
+    match Config::resolve(settings, &Cli::command()) {
+        Ok(config) => finish(run(config)),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }

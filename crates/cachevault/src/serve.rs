@@ -8,12 +8,12 @@ use anyhow::{Context, ensure};
 use axum::Router;
 use axum::serve::ListenerExt;
 use cachevault_api::{Api, Downloads};
-use cachevault_app::{App, NewCredential, Sealer};
+use cachevault_app::{App, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Shutdown, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Shutdown, Tender, Worker,
 };
 use cachevault_store::SealedStore;
 use tokio::net::TcpListener;
@@ -27,6 +27,8 @@ use crate::logging;
 
 /// How far we stand back for others on the same machine, 0 to 19.
 const NICENESS: i32 = 10;
+/// How often the store is looked through for what no backup is made of.
+const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// How long breaking off may take before the process leaves all the same.
 const HARD_STOP: Duration = Duration::from_secs(20);
 
@@ -68,6 +70,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
+    let tender = Tender {
+        app: app.clone(),
+        check_every: config.check_every,
+        sweep_every: SWEEP_EVERY,
+        grace: config.sweep_grace,
+    };
+    let stop = shutdown.clone();
+    tasks.spawn(async move { tender.run(&stop).await });
     if let Some(every) = config.drill_every {
         let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
         tasks.spawn(async move { driller.run(&stop).await });
@@ -99,6 +109,51 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopped");
     // Whoever supervises the process is to start it again.
     ensure!(told, "a part of the service ended by itself; see the log");
+    Ok(())
+}
+
+/// Adds to the catalog what the store holds, and prints what that was.
+pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
+    logging::start(config.log_format, config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(async {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let (app, catalog) = build(config, &data_dir).await?;
+        // Of a catalog that is lost as a whole, the key of the first project may be left.
+        let endpoint =
+            config.public_url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+        let found = app.has_projects().await? || data_dir.find_credentials()?.is_some();
+        if found {
+            first_start(&app, &data_dir, &endpoint, &config.region).await?;
+        }
+        let rebuilt = app.rebuild().await.context("rebuild the catalog")?;
+        if !found && let Some(project) = rebuilt.projects.first() {
+            let credential =
+                NewCredential { project: project.clone(), ..NewCredential::mint(&app) };
+            let credentials = Credentials::new(endpoint, config.region.clone(), &credential);
+            data_dir.write_credentials(&credentials)?;
+            app.add_credential(&credential).await.context("store the key of the project")?;
+        }
+        let Rebuilt { added, known, projects, unfinished, unreadable } = rebuilt;
+        println!("added {added} backups, {known} were known, in {} projects", projects.len());
+        println!("{unfinished} attempts have no manifest; the service removes them in time");
+        for reason in &unreadable {
+            println!("unreadable: {reason}");
+        }
+        catalog.close().await;
+        ensure!(unreadable.is_empty(), "{} manifests cannot be used", unreadable.len());
+        Ok(())
+    })
+}
+
+/// Mints a master key and puts it in front of the others.
+pub(crate) fn rotate_key(config: &Config) -> anyhow::Result<()> {
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let mut keys = data_dir.master_keys(&OsEntropy)?;
+    keys.insert(0, MasterKey::mint(&OsEntropy));
+    data_dir.write_master_keys(&keys)?;
+    println!("the master key is {} now; {} earlier ones stay", keys[0].id(), keys.len() - 1);
+    println!("start the service: it seals the keys of stored backups anew");
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, DrillFailure, Failure,
     InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect,
-    Trigger,
+    StoredBackup, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -13,7 +13,7 @@ use crate::jobs::{hasten, insert_job, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, drills, unavailable};
+use crate::{SqliteCatalog, checks, drills, unavailable};
 
 const SELECT: &str = "SELECT backups.*, EXISTS (
         SELECT 1 FROM jobs
@@ -48,6 +48,8 @@ struct BackupRow {
     drill_failed_at: Option<i64>,
     drill_failure: Option<String>,
     drilling: bool,
+    checked_at: Option<i64>,
+    damage: Option<String>,
 }
 
 impl TryFrom<BackupRow> for Backup {
@@ -77,6 +79,8 @@ impl TryFrom<BackupRow> for Backup {
             completed_at: row.moment_if(columns.completed_at)?,
             removal_requested_at: row.moment_if(columns.removal_requested_at)?,
             removed_at: row.moment_if(columns.removed_at)?,
+            checked_at: row.moment_if(columns.checked_at)?,
+            damage: columns.damage,
             window: columns.period,
             phase: columns.phase,
         })
@@ -334,6 +338,47 @@ impl BackupCatalog for SqliteCatalog {
         tx.commit().await.map_err(unavailable)?;
         self.job_queued(JobKind::Remove).notify_one();
         Ok(job)
+    }
+
+    async fn request_check(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        if !checks::request(&mut tx, project, backup, now).await? {
+            return Err(CatalogError::NotFound("backup"));
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn backups_to_check(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError> {
+        checks::due(&self.readers, before, limit).await
+    }
+
+    async fn record_check(
+        &self,
+        backup: BackupId,
+        stored_attempt: u32,
+        damage: Option<&str>,
+        began: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        checks::record(&mut tx, backup, stored_attempt, damage, began, now).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError> {
+        let mut tx = self.write().await?;
+        let is_new = checks::adopt(&mut tx, stored).await?;
+        tx.commit().await.map_err(unavailable)?;
+        Ok(is_new)
     }
 
     async fn request_drill(

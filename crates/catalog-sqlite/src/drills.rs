@@ -69,6 +69,7 @@ pub(crate) async fn due(
         "SELECT b.project_id, b.id FROM instances i JOIN backups b ON b.seq = (
              SELECT n.seq FROM backups n
              WHERE n.instance_id = i.id AND n.state = 'succeeded' AND n.removal_requested_at IS NULL
+                 AND n.damage IS NULL
              ORDER BY n.created_at DESC, n.seq DESC LIMIT 1)
          WHERE i.removed_at IS NULL
              AND (b.proven_at IS NULL OR b.proven_at < ?1)

@@ -7,6 +7,7 @@
 //! No business rule lives here: what may follow what is asked of `domain`.
 
 mod backups;
+mod checks;
 mod drills;
 mod instances;
 mod jobs;

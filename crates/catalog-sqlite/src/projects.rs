@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, ProjectCatalog, StoredCredential};
 use cachevault_domain::{AccessKey, SealedSecret};
 use jiff::Timestamp;
+use sqlx::SqliteConnection;
 
 use crate::row::RowOf;
 use crate::{SqliteCatalog, unavailable};
@@ -22,21 +23,31 @@ impl ProjectCatalog for SqliteCatalog {
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-        let inserted = sqlx::query(
-            "INSERT INTO credentials (access_key, project_id, secret, created_at) VALUES (?, ?, ?, ?)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(credential.access_key.as_str())
-        .bind(credential.project.as_str())
-        .bind(&credential.secret.0)
-        .bind(now.as_microsecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        let is_new = insert_credential(&mut tx, credential, now).await?;
         if project.rows_affected() == 0 {
             return Err(CatalogError::Taken("project id"));
         }
-        if inserted.rows_affected() == 0 {
+        if !is_new {
+            return Err(CatalogError::Taken("access key"));
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn add_credential(
+        &self,
+        credential: &StoredCredential,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        let found: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM projects WHERE id = ?)")
+            .bind(credential.project.as_str())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        if !found {
+            return Err(CatalogError::NotFound("project"));
+        }
+        if !insert_credential(&mut tx, credential, now).await? {
             return Err(CatalogError::Taken("access key"));
         }
         tx.commit().await.map_err(unavailable)
@@ -75,4 +86,24 @@ impl ProjectCatalog for SqliteCatalog {
             .map_err(unavailable)?;
         self.write().await?.rollback().await.map_err(unavailable)
     }
+}
+
+/// Whether there was none of this key.
+async fn insert_credential(
+    tx: &mut SqliteConnection,
+    credential: &StoredCredential,
+    now: Timestamp,
+) -> Result<bool, CatalogError> {
+    let inserted = sqlx::query(
+        "INSERT INTO credentials (access_key, project_id, secret, created_at) VALUES (?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(credential.access_key.as_str())
+    .bind(credential.project.as_str())
+    .bind(&credential.secret.0)
+    .bind(now.as_microsecond())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(inserted.rows_affected() > 0)
 }

@@ -23,7 +23,7 @@ use cachevault_domain::{
     AccessKey, Backup, BackupFilter, BackupId, Failure, Instance, InstanceFilter, InstanceId,
     InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup,
     NewRestore, NewSafetyBackup, NodeId, Observation, Page, Progress, ProjectId, Requeue, Restore,
-    RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord,
+    RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup,
 };
 use jiff::Timestamp;
 
@@ -87,6 +87,16 @@ pub trait ProjectCatalog: Send + Sync {
     ///
     /// [`CatalogError::Taken`] when either is there already.
     async fn create_project(
+        &self,
+        credential: &StoredCredential,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Adds a credential to a project that is there.
+    ///
+    /// [`CatalogError::NotFound`] without the project, [`CatalogError::Taken`] when the key is there
+    /// already.
+    async fn add_credential(
         &self,
         credential: &StoredCredential,
         now: Timestamp,
@@ -222,6 +232,39 @@ pub trait BackupCatalog: Send + Sync {
         proven_before: Timestamp,
         limit: u32,
     ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError>;
+
+    /// Asks for a check of a backup's files before those that are due by themselves.
+    ///
+    /// [`CatalogError::NotFound`] without a backup that has files.
+    async fn request_check(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Backups whose files are to be checked, in all projects: those for which it was asked, then
+    /// those whose last check, or their making, was before `before`; longest ago first.
+    async fn backups_to_check(
+        &self,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError>;
+
+    /// Notes what a check that `began` then has found in the files of an attempt: nothing wrong, or
+    /// what is. A backup that has other files or none by now is no error.
+    async fn record_check(
+        &self,
+        backup: BackupId,
+        stored_attempt: u32,
+        damage: Option<&str>,
+        began: Timestamp,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Adds a backup that a store holds, with its instance and its project where they are missing,
+    /// together or not at all. Whether the backup was missing; one that is known stays as it is.
+    async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError>;
 }
 
 /// Restores.

@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::{BackupId, DrillFailure, InstanceId, JobId, ProjectId, Proof};
+use crate::{
+    Address, BackupId, DrillFailure, EngineKind, InstanceId, InstanceName, JobId, ProjectId, Proof,
+    ServerVersion,
+};
 
 /// The longest note, in Unicode scalar values.
 pub const NOTE_CHARS_MAX: usize = 128;
@@ -338,13 +341,38 @@ pub struct Backup {
     pub removal_requested_at: Option<Timestamp>,
     /// When its files were removed.
     pub removed_at: Option<Timestamp>,
+    /// When its files were last read again and compared with its manifest.
+    pub checked_at: Option<Timestamp>,
+    /// What was wrong with them then.
+    pub damage: Option<String>,
 }
 
 impl Backup {
-    /// Whether a restore from it can work: its files are there and will stay.
-    pub fn is_restorable(&self) -> bool {
+    /// Whether it has files that will stay, sound or not.
+    pub fn has_files(&self) -> bool {
         self.state == BackupState::Succeeded && self.removal_requested_at.is_none()
     }
+
+    /// Whether a restore from it can work: its files are there, will stay, and are not known to be
+    /// damaged.
+    pub fn is_restorable(&self) -> bool {
+        self.has_files() && self.damage.is_none()
+    }
+}
+
+/// A backup as a store alone tells of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredBackup {
+    /// The name of its instance at the time.
+    pub instance_name: InstanceName,
+    /// What ran there.
+    pub engine: EngineKind,
+    /// Its version.
+    pub server_version: ServerVersion,
+    /// Where it was read from.
+    pub address: Address,
+    /// The record.
+    pub backup: Backup,
 }
 
 /// A backup that is being asked for, with the job that will make it.

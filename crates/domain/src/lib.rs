@@ -38,7 +38,7 @@ mod server;
 
 pub use backup::{
     Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
-    NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, Trigger,
+    NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};

@@ -11,8 +11,8 @@
 //!            └─ Restart: undo everything, come back later; Fail: undo everything, record why
 //! ```
 //!
-//! [`Worker`] runs jobs; [`Observer`] looks at instances from time to time. Both end when told,
-//! in two phases ([`Shutdown`]). This crate knows no HTTP.
+//! [`Worker`] runs jobs; [`Observer`] looks at instances from time to time, [`Tender`] after what is
+//! stored. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
 
 #![deny(missing_docs)]
 
@@ -26,6 +26,7 @@ mod restore;
 mod runner;
 mod shutdown;
 mod step;
+mod tender;
 mod worker;
 
 pub use drill::{DrillSettings, Driller};
@@ -34,4 +35,5 @@ pub use opener::EngineOpener;
 pub use prober::EngineProber;
 pub use runner::{Injected, Injection, Runner};
 pub use shutdown::Shutdown;
+pub use tender::{Swept, Tender};
 pub use worker::{JobSettings, Worker};

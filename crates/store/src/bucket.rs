@@ -283,10 +283,14 @@ impl Store for BucketStore {
         }
     }
 
-    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
+    async fn remove_unfinished(
+        &self,
+        folder: &Folder,
+        begun_before: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         let Some(requests) = &self.requests else { return Ok(()) };
         let within = self.path(&folder.0);
-        for (path, upload) in requests.unfinished(&within).await? {
+        for (path, upload) in requests.unfinished(&within, begun_before).await? {
             let aborted = self.parts.abort_multipart(&path, &upload).await;
             if let Err(error) = aborted
                 && classify(&error) != StoreErrorKind::NotFound

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -257,8 +258,12 @@ impl Store for SealedStore {
         self.inner.remove(name).await
     }
 
-    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
-        self.inner.remove_unfinished(folder).await
+    async fn remove_unfinished(
+        &self,
+        folder: &Folder,
+        begun_before: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
+        self.inner.remove_unfinished(folder, begun_before).await
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jiff::Timestamp;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Store, StoreError,
@@ -19,6 +20,8 @@ pub enum Fault {
     Write,
     /// Making an artifact visible.
     Finish,
+    /// Reading anything.
+    Read,
     /// Reading an artifact gives other bytes than were written.
     ReadOtherBytes,
     /// Writing the manifest.
@@ -96,6 +99,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
+        self.pass(Fault::Read, "open", key)?;
         let inner = self.inner.open(key).await?;
         Ok(Box::new(FaultySource {
             inner,
@@ -112,6 +116,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
+        self.pass(Fault::Read, "read", name)?;
         self.inner.get(name).await
     }
 
@@ -128,9 +133,13 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.remove(name).await
     }
 
-    async fn remove_unfinished(&self, folder: &Folder) -> Result<(), StoreError> {
+    async fn remove_unfinished(
+        &self,
+        folder: &Folder,
+        begun_before: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         self.pass(Fault::Remove, "remove", &folder.0)?;
-        self.inner.remove_unfinished(folder).await
+        self.inner.remove_unfinished(folder, begun_before).await
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

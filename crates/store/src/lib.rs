@@ -83,8 +83,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes an object, durably. None there is no error.
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// Removes what unfinished writing has left in `folder` and no list shows.
-    async fn remove_unfinished(&self, _folder: &Folder) -> Result<(), StoreError> {
+    /// Removes what unfinished writing has left in `folder` and no list shows, as far as it was begun
+    /// before that moment.
+    async fn remove_unfinished(
+        &self,
+        _folder: &Folder,
+        _begun_before: Option<Timestamp>,
+    ) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -156,7 +161,7 @@ async fn remove_folder<S: Store + ?Sized>(store: &S, folder: &Folder) -> Result<
             }
         }
     }
-    store.remove_unfinished(folder).await
+    store.remove_unfinished(folder, None).await
 }
 
 /// An object as a list shows it.

@@ -70,6 +70,17 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(super) async fn check(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
+    let backup = parse(&backup)?;
+    api.app.request_check(&identity.project, backup).await?;
+    let detail = api.app.get_backup(&identity.project, backup).await?;
+    Ok((StatusCode::ACCEPTED, Json(detail.into())))
+}
+
 pub(super) async fn drill(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

@@ -169,6 +169,9 @@ pub(crate) struct BackupBody {
     drilling: bool,
     /// Why the last drill did not prove it.
     drill_failure: Option<String>,
+    /// When its files were last read again, and what was wrong with them.
+    checked_at: Option<String>,
+    damage: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -212,6 +215,8 @@ impl From<&Backup> for BackupBody {
             proven_by: backup.proof.as_ref().map(|proof| proof.server.clone()),
             drilling: backup.drilling,
             drill_failure: backup.drill_failure.as_ref().map(|failure| failure.reason.clone()),
+            checked_at: backup.checked_at.map(|at| at.to_string()),
+            damage: backup.damage.clone(),
         }
     }
 }

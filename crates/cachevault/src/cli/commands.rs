@@ -10,7 +10,7 @@ use url::{Host, Url};
 use super::client::Client;
 use super::{
     AddInstance, BackupCommand, ClientOptions, DrillOptions, Failure, InstanceCommand,
-    RestoreCommand, RestoreWish, output, progress,
+    RestoreCommand, RestoreWish, VerifyOptions, output, progress,
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -145,6 +145,39 @@ pub(crate) fn drill(drill: &DrillOptions, options: &ClientOptions) -> Result<(),
     match backup["drill_failure"].as_str() {
         Some(reason) => Err(Failure::Failed(format!("the backup was not proven: {reason}"))),
         None => Ok(()),
+    }
+}
+
+pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let instances = if wish.instances.is_empty() {
+        let all = client.list("/instances")?;
+        let ids = all["items"].as_array().into_iter().flatten();
+        ids.filter_map(|instance| instance["id"].as_str().map(str::to_owned)).collect()
+    } else {
+        wish.instances
+            .iter()
+            .map(|name| find_instance(&client, name))
+            .collect::<Result<Vec<_>, _>>()?
+    };
+    let mut checked = Vec::new();
+    for instance in instances {
+        let backups = client.list(&format!("/instances/{instance}/backups"))?;
+        for backup in backups["items"].as_array().into_iter().flatten() {
+            let Some(id) = backup["id"].as_str() else { continue };
+            let is_wanted = wish.subset.is_none_or(|share| share.holds(id));
+            if backup["state"] == "succeeded" && is_wanted {
+                let before = client.call(Method::POST, &format!("/backups/{id}/check"), None)?;
+                checked.push(progress::follow_check(&client, id, &before["checked_at"])?);
+            }
+        }
+    }
+    let damaged = checked.iter().filter(|backup| !backup["damage"].is_null()).count();
+    let total = checked.len();
+    output::list(options.output, &json!({"items": checked, "total": total}), &output::CHECK);
+    match damaged {
+        0 => Ok(()),
+        _ => Err(Failure::Failed(format!("{damaged} of {total} backups are damaged"))),
     }
 }
 

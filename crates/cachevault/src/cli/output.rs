@@ -38,6 +38,13 @@ pub(crate) const BACKUP: [Column; 7] = [
     }),
 ];
 
+pub(crate) const CHECK: [Column; 4] = [
+    ("id", |row| text(&row["id"])),
+    ("size", |row| bytes(&row["size_bytes"])),
+    ("checked", |row| seconds(&row["checked_at"])),
+    ("damage", |row| text(&row["damage"])),
+];
+
 pub(crate) const RESTORE: [Column; 7] = [
     ("id", |row| text(&row["id"])),
     ("state", |row| text(&row["state"])),

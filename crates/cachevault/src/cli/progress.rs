@@ -1,6 +1,6 @@
 //! Follows a backup or a restore to its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -10,6 +10,8 @@ use super::Failure;
 use super::client::Client;
 
 const POLL: Duration = Duration::from_millis(100);
+/// Longest wait for the check of one backup.
+const CHECK_MAX: Duration = Duration::from_hours(6);
 /// The bar is the service's own percentage, which never goes back, in hundredths.
 const LENGTH: u64 = 10_000;
 const TEMPLATE: &str = "{prefix} [{bar:40}] {percent:>3} %  {msg}";
@@ -37,6 +39,23 @@ pub(crate) fn follow_drill(client: &Client, id: &str) -> Result<Value, Failure> 
         spinner.tick();
         std::thread::sleep(POLL);
     }
+}
+
+/// Waits until a backup was checked at another time than `before`; gives the record.
+pub(crate) fn follow_check(client: &Client, id: &str, before: &Value) -> Result<Value, Failure> {
+    let spinner = ProgressBar::new_spinner();
+    spinner.set_message(format!("checking {id}"));
+    let began = Instant::now();
+    while began.elapsed() < CHECK_MAX {
+        let backup = client.call(Method::GET, &format!("/backups/{id}"), None)?;
+        if backup["checked_at"] != *before {
+            spinner.finish_and_clear();
+            return Ok(backup);
+        }
+        spinner.tick();
+        std::thread::sleep(POLL);
+    }
+    Err(Failure::Failed(format!("{id} was not checked in time; see the log of the service")))
 }
 
 fn follow(client: &Client, what: &'static str, path: &str) -> Result<Value, Failure> {

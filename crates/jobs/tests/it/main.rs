@@ -8,4 +8,5 @@ mod every_kind;
 mod failures;
 mod restores;
 mod rig;
+mod tending;
 mod worker;

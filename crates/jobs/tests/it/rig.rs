@@ -30,7 +30,7 @@ pub(crate) struct Rig {
     pub(crate) project: ProjectId,
     pub(crate) instance: InstanceId,
     pub(crate) server: Server,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl Rig {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
+use jiff::Timestamp;
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path;
@@ -51,6 +52,14 @@ struct ListedUploads {
 struct ListedUpload {
     key: String,
     upload_id: String,
+    initiated: Option<Timestamp>,
+}
+
+impl ListedUpload {
+    /// What does not tell when it was begun may still go on.
+    fn was_begun_before(&self, moment: Option<Timestamp>) -> bool {
+        moment.is_none_or(|moment| self.initiated.is_some_and(|at| at < moment))
+    }
 }
 
 impl Requests {
@@ -102,6 +111,7 @@ impl Requests {
     pub(super) async fn unfinished(
         &self,
         folder: &Path,
+        begun_before: Option<Timestamp>,
     ) -> Result<Vec<(Path, MultipartId)>, StoreError> {
         const ACTION: &str = "list unfinished uploads of";
         let mut found = Vec::new();
@@ -119,8 +129,8 @@ impl Requests {
             let listed: ListedUploads = from_reader(&answer.body[..]).map_err(|error| {
                 StoreError::io(ACTION, &self.shown, std::io::Error::other(error))
             })?;
-            let within =
-                listed.upload.into_iter().map(|listed| (Path::from(listed.key), listed.upload_id));
+            let begun = listed.upload.into_iter().filter(|u| u.was_begun_before(begun_before));
+            let within = begun.map(|upload| (Path::from(upload.key), upload.upload_id));
             found.extend(within.filter(|(path, _)| path.prefix_matches(folder)));
             markers = listed.next_key_marker.zip(listed.next_upload_id_marker);
             if !listed.is_truncated || markers.is_none() {

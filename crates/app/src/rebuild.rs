@@ -1,0 +1,144 @@
+//! Making the catalog again from what the store holds.
+
+use cachevault_domain::{
+    Address, Backup, BackupFormat, BackupState, EngineKind, Note, Progress, ProjectId, RdbDialect,
+    StoredBackup, Trigger,
+};
+use cachevault_store::{AttemptKey, Folder, Manifest, ObjectKind, StoreErrorKind};
+
+use crate::{App, AppError};
+
+/// What was found in a store, and what of it was not known.
+#[derive(Debug, Default)]
+pub struct Rebuilt {
+    /// Backups that were added to the catalog.
+    pub added: u64,
+    /// Backups that it knew.
+    pub known: u64,
+    /// Projects that backups belong to.
+    pub projects: Vec<ProjectId>,
+    /// Attempts without a manifest: not finished, or not removed in whole. The sweeper removes
+    /// them in time.
+    pub unfinished: u64,
+    /// Manifests that tell of no backup, with the reason.
+    pub unreadable: Vec<String>,
+}
+
+impl App {
+    /// Adds every backup of the store to the catalog that it lacks, with instances (without their
+    /// secrets) and projects. Doing it again changes nothing.
+    ///
+    /// # Errors
+    /// [`AppError::StoreUnavailable`], [`AppError::CatalogFailed`]; what was added stays.
+    pub async fn rebuild(&self) -> Result<Rebuilt, AppError> {
+        let mut rebuilt = Rebuilt::default();
+        let mut after = None;
+        let mut seen: Option<(AttemptKey, bool)> = None;
+        loop {
+            let found = self.store.list(&Folder::all(), after.as_ref()).await;
+            let found = found.map_err(AppError::StoreUnavailable)?;
+            let Some(last) = found.last() else { break };
+            after = Some(last.name.clone());
+            for object in found {
+                let Some(kind) = object.name.kind() else { continue };
+                if seen.as_ref().is_none_or(|(attempt, _)| attempt != kind.attempt()) {
+                    rebuilt.leave(seen.take());
+                    seen = Some((kind.attempt().clone(), false));
+                }
+                if let ObjectKind::Manifest(attempt) = &kind {
+                    self.adopt(attempt, &mut rebuilt).await?;
+                    seen = Some((attempt.clone(), true));
+                }
+            }
+        }
+        rebuilt.leave(seen);
+        Ok(rebuilt)
+    }
+
+    async fn adopt(&self, attempt: &AttemptKey, rebuilt: &mut Rebuilt) -> Result<(), AppError> {
+        let manifest = match self.store.find_manifest(attempt).await {
+            Ok(Some(manifest)) => manifest,
+            // Removed since it was listed.
+            Ok(None) => return Ok(()),
+            Err(error) if error.kind == StoreErrorKind::Damaged => {
+                let reason = error.source.map(|source| format!(": {source}")).unwrap_or_default();
+                rebuilt.unreadable.push(format!("{attempt}{reason}"));
+                return Ok(());
+            }
+            Err(error) => return Err(AppError::StoreUnavailable(error)),
+        };
+        let stored = match stored_backup(attempt, &manifest) {
+            Ok(stored) => stored,
+            Err(reason) => {
+                rebuilt.unreadable.push(format!("{attempt}: {reason}"));
+                return Ok(());
+            }
+        };
+        if !rebuilt.projects.contains(&attempt.backup.project) {
+            rebuilt.projects.push(attempt.backup.project.clone());
+        }
+        if self.catalog.adopt_stored(&stored).await? {
+            rebuilt.added += 1;
+        } else {
+            rebuilt.known += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Rebuilt {
+    /// Counts an attempt of which all objects were seen.
+    fn leave(&mut self, attempt: Option<(AttemptKey, bool)>) {
+        if let Some((_, false)) = attempt {
+            self.unfinished += 1;
+        }
+    }
+}
+
+fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBackup, String> {
+    let key = &attempt.backup;
+    let ids = [&manifest.project_id, &manifest.instance_id, &manifest.backup_id];
+    let expected = [key.project.to_string(), key.instance.to_string(), key.backup.to_string()];
+    if ids != expected.each_ref() {
+        return Err("its manifest is of another backup".to_owned());
+    }
+    let artifact = manifest.artifacts.first().ok_or("its manifest names no artifacts")?;
+    let source = &artifact.source;
+    let engine = EngineKind::ALL.into_iter().find(|kind| kind.as_str() == source.engine);
+    let (host, port) = source.address.rsplit_once(':').ok_or("its source has no address")?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let trigger = if manifest.trigger == "auto" { Trigger::Automatic } else { Trigger::Manual };
+    Ok(StoredBackup {
+        instance_name: manifest.instance_name.parse().map_err(|e| format!("{e}"))?,
+        engine: engine.ok_or("its source is of an engine that is not known")?,
+        server_version: source.server_version.parse().map_err(|e| format!("{e}"))?,
+        address: Address { host, port: port.parse().map_err(|e| format!("its port: {e}"))? },
+        backup: Backup {
+            id: key.backup,
+            project: key.project.clone(),
+            instance: key.instance,
+            trigger,
+            format: BackupFormat::Rdb,
+            dialect: RdbDialect::Native,
+            note: manifest.note.as_deref().and_then(|note| note.parse::<Note>().ok()),
+            window: None,
+            state: BackupState::Succeeded,
+            progress: Progress::DONE,
+            received_bytes: manifest.artifacts.iter().map(|entry| entry.rdb.size_bytes).sum(),
+            phase: None,
+            size_bytes: manifest.artifacts.iter().map(|entry| entry.rdb.size_bytes).sum(),
+            stored_attempt: Some(attempt.attempt),
+            failure: None,
+            proof: None,
+            drill_failure: None,
+            drilling: false,
+            created_at: manifest.created_at,
+            started_at: Some(manifest.started_at),
+            completed_at: Some(manifest.completed_at),
+            removal_requested_at: None,
+            removed_at: None,
+            checked_at: None,
+            damage: None,
+        },
+    })
+}

@@ -1,0 +1,154 @@
+//! Checks of stored files, and backups that are known from a store alone.
+
+use cachevault_catalog::CatalogError;
+use cachevault_domain::{Backup, BackupId, ProjectId, StoredBackup};
+use jiff::Timestamp;
+use sqlx::{SqliteConnection, SqliteExecutor};
+
+use crate::row::{RowOf, signed};
+use crate::unavailable;
+
+/// What is to be checked: what somebody asked for, then what was checked longest ago.
+pub(crate) async fn due(
+    executor: impl SqliteExecutor<'_>,
+    before: Timestamp,
+    limit: u32,
+) -> Result<Vec<(ProjectId, BackupId)>, CatalogError> {
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT project_id, id FROM (
+             SELECT project_id, id, 0 AS turn, check_requested_at AS at FROM backups
+             WHERE check_requested_at IS NOT NULL AND state = 'succeeded' AND removal_requested_at IS NULL
+             UNION ALL
+             SELECT project_id, id, 1, coalesce(checked_at, completed_at) FROM backups
+             WHERE coalesce(checked_at, completed_at) < ?1 AND check_requested_at IS NULL
+                 AND state = 'succeeded' AND removal_requested_at IS NULL)
+         ORDER BY turn, at LIMIT ?2",
+    )
+    .bind(before.as_microsecond())
+    .bind(i64::from(limit))
+    .fetch_all(executor)
+    .await
+    .map_err(unavailable)?;
+    let decode = |(project, backup): (String, String)| {
+        let row = RowOf { table: "backups", key: &backup };
+        Ok((row.parse(&project)?, row.parse(&backup)?))
+    };
+    rows.into_iter().map(decode).collect()
+}
+
+/// Asks for a check. Whether the backup has files.
+pub(crate) async fn request(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    backup: BackupId,
+    now: Timestamp,
+) -> Result<bool, CatalogError> {
+    let updated = sqlx::query(
+        "UPDATE backups SET check_requested_at = coalesce(check_requested_at, ?)
+         WHERE id = ? AND project_id = ? AND state = 'succeeded' AND removal_requested_at IS NULL",
+    )
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .bind(project.as_str())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(updated.rows_affected() > 0)
+}
+
+/// Notes what a check of these files found.
+pub(crate) async fn record(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    stored_attempt: u32,
+    damage: Option<&str>,
+    began: Timestamp,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    // A wish that came while the files were read is still to be fulfilled.
+    sqlx::query(
+        "UPDATE backups SET checked_at = ?1, damage = ?2,
+             check_requested_at = CASE WHEN check_requested_at > ?3 THEN check_requested_at END
+         WHERE id = ?4 AND stored_attempt = ?5 AND state = 'succeeded' AND removal_requested_at IS NULL",
+    )
+    .bind(now.as_microsecond())
+    .bind(damage)
+    .bind(began.as_microsecond())
+    .bind(backup.to_string())
+    .bind(i64::from(stored_attempt))
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// Adds a backup that a store holds, with its instance and project where they are missing. Whether
+/// it was missing.
+pub(crate) async fn adopt(
+    tx: &mut SqliteConnection,
+    stored: &StoredBackup,
+) -> Result<bool, CatalogError> {
+    let StoredBackup { instance_name, engine, server_version, address, backup } = stored;
+    let (instance, project) = (backup.instance.to_string(), backup.project.as_str());
+    sqlx::query("INSERT INTO projects (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
+        .bind(project)
+        .bind(backup.created_at.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    // Another instance may have the name by now; then the id tells them apart.
+    for name in [instance_name.to_string(), format!("restored-{}", &instance[..8])] {
+        sqlx::query(
+            "INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+                 replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+                 databases_used, observed_at, unreachable_because, failed_looks, created_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, 0, ?6, ?7, 'primary', 0, 0, 0, 0, 0, 0, ?8, ?9, 3, ?8
+             WHERE NOT EXISTS (SELECT 1 FROM instances WHERE id = ?1)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&instance)
+        .bind(project)
+        .bind(name)
+        .bind(&address.host)
+        .bind(i64::from(address.port))
+        .bind(engine.as_str())
+        .bind(server_version.to_string())
+        .bind(backup.created_at.as_microsecond())
+        .bind("it is known from its backups alone; its password and TLS settings are to be set again")
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    }
+    insert(tx, backup).await
+}
+
+async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, CatalogError> {
+    let moment = |at: Option<Timestamp>| at.map(Timestamp::as_microsecond);
+    let inserted = sqlx::query(
+        "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, period,
+             state, progress, received_bytes, size_bytes, stored_attempt, created_at, started_at,
+             completed_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(backup.id.to_string())
+    .bind(backup.project.as_str())
+    .bind(backup.instance.to_string())
+    .bind(backup.trigger.as_str())
+    .bind(backup.format.as_str())
+    .bind(backup.dialect.as_str())
+    .bind(backup.note.as_ref().map(|note| note.as_str().to_owned()))
+    .bind(&backup.window)
+    .bind(backup.state.as_str())
+    .bind(i64::from(backup.progress.hundredths()))
+    .bind(signed(backup.received_bytes))
+    .bind(signed(backup.size_bytes))
+    .bind(backup.stored_attempt.map(i64::from))
+    .bind(backup.created_at.as_microsecond())
+    .bind(moment(backup.started_at))
+    .bind(moment(backup.completed_at))
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(inserted.rows_affected() > 0)
+}

@@ -1,0 +1,249 @@
+//! Looks after what is stored: reads it again from time to time, removes what no backup is made of,
+//! and seals keys anew after a change of the master key.
+
+use std::time::Duration;
+
+use cachevault_app::App;
+use cachevault_domain::{Backup, BackupId, BackupState, ProjectId};
+use cachevault_engine::{VerifyError, verify_artifact};
+use cachevault_store::{
+    AttemptKey, BackupKey, Folder, Manifest, ObjectKind, StoreError, StoreErrorKind,
+};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::capture::with_sources;
+use crate::shutdown::Shutdown;
+
+/// How often it is looked whether somebody has asked for a check.
+const LOOK: Duration = Duration::from_secs(2);
+/// Checks of a round, one after the other.
+const ROUND_MAX: u32 = 4;
+
+/// Looks after the store.
+#[derive(Debug)]
+pub struct Tender {
+    /// The use cases' context.
+    pub app: App,
+    /// How long ago a backup's files may have been read.
+    pub check_every: Duration,
+    /// How often the store is swept.
+    pub sweep_every: Duration,
+    /// How old what has no manifest must be before it is removed: longer than any job takes.
+    pub grace: Duration,
+}
+
+/// What a sweep has done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Attempts that were removed.
+    pub removed: u64,
+    /// Keys that were sealed with the current master key.
+    pub rewrapped: u64,
+    /// Backups that the catalog does not know. They are left alone.
+    pub unknown: u64,
+}
+
+/// What lies in the folder of an attempt.
+struct Attempt {
+    key: AttemptKey,
+    has_manifest: bool,
+    has_key: bool,
+    newest: Timestamp,
+}
+
+impl Tender {
+    /// Looks after the store until the soft phase of `shutdown`.
+    pub async fn run(&self, shutdown: &Shutdown) {
+        let tend = async {
+            let mut swept: Option<Instant> = None;
+            loop {
+                self.check_round().await;
+                if swept.is_none_or(|at| at.elapsed() >= self.sweep_every) {
+                    // Keys are sealed with another master key only after a restart.
+                    self.sweep_round(swept.is_none()).await;
+                    swept = Some(Instant::now());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = shutdown.soft.cancelled() => {}
+            () = tend => {}
+        }
+    }
+
+    async fn sweep_round(&self, rewraps: bool) {
+        match self.sweep(rewraps).await {
+            Ok(swept) if swept == Swept::default() => {}
+            Ok(Swept { removed, rewrapped, unknown }) => {
+                tracing::info!(removed, rewrapped, unknown, "the store was swept");
+            }
+            Err(reason) => tracing::warn!(reason, "the store could not be swept"),
+        }
+    }
+
+    /// Checks what is due, some of it at a time; how many.
+    pub async fn check_round(&self) -> usize {
+        let Ok(before) = self.app.clock.now().checked_sub(self.check_every) else { return 0 };
+        let due = match self.app.catalog.backups_to_check(before, ROUND_MAX).await {
+            Ok(due) => due,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "what is to be checked cannot be told");
+                return 0;
+            }
+        };
+        for (project, backup) in &due {
+            if let Err(reason) = self.check(project, *backup).await {
+                tracing::warn!(%backup, reason, "a backup could not be checked; it is tried again");
+            }
+        }
+        due.len()
+    }
+
+    async fn check(&self, project: &ProjectId, id: BackupId) -> Result<(), String> {
+        let began = self.app.clock.now();
+        let found = self.app.catalog.find_backup(project, id).await;
+        let Some(backup) = found.map_err(|e| with_sources(&e))? else { return Ok(()) };
+        let Some(attempt) = backup.stored_attempt.filter(|_| backup.has_files()) else {
+            return Ok(());
+        };
+        let damage = self.damage(&backup, attempt).await?;
+        if let Some(damage) = &damage {
+            tracing::error!(backup = %id, damage, "a stored backup is damaged");
+        }
+        let now = self.app.clock.now();
+        let recorded =
+            self.app.catalog.record_check(id, attempt, damage.as_deref(), began, now).await;
+        recorded.map_err(|error| with_sources(&error))
+    }
+
+    /// What is wrong with a backup's files; an error when that cannot be told now.
+    async fn damage(&self, backup: &Backup, attempt: u32) -> Result<Option<String>, String> {
+        let key = BackupKey {
+            project: backup.project.clone(),
+            instance: backup.instance,
+            backup: backup.id,
+        };
+        let key = key.attempt(attempt);
+        let manifest = match self.app.store.find_manifest(&key).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => return Ok(Some("its manifest is missing from the store".to_owned())),
+            Err(error) => return lasting(&error),
+        };
+        if manifest.backup_id != backup.id.to_string() {
+            return Ok(Some("its manifest is of another backup".to_owned()));
+        }
+        self.damaged_artifact(&key, &manifest).await
+    }
+
+    async fn damaged_artifact(
+        &self,
+        key: &AttemptKey,
+        manifest: &Manifest,
+    ) -> Result<Option<String>, String> {
+        for (shard, entry) in (0..).zip(&manifest.artifacts) {
+            let artifact = key.artifact(shard);
+            match verify_artifact(&*self.app.store, &artifact, entry).await {
+                Ok(()) => {}
+                Err(VerifyError::Store(error)) => return lasting(&error),
+                Err(error) => {
+                    let name = artifact.file_name();
+                    return Ok(Some(format!("its artifact `{name}`: {}", with_sources(&error))));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Goes once through the whole store. With `rewraps` every key is looked at too.
+    ///
+    /// # Errors
+    /// The reason why it was not gone through to its end.
+    pub async fn sweep(&self, rewraps: bool) -> Result<Swept, String> {
+        let text = |error: StoreError| with_sources(&error);
+        let old = self.app.clock.now().checked_sub(self.grace);
+        let old = old.map_err(|error| error.to_string())?;
+        let mut swept = Swept::default();
+        let mut after = None;
+        let mut current: Option<Attempt> = None;
+        loop {
+            let found = self.app.store.list(&Folder::all(), after.as_ref()).await.map_err(text)?;
+            let Some(last) = found.last() else { break };
+            after = Some(last.name.clone());
+            for object in found {
+                let Some(kind) = object.name.kind() else { continue };
+                if current.as_ref().is_none_or(|attempt| attempt.key != *kind.attempt()) {
+                    let fresh = Attempt {
+                        key: kind.attempt().clone(),
+                        has_manifest: false,
+                        has_key: false,
+                        newest: object.modified_at,
+                    };
+                    if let Some(done) = current.replace(fresh) {
+                        self.judge(&done, old, rewraps, &mut swept).await?;
+                    }
+                }
+                if let Some(attempt) = &mut current {
+                    attempt.newest = attempt.newest.max(object.modified_at);
+                    attempt.has_manifest |= matches!(kind, ObjectKind::Manifest(_));
+                    attempt.has_key |= matches!(kind, ObjectKind::DataKey(..));
+                }
+            }
+        }
+        if let Some(done) = current {
+            self.judge(&done, old, rewraps, &mut swept).await?;
+        }
+        self.app.store.remove_unfinished(&Folder::all(), Some(old)).await.map_err(text)?;
+        Ok(swept)
+    }
+
+    async fn judge(
+        &self,
+        attempt: &Attempt,
+        old: Timestamp,
+        rewraps: bool,
+        swept: &mut Swept,
+    ) -> Result<(), String> {
+        let BackupKey { project, backup, .. } = &attempt.key.backup;
+        let record = self.app.catalog.find_backup(project, *backup).await;
+        let record = record.map_err(|error| with_sources(&error))?;
+        let is_garbage = match &record {
+            // A job may still commit it.
+            Some(record) if !record.state.is_settled() => false,
+            Some(record) if record.state == BackupState::Succeeded => {
+                record.stored_attempt != Some(attempt.key.attempt)
+            }
+            Some(_) => true,
+            None if attempt.has_manifest => {
+                swept.unknown += 1;
+                false
+            }
+            None => true,
+        };
+        if is_garbage && attempt.newest < old {
+            tracing::info!(attempt = %attempt.key, "removing what no backup is made of");
+            self.app.store.remove_attempt(&attempt.key).await.map_err(|e| with_sources(&e))?;
+            swept.removed += 1;
+        } else if rewraps && attempt.has_key && !is_garbage {
+            match self.app.store.rewrap(&attempt.key).await {
+                Ok(done) => swept.rewrapped += u64::from(done),
+                // Whoever needs the backup is told why it does not open.
+                Err(error) if error.kind == StoreErrorKind::NoKey => {}
+                Err(error) => return Err(with_sources(&error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a failed operation says of the files: damage, or an error that may pass.
+fn lasting(error: &StoreError) -> Result<Option<String>, String> {
+    match error.kind {
+        StoreErrorKind::NotFound | StoreErrorKind::Damaged | StoreErrorKind::NoKey => {
+            Ok(Some(with_sources(error)))
+        }
+        _ => Err(with_sources(error)),
+    }
+}
