@@ -111,6 +111,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_STORE_CREATE_BUCKET")]
     store_create_bucket: Option<bool>,
 
+    /// MiB of each backup that may wait on the local disk for a bucket that stalls, so that the
+    /// source does not have to [default: 4096]
+    #[arg(long, value_name = "MIB", env = "CACHEVAULT_SPOOL_MIB")]
+    spool_mib: Option<u64>,
+
     /// Whether backups are encrypted on their way to the store, each with a key of its own under
     /// the master key [default: true]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_ENCRYPT")]
@@ -308,6 +313,7 @@ impl Settings {
             store: self.store.or(other.store),
             store_credentials_file: self.store_credentials_file.or(other.store_credentials_file),
             store_create_bucket: self.store_create_bucket.or(other.store_create_bucket),
+            spool_mib: self.spool_mib.or(other.spool_mib),
             encrypt: self.encrypt.or(other.encrypt),
             store_timeout: self.store_timeout.or(other.store_timeout),
             capture_timeout: self.capture_timeout.or(other.capture_timeout),
@@ -339,6 +345,7 @@ impl Settings {
             credentials_file: self.store_credentials_file.clone(),
             create_bucket: self.store_create_bucket.unwrap_or(false),
             encrypt: self.encrypt.unwrap_or(true),
+            spool_bytes: within("spool_mib", self.spool_mib.unwrap_or(4096), 0..=1 << 20)? << 20,
             patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
         })
     }

@@ -75,6 +75,14 @@ impl DataDir {
         self.path.join("drills")
     }
 
+    /// Where backups wait for a bucket that does not take them.
+    pub(crate) fn spool(&self) -> anyhow::Result<PathBuf> {
+        let path = self.path.join("spool");
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        made.with_context(|| format!("make `{}`", path.display()))?;
+        Ok(path)
+    }
+
     pub(crate) fn credentials(&self) -> PathBuf {
         self.path.join("credentials.json")
     }

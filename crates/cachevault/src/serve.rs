@@ -162,7 +162,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
     let keys = data_dir.master_keys(&*entropy)?;
     let (current, earlier) = keys.split_first().context("there is no master key")?;
     let sealer = Arc::new(Sealer::with_earlier(current, earlier, entropy.clone()));
-    let store = config.store.open(&data_dir.backups()).await?;
+    let store = config.store.open(data_dir).await?;
     let store = SealedStore::new(store, sealer.clone(), config.store.encrypt);
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
     let catalog =

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cachevault_store::conformance::{self, Scratch};
-use cachevault_store::{BucketSettings, BucketStore, FolderStore, Store, StoreErrorKind, StoreUrl};
+use cachevault_store::{
+    BucketSettings, BucketStore, FolderStore, SpoolStore, Store, StoreErrorKind, StoreUrl,
+};
 use clap::Args;
 
+use crate::data_dir::DataDir;
 use crate::entropy::OsEntropy;
 
 /// A request to a bucket that has taken so long is tried again.
@@ -25,6 +28,8 @@ pub(crate) struct StoreConfig {
     pub(crate) encrypt: bool,
     /// How long a bucket that does not answer is asked again.
     pub(crate) patience: Duration,
+    /// How much of a backup may wait on the local disk for a bucket.
+    pub(crate) spool_bytes: u64,
 }
 
 /// Which store to check.
@@ -50,6 +55,7 @@ impl CheckOptions {
             create_bucket: self.create_bucket,
             encrypt: true,
             patience: REQUEST_TIME_MAX,
+            spool_bytes: 0,
         })
     }
 }
@@ -64,7 +70,8 @@ struct Opened {
 impl StoreConfig {
     /// Opens the store and proves it. One that cannot be reached is taken all the same: it may come
     /// back. One that refuses us does not get better by itself.
-    pub(crate) async fn open(&self, folder: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    pub(crate) async fn open(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
+        let folder = &data_dir.backups();
         let Opened { store, bucket } = self.client(folder, self.patience)?;
         // At start nobody wants to wait for long.
         let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience))?;
@@ -84,7 +91,10 @@ impl StoreConfig {
             }
             Err(error) => return Err(error).context("prove that the store can be used"),
         }
-        Ok(store)
+        if bucket.is_none() {
+            return Ok(store);
+        }
+        Ok(Arc::new(SpoolStore::new(store, data_dir.spool()?, self.spool_bytes)))
     }
 
     fn client(&self, folder: &Path, patience: Duration) -> anyhow::Result<Opened> {

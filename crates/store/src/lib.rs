@@ -24,6 +24,7 @@ mod faulty;
 mod folder;
 mod key;
 mod manifest;
+mod spool;
 
 use std::fmt;
 use std::io;
@@ -43,6 +44,8 @@ pub use manifest::{
     ArtifactEntry, ContentEntry, DatabaseDigest, DigestEntry, Encoding, MANIFEST_VERSION, Manifest,
     ManifestError, RdbEntry, SourceEntry,
 };
+
+pub use spool::SpoolStore;
 
 /// Longest document, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;

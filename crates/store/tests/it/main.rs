@@ -4,3 +4,4 @@
 
 mod bucket;
 mod envelope;
+mod spool;
