@@ -60,7 +60,7 @@ impl App {
             Ok(Some(manifest)) => manifest,
             // Removed since it was listed.
             Ok(None) => return Ok(()),
-            Err(error) if error.kind == StoreErrorKind::Damaged => {
+            Err(error) if matches!(error.kind, StoreErrorKind::Damaged | StoreErrorKind::NoKey) => {
                 let reason = error.source.map(|source| format!(": {source}")).unwrap_or_default();
                 rebuilt.unreadable.push(format!("{attempt}{reason}"));
                 return Ok(());

@@ -1,7 +1,7 @@
 //! Artifacts encrypted on their way to a store, and decrypted on their way back.
 //!
 //! Every attempt has a key of its own, an X25519 identity of the age format
-//! (`age-encryption.org/v1`): the artifact is an age file, which `age -d` opens too. That key lies
+//! (`age-encryption.org/v1`): artifact and manifest are age files, which `age -d` opens too. That key lies
 //! beside the artifact, sealed with the master key, in a document named after the master key.
 //! Another master key means another such document and touches no artifact.
 //!
@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use age::stream::StreamWriter;
+use age::stream::{StreamReader, StreamWriter};
 use age::x25519::Identity;
 use age::{Decryptor, Encryptor};
 use async_trait::async_trait;
@@ -111,14 +111,21 @@ impl SealedStore {
     }
 
     /// The key of the attempt that an artifact belongs to; a fresh one for the first of them.
-    async fn key_for(&self, key: &ArtifactKey) -> Result<Identity, StoreError> {
-        if let Some((name, _, secret)) = self.find_key(&key.attempt).await? {
+    async fn key_for(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
+        if let Some((name, _, secret)) = self.find_key(attempt).await? {
             return parse(&secret).map_err(|error| error.on(&name));
         }
         let identity = Identity::generate();
         let secret = identity.to_string().expose_secret().to_owned().into();
-        self.put_key(&key.attempt, &identity.to_public().to_string(), &secret).await?;
+        self.put_key(attempt, &identity.to_public().to_string(), &secret).await?;
         Ok(identity)
+    }
+
+    /// The key of an attempt that has one.
+    async fn known_key(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
+        let found = self.find_key(attempt).await?;
+        let (name, _, secret) = found.ok_or_else(|| KeyError::Missing.on(attempt))?;
+        parse(&secret).map_err(|error| error.on(&name))
     }
 
     async fn put_key(
@@ -185,6 +192,26 @@ fn parse(secret: &SecretString) -> Result<Identity, KeyError> {
     Identity::from_str(secret.expose_secret()).map_err(|e| KeyError::Unreadable(e.to_owned()))
 }
 
+fn encryptor<W: Write>(identity: &Identity, output: W) -> io::Result<StreamWriter<W>> {
+    let recipient = identity.to_public();
+    let encryptor = Encryptor::with_recipients(std::iter::once(&recipient as _));
+    encryptor.map_err(io::Error::other)?.wrap_output(output)
+}
+
+fn decryptor<R: Read>(input: R, identity: &Identity) -> io::Result<StreamReader<R>> {
+    let decryptor = Decryptor::new(input).map_err(io::Error::other)?;
+    decryptor.decrypt(std::iter::once(identity as _)).map_err(io::Error::other)
+}
+
+fn undecryptable(object: &impl ToString, error: io::Error) -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Damaged,
+        action: "decrypt",
+        object: object.to_string(),
+        source: Some(error.into()),
+    }
+}
+
 /// What a key belongs to: it does not open beside another backup.
 fn owner(attempt: &AttemptKey) -> String {
     format!("backup/{attempt}/data-key")
@@ -202,14 +229,10 @@ impl Store for SealedStore {
         }
         let sink = self.inner.create(key).await?;
         let begun = async {
-            let identity = self.key_for(key).await?;
+            let identity = self.key_for(&key.attempt).await?;
             let encrypted = Collector::default();
-            let recipient = identity.to_public();
-            let broken = |error: io::Error| StoreError::io("encrypt", key, error);
-            let encryptor = Encryptor::with_recipients(std::iter::once(&recipient as _));
-            let encryptor = encryptor.map_err(|e| broken(io::Error::other(e)))?;
-            let writer = encryptor.wrap_output(encrypted.clone()).map_err(broken)?;
-            Ok((writer, encrypted))
+            let writer = encryptor(&identity, encrypted.clone());
+            Ok((writer.map_err(|e| StoreError::io("encrypt", key, e))?, encrypted))
         };
         match begun.await {
             Ok((writer, encrypted)) => Ok(Box::new(SealedSink {
@@ -232,18 +255,39 @@ impl Store for SealedStore {
         if !is_encrypted {
             return Ok(Box::new(PlainSource { inner: source, first }));
         }
-        let found = self.find_key(&key.attempt).await?;
-        let (name, _, secret) = found.ok_or_else(|| KeyError::Missing.on(key))?;
-        let identity = parse(&secret).map_err(|error| error.on(&name))?;
+        let identity = self.known_key(&key.attempt).await?;
         Ok(Box::new(SealedSource::new(source, first, identity, key.to_string())))
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        self.inner.put(name, bytes).await
+        let attempt = match name.kind() {
+            // It names keys of the data.
+            Some(ObjectKind::Manifest(attempt)) if self.encrypts => attempt,
+            _ => return self.inner.put(name, bytes).await,
+        };
+        let identity = self.key_for(&attempt).await?;
+        let encrypt = || {
+            let mut writer = encryptor(&identity, Vec::new())?;
+            writer.write_all(&bytes)?;
+            writer.finish()
+        };
+        let encrypted = encrypt().map_err(|error| StoreError::io("encrypt", name, error))?;
+        self.inner.put(name, encrypted.into()).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(name).await
+        let found = self.inner.get(name).await?;
+        let (Some(bytes), Some(kind)) = (&found, name.kind()) else { return Ok(found) };
+        if !bytes.starts_with(AGE_MAGIC) {
+            return Ok(found);
+        }
+        let identity = self.known_key(kind.attempt()).await?;
+        let mut clear = Vec::new();
+        let read = decryptor(&bytes[..], &identity).and_then(|mut r| r.read_to_end(&mut clear));
+        match read {
+            Ok(_) => Ok(Some(clear.into())),
+            Err(error) => Err(undecryptable(name, error)),
+        }
     }
 
     async fn list(
@@ -424,13 +468,7 @@ impl SealedSource {
             if let Err(error) =
                 decrypt(Pieces { stored, piece: Bytes::new() }, &identity, &decrypted)
             {
-                let error = StoreError {
-                    kind: StoreErrorKind::Damaged,
-                    action: "decrypt",
-                    object,
-                    source: Some(error.into()),
-                };
-                let _ = decrypted.blocking_send(Err(error));
+                let _ = decrypted.blocking_send(Err(undecryptable(&object, error)));
             }
         });
         Self { pieces, seen, _tasks: tasks }
@@ -453,8 +491,7 @@ fn decrypt(
     identity: &Identity,
     decrypted: &mpsc::Sender<Result<Bytes, StoreError>>,
 ) -> io::Result<()> {
-    let decryptor = Decryptor::new(&mut stored).map_err(io::Error::other)?;
-    let mut reader = decryptor.decrypt(std::iter::once(identity as _)).map_err(io::Error::other)?;
+    let mut reader = decryptor(&mut stored, identity)?;
     loop {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         reader.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)?;
