@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import time
+import urllib.parse
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,8 +68,9 @@ class Server:
 class Service:
     """The service with a data folder of its own; ended by close()."""
 
-    def __init__(self, data: Path):
-        self.environment = {**os.environ, "CACHEVAULT_DATA_DIR": str(data)}
+    def __init__(self, data: Path, **settings: str):
+        settings = {f"CACHEVAULT_{name.upper()}": value for name, value in settings.items()}
+        self.environment = {**os.environ, "CACHEVAULT_DATA_DIR": str(data), **settings}
         self.process = subprocess.Popen(
             [CACHEVAULT, "serve", "--listen", "127.0.0.1:0", "--log-level", "warn"],
             env=self.environment, stdout=subprocess.PIPE, text=True,
@@ -91,6 +93,27 @@ class Service:
 
     def close(self) -> None:
         self.process.terminate()
+        self.process.wait()
+
+
+class S3Server:
+    """The S3 server of the tests, built for release; ended by close()."""
+
+    def __init__(self):
+        subprocess.run(
+            ["cargo", "build", "--release", "--locked", "--quiet", "-p", "cachevault-testkit", "--example", "s3_server"],
+            cwd=REPOSITORY, check=True,
+        )
+        program = REPOSITORY / "target/release/examples/s3_server"
+        self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url, self.credentials = (self.process.stdout.readline().strip() for _ in range(2))
+        if not self.credentials:
+            raise SystemExit("the S3 server does not start")
+        self.endpoint = urllib.parse.parse_qs(urllib.parse.urlparse(self.url).query)["endpoint"][0]
+
+    def close(self) -> None:
+        # Its folder goes with it when its input ends.
+        self.process.stdin.close()
         self.process.wait()
 
 
