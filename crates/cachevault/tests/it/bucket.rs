@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use cachevault_testkit::{
     BUCKET, S3Call, S3Fault, S3Key, S3Server, Server, eventually, newest_redis,
@@ -115,9 +116,12 @@ fn the_whole_job_is_done_with_a_bucket() {
     assert_eq!(loaded.digest(), source.digest());
 
     let named = format!("backup:{id}");
+    // Answers that break off are gone on with.
+    bucket.server.inject(S3Call::Get, S3Fault::CutBody, 2);
     let inspected = bucket.offline(&data_dir, &["inspect", &named, "--verify"]);
     let verdict = text(&inspected.stdout);
     assert!(verdict.contains("2001 keys"), "{verdict} {}", text(&inspected.stderr));
+    assert_eq!(bucket.server.faults_left(), 0);
     let compared = bucket.offline(&data_dir, &["diff", &named, &named]);
     assert_eq!(text(&compared.stdout), "0 added, 0 removed, 0 changed, 2001 the same\n");
 
@@ -229,6 +233,42 @@ fn a_store_that_refuses_all_writes_fails_the_backup_and_nothing_is_left() {
         bucket.server.heal();
     }
     assert_eq!(service.json(&["backup", "create", "orders", "--wait"])["state"], "succeeded");
+}
+
+/// What is left of it cannot be removed: so the backup has not ended, until the store takes part.
+#[test]
+fn a_store_that_refuses_everything_leaves_the_backup_open_until_it_is_well() {
+    let (_folder, data_dir) = folder();
+    let bucket = Bucket::start();
+    let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "500"]);
+    server.fill(4000, 10_000);
+    let service = bucket.serve(&data_dir, &["--store-timeout", "2s", "--attempts-max", "1"]);
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders"]);
+    eventually("a part is there", || (!bucket.server.part_files().is_empty()).then_some(()));
+    for call in [
+        S3Call::Put,
+        S3Call::Get,
+        S3Call::Delete,
+        S3Call::List,
+        S3Call::CreateUpload,
+        S3Call::UploadPart,
+        S3Call::CompleteUpload,
+    ] {
+        bucket.server.inject(call, S3Fault::Refuse, u32::MAX);
+    }
+    eventually("the attempt fails", || {
+        service.log().contains("a step could not be undone").then_some(())
+    });
+    assert_eq!(service.newest_backup()["state"], "running");
+    assert_eq!(service.get("/readyz"), NOT_READY);
+    bucket.server.heal();
+    server.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    // The next attempt is a minute away: longer than `eventually` waits.
+    std::thread::sleep(Duration::from_secs(45));
+    assert_eq!(service.settled()["state"], "succeeded");
+    bucket.assert_one_backup(2);
+    assert!(bucket.server.part_files().is_empty());
 }
 
 #[test]

@@ -93,6 +93,8 @@ fn backed_up_and_restored(service: &Service, source: (&Server, &str), target: (&
     let backup = service.json(&["backup", "create", "orders", "--wait"]);
     let id = backup["id"].as_str().unwrap();
     service.json(&["backup", "link", id]);
+    let drilled = service.run(&["drill", id]);
+    assert!(drilled.status.success(), "{}", String::from_utf8_lossy(&drilled.stderr));
     for way in ["replica", "keys"] {
         let wish = ["restore", "create", "copy", "--backup", id, "--way", way, "--wait"];
         assert_eq!(service.json(&wish)["state"], "succeeded", "{way}");
