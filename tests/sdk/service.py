@@ -203,14 +203,14 @@ def _answers_ping(process: subprocess.Popen, port: int) -> bool:
 class Cachevault:
     """One `cachevault serve` over one data directory."""
 
-    def __init__(self, binary: str, directory: Path):
+    def __init__(self, binary: str, directory: Path, store: list[str]):
         self.binary = binary
         self.data_dir = directory / "data"
         self.stderr = directory / "stderr.log"
         directory.mkdir()
         with self.stderr.open("wb") as log:
             self._process = subprocess.Popen(
-                [binary, "serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:0"],
+                [binary, "serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:0", *store],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=_clean_environment(),
                 text=True, encoding="utf-8",
             )
@@ -300,9 +300,28 @@ def running_cachevault(directory: Path) -> Iterator[Cachevault]:
     found = shutil.which(binary)
     if not found:
         raise Unavailable(f"CACHEVAULT_BIN does not name an executable file: {binary}")
-    cachevault = Cachevault(str(Path(found).resolve()), directory)
+    with store_settings() as store:
+        cachevault = Cachevault(str(Path(found).resolve()), directory, store)
+        try:
+            yield cachevault
+            cachevault.stop()
+        finally:
+            cachevault.kill()
+
+
+@contextmanager
+def store_settings() -> Iterator[list[str]]:
+    """What puts backups into the bucket of the S3 server that S3_SERVER names; nothing where it names none."""
+    binary = os.environ.get("S3_SERVER")
+    if not binary:
+        yield []
+        return
+    process = subprocess.Popen([binary], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
-        yield cachevault
-        cachevault.stop()
+        url, credentials_file = (process.stdout.readline().rstrip("\n") for _ in range(2))
+        if not credentials_file:
+            raise Unavailable(f"{binary} does not start")
+        yield ["--store", url, "--store-credentials-file", credentials_file]
     finally:
-        cachevault.kill()
+        process.stdin.close()
+        process.wait(STOP_DEADLINE)

@@ -22,6 +22,7 @@ mod sealer;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use cachevault_catalog::Catalog;
 use cachevault_domain::{
     Clock, Entropy, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreErrorKind};
 use jiff::SignedDuration;
 
 pub use backups::{BackupDetail, RequestBackup};
@@ -40,6 +41,9 @@ pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifeti
 pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
+
+/// A store that has not shown within this time that it is usable is not.
+const STORE_CHECK_MAX: Duration = Duration::from_secs(10);
 
 /// Looks at a server: what runs there, or exactly what is wrong.
 #[async_trait]
@@ -121,6 +125,17 @@ impl App {
     /// The first of them that is not.
     pub async fn check_ready(&self) -> Result<(), AppError> {
         self.catalog.check().await?;
-        self.store.check().await.map_err(AppError::StoreUnavailable)
+        // A store asks a bucket again for minutes; who asks here wants to know how it is now.
+        let checked = tokio::time::timeout(STORE_CHECK_MAX, self.store.check()).await;
+        checked.unwrap_or_else(|late| Err(too_late(late))).map_err(AppError::StoreUnavailable)
+    }
+}
+
+fn too_late(late: tokio::time::error::Elapsed) -> StoreError {
+    StoreError {
+        kind: StoreErrorKind::Unavailable,
+        action: "check",
+        object: "the store".to_owned(),
+        source: Some(late.into()),
     }
 }

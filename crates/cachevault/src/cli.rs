@@ -12,6 +12,7 @@ mod progress;
 mod rdb_name;
 mod rdb_pass;
 mod rdb_source;
+mod stored_backup;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

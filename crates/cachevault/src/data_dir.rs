@@ -103,10 +103,8 @@ impl DataDir {
     /// catalog that one would open.
     pub(crate) fn master_keys(&self, entropy: &dyn Entropy) -> anyhow::Result<Vec<MasterKey>> {
         let path = self.master_key_file();
-        match read_if_there(&path)? {
-            Some(text) => {
-                parse_master_keys(&text).with_context(|| format!("in `{}`", path.display()))
-            }
+        match read_master_keys(&self.path)? {
+            Some(keys) => Ok(keys),
             None if self.catalog().exists() => bail!(
                 "`{}` is missing, and the secrets in `{}` open with nothing else; put it back",
                 path.display(),
@@ -127,7 +125,7 @@ impl DataDir {
     }
 
     fn master_key_file(&self) -> PathBuf {
-        self.path.join("master.key")
+        master_key_file(&self.path)
     }
 
     /// What an interrupted first start has already written down, if anything.
@@ -174,6 +172,19 @@ impl Credentials {
 /// The store in a data folder, which its user need not have opened.
 pub(crate) fn backups_in(data_dir: &Path) -> PathBuf {
     data_dir.join("backups")
+}
+
+/// The file of master keys in a data folder.
+pub(crate) fn master_key_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("master.key")
+}
+
+/// The master keys in a data folder, which its user need not have opened: the current one first,
+/// `None` where there is no file of them.
+pub(crate) fn read_master_keys(data_dir: &Path) -> anyhow::Result<Option<Vec<MasterKey>>> {
+    let path = master_key_file(data_dir);
+    let Some(text) = read_if_there(&path)? else { return Ok(None) };
+    parse_master_keys(&text).map(Some).with_context(|| format!("in `{}`", path.display()))
 }
 
 fn parse_master_keys(text: &str) -> anyhow::Result<Vec<MasterKey>> {

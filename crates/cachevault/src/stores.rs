@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cachevault_store::conformance::{self, Scratch};
 use cachevault_store::{
-    BucketSettings, BucketStore, FolderStore, SpoolStore, Store, StoreErrorKind, StoreUrl,
+    BucketSettings, BucketStore, BucketUrl, FolderStore, SpoolStore, Store, StoreErrorKind,
+    StoreUrl,
 };
 use clap::Args;
 
@@ -98,27 +99,49 @@ impl StoreConfig {
     }
 
     fn client(&self, folder: &Path, patience: Duration) -> anyhow::Result<Opened> {
-        let url = match &self.url {
-            None => {
-                let store = FolderStore::open(folder).context("open the store")?;
-                return Ok(Opened { store: Arc::new(store), bucket: None });
+        let folder = match &self.url {
+            None => folder,
+            Some(StoreUrl::Folder(folder)) => folder,
+            Some(StoreUrl::Bucket(url)) => {
+                let file = self.credentials_file.clone();
+                let bucket = bucket(url, file, self.create_bucket, patience)?;
+                return Ok(Opened { store: Arc::new(bucket.clone()), bucket: Some(bucket) });
             }
-            Some(StoreUrl::Folder(folder)) => {
-                let store = FolderStore::open(folder).context("open the store")?;
-                return Ok(Opened { store: Arc::new(store), bucket: None });
-            }
-            Some(StoreUrl::Bucket(url)) => url.clone(),
         };
-        let settings = BucketSettings {
-            url,
-            credentials_file: self.credentials_file.clone(),
-            create: self.create_bucket,
-            request: REQUEST_TIME_MAX,
-            patience,
-        };
-        let bucket = BucketStore::new(&settings).context("open the store")?;
-        Ok(Opened { store: Arc::new(bucket.clone()), bucket: Some(bucket) })
+        let store = FolderStore::open(folder).context("open the store")?;
+        Ok(Opened { store: Arc::new(store), bucket: None })
     }
+}
+
+fn bucket(
+    url: &BucketUrl,
+    credentials_file: Option<PathBuf>,
+    create: bool,
+    patience: Duration,
+) -> anyhow::Result<BucketStore> {
+    let settings = BucketSettings {
+        url: url.clone(),
+        credentials_file,
+        create,
+        request: REQUEST_TIME_MAX,
+        patience,
+    };
+    BucketStore::new(&settings).context("open the store")
+}
+
+/// A store for who only reads: nothing is made where it is missing.
+pub(crate) fn open_to_read(
+    url: Option<&StoreUrl>,
+    credentials_file: Option<PathBuf>,
+    folder: &Path,
+) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match url {
+        None => Arc::new(FolderStore::at(folder)),
+        Some(StoreUrl::Folder(folder)) => Arc::new(FolderStore::at(folder)),
+        Some(StoreUrl::Bucket(url)) => {
+            Arc::new(bucket(url, credentials_file, false, REQUEST_TIME_MAX)?)
+        }
+    })
 }
 
 /// Runs the conformance suite against a live store and prints how it went.

@@ -206,11 +206,11 @@ impl Store for BucketStore {
         let name = ObjectName(".check".to_owned());
         let written = Bytes::from_static(b"cachevault");
         self.put(&name, written.clone()).await?;
-        let read = self.get(&name).await?;
+        let read = self.get(&name).await;
         let listed = self.list(&Folder::all(), None).await;
         self.remove(&name).await?;
         listed?;
-        if read == Some(written) {
+        if read? == Some(written) {
             return Ok(());
         }
         Err(StoreError::new(StoreErrorKind::Damaged, "read back", self.shown(&name)))

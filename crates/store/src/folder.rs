@@ -41,6 +41,11 @@ impl FolderStore {
         Ok(Self { root })
     }
 
+    /// The folder as it is, for who only reads: nothing is made.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Bytes of an artifact that wait in memory.
-const MEMORY_BYTES: usize = 8 << 20;
+const MEMORY_BYTES: usize = 4 << 20;
 
 /// Lets artifacts wait on the local disk while another store takes its time.
 #[derive(Debug)]

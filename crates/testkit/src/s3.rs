@@ -48,7 +48,7 @@ pub struct S3Server {
     folder: TempDir,
     key: Arc<Mutex<S3Key>>,
     state: Arc<State>,
-    _serving: JoinSet<()>,
+    serving: JoinSet<()>,
 }
 
 /// A call that can go wrong.
@@ -296,16 +296,31 @@ impl S3Server {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
-        let key = Arc::new(Mutex::new(S3Key::default()));
-        let files = s3s_fs::FileSystem::new(folder.path()).expect("a file system");
-        let state = Arc::new(State::default());
-        let mut builder = S3ServiceBuilder::new(Wrapped { files, state: Arc::clone(&state) });
-        builder.set_auth(CurrentKey(Arc::clone(&key)));
+        let mut server = Self {
+            port: 0,
+            folder,
+            key: Arc::new(Mutex::new(S3Key::default())),
+            state: Arc::new(State::default()),
+            serving: JoinSet::new(),
+        };
+        server.start_again().await;
+        server
+    }
+
+    /// Ends the server; who asks it is refused, and what it holds stays.
+    pub async fn stop(&mut self) {
+        self.serving.shutdown().await;
+    }
+
+    /// Starts the server after [`S3Server::stop`], on its port and with what it held.
+    pub async fn start_again(&mut self) {
+        let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
+        let mut builder = S3ServiceBuilder::new(Wrapped { files, state: Arc::clone(&self.state) });
+        builder.set_auth(CurrentKey(Arc::clone(&self.key)));
         let service = builder.build();
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        let mut serving = JoinSet::new();
-        serving.spawn(async move {
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a port");
+        self.port = listener.local_addr().expect("an address").port();
+        self.serving.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
@@ -316,7 +331,6 @@ impl S3Server {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { port, folder, key, state, _serving: serving }
     }
 
     /// The endpoint's URL.
@@ -347,9 +361,20 @@ impl S3Server {
         self.state.faults.lock().expect("the faults").push((call, fault, times));
     }
 
+    /// Lets calls go well again.
+    pub fn heal(&self) {
+        self.state.faults.lock().expect("the faults").clear();
+    }
+
     /// How many faults are still to come.
-    pub fn faults_left(&self) -> u32 {
-        self.state.faults.lock().expect("the faults").iter().map(|(.., left)| left).sum()
+    pub fn faults_left(&self) -> u64 {
+        self.state
+            .faults
+            .lock()
+            .expect("the faults")
+            .iter()
+            .map(|(.., left)| u64::from(*left))
+            .sum()
     }
 
     /// The bucket's objects and unfinished uploads, by their keys.
@@ -374,6 +399,18 @@ impl S3Server {
     /// Where the bucket's objects lie as files.
     pub fn bucket_folder(&self) -> PathBuf {
         self.folder.path().join(BUCKET)
+    }
+
+    /// All that the server keeps: the bucket, what it notes of objects, parts of unfinished uploads.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The parts of unfinished uploads, as files.
+    pub fn part_files(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
+        let is_part = |path: &PathBuf| path.to_string_lossy().contains(".part-");
+        entries.map(|entry| entry.path()).filter(is_part).collect()
     }
 
     /// The file of one object.

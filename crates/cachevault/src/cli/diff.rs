@@ -7,7 +7,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cachevault_rdb::EnvelopeReport;
@@ -24,6 +23,7 @@ use super::diff_table::{Entry, Found, Table};
 use super::rdb_name::escaped;
 use super::rdb_pass::{Interrupts, pass};
 use super::rdb_source::{Source, Trouble};
+use super::stored_backup::StoreOptions;
 
 const EXIT_DIFFERENT: u8 = 1;
 const EXIT_TROUBLE: u8 = 2;
@@ -39,7 +39,7 @@ damaged or was written by a server newer than this build: then what was printed 
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffOptions {
-    /// What to compare from: a file, or `backup:ID` for a backup in the data folder
+    /// What to compare from: a file, or `backup:ID` for a stored backup
     a: OsString,
 
     /// What to compare to, likewise
@@ -55,9 +55,8 @@ pub(crate) struct DiffOptions {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     memory: u32,
 
-    /// Data folder in which `backup:ID` is looked for [default: ~/.cachevault]
-    #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 /// Runs the command and tells its outcome by the exit code.
@@ -128,7 +127,7 @@ struct Repeated {
 
 impl Repeated {
     fn find(argument: &OsString, options: &DiffOptions) -> Result<Self, Trouble> {
-        let source = Source::find(argument, options.data_dir.as_deref())?;
+        let source = Source::find(argument, &options.store)?;
         source.must_be_repeatable()?;
         Ok(Self { source, envelope: None })
     }

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cachevault_domain::{Clock, SystemClock};
@@ -20,6 +19,7 @@ use super::inspect_summary::summary;
 use super::rdb_name::escaped;
 use super::rdb_pass::{Interrupts, pass, sentence};
 use super::rdb_source::{Source, Trouble};
+use super::stored_backup::StoreOptions;
 
 const EXIT_DAMAGED: u8 = 1;
 const EXIT_UNREADABLE: u8 = 2;
@@ -34,7 +34,7 @@ wrote it, and its content was not verified.";
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectOptions {
-    /// A file, `-` for standard input, or `backup:ID` for a backup in the data folder
+    /// A file, `-` for standard input, or `backup:ID` for a stored backup
     source: OsString,
 
     /// List the keys instead: database, name, kind, encoding, elements, bytes as stored, expiry
@@ -62,9 +62,8 @@ pub(crate) struct InspectOptions {
     #[arg(value_parser = clap::value_parser!(u16).range(0..=10_000))]
     top: u16,
 
-    /// Data folder in which `backup:ID` is looked for [default: ~/.cachevault]
-    #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreOptions,
 }
 
 /// Runs the command and tells its outcome by the exit code.
@@ -89,7 +88,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> ExitCode {
 }
 
 fn run(options: &InspectOptions, output: &mut dyn Write) -> Result<(), Trouble> {
-    let source = Source::find(&options.source, options.data_dir.as_deref())?;
+    let source = Source::find(&options.source, &options.store)?;
     if options.verify {
         verify(&source, output)
     } else if options.digest {

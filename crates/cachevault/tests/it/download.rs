@@ -10,7 +10,7 @@ use cachevault_testkit::{Server, newest_redis, text};
 use crate::service::{Service, folder, only_rdb, stored};
 
 /// `curl` without a header of ours, into `file`.
-fn curl(arguments: &[&str], file: &Path) -> Output {
+pub(crate) fn curl(arguments: &[&str], file: &Path) -> Output {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--fail", "--noproxy", "*", "--output"]);
     command.arg(file).args(arguments).output().unwrap()

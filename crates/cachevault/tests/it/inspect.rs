@@ -229,12 +229,143 @@ fn a_stored_backup_is_inspected_by_its_id() {
     assert_eq!(stdout(&client(&data_dir, &["inspect", &source, "--verify"])), verdict);
     let equal = client(&data_dir, &["diff", &source, &source]);
     assert_eq!(stdout(&equal), "0 added, 0 removed, 0 changed, 100 the same\n");
-    let files = stored(&data_dir);
-    let artifact = files.iter().find(|file| file.extension().is_some_and(|e| e == "zst")).unwrap();
-    let file = fs::File::options().write(true).open(artifact).unwrap();
+    let file = fs::File::options().write(true).open(artifact(&data_dir)).unwrap();
     file.set_len(100).unwrap();
     let (code, message) = complaint(&client(&data_dir, &["inspect", &source]));
     assert!(code == Some(1) && message.contains("by its manifest"), "{message}");
+}
+
+/// A data folder with one backup in it, and how that is named. The service has ended.
+fn backed_up(data_dir: &Path, options: &[&str]) -> String {
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(100, 1000);
+    server.ask(&["SET", "page", &"offer ".repeat(10_000)]);
+    let service = Service::start(data_dir, options);
+    service.adopt(&server);
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    format!("backup:{}", backup["id"].as_str().unwrap())
+}
+
+fn artifact(data_dir: &Path) -> PathBuf {
+    let files = stored(data_dir);
+    files.into_iter().find(|file| file.extension().is_some_and(|e| e == "zst")).unwrap()
+}
+
+/// Checks that no way of reading a damaged backup ends well.
+#[track_caller]
+fn assert_damaged(data_dir: &Path, source: &str, word: &str) {
+    for options in [&["--verify"][..], &["--digest"], &["--keys"], &["--json"], &[]] {
+        let (code, message) =
+            complaint(&client(data_dir, &[&["inspect", source], options].concat()));
+        assert!(code == Some(1) && message.contains(word), "{word} {options:?}: {message}");
+    }
+    let (code, message) = complaint(&client(data_dir, &["diff", source, source]));
+    assert!(code == Some(2) && message.contains(word), "{word}: {message}");
+}
+
+#[test]
+fn a_stored_backup_that_was_altered_never_ends_well() {
+    let (_folder, data_dir) = folder();
+    let source = backed_up(&data_dir, &[]);
+    let artifact = artifact(&data_dir);
+    let sound = fs::read(&artifact).unwrap();
+    for at in [30, sound.len() / 2, sound.len() - 1] {
+        let mut altered = sound.clone();
+        altered[at] ^= 1;
+        fs::write(&artifact, altered).unwrap();
+        assert_damaged(&data_dir, &source, "what is stored differs from what was written");
+    }
+    fs::write(&artifact, [&sound[..], b"x"].concat()).unwrap();
+    assert_damaged(&data_dir, &source, "by its manifest");
+    fs::remove_file(&artifact).unwrap();
+    assert_damaged(&data_dir, &source, "which is no file beside it");
+}
+
+/// It decodes to the very same RDB, and is not what was stored all the same.
+#[test]
+fn another_encoding_of_the_same_data_is_not_the_stored_backup() {
+    let (_folder, data_dir) = folder();
+    let source = backed_up(&data_dir, &["--encrypt", "false"]);
+    let artifact = artifact(&data_dir);
+    let stored = fs::read(&artifact).unwrap();
+    // Without encryption it is an ordinary zstd file, and read as one.
+    let verdict = stdout(&inspect(&artifact, &["--verify"]));
+    assert_eq!(stdout(&client(&data_dir, &["inspect", &source, "--verify"])), verdict);
+    fs::remove_file(data_dir.join("master.key")).unwrap();
+    assert_eq!(stdout(&client(&data_dir, &["inspect", &source, "--verify"])), verdict);
+    let rdb = zstd::decode_all(&stored[..]).unwrap();
+    let mut other = zstd::encode_all(&rdb[..], 19).unwrap();
+    let padding = stored.len() - other.len() - 8;
+    // A frame that decoders skip.
+    other.extend([0x50, 0x2A, 0x4D, 0x18]);
+    other.extend(u32::try_from(padding).unwrap().to_le_bytes());
+    other.resize(stored.len(), 0);
+    fs::write(&artifact, &other).unwrap();
+    assert_eq!(stdout(&inspect(&artifact, &["--verify"])), verdict);
+    assert_damaged(&data_dir, &source, "its SHA-256 is");
+}
+
+#[test]
+fn an_encrypted_backup_wants_its_master_key() {
+    let (_folder, data_dir) = folder();
+    let source = backed_up(&data_dir, &[]);
+    let refused = |word: &str| {
+        let (code, message) = complaint(&client(&data_dir, &["inspect", &source, "--verify"]));
+        assert!(code == Some(2) && message.contains(word), "{word}: {message}");
+        assert!(message.contains("master.key"), "{message}");
+        let (code, message) = complaint(&client(&data_dir, &["diff", &source, &source]));
+        assert!(code == Some(2) && message.contains(word), "{word}: {message}");
+    };
+    let key_file = data_dir.join("master.key");
+    let key = fs::read_to_string(&key_file).unwrap();
+    fs::remove_file(&key_file).unwrap();
+    let before = tree(&data_dir);
+    refused("is encrypted under the master key");
+    assert_eq!(tree(&data_dir), before, "something was made");
+    fs::write(&key_file, format!("{}\n", "5a".repeat(32))).unwrap();
+    refused("which this service does not have");
+    fs::write(&key_file, format!("{}\n{key}", "5a".repeat(32))).unwrap();
+    stdout(&client(&data_dir, &["inspect", &source, "--verify"]));
+    let (code, message) = complaint(&inspect(&artifact(&data_dir), &["--verify"]));
+    assert!(code == Some(2) && message.contains("it is encrypted"), "{message}");
+    let documents = stored(&data_dir);
+    let sealed = documents.iter().find(|file| file.to_string_lossy().contains("data-key"));
+    fs::remove_file(sealed.unwrap()).unwrap();
+    refused("its key is missing from the store");
+}
+
+#[test]
+fn what_is_no_backup_is_told_as_such_and_nothing_is_made() {
+    let (folder, data_dir) = folder();
+    let source = backed_up(&data_dir, &[]);
+    let manifest = stored(&data_dir).into_iter().find(|file| file.ends_with("manifest.json"));
+    fs::remove_file(manifest.unwrap()).unwrap();
+    let elsewhere = folder.path().join("elsewhere");
+    let url = format!("file://{}", elsewhere.display());
+    let unknown = "backup:4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+    for (arguments, word) in [
+        (&["inspect", &source][..], "has no manifest"),
+        (&["inspect", unknown], "no backup 4631832a"),
+        (&["inspect", unknown, "--store", &url], "cannot list"),
+        (&["inspect", unknown, "--store", "ftp://x"], "names no store"),
+    ] {
+        let (code, message) = complaint(&client(&data_dir, arguments));
+        assert!(code == Some(2) && message.contains(word), "{arguments:?}: {message}");
+    }
+    assert!(!elsewhere.exists());
+}
+
+/// Every path below a folder.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            found.extend(tree(&entry.path()));
+        }
+        found.push(entry.path());
+    }
+    found.sort();
+    found
 }
 
 #[test]

@@ -159,17 +159,11 @@ fn settings_come_from_file_variable_and_flag_in_this_order() {
 fn a_store_that_cannot_be_used_is_told_by_readyz() {
     let (_folder, data_dir) = folder();
     let service = Service::start(&data_dir, &[]);
-    let get = |path: &str| {
-        let output = Command::new("curl")
-            .args(["-s", "-w", " %{http_code}", &format!("{}{path}", service.endpoint)])
-            .output();
-        String::from_utf8(output.unwrap().stdout).unwrap()
-    };
-    assert_eq!(get("/readyz"), r#"{"status":"ready"} 200"#);
+    assert_eq!(service.get("/readyz"), r#"{"status":"ready"} 200"#);
     std::fs::remove_dir_all(data_dir.join("backups")).unwrap();
-    assert_eq!(get("/healthz"), r#"{"status":"alive"} 200"#);
+    assert_eq!(service.get("/healthz"), r#"{"status":"alive"} 200"#);
     let told = r#"{"status":"not ready","reason":"the store cannot be used"} 503"#;
-    eventually("readyz tells", || (get("/readyz") == told).then_some(()));
+    eventually("readyz tells", || (service.get("/readyz") == told).then_some(()));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
 
+mod bucket;
 mod command_line;
 mod crashes;
 mod diff;
@@ -9,5 +10,6 @@ mod download;
 mod inspect;
 mod lifecycle;
 mod restore_crashes;
+mod secrets;
 mod service;
 mod sources;

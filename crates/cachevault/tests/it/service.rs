@@ -2,8 +2,11 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 
-use cachevault_testkit::{Server, eventually};
+use cachevault_app::{MasterKey, Sealer};
+use cachevault_store::{Folder, FolderStore, ObjectKind, SealedStore, Store};
+use cachevault_testkit::{SeededEntropy, Server, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -72,13 +75,22 @@ impl Service {
 
     #[track_caller]
     pub(crate) fn adopt(&self, server: &Server) {
-        self.json(&[
-            "instance",
-            "add",
-            "--name",
-            "orders",
-            &format!("redis://127.0.0.1:{}", server.port),
-        ]);
+        self.adopt_as("orders", server);
+    }
+
+    #[track_caller]
+    pub(crate) fn adopt_as(&self, name: &str, server: &Server) {
+        let url = format!("redis://127.0.0.1:{}", server.port);
+        self.json(&["instance", "add", "--name", name, &url]);
+    }
+
+    /// What an unsigned request gets: the body, a blank and the status.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let url = format!("{}{path}", self.endpoint);
+        let output = Command::new("curl")
+            .args(["-s", "--noproxy", "*", "-w", " %{http_code}", &url])
+            .output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
     }
 
     pub(crate) fn newest_backup(&self) -> Value {
@@ -155,11 +167,42 @@ pub(crate) fn stored(data_dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The RDB in the only artifact of the store, decoded by the `zstd` format alone.
+/// Checks that all of one backup is stored, and nothing else: its artifact, the key of that, and
+/// the manifest.
+#[track_caller]
+pub(crate) fn assert_one_backup(files: &[PathBuf], what: &str) {
+    let mut folders: Vec<_> = files.iter().map(|file| file.parent().unwrap()).collect();
+    folders.dedup();
+    let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap()).collect();
+    let [key, manifest, artifact] = names[..] else { panic!("{what}: {files:?}") };
+    let key = key.to_str().unwrap();
+    assert!(key.starts_with("data-key-") && key.ends_with(".json"), "{what}: {files:?}");
+    assert_eq!((manifest, artifact), ("manifest.json".as_ref(), "shard-0000.rdb.zst".as_ref()));
+    assert_eq!(folders.len(), 1, "{what}: {files:?}");
+}
+
+/// The RDB in the only artifact of the store, decrypted with the master key of the data folder and
+/// decoded by the `zstd` format alone.
 pub(crate) fn only_rdb(data_dir: &Path) -> Vec<u8> {
-    let files = stored(data_dir);
-    let artifacts: Vec<_> =
-        files.iter().filter(|file| file.extension().is_some_and(|e| e == "zst")).collect();
-    let [artifact] = artifacts[..] else { panic!("{files:?}") };
-    zstd::decode_all(std::fs::File::open(artifact).unwrap()).unwrap()
+    let key = std::fs::read_to_string(data_dir.join("master.key")).unwrap();
+    let sealer = Sealer::new(&MasterKey::from_hex(&key).unwrap(), Arc::new(SeededEntropy::new(1)));
+    let folder = FolderStore::at(data_dir.join("backups"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let packed = runtime.block_on(async {
+        let store = SealedStore::new(Arc::new(folder), Arc::new(sealer), true);
+        let listed = store.list(&Folder::all(), None).await.unwrap();
+        let artifacts = listed.into_iter().filter_map(|object| match object.name.kind() {
+            Some(ObjectKind::Artifact(key)) => Some(key),
+            _ => None,
+        });
+        let artifacts: Vec<_> = artifacts.collect();
+        let [artifact] = &artifacts[..] else { panic!("{artifacts:?}") };
+        let mut source = store.open(artifact).await.unwrap();
+        let mut packed = Vec::new();
+        while let Some(piece) = source.read().await.unwrap() {
+            packed.extend_from_slice(&piece);
+        }
+        packed
+    });
+    zstd::decode_all(&packed[..]).unwrap()
 }

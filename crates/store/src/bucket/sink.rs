@@ -23,7 +23,7 @@ const LONG_PART_BYTES: usize = 32 << 20;
 const PARTS_MAX: usize = 10_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes on their way at once.
-const SENDING_BYTES_MAX: usize = 24 << 20;
+const SENDING_BYTES_MAX: usize = 16 << 20;
 
 pub(super) struct BucketSink {
     objects: Arc<dyn ObjectStore>,

@@ -11,8 +11,9 @@ use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
-const REQUEST: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(8);
+const REQUEST: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(60);
+const IMPATIENT: Duration = Duration::from_secs(1);
 
 /// A server, and a file with its key.
 struct Rig {
@@ -43,6 +44,11 @@ impl Rig {
 
     fn store(&self) -> BucketStore {
         BucketStore::new(&self.settings(BUCKET, false)).unwrap()
+    }
+
+    fn impatient_store(&self) -> BucketStore {
+        let settings = BucketSettings { patience: IMPATIENT, ..self.settings(BUCKET, false) };
+        BucketStore::new(&settings).unwrap()
     }
 }
 
@@ -105,7 +111,7 @@ async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_gone_is_told_after_a_while() {
     let rig = Rig::new().await;
-    let store = rig.store();
+    let store = rig.impatient_store();
     let Rig { server, folder: _folder } = rig;
     drop(server);
     let error = store.check().await.unwrap_err();
@@ -193,7 +199,7 @@ async fn what_does_not_pass_fails_and_leaves_nothing() {
         running.spawn(async move {
             let rig = Rig::new().await;
             rig.server.inject(call, S3Fault::Refuse, u32::MAX);
-            let kind = write(&rig.store(), &long()).await.unwrap_err();
+            let kind = write(&rig.impatient_store(), &long()).await.unwrap_err();
             assert_eq!(kind, StoreErrorKind::Unavailable, "{call:?}");
             assert_eq!(rig.server.keys(), [""; 0], "{call:?}");
         });

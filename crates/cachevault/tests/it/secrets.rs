@@ -1,0 +1,173 @@
+//! Nothing of the data and no secret lies in clear where it does not belong.
+
+use std::path::{Path, PathBuf};
+
+use cachevault_domain::Entropy;
+use cachevault_testkit::{S3Key, SeededEntropy, Server, newest_redis};
+
+use crate::bucket::Bucket;
+use crate::service::{Service, folder};
+
+/// Random bytes: neither LZF nor zstd can make anything else of them.
+fn noise(entropy: &SeededEntropy, prefix: &[u8], len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; prefix.len() + len];
+    entropy.fill(&mut bytes);
+    bytes[..prefix.len()].copy_from_slice(prefix);
+    bytes
+}
+
+/// A text that no log has to escape.
+fn token(entropy: &SeededEntropy) -> String {
+    noise(entropy, b"", 48).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// All files below some folders, with what they hold.
+fn contents(folders: &[&Path]) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders: Vec<_> = folders.iter().map(|&folder| folder.to_owned()).collect();
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.push((path, bytes));
+            }
+        }
+    }
+    found
+}
+
+fn holds(bytes: &[u8], what: &[u8]) -> bool {
+    bytes.windows(what.len()).any(|window| window == what)
+}
+
+/// What must not be seen again.
+#[derive(Default)]
+struct Known {
+    /// Passwords, names and values.
+    secret: Vec<Vec<u8>>,
+    /// Names of the largest keys.
+    largest: Vec<Vec<u8>>,
+}
+
+/// How many keys are larger than all others: more than a report lists.
+const LARGEST: usize = 25;
+
+/// A server with a password.
+fn server(entropy: &SeededEntropy, known: &mut Known) -> (Server, String) {
+    let password = token(entropy);
+    let mut server = Server::start(&newest_redis(), &["--requirepass", &password]);
+    server.log_in(&[&password]);
+    known.secret.push(password.clone().into_bytes());
+    (server, password)
+}
+
+fn fill(server: &Server, entropy: &SeededEntropy, known: &mut Known) {
+    let set = |name: &[u8], value: &[u8]| {
+        server.pipeline(&[vec![&b"SET"[..], name, value]]);
+    };
+    for number in 0..200 {
+        let (name, value) = match number % 2 {
+            0 => (noise(entropy, b"user:", 48), noise(entropy, b"", 48)),
+            _ => (token(entropy).into_bytes(), token(entropy).into_bytes()),
+        };
+        set(&name, &value);
+        if number < 6 {
+            known.secret.extend([name, value]);
+        }
+    }
+    for _ in 0..LARGEST {
+        let (name, value) = (token(entropy).into_bytes(), noise(entropy, b"", 500));
+        set(&name, &value);
+        known.secret.push(value);
+        known.largest.push(name);
+    }
+}
+
+fn backed_up_and_restored(service: &Service, source: (&Server, &str), target: (&Server, &str)) {
+    for (name, (server, password)) in [("orders", source), ("copy", target)] {
+        let url = format!("redis://:{password}@127.0.0.1:{}", server.port);
+        service.json(&["instance", "add", "--name", name, &url]);
+    }
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    let id = backup["id"].as_str().unwrap();
+    service.json(&["backup", "link", id]);
+    let drilled = service.run(&["drill", id]);
+    assert!(drilled.status.success(), "{}", String::from_utf8_lossy(&drilled.stderr));
+    for way in ["replica", "keys"] {
+        let wish = ["restore", "create", "copy", "--backup", id, "--way", way, "--wait"];
+        assert_eq!(service.json(&wish)["state"], "succeeded", "{way}");
+        assert_eq!(target.0.digest(), source.0.digest(), "{way}");
+    }
+}
+
+#[test]
+fn no_data_and_no_secret_lies_in_clear_anywhere() {
+    let entropy = SeededEntropy::new(20);
+    let mut known = Known::default();
+    let (source, source_password) = server(&entropy, &mut known);
+    let (target, target_password) = server(&entropy, &mut known);
+    fill(&source, &entropy, &mut known);
+    let bucket = Bucket::start();
+    known.secret.push(S3Key::default().secret.into_bytes());
+    for in_bucket in [false, true] {
+        let (folder, data_dir) = folder();
+        let service = match in_bucket {
+            true => bucket.serve(&data_dir, &[]),
+            false => Service::start(&data_dir, &[]),
+        };
+        let source = (&source, &source_password[..]);
+        backed_up_and_restored(&service, source, (&target, &target_password));
+        // Beside the running service, whose write-ahead log is not yet gone.
+        let files = contents(&[folder.path(), bucket.server.folder()]);
+        let named = |name: &str| files.iter().filter(|(path, _)| path.ends_with(name)).count();
+        for name in ["catalog.sqlite", "catalog.sqlite-wal", "data.log", "manifest.json"] {
+            assert!(named(name) > 0, "{name} is not looked at");
+        }
+        let master_key = std::fs::read_to_string(data_dir.join("master.key")).unwrap();
+        let credentials = std::fs::read_to_string(data_dir.join("credentials.json")).unwrap();
+        let credentials: serde_json::Value = serde_json::from_str(&credentials).unwrap();
+        let api_secret = credentials["secret_key"].as_str().unwrap();
+        for (path, bytes) in &files {
+            // The report of a backup names its largest keys, and is in these.
+            let lists_largest = path.ends_with("manifest.json")
+                || path.file_name().unwrap().to_string_lossy().starts_with("catalog.sqlite");
+            let largest = if lists_largest { &[][..] } else { &known.largest };
+            for what in known.secret.iter().chain(largest) {
+                let shown = String::from_utf8_lossy(what);
+                assert!(!holds(bytes, what), "{} holds {shown}", path.display());
+            }
+            // Each of these has one file that is there to hold it.
+            let its_own = path.ends_with("master.key");
+            assert!(its_own || !holds(bytes, master_key.trim().as_bytes()), "{}", path.display());
+            let its_own = path.ends_with("credentials.json");
+            assert!(its_own || !holds(bytes, api_secret.as_bytes()), "{}", path.display());
+        }
+    }
+}
+
+/// That the search above would find what there is to find.
+#[test]
+fn without_encryption_the_data_would_be_found() {
+    let entropy = SeededEntropy::new(21);
+    let mut known = Known::default();
+    let (source, password) = server(&entropy, &mut known);
+    fill(&source, &entropy, &mut known);
+    let (folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &["--encrypt", "false"]);
+    let url = format!("redis://:{password}@127.0.0.1:{}", source.port);
+    service.json(&["instance", "add", "--name", "orders", &url]);
+    service.json(&["backup", "create", "orders", "--wait"]);
+    let files = contents(&[folder.path()]);
+    let artifact = files.iter().find(|(path, _)| path.ends_with("shard-0000.rdb.zst")).unwrap();
+    // The first is the password, then come names and values of noise.
+    assert!(
+        known.secret[1..3].iter().all(|what| holds(&artifact.1, what)),
+        "the data are not noise"
+    );
+    assert!(
+        !files.iter().any(|(_, bytes)| holds(bytes, &known.secret[0])),
+        "the password is found"
+    );
+}
