@@ -62,7 +62,7 @@ impl StoredBackup {
         let id: BackupId = id.parse().map_err(|e| Trouble::Unreadable(format!("{e}")))?;
         let place = StorePlace::open(options).map_err(|e| Trouble::Unreadable(format!("{e:#}")))?;
         let objects = place.objects_of(id)?;
-        let Some((attempt, manifest)) = place.newest_manifest(&objects)? else {
+        let Some((attempt, manifest)) = place.newest_manifest(id, &objects)? else {
             return Err(Trouble::Unreadable(if objects.is_empty() {
                 let shown = &place.shown;
                 format!(
@@ -99,7 +99,6 @@ impl StoredBackup {
                 entry.stored_bytes
             )));
         }
-        place.check_openable(id, &attempt, &objects)?;
         Ok(Self { place, key, entry })
     }
 
@@ -177,6 +176,7 @@ impl StorePlace {
     /// The manifest of the latest attempt that has one.
     fn newest_manifest(
         &self,
+        id: BackupId,
         objects: &[StoredObject],
     ) -> Result<Option<(AttemptKey, Manifest)>, Trouble> {
         let manifests = objects.iter().filter_map(|object| match object.name.kind() {
@@ -185,6 +185,7 @@ impl StorePlace {
         });
         let newest = manifests.max_by_key(|(attempt, _)| attempt.attempt);
         let Some((attempt, name)) = newest else { return Ok(None) };
+        self.check_openable(id, &attempt, objects)?;
         let read = self.runtime.block_on(self.store.get(name));
         // Removed since it was listed.
         let Some(bytes) = read.map_err(|error| self.trouble(error))? else { return Ok(None) };
