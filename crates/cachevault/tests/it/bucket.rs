@@ -297,3 +297,27 @@ fn killed_in_the_middle_of_an_upload_it_ends_truthfully_and_leaves_no_upload() {
     assert!(service.run(&["backup", "delete", id]).status.success());
     assert_eq!(bucket.server.keys(), [""; 0]);
 }
+
+#[test]
+fn a_store_that_stalls_does_not_slow_the_source() {
+    const STALL: Duration = Duration::from_secs(6);
+    let bucket = Bucket::start();
+    let server = Server::start(&newest_redis(), &[]);
+    // More than all queues in memory hold.
+    server.fill(1200, 100_000);
+    let (_folder, data_dir) = folder();
+    let service = bucket.serve(&data_dir, &[]);
+    service.adopt(&server);
+    bucket.server.inject(S3Call::UploadPart, S3Fault::Stall(STALL), 4);
+    service.json(&["backup", "create", "orders"]);
+    eventually("the source has a child", || {
+        (server.info("rdb_bgsave_in_progress") == "1").then_some(())
+    });
+    eventually("the child has ended", || {
+        (server.info("rdb_bgsave_in_progress") == "0").then_some(())
+    });
+    let backup = service.newest_backup();
+    assert_eq!(backup["state"], "running", "{backup}");
+    let backup = service.settled();
+    assert_eq!(backup["state"], "succeeded", "{backup}");
+}

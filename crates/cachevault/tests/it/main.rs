@@ -13,3 +13,4 @@ mod restore_crashes;
 mod secrets;
 mod service;
 mod sources;
+mod upkeep;
