@@ -4,9 +4,12 @@ use cachevault_domain::{
     Address, Backup, BackupFormat, BackupState, EngineKind, Note, Progress, ProjectId, RdbDialect,
     StoredBackup, Trigger,
 };
-use cachevault_store::{AttemptKey, Folder, Manifest, ObjectKind, StoreErrorKind};
+use cachevault_store::{AttemptKey, Folder, Manifest, ObjectKind};
 
 use crate::{App, AppError};
+
+/// Most manifests that cannot be used; with more of them something else is wrong.
+const UNREADABLE_MAX: usize = 1000;
 
 /// What was found in a store, and what of it was not known.
 #[derive(Debug, Default)]
@@ -60,7 +63,8 @@ impl App {
             Ok(Some(manifest)) => manifest,
             // Removed since it was listed.
             Ok(None) => return Ok(()),
-            Err(error) if matches!(error.kind, StoreErrorKind::Damaged | StoreErrorKind::NoKey) => {
+            // One that cannot be read must not keep the others from coming back.
+            Err(error) if rebuilt.unreadable.len() < UNREADABLE_MAX => {
                 let reason = error.source.map(|source| format!(": {source}")).unwrap_or_default();
                 rebuilt.unreadable.push(format!("{attempt}{reason}"));
                 return Ok(());

@@ -381,6 +381,8 @@ impl Settings {
             },
             capture,
         };
+        let sweep_grace = time("sweep_grace", self.sweep_grace.as_deref(), "24h")?;
+        ensure!(sweep_grace > capture.total, "`sweep_grace` must be longer than `capture_timeout`");
         let history = time("history", self.history.as_deref(), "168h")?;
         let drill_every = self.drill_every.as_deref();
         let drill_every =
@@ -411,7 +413,7 @@ impl Settings {
                 .unwrap_or_else(|| vec!["redis-server".into(), "valkey-server".into()]),
             drill_every,
             check_every: time("check_every", self.check_every.as_deref(), "168h")?,
-            sweep_grace: time("sweep_grace", self.sweep_grace.as_deref(), "24h")?,
+            sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,

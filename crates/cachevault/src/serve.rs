@@ -1,7 +1,7 @@
 //! Builds the service from its configuration, runs it, and stops it in two phases.
 
 use std::io::Write;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -75,6 +75,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         check_every: config.check_every,
         sweep_every: SWEEP_EVERY,
         grace: config.sweep_grace,
+        tried: Mutex::default(),
     };
     let stop = shutdown.clone();
     tasks.spawn(async move { tender.run(&stop).await });

@@ -39,7 +39,7 @@ const READ_BYTES_MIN: usize = 64 << 10;
 /// RDB bytes that may wait for the encoder: what a server sends while a disk takes a breath.
 pub(crate) const INPUT_BYTES_MAX: usize = 24 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
-const OUTPUT_PIECES_MAX: usize = 8;
+const OUTPUT_PIECES_MAX: usize = 2;
 /// Largest keys and heaviest prefixes in a report.
 const REPORT_TOP: usize = 20;
 const WATCH_EVERY: Duration = Duration::from_secs(1);

@@ -1,6 +1,8 @@
 //! Looks after what is stored: reads it again from time to time, removes what no backup is made of,
 //! and seals keys anew after a change of the master key.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cachevault_app::App;
@@ -19,6 +21,8 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_secs(2);
 /// Checks of a round, one after the other.
 const ROUND_MAX: u32 = 4;
+/// A check that could not be made is tried again after this time.
+const TRY_AGAIN: Duration = Duration::from_mins(10);
 
 /// Looks after the store.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub struct Tender {
     pub sweep_every: Duration,
     /// How old what has no manifest must be before it is removed: longer than any job takes.
     pub grace: Duration,
+    /// When a check could not be made.
+    pub tried: Mutex<BTreeMap<BackupId, Timestamp>>,
 }
 
 /// What a sweep has done.
@@ -42,6 +48,8 @@ pub struct Swept {
     pub rewrapped: u64,
     /// Backups that the catalog does not know. They are left alone.
     pub unknown: u64,
+    /// Keys that could not be sealed anew.
+    pub failed: u64,
 }
 
 /// What lies in the folder of an attempt.
@@ -56,12 +64,12 @@ impl Tender {
     /// Looks after the store until the soft phase of `shutdown`.
     pub async fn run(&self, shutdown: &Shutdown) {
         let tend = async {
-            let mut swept: Option<Instant> = None;
+            // Keys are sealed with another master key only after a restart: once is enough.
+            let (mut swept, mut is_rewrapped) = (None::<Instant>, false);
             loop {
                 self.check_round().await;
                 if swept.is_none_or(|at| at.elapsed() >= self.sweep_every) {
-                    // Keys are sealed with another master key only after a restart.
-                    self.sweep_round(swept.is_none()).await;
+                    is_rewrapped |= self.sweep_round(!is_rewrapped).await;
                     swept = Some(Instant::now());
                 }
                 tokio::time::sleep(LOOK).await;
@@ -73,21 +81,34 @@ impl Tender {
         }
     }
 
-    async fn sweep_round(&self, rewraps: bool) {
+    /// Whether all of the store was gone through.
+    async fn sweep_round(&self, rewraps: bool) -> bool {
         match self.sweep(rewraps).await {
-            Ok(swept) if swept == Swept::default() => {}
-            Ok(Swept { removed, rewrapped, unknown }) => {
-                tracing::info!(removed, rewrapped, unknown, "the store was swept");
+            Ok(swept) => {
+                let Swept { removed, rewrapped, unknown, failed } = swept;
+                if swept != Swept::default() {
+                    tracing::info!(removed, rewrapped, unknown, failed, "the store was swept");
+                }
+                failed == 0
             }
-            Err(reason) => tracing::warn!(reason, "the store could not be swept"),
+            Err(reason) => {
+                tracing::warn!(reason, "the store could not be swept");
+                false
+            }
         }
     }
 
     /// Checks what is due, some of it at a time; how many.
     pub async fn check_round(&self) -> usize {
         let Ok(before) = self.app.clock.now().checked_sub(self.check_every) else { return 0 };
-        let due = match self.app.catalog.backups_to_check(before, ROUND_MAX).await {
-            Ok(due) => due,
+        let tried = self.recently_tried();
+        let limit = ROUND_MAX + u32::try_from(tried.len()).unwrap_or(u32::MAX - ROUND_MAX);
+        let due = match self.app.catalog.backups_to_check(before, limit).await {
+            // What could not be checked must not keep the others from it.
+            Ok(due) => {
+                let fresh = due.into_iter().filter(|(_, id)| !tried.contains(id));
+                fresh.take(ROUND_MAX as usize).collect::<Vec<_>>()
+            }
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::error!(error, "what is to be checked cannot be told");
@@ -97,9 +118,19 @@ impl Tender {
         for (project, backup) in &due {
             if let Err(reason) = self.check(project, *backup).await {
                 tracing::warn!(%backup, reason, "a backup could not be checked; it is tried again");
+                let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+                tried.insert(*backup, self.app.clock.now());
             }
         }
         due.len()
+    }
+
+    /// Backups that could not be checked a short time ago.
+    fn recently_tried(&self) -> Vec<BackupId> {
+        let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = self.app.clock.now().checked_sub(TRY_AGAIN).unwrap_or(Timestamp::MIN);
+        tried.retain(|_, at| *at > again);
+        tried.keys().copied().collect()
     }
 
     async fn check(&self, project: &ProjectId, id: BackupId) -> Result<(), String> {
@@ -209,6 +240,9 @@ impl Tender {
         let BackupKey { project, backup, .. } = &attempt.key.backup;
         let record = self.app.catalog.find_backup(project, *backup).await;
         let record = record.map_err(|error| with_sources(&error))?;
+        let is_its_backup = record.as_ref().is_some_and(|record| {
+            record.has_files() && record.stored_attempt == Some(attempt.key.attempt)
+        });
         let is_garbage = match &record {
             // A job may still commit it.
             Some(record) if !record.state.is_settled() => false,
@@ -226,12 +260,15 @@ impl Tender {
             tracing::info!(attempt = %attempt.key, "removing what no backup is made of");
             self.app.store.remove_attempt(&attempt.key).await.map_err(|e| with_sources(&e))?;
             swept.removed += 1;
-        } else if rewraps && attempt.has_key && !is_garbage {
+        // The keys of what a job still works on are left alone.
+        } else if rewraps && attempt.has_key && is_its_backup {
             match self.app.store.rewrap(&attempt.key).await {
                 Ok(done) => swept.rewrapped += u64::from(done),
-                // Whoever needs the backup is told why it does not open.
-                Err(error) if error.kind == StoreErrorKind::NoKey => {}
-                Err(error) => return Err(with_sources(&error)),
+                Err(error) => {
+                    let reason = with_sources(&error);
+                    tracing::warn!(attempt = %attempt.key, reason, "a key could not be sealed anew");
+                    swept.failed += 1;
+                }
             }
         }
         Ok(())

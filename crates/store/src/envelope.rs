@@ -33,6 +33,8 @@ use crate::{
 /// How an age file begins.
 const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
 const KEY_VERSION: u32 = 1;
+/// A key that is being sealed anew is looked for so often.
+const LOOKS_MAX: u32 = 3;
 const PIECE_BYTES: usize = 1 << 20;
 /// Pieces that may wait on either side of the decryption.
 const PIECES_MAX: usize = 2;
@@ -151,25 +153,35 @@ impl SealedStore {
         &self,
         attempt: &AttemptKey,
     ) -> Result<Option<(ObjectName, SealedKey, SecretString)>, StoreError> {
-        let mut names = vec![attempt.data_key(self.ring.current())];
-        let mut failed = None;
-        for round in 0..2 {
-            for name in std::mem::take(&mut names) {
-                let Some(bytes) = self.inner.get(&name).await? else { continue };
+        for _ in 0..LOOKS_MAX {
+            let current = attempt.data_key(self.ring.current());
+            let mut names = vec![current.clone()];
+            // Not sealed with the current master key: then with an earlier one.
+            names
+                .extend(self.key_names(attempt).await?.into_iter().filter(|name| *name != current));
+            let (mut failed, mut is_gone) = (None, false);
+            for name in names {
+                let Some(bytes) = self.inner.get(&name).await? else {
+                    is_gone |= name != current;
+                    continue;
+                };
                 match self.open_key(attempt, &bytes) {
                     Ok((document, secret)) => return Ok(Some((name, document, secret))),
                     Err(error) => failed = Some(error.on(&name)),
                 }
             }
-            if round == 0 {
-                // Not sealed with the current master key: then with an earlier one.
-                let found = self.inner.list(&Folder::of(attempt), None).await?;
-                let is_key =
-                    |name: &ObjectName| matches!(name.kind(), Some(ObjectKind::DataKey(..)));
-                names.extend(found.into_iter().map(|object| object.name).filter(is_key));
+            // One that was sealed anew meanwhile has another name now.
+            if !is_gone {
+                return failed.map_or(Ok(None), Err);
             }
         }
-        failed.map_or(Ok(None), Err)
+        Err(KeyError::Missing.on(attempt))
+    }
+
+    async fn key_names(&self, attempt: &AttemptKey) -> Result<Vec<ObjectName>, StoreError> {
+        let found = self.inner.list(&Folder::of(attempt), None).await?;
+        let is_key = |name: &ObjectName| matches!(name.kind(), Some(ObjectKind::DataKey(..)));
+        Ok(found.into_iter().map(|object| object.name).filter(is_key).collect())
     }
 
     fn open_key(
@@ -262,9 +274,13 @@ impl Store for SealedStore {
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         let attempt = match name.kind() {
             // It names keys of the data.
-            Some(ObjectKind::Manifest(attempt)) if self.encrypts => attempt,
+            Some(ObjectKind::Manifest(attempt)) => attempt,
             _ => return self.inner.put(name, bytes).await,
         };
+        // Beside an encrypted artifact it is encrypted, whatever the setting has become.
+        if !self.encrypts && self.find_key(&attempt).await?.is_none() {
+            return self.inner.put(name, bytes).await;
+        }
         let identity = self.key_for(&attempt).await?;
         let encrypt = || {
             let mut writer = encryptor(&identity, Vec::new())?;
@@ -315,14 +331,27 @@ impl Store for SealedStore {
     }
 
     async fn rewrap(&self, attempt: &AttemptKey) -> Result<bool, StoreError> {
-        let Some((name, document, secret)) = self.find_key(attempt).await? else {
-            return Ok(false);
-        };
-        if document.master_key == self.ring.current() {
+        let current = attempt.data_key(self.ring.current());
+        let names = self.key_names(attempt).await?;
+        if names.iter().all(|name| *name == current) {
             return Ok(false);
         }
-        self.put_key(attempt, &document.recipient, &secret).await?;
-        self.inner.remove(&name).await?;
+        let Some((_, document, secret)) = self.find_key(attempt).await? else {
+            return Ok(false);
+        };
+        if document.master_key != self.ring.current() {
+            self.put_key(attempt, &document.recipient, &secret).await?;
+        }
+        // The others go only when this one is seen to open.
+        let bytes = self.inner.get(&current).await?;
+        let bytes = bytes.ok_or_else(|| KeyError::Missing.on(&current))?;
+        let (_, read) = self.open_key(attempt, &bytes).map_err(|error| error.on(&current))?;
+        if read.expose_secret() != secret.expose_secret() {
+            return Err(KeyError::Altered.on(&current));
+        }
+        for name in names.iter().filter(|name| **name != current) {
+            self.inner.remove(name).await?;
+        }
         Ok(true)
     }
 }

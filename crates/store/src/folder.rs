@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use cachevault_domain::ProjectId;
 use sha2::{Digest, Sha256};
 use tokio::task::JoinHandle;
 
@@ -448,7 +449,12 @@ impl Listing {
             let entry = entry?;
             // What is not text was not written by us.
             let Ok(name) = entry.file_name().into_string() else { continue };
-            let slash = if entry.file_type()?.is_dir() { "/" } else { "" };
+            let is_folder = entry.file_type()?.is_dir();
+            // What others keep beside us, such as `lost+found`, may not even be readable.
+            if is_folder && folder.is_empty() && name.parse::<ProjectId>().is_err() {
+                continue;
+            }
+            let slash = if is_folder { "/" } else { "" };
             let above = if folder.is_empty() { "" } else { "/" };
             names.push(format!("{folder}{above}{name}{slash}"));
         }

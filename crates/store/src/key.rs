@@ -138,6 +138,9 @@ impl ObjectName {
             backup: backup.parse().ok()?,
         };
         let attempt = backup.attempt(attempt);
+        if !self.0.starts_with(&format!("{attempt}/")) {
+            return None;
+        }
         if rest.is_some() {
             return Some(ObjectKind::Other(attempt));
         }

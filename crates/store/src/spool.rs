@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Store, StoreError,
-    Stored, StoredObject,
+    StoreErrorKind, Stored, StoredObject,
 };
 
 /// Bytes of an artifact that wait in memory.
@@ -59,6 +59,7 @@ impl Store for SpoolStore {
             folder: self.folder.clone(),
             limit_bytes: self.limit_bytes,
             object: key.to_string(),
+            written_bytes: 0,
             is_unusable: false,
         }))
     }
@@ -166,28 +167,27 @@ impl Shared {
         mut inner: Box<dyn ArtifactSink>,
         object: String,
     ) -> Result<Stored, StoreError> {
+        let _over = Over(&self);
         let passed_on = tokio::select! {
             passed_on = self.pass_on(&mut *inner, &object) => passed_on,
             () = self.aborted.notified() => Err(broken("write", &object, io::ErrorKind::Interrupted.into())),
         };
-        let outcome = match passed_on {
+        match passed_on {
             Ok(()) => inner.finish().await,
             Err(error) => {
                 inner.abort().await;
                 Err(error)
             }
-        };
-        self.state().is_over = true;
-        self.for_writer.notify_one();
-        outcome
+        }
     }
 
     /// Passes on what waits until there is no more.
     async fn pass_on(&self, inner: &mut dyn ArtifactSink, object: &str) -> Result<(), StoreError> {
         loop {
-            let (next, file) = {
+            // Both at once: what comes between two looks would be taken for the end.
+            let (next, file, is_closed) = {
                 let mut state = self.state();
-                (state.waiting.pop_front(), state.file.clone())
+                (state.waiting.pop_front(), state.file.clone(), state.is_closed)
             };
             match next {
                 Some(Waiting::InMemory(bytes)) => {
@@ -199,11 +199,21 @@ impl Shared {
                     inner.write(read(file, at, len, object).await?).await?;
                     self.state().file_bytes -= len as u64;
                 }
-                None if self.state().is_closed => return Ok(()),
+                None if is_closed => return Ok(()),
                 None => self.for_pump.notified().await,
             }
             self.for_writer.notify_one();
         }
+    }
+}
+
+/// Tells the writer that nothing is passed on any more, however that came.
+struct Over<'s>(&'s Shared);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_over = true;
+        self.0.for_writer.notify_one();
     }
 }
 
@@ -234,6 +244,7 @@ struct SpoolSink {
     folder: PathBuf,
     limit_bytes: u64,
     object: String,
+    written_bytes: u64,
     /// The local disk has failed once: what comes waits for the store.
     is_unusable: bool,
 }
@@ -291,6 +302,7 @@ impl SpoolSink {
 #[async_trait]
 impl ArtifactSink for SpoolSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.written_bytes += bytes.len() as u64;
         let mut rest = Some(bytes);
         while let Some(bytes) = rest.take() {
             let fits = {
@@ -321,7 +333,11 @@ impl ArtifactSink for SpoolSink {
     async fn finish(mut self: Box<Self>) -> Result<Stored, StoreError> {
         self.shared.state().is_closed = true;
         self.shared.for_pump.notify_one();
-        self.outcome().await
+        let stored = self.outcome().await?;
+        if stored.size_bytes != self.written_bytes {
+            return Err(StoreError::new(StoreErrorKind::Damaged, "finish", &self.object));
+        }
+        Ok(stored)
     }
 
     async fn abort(mut self: Box<Self>) {

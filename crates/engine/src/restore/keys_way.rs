@@ -363,7 +363,13 @@ impl KeysRequest<'_> {
         if ids.is_empty() {
             return;
         }
-        let Ok(mut admin) = Admin::connect(self.target, self.limits.command).await else { return };
+        let mut admin = match Admin::connect(self.target, self.limits.command).await {
+            Ok(admin) => admin,
+            Err(error) => {
+                tracing::warn!(%error, "connections could not be ended; what they have sent may still be done");
+                return;
+            }
+        };
         for id in ids {
             if let Err(error) = admin.command(&["CLIENT", "KILL", "ID", &id.to_string()]).await {
                 tracing::warn!(%error, "a connection could not be ended; what it has sent may still be done");

@@ -16,14 +16,14 @@ use crate::bucket::failure::failed;
 use crate::{ArtifactSink, StoreError, StoreErrorKind, Stored};
 
 /// Bytes of a part. Servers take from 5 MiB on, and 10,000 parts.
-const PART_BYTES: usize = 8 << 20;
-/// Parts from this one on are longer, so that 195 GiB have room.
-const LONG_PARTS_FROM: usize = 5000;
-const LONG_PART_BYTES: usize = 32 << 20;
+const PART_BYTES: usize = 5 << 20;
+/// Parts from this one on are longer, so that 134 GiB have room.
+const LONG_PARTS_FROM: usize = 2000;
+const LONG_PART_BYTES: usize = 16 << 20;
 const PARTS_MAX: usize = 10_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes on their way at once.
-const SENDING_BYTES_MAX: usize = 16 << 20;
+const SENDING_BYTES_MAX: usize = 10 << 20;
 
 pub(super) struct BucketSink {
     objects: Arc<dyn ObjectStore>,

@@ -186,3 +186,33 @@ async fn a_changed_byte_and_a_cut_are_noticed() {
         assert_eq!(error.kind, StoreErrorKind::Damaged, "{len}: {error:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewrap_that_broke_off_is_ended_by_the_next() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    write(&sealed(&inner, &["old"]), &attempt(1), 0, TEXT).await;
+    let objects = inner.list(&Folder::all(), None).await.unwrap();
+    let old = &objects.iter().find(|o| o.name.as_str().contains("data-key")).unwrap().name;
+    let document = inner.get(old).await.unwrap().unwrap();
+    let both = sealed(&inner, &["new", "old"]);
+    assert!(both.rewrap(&attempt(1)).await.unwrap());
+    // As it was between writing the new one and removing the old one.
+    inner.put(old, document).await.unwrap();
+    assert!(both.rewrap(&attempt(1)).await.unwrap());
+    assert_eq!(inner.get(old).await.unwrap(), None);
+    assert_eq!(read(&sealed(&inner, &["new"]), &attempt(1), 0).await.unwrap(), TEXT);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manifest_of_an_encrypted_artifact_is_encrypted_whatever_the_setting() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    write(&sealed(&inner, &["a"]), &attempt(1), 0, TEXT).await;
+    let plain = SealedStore::new(Arc::clone(&inner), Arc::new(Ring(&["a"])), false);
+    let name = attempt(1).manifest();
+    plain.put(&name, Bytes::from_static(TEXT)).await.unwrap();
+    assert!(inner.get(&name).await.unwrap().unwrap().starts_with(b"age-encryption.org/v1\n"));
+    assert_eq!(plain.get(&name).await.unwrap().unwrap(), TEXT);
+    let other = attempt(2).manifest();
+    plain.put(&other, Bytes::from_static(TEXT)).await.unwrap();
+    assert_eq!(inner.get(&other).await.unwrap().unwrap(), TEXT);
+}

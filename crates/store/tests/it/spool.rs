@@ -135,3 +135,18 @@ async fn giving_up_does_not_wait_for_the_store() {
     assert!(began.elapsed() < STALL, "{:?}", began.elapsed());
     assert_eq!(server.keys(), [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_is_not_missed_however_close_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let inner = Arc::new(BucketStore::in_memory());
+    let store = SpoolStore::new(inner, folder.path().to_owned(), GENEROUS);
+    for attempt in 1..=3000 {
+        let key = ArtifactKey { attempt: key().attempt.backup.attempt(attempt), shard: 0 };
+        let mut sink = store.create(&key).await.unwrap();
+        sink.write(Bytes::from_static(b"first")).await.unwrap();
+        tokio::task::yield_now().await;
+        sink.write(Bytes::from_static(b"last")).await.unwrap();
+        assert_eq!(sink.finish().await.unwrap().size_bytes, 9, "attempt {attempt}");
+    }
+}
