@@ -107,14 +107,13 @@ impl BucketStore {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&url.bucket)
             .with_region(&url.region)
+            .with_endpoint(url.client_endpoint())
+            .with_s3_express(false)
             .with_virtual_hosted_style_request(url.virtual_host)
             .with_checksum_algorithm(Checksum::SHA256)
             .with_disable_bulk_delete(true)
             .with_client_options(options.clone())
             .with_retry(retry);
-        if let Some(endpoint) = url.client_endpoint() {
-            builder = builder.with_endpoint(endpoint);
-        }
         if let Some(file) = credentials_file {
             builder = builder.with_credentials(Arc::new(CredentialsFile::new(file.clone())));
         }

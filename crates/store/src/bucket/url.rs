@@ -119,23 +119,23 @@ impl BucketUrl {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
 
-    /// The endpoint as the client wants it: with the bucket in it where that is the style.
-    pub(super) fn client_endpoint(&self) -> Option<String> {
-        let endpoint = self.endpoint.clone()?;
-        if !self.virtual_host {
-            return Some(endpoint);
+    /// The endpoint as the client wants it: with the bucket in it where that is the style. It is
+    /// always named, so that no variable of the environment leads anywhere else.
+    pub(super) fn client_endpoint(&self) -> String {
+        let aws = || format!("https://s3.{}.amazonaws.com", self.region);
+        let endpoint = self.endpoint.clone().unwrap_or_else(aws);
+        match endpoint.split_once("://") {
+            Some((scheme, host)) if self.virtual_host => {
+                format!("{scheme}://{}.{host}", self.bucket)
+            }
+            _ => endpoint,
         }
-        let (scheme, host) = endpoint.split_once("://")?;
-        Some(format!("{scheme}://{}.{host}", self.bucket))
     }
 
     /// The bucket's own URL.
     pub(super) fn bucket_url(&self) -> String {
-        match (self.client_endpoint(), self.virtual_host) {
-            (Some(endpoint), true) => endpoint,
-            (Some(endpoint), false) => format!("{endpoint}/{}", self.bucket),
-            (None, _) => format!("https://s3.{}.amazonaws.com/{}", self.region, self.bucket),
-        }
+        let endpoint = self.client_endpoint();
+        if self.virtual_host { endpoint } else { format!("{endpoint}/{}", self.bucket) }
     }
 }
 
@@ -159,13 +159,13 @@ mod tests {
         let url = "s3://vault/redis/eu?endpoint=http://127.0.0.1:9000/&region=eu-west-1";
         let found = BucketUrl::parse(url).unwrap();
         assert_eq!((found.bucket.as_str(), found.prefix.as_str()), ("vault", "redis/eu"));
-        assert_eq!(found.client_endpoint().unwrap(), "http://127.0.0.1:9000");
+        assert_eq!(found.client_endpoint(), "http://127.0.0.1:9000");
         assert_eq!(found.bucket_url(), "http://127.0.0.1:9000/vault");
         assert!(found.allows_http());
         assert_eq!(found.to_string(), "s3://vault/redis/eu");
         let obs = "obs://vault?endpoint=https://obs.eu.example.com&region=eu";
         let found = BucketUrl::parse(obs).unwrap();
-        assert_eq!(found.client_endpoint().unwrap(), "https://vault.obs.eu.example.com");
+        assert_eq!(found.client_endpoint(), "https://vault.obs.eu.example.com");
         assert_eq!(found.bucket_url(), "https://vault.obs.eu.example.com");
         assert!(!found.allows_http());
         let aws = BucketUrl::parse("s3://vault?region=eu-west-1").unwrap();
