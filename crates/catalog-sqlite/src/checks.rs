@@ -5,7 +5,7 @@ use cachevault_domain::{Backup, BackupId, ProjectId, StoredBackup};
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
-use crate::row::{RowOf, signed};
+use crate::row::{owned_backup, signed};
 use crate::unavailable;
 
 /// What is to be checked: what somebody asked for, then what was checked longest ago.
@@ -29,11 +29,7 @@ pub(crate) async fn due(
     .fetch_all(executor)
     .await
     .map_err(unavailable)?;
-    let decode = |(project, backup): (String, String)| {
-        let row = RowOf { table: "backups", key: &backup };
-        Ok((row.parse(&project)?, row.parse(&backup)?))
-    };
-    rows.into_iter().map(decode).collect()
+    rows.iter().map(owned_backup).collect()
 }
 
 /// Asks for a check. Whether the backup has files.

@@ -3,7 +3,7 @@ use cachevault_domain::{BackupId, DrillFailure, ProjectId, Proof};
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
-use crate::row::RowOf;
+use crate::row::owned_backup;
 use crate::unavailable;
 
 /// Whether a drill of the backup is open.
@@ -87,9 +87,5 @@ pub(crate) async fn due(
     .fetch_all(executor)
     .await
     .map_err(unavailable)?;
-    let decode = |(project, backup): (String, String)| {
-        let row = RowOf { table: "backups", key: &backup };
-        Ok((row.parse(&project)?, row.parse(&backup)?))
-    };
-    rows.into_iter().map(decode).collect()
+    rows.iter().map(owned_backup).collect()
 }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Failure, FailureCode};
+use cachevault_domain::{BackupId, Failure, FailureCode, ProjectId};
 use jiff::Timestamp;
 
 /// Names the row that is being decoded, for the error when it cannot be.
@@ -82,4 +82,12 @@ impl RowOf<'_> {
 /// SQLite's integers are signed; nothing that we count comes near their end.
 pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The ids in a row of a project and a backup of it.
+pub(crate) fn owned_backup(
+    (project, backup): &(String, String),
+) -> Result<(ProjectId, BackupId), CatalogError> {
+    let row = RowOf { table: "backups", key: backup };
+    Ok((row.parse(project)?, row.parse(backup)?))
 }

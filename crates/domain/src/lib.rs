@@ -28,6 +28,7 @@
 mod backup;
 mod clock;
 mod drill;
+mod error_text;
 mod id;
 mod instance;
 mod job;
@@ -42,6 +43,7 @@ pub use backup::{
 };
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
+pub use error_text::with_sources;
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId, RestoreId,
 };

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Backup, Failure, FailureCode, Instance, JobKind, Lease, Progress, RdbDialect, Target, Trigger,
+    with_sources,
 };
 use cachevault_engine::{
     CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact,
@@ -285,15 +286,4 @@ pub(crate) fn catalog_failed(error: CatalogError) -> StepError {
             reason: with_sources(&other),
         }),
     }
-}
-
-/// An error and everything that caused it, in one line.
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

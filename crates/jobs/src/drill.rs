@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cachevault_app::App;
-use cachevault_domain::{Failure, FailureCode};
+use cachevault_domain::{Failure, FailureCode, with_sources};
 use cachevault_engine::{DrillRequest, Meter, RestoreError, drill};
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{SHARD, catalog_failed, with_sources};
+use crate::capture::{SHARD, catalog_failed};
 use crate::shutdown::Shutdown;
 use crate::step::{Step, StepContext, StepError, output};
 

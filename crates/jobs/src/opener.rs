@@ -3,10 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use cachevault_app::{RdbOpener, RdbPieces, RdbUnreadable};
+use cachevault_domain::with_sources;
 use cachevault_engine::{RdbReader, VerifyError};
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreErrorKind};
-
-use crate::capture::with_sources;
 
 /// Opens real artifacts, which are proved while they are read.
 #[derive(Debug, Clone, Copy)]

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use cachevault_app::Prober;
-use cachevault_domain::{Observation, ProbeError, RestoreOptions, RestorePlan, Target};
+use cachevault_domain::{
+    Observation, ProbeError, RestoreOptions, RestorePlan, Target, with_sources,
+};
 use cachevault_engine::{ProbeLimits, look, plan, probe};
 use cachevault_store::ArtifactEntry;
-
-use crate::capture::with_sources;
 
 /// Looks at real servers.
 #[derive(Debug, Clone, Copy)]

@@ -1,9 +1,8 @@
 //! The job that removes a backup's files.
 
 use async_trait::async_trait;
-use cachevault_domain::{Failure, FailureCode};
+use cachevault_domain::{Failure, FailureCode, with_sources};
 
-use crate::capture::with_sources;
 use crate::step::{Step, StepContext, StepError, output};
 
 pub(crate) const STEPS: [&dyn Step; 1] = [&Remove];

@@ -10,6 +10,7 @@ use cachevault_catalog::{Catalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupId, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup, Note,
     RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, StepRecord, TargetData,
+    with_sources,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
@@ -20,7 +21,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{Captured, SHARD, catalog_failed, manifest, with_sources};
+use crate::capture::{Captured, SHARD, catalog_failed, manifest};
 use crate::step::{Step, StepContext, StepError, output};
 use keys::ByKeys;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cachevault_app::App;
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue};
+use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue, with_sources};
 use cachevault_engine::{OurAddress, SourceGate};
 use tokio_util::sync::CancellationToken;
 
@@ -79,7 +79,7 @@ impl Runner {
         };
         if let Err(error) = outcome {
             // The lease runs out and the job is claimed again: nothing is lost by leaving it.
-            tracing::error!(job = %lease.job, error = capture::with_sources(&error), "the end of a job could not be recorded");
+            tracing::error!(job = %lease.job, error = with_sources(&error), "the end of a job could not be recorded");
         }
     }
 
@@ -285,8 +285,7 @@ impl Runner {
                 }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
-                let due = self.app.clock.now().checked_add(self.settings.backoff.longest);
-                let due = due.unwrap_or_else(|_| self.app.clock.now());
+                let due = self.next_at(lease, u32::MAX).unwrap_or_else(|| self.app.clock.now());
                 return self.app.catalog.requeue(lease, Requeue::Failed, due, &reason).await;
             }
         }
@@ -318,15 +317,20 @@ impl Runner {
 
     /// When to try again after this attempt failed; `None` when it was the last one.
     fn retry_at(&self, lease: &Lease) -> Option<jiff::Timestamp> {
+        let attempts_max = match lease.kind {
+            JobKind::Capture | JobKind::Restore | JobKind::Drill => {
+                self.settings.backoff.attempts_max
+            }
+            // Files that ought to be gone are tried for ever.
+            JobKind::Remove => u32::MAX,
+        };
+        self.next_at(lease, attempts_max)
+    }
+
+    fn next_at(&self, lease: &Lease, attempts_max: u32) -> Option<jiff::Timestamp> {
         let mut jitter = [0];
         self.app.entropy.fill(&mut jitter);
-        let backoff = match lease.kind {
-            JobKind::Capture | JobKind::Restore | JobKind::Drill => self.settings.backoff,
-            // Files that ought to be gone are tried for ever.
-            JobKind::Remove => {
-                cachevault_domain::Backoff { attempts_max: u32::MAX, ..self.settings.backoff }
-            }
-        };
+        let backoff = cachevault_domain::Backoff { attempts_max, ..self.settings.backoff };
         backoff.next_at(lease.failures + 1, self.app.clock.now(), jitter[0])
     }
 

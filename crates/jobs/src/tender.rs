@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use cachevault_app::App;
-use cachevault_domain::{Backup, BackupId, BackupState, ProjectId};
+use cachevault_domain::{Backup, BackupId, BackupState, ProjectId, with_sources};
 use cachevault_engine::{VerifyError, verify_artifact};
 use cachevault_store::{
     AttemptKey, BackupKey, Folder, Manifest, ObjectKind, StoreError, StoreErrorKind,
@@ -14,7 +14,6 @@ use cachevault_store::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::capture::with_sources;
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether somebody has asked for a check.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use cachevault_domain::{BackupId, Entropy, InstanceId, ProjectId};
+use cachevault_domain::{BackupId, Entropy, InstanceId, ProjectId, with_sources};
 
 use crate::{
     ArtifactKey, AttemptKey, BackupKey, Folder, Manifest, ObjectKind, ObjectName, Store,
@@ -86,7 +86,7 @@ pub async fn run(store: &dyn Store, scratch: &Scratch) -> Report {
     check!("removing takes everything and may be repeated", removing);
     check!("what is not there is told as such", missing);
     let cleaned = store.remove_backup(&scratch.backup).await;
-    report.checks.push(("nothing is left behind", cleaned.map_err(|error| words(&error))));
+    report.checks.push(("nothing is left behind", cleaned.map_err(|error| with_sources(&error))));
     report
 }
 
@@ -95,19 +95,8 @@ struct Failure(String);
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self(words(&error))
+        Self(with_sources(&error))
     }
-}
-
-fn words(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn require(holds: bool, what: impl Into<String>) -> Result<(), Failure> {

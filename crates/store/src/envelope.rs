@@ -112,15 +112,19 @@ impl SealedStore {
         Self { inner, ring, encrypts }
     }
 
-    /// The key of the attempt that an artifact belongs to; a fresh one for the first of them.
-    async fn key_for(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
+    /// The key that is to encrypt what belongs to an attempt: the one that it has, or a fresh one
+    /// where new artifacts are encrypted.
+    async fn key_for(&self, attempt: &AttemptKey) -> Result<Option<Identity>, StoreError> {
         if let Some((name, _, secret)) = self.find_key(attempt).await? {
-            return parse(&secret).map_err(|error| error.on(&name));
+            return parse(&secret).map(Some).map_err(|error| error.on(&name));
+        }
+        if !self.encrypts {
+            return Ok(None);
         }
         let identity = Identity::generate();
         let secret = identity.to_string().expose_secret().to_owned().into();
         self.put_key(attempt, &identity.to_public().to_string(), &secret).await?;
-        Ok(identity)
+        Ok(Some(identity))
     }
 
     /// The key of an attempt that has one.
@@ -236,17 +240,16 @@ impl Store for SealedStore {
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        if !self.encrypts {
+        let Some(identity) = self.key_for(&key.attempt).await? else {
             return self.inner.create(key).await;
-        }
+        };
         let sink = self.inner.create(key).await?;
-        let begun = async {
-            let identity = self.key_for(&key.attempt).await?;
+        let begun = {
             let encrypted = Collector::default();
             let writer = encryptor(&identity, encrypted.clone());
-            Ok((writer.map_err(|e| StoreError::io("encrypt", key, e))?, encrypted))
+            writer.map(|writer| (writer, encrypted))
         };
-        match begun.await {
+        match begun {
             Ok((writer, encrypted)) => Ok(Box::new(SealedSink {
                 inner: sink,
                 writer: Some(writer),
@@ -255,7 +258,7 @@ impl Store for SealedStore {
             })),
             Err(error) => {
                 sink.abort().await;
-                Err(error)
+                Err(StoreError::io("encrypt", key, error))
             }
         }
     }
@@ -272,16 +275,12 @@ impl Store for SealedStore {
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        let attempt = match name.kind() {
-            // It names keys of the data.
-            Some(ObjectKind::Manifest(attempt)) => attempt,
-            _ => return self.inner.put(name, bytes).await,
+        // A manifest names keys of the data.
+        let identity = match name.kind() {
+            Some(ObjectKind::Manifest(attempt)) => self.key_for(&attempt).await?,
+            _ => None,
         };
-        // Beside an encrypted artifact it is encrypted, whatever the setting has become.
-        if !self.encrypts && self.find_key(&attempt).await?.is_none() {
-            return self.inner.put(name, bytes).await;
-        }
-        let identity = self.key_for(&attempt).await?;
+        let Some(identity) = identity else { return self.inner.put(name, bytes).await };
         let encrypt = || {
             let mut writer = encryptor(&identity, Vec::new())?;
             writer.write_all(&bytes)?;

@@ -8,10 +8,11 @@ use std::io::{self, BufReader, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use cachevault_domain::with_sources;
 use cachevault_store::{StoreError, StoreErrorKind};
 
 use super::rdb_name::escaped;
-use super::stored_backup::{StoreOptions, StoredBackup, with_sources};
+use super::stored_backup::{StoreOptions, StoredBackup};
 
 const READ_BYTES: usize = 64 << 10;
 const BACKUP_PREFIX: &str = "backup:";

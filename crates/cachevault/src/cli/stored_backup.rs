@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use cachevault_app::Sealer;
-use cachevault_domain::BackupId;
+use cachevault_domain::{BackupId, with_sources};
 use cachevault_store::{
     ArtifactEntry, ArtifactKey, ArtifactSource, AttemptKey, Folder, Manifest, ObjectKind,
     SealedStore, Store, StoreError, StoreErrorKind, StoreUrl, StoredObject,
@@ -227,17 +227,6 @@ impl StorePlace {
             _ => Trouble::Unreadable(format!("cannot {words}")),
         }
     }
-}
-
-/// An error and everything that caused it, in one line.
-pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Gives a stored artifact as a file is read. Its errors hold a [`StoreError`].

@@ -98,7 +98,11 @@ fn killed_at_every_durable_step(way: &str) {
             }
         }
         let service = Service::start(&copied, &[]);
-        assert_truthful(&service, &target, &digests, &format!("{way}: killed at call {n}"));
+        let what = format!("{way}: killed at call {n}");
+        assert_truthful(&service, &target, &digests, &what);
+        let again = service.json(&restore);
+        assert_eq!(again["state"], "succeeded", "{what}, again: {again}");
+        assert_eq!(target.digest(), digests.new, "{what}, again");
         drop(service);
         std::fs::remove_dir_all(&copied).unwrap();
     }

@@ -120,6 +120,9 @@ async fn a_connection_that_breaks_again_and_again_leaves_the_old_data() {
             (old.clone(), "master".into())
         );
     }
+    let prepared = prepare(&target, true, &OurAddress::default(), [8; 40], &LIMITS).await.unwrap();
+    restoring.rig.load(&restoring.entry, &target, &prepared).await.unwrap();
+    assert_eq!(restoring.target.digest(), restoring.source.digest());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,8 @@
 //! The part of a restore that touches the target, in the way `keys`.
 
-use cachevault_domain::{ConflictRule, FailureCode, Restore, RestoreOptions, Target, TargetData};
+use cachevault_domain::{
+    ConflictRule, FailureCode, Restore, RestoreOptions, Target, TargetData, with_sources,
+};
 use cachevault_engine::{
     KeysRequest, Loaded, Meter, PreparedKeys, RestoreError, empty, load_keys, save,
 };
@@ -9,7 +11,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::{Checked, TOUCHED, as_step_error, fail, plain};
-use crate::capture::{catalog_failed, with_sources};
+use crate::capture::catalog_failed;
 use crate::step::{StepContext, StepError};
 
 /// What is written into which target.

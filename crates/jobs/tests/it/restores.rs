@@ -188,6 +188,7 @@ async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
             let restore = restoring.record(id).await;
             assert_eq!(restore.state, RestoreState::Succeeded, "{step} {logged}: {restore:?}");
             assert_eq!(restoring.target.digest(), restoring.new, "{step} {logged}");
+            restoring.assert_restorable().await;
         }
     }
 }
@@ -208,6 +209,10 @@ async fn a_damaged_artifact_is_noticed_before_the_target_is_touched() {
     assert_eq!(restore.outcome.unwrap().target, TargetData::Untouched);
     assert_eq!(restoring.target.info("master_replid2"), "0".repeat(40));
     restoring.assert_truthful(id).await;
+    // Another backup of the same data is as good.
+    let restoring = Restoring { backup: restoring.rig.request().await, ..restoring };
+    restoring.rig.run(None).await;
+    restoring.assert_restorable().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! What an object store's errors mean.
 
-use std::error::Error;
+use cachevault_domain::with_sources;
 
 use crate::{StoreError, StoreErrorKind};
 
@@ -32,7 +32,7 @@ pub(super) fn failed(action: &'static str, object: &str, error: object_store::Er
 }
 
 pub(super) fn classify(error: &object_store::Error) -> StoreErrorKind {
-    let text = whole_text(error);
+    let text = with_sources(error);
     if let Some((_, kind)) = CODES.iter().find(|(code, _)| text.contains(code)) {
         return *kind;
     }
@@ -47,14 +47,4 @@ pub(super) fn classify(error: &object_store::Error) -> StoreErrorKind {
         }
         _ => StoreErrorKind::Unavailable,
     }
-}
-
-fn whole_text(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

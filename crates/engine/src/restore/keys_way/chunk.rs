@@ -129,22 +129,15 @@ impl Sender {
 
     /// Adds a command whose argument number `name` is the key's name.
     pub(super) fn push(&mut self, reason: Reason, name: usize, arguments: &[&[u8]]) {
-        begin_command(&mut self.head, arguments.len());
-        let mut named = 0..0;
-        for (index, argument) in arguments.iter().enumerate() {
-            push_argument(&mut self.head, argument);
-            if index == name {
-                named = self.named(argument.len());
-            }
-        }
-        self.expected.push(Expected { reason, name: named });
+        self.push_encoded(reason, name, arguments, 0, &[]);
     }
 
-    /// Adds a command that begins with `first`, the key's name second, and goes on with `count`
-    /// arguments that are encoded in `rest` already.
+    /// Adds a command that begins with `first`, of which number `name` is the key's name, and goes
+    /// on with `count` arguments that are encoded in `rest` already.
     pub(super) fn push_encoded(
         &mut self,
         reason: Reason,
+        name: usize,
         first: &[&[u8]],
         count: usize,
         rest: &[u8],
@@ -153,7 +146,7 @@ impl Sender {
         let mut named = 0..0;
         for (index, argument) in first.iter().enumerate() {
             push_argument(&mut self.head, argument);
-            if index == 1 {
+            if index == name {
                 named = self.named(argument.len());
             }
         }
@@ -182,7 +175,7 @@ impl Sender {
         let Strings { count, first, mut rest } = std::mem::take(&mut self.strings);
         if count > 0 {
             let behind = count as usize * 2 - 1;
-            self.push_encoded(Reason::Strings(count), &[b"MSET", &first], behind, &rest);
+            self.push_encoded(Reason::Strings(count), 1, &[b"MSET", &first], behind, &rest);
         }
         rest.clear();
         self.strings.rest = rest;

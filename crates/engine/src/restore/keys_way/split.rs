@@ -136,7 +136,7 @@ impl Batch {
         if self.count == 0 {
             return;
         }
-        sender.push_encoded(Reason::Part(command), first, self.count, &self.arguments);
+        sender.push_encoded(Reason::Part(command), 1, first, self.count, &self.arguments);
         self.arguments.clear();
         self.arguments.shrink_to(KEPT_BYTES);
         self.count = 0;
