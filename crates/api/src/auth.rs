@@ -7,7 +7,7 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use cachevault_domain::ProjectId;
+use cachevault_domain::{Caller, ProjectId};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
@@ -21,8 +21,8 @@ const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// Who sent a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    /// The project that the credential opens.
-    pub(crate) project: ProjectId,
+    /// The project that the credential opens, and what it allows.
+    pub(crate) caller: Caller,
     /// The project that the request names in a header of its own.
     pub(crate) named_project: Option<String>,
 }
@@ -52,7 +52,7 @@ async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
         return Err(GatewayError::Unauthenticated(AuthFailure::WrongSignature));
     }
     let named_project = header(&parts.headers, "x-project-id").map(str::to_owned);
-    parts.extensions.insert(Identity { project, named_project });
+    parts.extensions.insert(Identity { caller: Caller::service(project), named_project });
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 

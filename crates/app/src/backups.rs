@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    Backup, BackupFilter, BackupFormat, BackupId, InstanceId, Job, JobId, JobState, Listing,
-    NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
+    Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, InstanceId, Job, JobId, JobState,
+    Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
 use cachevault_store::{BackupKey, Manifest};
 
@@ -44,11 +44,12 @@ impl App {
     /// [`AppError::CatalogFailed`].
     pub async fn request_backup(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         wish: RequestBackup,
     ) -> Result<BackupId, AppError> {
-        let found = self.get_instance(project, instance).await?;
+        let project = caller.may(Action::CreateBackup)?;
+        let found = self.find_instance(project, instance).await?;
         if !self.single_node_backups && found.observation.replicas_online == 0 {
             return Err(AppError::SingleNode);
         }
@@ -77,12 +78,13 @@ impl App {
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
     pub async fn list_backups(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         filter: BackupFilter,
         page: Page,
     ) -> Result<Listing<Backup>, AppError> {
-        self.get_instance(project, instance).await?;
+        let project = caller.may(Action::ListBackups)?;
+        self.find_instance(project, instance).await?;
         let removed_since = self.clock.now().checked_sub(self.history).ok();
         let filter = BackupFilter { removed_since, ..filter };
         Ok(self.catalog.list_backups(project, instance, &filter, page).await?)
@@ -93,6 +95,14 @@ impl App {
     /// # Errors
     /// [`AppError::BackupNotFound`], [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
     pub async fn get_backup(
+        &self,
+        caller: &Caller,
+        id: BackupId,
+    ) -> Result<BackupDetail, AppError> {
+        self.find_backup(caller.may(Action::ListBackups)?, id).await
+    }
+
+    pub(crate) async fn find_backup(
         &self,
         project: &ProjectId,
         id: BackupId,
@@ -119,11 +129,12 @@ impl App {
     /// files are not gone in time, though the service goes on; [`AppError::CatalogFailed`].
     pub async fn remove_backup(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         backup: BackupId,
     ) -> Result<(), AppError> {
-        self.get_instance(project, instance).await?;
+        let project = caller.may(Action::DeleteBackup)?;
+        self.find_instance(project, instance).await?;
         let job = JobId::mint(&*self.entropy);
         let job =
             self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;

@@ -1,6 +1,6 @@
 //! Asking for checks: reading a backup's stored files again.
 
-use cachevault_domain::{BackupId, ProjectId};
+use cachevault_domain::{Action, BackupId, Caller};
 
 use crate::{App, AppError};
 
@@ -9,11 +9,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::BackupNotFound`] also without files; [`AppError::CatalogFailed`].
-    pub async fn request_check(
-        &self,
-        project: &ProjectId,
-        backup: BackupId,
-    ) -> Result<(), AppError> {
+    pub async fn request_check(&self, caller: &Caller, backup: BackupId) -> Result<(), AppError> {
+        let project = caller.may(Action::CheckBackup)?;
         Ok(self.catalog.request_check(project, backup, self.clock.now()).await?)
     }
 }

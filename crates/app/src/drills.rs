@@ -1,6 +1,6 @@
 //! Asking for drills: loading a backup into a throw-away server to prove it.
 
-use cachevault_domain::{BackupId, JobId, ProjectId};
+use cachevault_domain::{Action, BackupId, Caller, JobId, ProjectId};
 use jiff::Timestamp;
 
 use crate::{App, AppError};
@@ -11,11 +11,11 @@ impl App {
     /// # Errors
     /// [`AppError::BackupNotFound`], [`AppError::BackupNotRestorable`],
     /// [`AppError::CatalogFailed`].
-    pub async fn request_drill(
-        &self,
-        project: &ProjectId,
-        backup: BackupId,
-    ) -> Result<(), AppError> {
+    pub async fn request_drill(&self, caller: &Caller, backup: BackupId) -> Result<(), AppError> {
+        self.drill(caller.may(Action::DrillBackup)?, backup).await
+    }
+
+    async fn drill(&self, project: &ProjectId, backup: BackupId) -> Result<(), AppError> {
         let job = JobId::mint(&*self.entropy);
         self.catalog.request_drill(project, backup, job, self.clock.now()).await?;
         Ok(())
@@ -33,7 +33,7 @@ impl App {
     ) -> Result<usize, AppError> {
         let due = self.catalog.backups_to_drill(proven_before, limit).await?;
         for (project, backup) in &due {
-            match self.request_drill(project, *backup).await {
+            match self.drill(project, *backup).await {
                 // Removed meanwhile.
                 Ok(()) | Err(AppError::BackupNotFound | AppError::BackupNotRestorable) => {}
                 Err(error) => return Err(error),

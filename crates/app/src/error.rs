@@ -1,7 +1,9 @@
 //! What a client can act on.
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Blocker, InvalidInstanceName, InvalidTransition, JobKind, ProbeError};
+use cachevault_domain::{
+    Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
+};
 use cachevault_store::StoreError;
 
 use crate::sealer::Unsealable;
@@ -9,6 +11,9 @@ use crate::sealer::Unsealable;
 /// A use case did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// The caller is not allowed to do this; ask whoever manages the project for the permission.
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// No such instance in this project.
     #[error("this instance does not exist")]
     InstanceNotFound,

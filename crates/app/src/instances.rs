@@ -1,8 +1,8 @@
 //! Adopting servers and letting them go.
 
 use cachevault_domain::{
-    Health, Identity, Instance, InstanceFilter, InstanceId, InstanceName, Listing, Login, Page,
-    ProjectId, SealedConnection, Target, TlsSettings,
+    Action, Caller, Health, Identity, Instance, InstanceFilter, InstanceId, InstanceName, Listing,
+    Login, Page, ProjectId, SealedConnection, Target, TlsSettings,
 };
 
 use crate::{App, AppError, Unsealable};
@@ -24,9 +24,10 @@ impl App {
     /// [`AppError::NameTaken`], [`AppError::CatalogFailed`].
     pub async fn add_instance(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         wish: AddInstance,
     ) -> Result<Instance, AppError> {
+        let project = caller.may(Action::CreateInstance)?;
         let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
         let now = self.clock.now();
         let id = InstanceId::mint(&*self.entropy);
@@ -52,6 +53,14 @@ impl App {
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
     pub async fn get_instance(
         &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<Instance, AppError> {
+        self.find_instance(caller.may(Action::GetInstance)?, id).await
+    }
+
+    pub(crate) async fn find_instance(
+        &self,
         project: &ProjectId,
         id: InstanceId,
     ) -> Result<Instance, AppError> {
@@ -64,10 +73,11 @@ impl App {
     /// [`AppError::CatalogFailed`].
     pub async fn list_instances(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         filter: &InstanceFilter,
         page: Page,
     ) -> Result<Listing<Instance>, AppError> {
+        let project = caller.may(Action::ListInstances)?;
         Ok(self.catalog.list_instances(project, filter, page).await?)
     }
 
@@ -85,11 +95,8 @@ impl App {
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::InstanceBusy`],
     /// [`AppError::InstanceHasBackups`], [`AppError::CatalogFailed`].
-    pub async fn remove_instance(
-        &self,
-        project: &ProjectId,
-        id: InstanceId,
-    ) -> Result<(), AppError> {
+    pub async fn remove_instance(&self, caller: &Caller, id: InstanceId) -> Result<(), AppError> {
+        let project = caller.may(Action::DeleteInstance)?;
         Ok(self.catalog.remove_instance(project, id, self.clock.now()).await?)
     }
 

@@ -1,8 +1,11 @@
 //! The use cases, one function each, free of any transport.
 //!
-//! [`App`] holds what they work with. Every function takes the project that asks as its first
-//! argument and can see nothing of another's. What goes wrong is an [`AppError`], with one variant
-//! for each thing that a client can act on.
+//! [`App`] holds what they work with. A function takes who asks, the [`Caller`], as its first
+//! argument: it sees nothing of another project, and answers [`AppError::Denied`] where the caller
+//! lacks the permission. What goes wrong is an [`AppError`], with one variant for each thing that a
+//! client can act on.
+//!
+//! [`Caller`]: cachevault_domain::Caller
 //!
 //! This crate knows no HTTP, no SQL and no replication protocol: a server is looked at through
 //! [`Prober`], a stored RDB is read through [`RdbOpener`].

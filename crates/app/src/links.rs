@@ -7,7 +7,7 @@
 use std::fmt;
 
 use cachevault_domain::{
-    BackupEvent, BackupId, BackupState, InstanceId, InvalidTransition, ProjectId,
+    Action, BackupEvent, BackupId, BackupState, Caller, InstanceId, InvalidTransition, ProjectId,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, Manifest};
 use jiff::Timestamp;
@@ -113,13 +113,14 @@ impl App {
     /// [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
     pub async fn link_backup(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         backup: BackupId,
         lifetime: LinkLifetime,
     ) -> Result<BackupLinks, AppError> {
-        self.get_instance(project, instance).await?;
-        let BackupDetail { backup, manifest, .. } = self.get_backup(project, backup).await?;
+        let project = caller.may(Action::DownloadBackup)?;
+        self.find_instance(project, instance).await?;
+        let BackupDetail { backup, manifest, .. } = self.find_backup(project, backup).await?;
         if backup.instance != instance {
             return Err(AppError::BackupNotFound);
         }
@@ -165,7 +166,7 @@ impl App {
         if !is_ours || self.clock.now().as_second() >= ticket.expires_at {
             return Ok(None);
         }
-        let detail = match self.get_backup(&ticket.project, ticket.backup).await {
+        let detail = match self.find_backup(&ticket.project, ticket.backup).await {
             Err(AppError::BackupNotFound) => return Ok(None),
             found => found?,
         };

@@ -1,8 +1,8 @@
 //! Planning and asking for restores, and listing them.
 
 use cachevault_domain::{
-    BackupId, Instance, InstanceId, JobId, Listing, NewRestore, Note, Page, ProjectId, Restore,
-    RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
+    Action, BackupId, Caller, Instance, InstanceId, JobId, Listing, NewRestore, Note, Page,
+    ProjectId, Restore, RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
 };
 use cachevault_store::ArtifactEntry;
 
@@ -28,12 +28,13 @@ impl App {
     /// looked at, [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
     pub async fn plan_restore(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         backup: BackupId,
         options: &RestoreOptions,
     ) -> Result<RestorePlan, AppError> {
-        let target = self.get_instance(project, instance).await?;
+        let project = caller.may(Action::Restore)?;
+        let target = self.find_instance(project, instance).await?;
         let entry = self.restorable_artifact(project, backup).await?;
         self.plan(&target, &entry, options).await
     }
@@ -54,7 +55,7 @@ impl App {
         project: &ProjectId,
         backup: BackupId,
     ) -> Result<ArtifactEntry, AppError> {
-        let detail = self.get_backup(project, backup).await?;
+        let detail = self.find_backup(project, backup).await?;
         // A standalone instance has one shard.
         let mut artifacts = detail.manifest.ok_or(AppError::BackupNotRestorable)?.artifacts;
         artifacts.pop().ok_or(AppError::BackupNotRestorable)
@@ -68,11 +69,12 @@ impl App {
     /// [`AppError::InstanceBusy`] while another operation runs.
     pub async fn request_restore(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         wish: RequestRestore,
     ) -> Result<RestoreId, AppError> {
-        let target = self.get_instance(project, instance).await?;
+        let project = caller.may(Action::Restore)?;
+        let target = self.find_instance(project, instance).await?;
         let entry = self.restorable_artifact(project, wish.backup).await?;
         if let Some(kind) = target.operation {
             return Err(AppError::InstanceBusy(kind));
@@ -101,12 +103,13 @@ impl App {
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
     pub async fn list_restores(
         &self,
-        project: &ProjectId,
+        caller: &Caller,
         instance: InstanceId,
         filter: RestoreFilter,
         page: Page,
     ) -> Result<Listing<Restore>, AppError> {
-        self.get_instance(project, instance).await?;
+        let project = caller.may(Action::ListRestores)?;
+        self.find_instance(project, instance).await?;
         Ok(self.catalog.list_restores(project, instance, &filter, page).await?)
     }
 
@@ -114,11 +117,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::RestoreNotFound`], [`AppError::CatalogFailed`].
-    pub async fn get_restore(
-        &self,
-        project: &ProjectId,
-        id: RestoreId,
-    ) -> Result<Restore, AppError> {
+    pub async fn get_restore(&self, caller: &Caller, id: RestoreId) -> Result<Restore, AppError> {
+        let project = caller.may(Action::ListRestores)?;
         self.catalog.find_restore(project, id).await?.ok_or(AppError::RestoreNotFound)
     }
 }

@@ -11,6 +11,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | project | the tenant: 32 hex digits; everything belongs to one |
+//! | caller | who asks: in one project, with what it is allowed to do there |
 //! | instance | one registered Redis or Valkey deployment |
 //! | shard | one primary's key space inside an instance; a standalone has one |
 //! | backup | the record of one copy of an instance's data |
@@ -25,6 +26,7 @@
 
 #![deny(missing_docs)]
 
+mod access;
 mod backup;
 mod clock;
 mod drill;
@@ -37,6 +39,7 @@ mod plan;
 mod restore;
 mod server;
 
+pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
 pub use backup::{
     Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,

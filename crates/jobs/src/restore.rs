@@ -8,8 +8,8 @@ mod keys;
 use async_trait::async_trait;
 use cachevault_catalog::{Catalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupId, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup, Note,
-    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, StepRecord, TargetData,
+    Backup, BackupId, Caller, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup,
+    Note, RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, StepRecord, TargetData,
     with_sources,
 };
 use cachevault_engine::{
@@ -127,7 +127,8 @@ impl StepContext<'_> {
     async fn restore_subject(&self) -> Result<Subject, StepError> {
         let (app, lease) = (self.app, self.lease);
         let restore = app.catalog.restore_of(lease).await.map_err(catalog_failed)?;
-        let detail = app.get_backup(&lease.project, restore.backup).await.map_err(|error| {
+        let itself = Caller::service(lease.project.clone());
+        let detail = app.get_backup(&itself, restore.backup).await.map_err(|error| {
             StepError::Retry(Failure {
                 code: FailureCode::StoreUnusable,
                 reason: with_sources(&error),

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cachevault_app::AppError;
-use cachevault_domain::JobKind;
+use cachevault_domain::{Denied, JobKind};
 use serde_json::{Value, json};
 
 /// A documented error, with the text that the vendor publishes for it.
@@ -47,6 +47,8 @@ pub(crate) enum DcsError {
     Restoring,
     #[error("The value of the remark parameter must be 0 to 128 characters in length.")]
     RemarkTooLong,
+    #[error("Policy does not allow {0} to be performed.")]
+    Denied(&'static str),
     #[error("This DCS instance does not exist.")]
     InstanceNotFound,
     #[error("Delete instance backup file failed.")]
@@ -78,6 +80,7 @@ impl DcsError {
             Self::Backuping => (BAD, "DCS.4096", "111400096"),
             Self::Restoring => (BAD, "DCS.4097", "111400097"),
             Self::RemarkTooLong => (BAD, "DCS.4098", "111400098"),
+            Self::Denied(_) => (StatusCode::FORBIDDEN, "DCS.2007", "111403003"),
             Self::InstanceNotFound => (StatusCode::NOT_FOUND, "DCS.3022", "111404022"),
             Self::RemovalFailed => (FAILED, "DCS.4101", "111400101"),
             Self::Internal => (FAILED, "DCS.5000", "111500000"),
@@ -88,6 +91,7 @@ impl DcsError {
 impl From<AppError> for DcsError {
     fn from(error: AppError) -> Self {
         let found = match &error {
+            AppError::Denied(Denied(action)) => Self::Denied(action.name()),
             AppError::InstanceNotFound => Self::InstanceNotFound,
             AppError::BackupNotFound => Self::BackupNotFound,
             AppError::InstanceBusy(JobKind::Capture) => Self::Backuping,
@@ -130,6 +134,11 @@ pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
         error.codes().0
     }
 
+    /// The text with which an error is answered.
+    fn message(error: DcsError) -> String {
+        error.to_string()
+    }
+
     /// The body with which an error is answered.
     fn body(error: DcsError) -> Value;
 }
@@ -146,8 +155,17 @@ impl Version for V1 {
         }
     }
 
+    fn message(error: DcsError) -> String {
+        match error {
+            DcsError::Denied(_) => {
+                "This role does not have the permission to perform this operation.".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
     fn body(error: DcsError) -> Value {
-        json!({"error": {"code": error.codes().2, "message": error.to_string(), "ext_message": null}})
+        json!({"error": {"code": error.codes().2, "message": Self::message(error), "ext_message": null}})
     }
 }
 
@@ -157,7 +175,7 @@ pub(crate) struct V2;
 
 impl Version for V2 {
     fn body(error: DcsError) -> Value {
-        json!({"error_code": error.codes().1, "error_msg": error.to_string(), "error_ext_msg": null})
+        json!({"error_code": error.codes().1, "error_msg": Self::message(error), "error_ext_msg": null})
     }
 }
 
@@ -183,7 +201,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [DcsError; 20] = [
+    const ALL: [DcsError; 21] = [
         DcsError::InvalidProjectId,
         DcsError::ProjectMismatch,
         DcsError::MalformedBody,
@@ -201,6 +219,7 @@ mod tests {
         DcsError::Backuping,
         DcsError::Restoring,
         DcsError::RemarkTooLong,
+        DcsError::Denied("{}"),
         DcsError::InstanceNotFound,
         DcsError::RemovalFailed,
         DcsError::Internal,
@@ -238,7 +257,7 @@ mod tests {
             );
             if let Some((status, message)) = published.get(v1) {
                 assert_eq!(
-                    (u64::from(V1::status(error).as_u16()), error.to_string().as_str()),
+                    (u64::from(V1::status(error).as_u16()), V1::message(error).as_str()),
                     (*status, *message),
                     "{v1}"
                 );

@@ -5,28 +5,28 @@ use std::marker::PhantomData;
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::request::Parts;
 use bytes::Bytes;
-use cachevault_domain::{BackupId, InstanceId, ProjectId};
+use cachevault_domain::{BackupId, Caller, InstanceId, ProjectId};
 use serde::de::DeserializeOwned;
 
 use super::error::{DcsError, Error, Version};
 use crate::auth::Identity;
 
-/// `/{project_id}/…`: the project, which is the one that the credential opens.
+/// `/{project_id}/…`: who asks, in the project that the path names.
 pub(crate) struct InProject<V> {
-    pub(crate) project: ProjectId,
+    pub(crate) caller: Caller,
     version: PhantomData<V>,
 }
 
 /// `/{project_id}/instances/{instance_id}/…`
 pub(crate) struct OfInstance<V> {
-    pub(crate) project: ProjectId,
+    pub(crate) caller: Caller,
     pub(crate) instance: InstanceId,
     version: PhantomData<V>,
 }
 
 /// `/{project_id}/instances/{instance_id}/backups/{backup_id}`
 pub(crate) struct OfBackup<V> {
-    pub(crate) project: ProjectId,
+    pub(crate) caller: Caller,
     pub(crate) instance: InstanceId,
     pub(crate) backup: BackupId,
     version: PhantomData<V>,
@@ -42,10 +42,11 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for InProject<V> {
         // Without an identity nobody came through the door: refuse rather than trust the path.
         let identity = parts.extensions.get::<Identity>().ok_or(DcsError::Internal)?;
         let named = identity.named_project.as_deref();
-        if identity.project != project || named.is_some_and(|named| named != project.as_str()) {
+        if !identity.caller.is_in(&project) || named.is_some_and(|named| named != project.as_str())
+        {
             return Err(DcsError::ProjectMismatch.into());
         }
-        Ok(Self { project, version: PhantomData })
+        Ok(Self { caller: identity.caller.clone(), version: PhantomData })
     }
 }
 
@@ -53,12 +54,12 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfInstance<V> {
     type Rejection = Error<V>;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
-        let InProject { project, version } =
+        let InProject { caller, version } =
             InProject::<V>::from_request_parts(parts, state).await?;
         let text = path_parameter(parts, state, "instance_id").await;
         let instance =
             text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidInstanceId)?;
-        Ok(Self { project, instance, version })
+        Ok(Self { caller, instance, version })
     }
 }
 
@@ -66,12 +67,12 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfBackup<V> {
     type Rejection = Error<V>;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Error<V>> {
-        let OfInstance { project, instance, version } =
+        let OfInstance { caller, instance, version } =
             OfInstance::<V>::from_request_parts(parts, state).await?;
         let text = path_parameter(parts, state, "backup_id").await;
         // No record has an id that is none.
         let backup = text.and_then(|text| text.parse().ok()).ok_or(DcsError::BackupNotFound)?;
-        Ok(Self { project, instance, backup, version })
+        Ok(Self { caller, instance, backup, version })
     }
 }
 

@@ -29,11 +29,9 @@ pub(super) async fn create(
     let note =
         note.map_err(|e: cachevault_domain::NoteTooLong| Error::BadRequest(e.to_string()))?;
     let dialect = if body.portable { RdbDialect::Portable } else { RdbDialect::Native };
-    let id = api
-        .app
-        .request_backup(&identity.project, instance, RequestBackup { note, dialect })
-        .await?;
-    let detail = api.app.get_backup(&identity.project, id).await?;
+    let id =
+        api.app.request_backup(&identity.caller, instance, RequestBackup { note, dialect }).await?;
+    let detail = api.app.get_backup(&identity.caller, id).await?;
     Ok((StatusCode::CREATED, Json(detail.into())))
 }
 
@@ -46,7 +44,7 @@ pub(super) async fn list(
     let instance = instances::parse(&instance)?;
     let page = Query::parse(query.as_deref()).page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
     let listing =
-        api.app.list_backups(&identity.project, instance, BackupFilter::default(), page).await?;
+        api.app.list_backups(&identity.caller, instance, BackupFilter::default(), page).await?;
     let items = listing.items.iter().map(BackupBody::from).collect();
     Ok(Json(PageBody { items, total: listing.total }))
 }
@@ -56,7 +54,7 @@ pub(super) async fn show(
     Extension(identity): Extension<Identity>,
     PathId(backup): PathId,
 ) -> Result<Json<BackupDetailBody>, Error> {
-    let detail = api.app.get_backup(&identity.project, parse(&backup)?).await?;
+    let detail = api.app.get_backup(&identity.caller, parse(&backup)?).await?;
     Ok(Json(detail.into()))
 }
 
@@ -65,8 +63,8 @@ pub(super) async fn remove(
     Extension(identity): Extension<Identity>,
     PathId(backup): PathId,
 ) -> Result<StatusCode, Error> {
-    let found = api.app.get_backup(&identity.project, parse(&backup)?).await?.backup;
-    api.app.remove_backup(&identity.project, found.instance, found.id).await?;
+    let found = api.app.get_backup(&identity.caller, parse(&backup)?).await?.backup;
+    api.app.remove_backup(&identity.caller, found.instance, found.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -76,8 +74,8 @@ pub(super) async fn check(
     PathId(backup): PathId,
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let backup = parse(&backup)?;
-    api.app.request_check(&identity.project, backup).await?;
-    let detail = api.app.get_backup(&identity.project, backup).await?;
+    api.app.request_check(&identity.caller, backup).await?;
+    let detail = api.app.get_backup(&identity.caller, backup).await?;
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
@@ -87,8 +85,8 @@ pub(super) async fn drill(
     PathId(backup): PathId,
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let backup = parse(&backup)?;
-    api.app.request_drill(&identity.project, backup).await?;
-    let detail = api.app.get_backup(&identity.project, backup).await?;
+    api.app.request_drill(&identity.caller, backup).await?;
+    let detail = api.app.get_backup(&identity.caller, backup).await?;
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
@@ -102,8 +100,8 @@ pub(super) async fn links(
     let AskForLinksBody { expires_seconds } = parse_body(&body)?;
     let lifetime = LinkLifetime::from_seconds(expires_seconds)
         .map_err(|e| Error::BadRequest(format!("`expires_seconds` is {expires_seconds}: {e}")))?;
-    let found = api.app.get_backup(&identity.project, parse(&backup)?).await?.backup;
-    let links = api.app.link_backup(&identity.project, found.instance, found.id, lifetime).await?;
+    let found = api.app.get_backup(&identity.caller, parse(&backup)?).await?.backup;
+    let links = api.app.link_backup(&identity.caller, found.instance, found.id, lifetime).await?;
     let link = |file: &_| LinkBody::new(file, download::url(&api, &headers, file));
     Ok(Json(LinksBody { links: links.files.iter().map(link).collect() }))
 }

@@ -35,6 +35,7 @@ impl Error {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::App(error) => match error {
+                AppError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),

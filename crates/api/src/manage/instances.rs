@@ -25,7 +25,7 @@ pub(super) async fn add(
         .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
     let target = body.target().map_err(Error::BadRequest)?;
-    let instance = api.app.add_instance(&identity.project, AddInstance { name, target }).await?;
+    let instance = api.app.add_instance(&identity.caller, AddInstance { name, target }).await?;
     Ok((StatusCode::CREATED, Json(InstanceBody::from(&instance))))
 }
 
@@ -37,7 +37,7 @@ pub(super) async fn list(
     let query = Query::parse(query.as_deref());
     let page = query.page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
     let filter = InstanceFilter { name: query.name(), ..InstanceFilter::default() };
-    let listing = api.app.list_instances(&identity.project, &filter, page).await?;
+    let listing = api.app.list_instances(&identity.caller, &filter, page).await?;
     let items = listing.items.iter().map(InstanceBody::from).collect();
     Ok(Json(PageBody { items, total: listing.total }))
 }
@@ -47,7 +47,7 @@ pub(super) async fn show(
     Extension(identity): Extension<Identity>,
     PathId(instance): PathId,
 ) -> Result<Json<InstanceBody>, Error> {
-    let instance = api.app.get_instance(&identity.project, parse(&instance)?).await?;
+    let instance = api.app.get_instance(&identity.caller, parse(&instance)?).await?;
     Ok(Json(InstanceBody::from(&instance)))
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn remove(
     Extension(identity): Extension<Identity>,
     PathId(instance): PathId,
 ) -> Result<StatusCode, Error> {
-    api.app.remove_instance(&identity.project, parse(&instance)?).await?;
+    api.app.remove_instance(&identity.caller, parse(&instance)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

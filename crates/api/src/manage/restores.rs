@@ -21,7 +21,7 @@ pub(super) async fn plan(
 ) -> Result<Json<PlanBody>, Error> {
     let instance = instances::parse(&instance)?;
     let RequestRestore { backup, options, .. } = parse_body(&body)?;
-    let plan = api.app.plan_restore(&identity.project, instance, backup, &options).await?;
+    let plan = api.app.plan_restore(&identity.caller, instance, backup, &options).await?;
     Ok(Json((&plan).into()))
 }
 
@@ -32,8 +32,8 @@ pub(super) async fn create(
     body: Bytes,
 ) -> Result<(StatusCode, Json<RestoreBody>), Error> {
     let instance = instances::parse(&instance)?;
-    let id = api.app.request_restore(&identity.project, instance, parse_body(&body)?).await?;
-    let restore = api.app.get_restore(&identity.project, id).await?;
+    let id = api.app.request_restore(&identity.caller, instance, parse_body(&body)?).await?;
+    let restore = api.app.get_restore(&identity.caller, id).await?;
     Ok((StatusCode::CREATED, Json((&restore).into())))
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn list(
     let instance = instances::parse(&instance)?;
     let page = Query::parse(query.as_deref()).page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
     let filter = RestoreFilter::default();
-    let listing = api.app.list_restores(&identity.project, instance, filter, page).await?;
+    let listing = api.app.list_restores(&identity.caller, instance, filter, page).await?;
     let items = listing.items.iter().map(RestoreBody::from).collect();
     Ok(Json(PageBody { items, total: listing.total }))
 }
@@ -57,7 +57,7 @@ pub(super) async fn show(
     PathId(restore): PathId,
 ) -> Result<Json<RestoreBody>, Error> {
     let id: RestoreId = restore.parse().map_err(|_| AppError::RestoreNotFound)?;
-    let restore = api.app.get_restore(&identity.project, id).await?;
+    let restore = api.app.get_restore(&identity.caller, id).await?;
     Ok(Json((&restore).into()))
 }
 

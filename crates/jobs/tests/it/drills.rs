@@ -15,7 +15,7 @@ async fn backed_up() -> (Rig, BackupId) {
 }
 
 async fn drill(rig: &Rig, backup: BackupId) -> Backup {
-    rig.app.request_drill(&rig.project, backup).await.unwrap();
+    rig.app.request_drill(&rig.caller, backup).await.unwrap();
     assert!(rig.backup(backup).await.drilling);
     rig.run(None).await;
     rig.backup(backup).await
@@ -29,7 +29,7 @@ async fn a_backup_that_loads_is_proven_with_time_and_server() {
     let proof = backup.proof.unwrap();
     assert_eq!(proof.at.to_string(), "2026-11-21T08:31:16.166Z");
     assert!(proof.server.starts_with("redis 7.0."), "{}", proof.server);
-    let instance = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    let instance = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(instance.proven.unwrap().backup, id);
     rig.assert_truthful(id).await;
 }
@@ -37,7 +37,7 @@ async fn a_backup_that_loads_is_proven_with_time_and_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_backup_is_not_proven_and_says_why() {
     let (rig, id) = backed_up().await;
-    let locations = rig.app.get_backup(&rig.project, id).await.unwrap().locations;
+    let locations = rig.app.get_backup(&rig.caller, id).await.unwrap().locations;
     let mut bytes = std::fs::read(&locations[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

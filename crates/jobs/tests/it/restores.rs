@@ -60,7 +60,7 @@ impl Restoring {
         let target = Server::start(&newest_redis(), options);
         target.fill(keys, 30);
         let wish = AddInstance { name: "copy".parse().unwrap(), target: target.target() };
-        let instance = rig.app.add_instance(&rig.project, wish).await.unwrap().id;
+        let instance = rig.app.add_instance(&rig.caller, wish).await.unwrap().id;
         let (old, new) = (target.digest(), rig.server.digest());
         assert_ne!(old, new);
         let (options, settings) = (RestoreOptions::default(), settings(&target));
@@ -73,11 +73,11 @@ impl Restoring {
 
     async fn request_with(&self, options: RestoreOptions) -> RestoreId {
         let wish = RequestRestore { backup: self.backup, options, note: None };
-        self.rig.app.request_restore(&self.rig.project, self.instance, wish).await.unwrap()
+        self.rig.app.request_restore(&self.rig.caller, self.instance, wish).await.unwrap()
     }
 
     async fn record(&self, id: RestoreId) -> Restore {
-        self.rig.app.get_restore(&self.rig.project, id).await.unwrap()
+        self.rig.app.get_restore(&self.rig.caller, id).await.unwrap()
     }
 
     /// The promise: a restore that says it succeeded has the backup's data in the target; one that
@@ -126,15 +126,14 @@ async fn it_runs_through_its_steps_and_saves_the_targets_own_data_first() {
     assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
     let page = Page { offset: 0, limit: 10 };
     let filter = BackupFilter::default();
-    let listed =
-        rig.app.list_backups(&rig.project, restoring.instance, filter, page).await.unwrap();
+    let listed = rig.app.list_backups(&rig.caller, restoring.instance, filter, page).await.unwrap();
     let [safety] = &listed.items[..] else { panic!("{listed:?}") };
     assert_eq!(Some(safety.id), restore.safety_backup);
     assert_eq!(safety.state, BackupState::Succeeded);
     assert_eq!(safety.note.as_ref().unwrap().as_str(), format!("before restore {id}"));
     // It is a backup like any other: it can be restored.
     let wish = RequestRestore { backup: safety.id, options: RestoreOptions::default(), note: None };
-    rig.app.request_restore(&rig.project, restoring.instance, wish).await.unwrap();
+    rig.app.request_restore(&rig.caller, restoring.instance, wish).await.unwrap();
     rig.run(None).await;
     assert_eq!(restoring.target.digest(), restoring.old);
 }
@@ -198,7 +197,7 @@ async fn a_damaged_artifact_is_noticed_before_the_target_is_touched() {
     let restoring = Restoring::new().await;
     let id = restoring.request().await;
     let rig = &restoring.rig;
-    let locations = rig.app.get_backup(&rig.project, restoring.backup).await.unwrap().locations;
+    let locations = rig.app.get_backup(&rig.caller, restoring.backup).await.unwrap().locations;
     let mut bytes = std::fs::read(&locations[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -236,7 +235,7 @@ async fn while_one_restores_nothing_else_is_done_with_the_target() {
     restoring.request().await;
     let rig = &restoring.rig;
     let wish = RequestBackup::default();
-    let error = rig.app.request_backup(&rig.project, restoring.instance, wish).await.unwrap_err();
+    let error = rig.app.request_backup(&rig.caller, restoring.instance, wish).await.unwrap_err();
     assert!(error.to_string().contains("busy"), "{error}");
     rig.run(None).await;
 }
@@ -255,7 +254,7 @@ async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
 
 /// Makes the target take its time to load, so that something can happen meanwhile.
 fn slow_down(restoring: &Restoring) {
-    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "2000"]);
+    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "500"]);
 }
 
 /// Runs the restore until the target has all bytes and loads them, and then breaks our process off
@@ -384,7 +383,7 @@ async fn a_target_whose_disk_fails_after_it_has_loaded_gets_its_old_data_back() 
     let wish =
         RequestRestore { backup: restoring.backup, options: RestoreOptions::default(), note: None };
     let rig = &restoring.rig;
-    let refused = rig.app.request_restore(&rig.project, restoring.instance, wish).await;
+    let refused = rig.app.request_restore(&rig.caller, restoring.instance, wish).await;
     assert!(refused.unwrap_err().to_string().contains("background save failed"));
 }
 
@@ -480,7 +479,7 @@ async fn a_crash_right_after_the_safety_backup_does_not_lose_it() {
     restoring.assert_truthful(id).await;
     let safety = restoring.record(id).await.safety_backup.unwrap();
     let wish = RequestRestore { backup: safety, options: RestoreOptions::default(), note: None };
-    rig.app.request_restore(&rig.project, restoring.instance, wish).await.unwrap();
+    rig.app.request_restore(&rig.caller, restoring.instance, wish).await.unwrap();
     rig.run(None).await;
     assert_eq!(restoring.target.digest(), restoring.old);
 }

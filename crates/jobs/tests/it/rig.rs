@@ -5,8 +5,8 @@ use cachevault_app::{AddInstance, App, MasterKey, NewCredential, RequestBackup, 
 use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Backoff, Backup, BackupId, BackupState, Clock, InstanceId, JobId, JobKind, Lease, NodeId,
-    ProjectId,
+    Backoff, Backup, BackupId, BackupState, Caller, Clock, InstanceId, JobId, JobKind, Lease,
+    NodeId, ProjectId,
 };
 use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
@@ -28,6 +28,7 @@ pub(crate) struct Rig {
     pub(crate) settings: JobSettings,
     pub(crate) node: NodeId,
     pub(crate) project: ProjectId,
+    pub(crate) caller: Caller,
     pub(crate) instance: InstanceId,
     pub(crate) server: Server,
     pub(crate) folder: TempDir,
@@ -64,10 +65,12 @@ impl Rig {
         app.create_project(&credential).await.unwrap();
         server.fill(2000, 100);
         let wish = AddInstance { name: "orders".parse().unwrap(), target: server.target() };
-        let instance = app.add_instance(&credential.project, wish).await.unwrap();
+        let caller = Caller::service(credential.project.clone());
+        let instance = app.add_instance(&caller, wish).await.unwrap();
         Self {
             node: NodeId::mint(&*entropy),
             project: credential.project,
+            caller,
             instance: instance.id,
             settings: settings(),
             app,
@@ -81,7 +84,7 @@ impl Rig {
 
     pub(crate) async fn request(&self) -> BackupId {
         self.app
-            .request_backup(&self.project, self.instance, RequestBackup::default())
+            .request_backup(&self.caller, self.instance, RequestBackup::default())
             .await
             .unwrap()
     }
@@ -135,7 +138,7 @@ impl Rig {
     }
 
     pub(crate) async fn backup(&self, id: BackupId) -> Backup {
-        self.app.get_backup(&self.project, id).await.unwrap().backup
+        self.app.get_backup(&self.caller, id).await.unwrap().backup
     }
 
     /// The files in the store.

@@ -45,14 +45,14 @@ async fn backed_up() -> (Rig, BackupId, PathBuf) {
     rig.app = sealed(&rig, &[1]);
     let id = rig.request().await;
     rig.run(None).await;
-    let detail = rig.app.get_backup(&rig.project, id).await.unwrap();
+    let detail = rig.app.get_backup(&rig.caller, id).await.unwrap();
     let folder = Path::new(&detail.locations[0]).parent().unwrap().to_owned();
     (rig, id, folder)
 }
 
 async fn checked(rig: &Rig, app: &App, id: BackupId) -> Backup {
     rig.pass(1);
-    app.request_check(&rig.project, id).await.unwrap();
+    app.request_check(&rig.caller, id).await.unwrap();
     assert_eq!(tender(app).check_round().await, 1);
     rig.app.catalog.find_backup(&rig.project, id).await.unwrap().unwrap()
 }
@@ -118,7 +118,7 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
         assert!(told.contains(named), "{what}: {told}");
         assert!(!backup.is_restorable());
         let wish = RequestRestore { backup: id, options: RestoreOptions::default(), note: None };
-        let refused = rig.app.request_restore(&rig.project, rig.instance, wish).await;
+        let refused = rig.app.request_restore(&rig.caller, rig.instance, wish).await;
         assert!(matches!(refused, Err(AppError::BackupNotRestorable)), "{what}: {refused:?}");
     }
 }
@@ -161,7 +161,7 @@ async fn a_store_that_does_not_answer_is_no_damage() {
     let (rig, id, _) = backed_up().await;
     rig.store.fail(Fault::Read, StoreErrorKind::Unavailable);
     rig.pass(1);
-    rig.app.request_check(&rig.project, id).await.unwrap();
+    rig.app.request_check(&rig.caller, id).await.unwrap();
     let tender = tender(&rig.app);
     assert_eq!(tender.check_round().await, 1);
     let backup = rig.app.catalog.find_backup(&rig.project, id).await.unwrap().unwrap();
@@ -256,7 +256,7 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     rig.pass(60);
     let wish =
         RequestBackup { note: Some("nächtlich".parse().unwrap()), ..RequestBackup::default() };
-    let second = rig.app.request_backup(&rig.project, rig.instance, wish).await.unwrap();
+    let second = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap();
     rig.run(None).await;
     // A half-written set, and one that cannot be read.
     let key = |backup| BackupKey { project: rig.project.clone(), instance: rig.instance, backup };
@@ -276,10 +276,10 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     assert_eq!(listed(&rig, &app).await, before);
     assert_eq!(before.iter().map(|backup| backup.id).collect::<Vec<_>>(), [second, first]);
     for id in [first, second] {
-        let (old, new) = (rig.app.get_backup(&rig.project, id), app.get_backup(&rig.project, id));
+        let (old, new) = (rig.app.get_backup(&rig.caller, id), app.get_backup(&rig.caller, id));
         assert_eq!(new.await.unwrap().manifest, old.await.unwrap().manifest);
     }
-    let instance = app.get_instance(&rig.project, rig.instance).await.unwrap();
+    let instance = app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(instance.name.as_str(), "orders");
     assert!(folder.exists());
 
@@ -288,14 +288,14 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     rig.server.ask(&["FLUSHALL"]);
     let rig = Rig { app, catalog, ..rig };
     let wish = RequestRestore { backup: second, options: RestoreOptions::default(), note: None };
-    let restore = rig.app.request_restore(&rig.project, rig.instance, wish).await.unwrap();
+    let restore = rig.app.request_restore(&rig.caller, rig.instance, wish).await.unwrap();
     rig.run(None).await;
-    let record = rig.app.get_restore(&rig.project, restore).await.unwrap();
+    let record = rig.app.get_restore(&rig.caller, restore).await.unwrap();
     assert_eq!(record.state, RestoreState::Succeeded, "{record:?}");
     assert_eq!(rig.server.digest(), digest);
 }
 
 async fn listed(rig: &Rig, app: &App) -> Vec<Backup> {
     let (filter, page) = (BackupFilter::default(), Page { offset: 0, limit: 10 });
-    app.list_backups(&rig.project, rig.instance, filter, page).await.unwrap().items
+    app.list_backups(&rig.caller, rig.instance, filter, page).await.unwrap().items
 }

@@ -88,21 +88,21 @@ async fn figures_are_refreshed_and_an_instance_that_is_gone_is_told() {
     let observer = Observer { app: rig.app.clone(), every: Duration::from_secs(30) };
     rig.server.fill(5000, 10);
     observer.round().await;
-    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    let seen = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(seen.observation.keys, 2000, "its figures were fresh enough");
     rig.pass(31);
     observer.round().await;
-    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    let seen = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(seen.observation.keys, 5000);
     rig.server.kill();
     for _ in 0..3 {
         rig.pass(31);
         observer.round().await;
     }
-    let seen = rig.app.get_instance(&rig.project, rig.instance).await.unwrap();
+    let seen = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert!(
         matches!(seen.health, Health::Unreachable { reason, looks: 3 } if reason.contains("refused"))
     );
-    let request = rig.app.request_backup(&rig.project, rig.instance, Default::default()).await;
+    let request = rig.app.request_backup(&rig.caller, rig.instance, Default::default()).await;
     assert!(matches!(request, Err(cachevault_app::AppError::InstanceDown(_))), "{request:?}");
 }

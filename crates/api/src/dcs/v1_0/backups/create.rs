@@ -11,11 +11,11 @@ use crate::dcs::wish;
 
 pub(crate) async fn create(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V1>,
+    OfInstance { caller, instance, .. }: OfInstance<V1>,
     body: Bytes,
 ) -> Result<Json<BackupCreated>, Error> {
     let CreateBackup { remark, backup_format } = parse_body(&body)?;
     let wish = wish::backup(remark.as_deref(), backup_format.as_deref())?;
-    let backup = api.app.request_backup(&project, instance, wish).await?;
+    let backup = api.app.request_backup(&caller, instance, wish).await?;
     Ok(Json(BackupCreated { backup_id: backup.to_string() }))
 }

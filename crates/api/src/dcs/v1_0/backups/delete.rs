@@ -10,8 +10,8 @@ use crate::dcs::v1_0::model::BackupDeleted;
 /// Answers 200 with a body, unlike v2: one client takes nothing else.
 pub(crate) async fn delete(
     State(api): State<Api>,
-    OfBackup { project, instance, backup, .. }: OfBackup<V1>,
+    OfBackup { caller, instance, backup, .. }: OfBackup<V1>,
 ) -> Result<Json<BackupDeleted>, Error> {
-    api.app.remove_backup(&project, instance, backup).await?;
+    api.app.remove_backup(&caller, instance, backup).await?;
     Ok(Json(BackupDeleted { message: "" }))
 }

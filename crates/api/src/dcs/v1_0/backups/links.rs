@@ -14,13 +14,13 @@ use crate::download;
 /// The vendor's action for it is `dcs:instance:downloadBackupData`.
 pub(crate) async fn links(
     State(api): State<Api>,
-    OfBackup { project, instance, backup, .. }: OfBackup<V1>,
+    OfBackup { caller, instance, backup, .. }: OfBackup<V1>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<BackupLinks>, Error> {
     let AskForLinks { expiration } = parse_body(&body)?;
     let lifetime = wish::link_lifetime(expiration.and_then(|wish| wish.seconds()))?;
-    let links = api.app.link_backup(&project, instance, backup, lifetime).await?;
+    let links = api.app.link_backup(&caller, instance, backup, lifetime).await?;
     let url = |link: &_| download::url(&api, &headers, link);
     Ok(Json(BackupLinks::new(&links, url)))
 }

@@ -9,8 +9,8 @@ use crate::dcs::v1_0::model::InstanceDetail;
 
 pub(crate) async fn show(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V1>,
+    OfInstance { caller, instance, .. }: OfInstance<V1>,
 ) -> Result<Json<InstanceDetail>, Error> {
-    let instance = api.app.get_instance(&project, instance).await?;
+    let instance = api.app.get_instance(&caller, instance).await?;
     Ok(Json(InstanceDetail::from(&instance)))
 }

@@ -10,11 +10,11 @@ use crate::query::{PageStart, Query};
 
 pub(crate) async fn list(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V1>,
+    OfInstance { caller, instance, .. }: OfInstance<V1>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<RestoreRecords>, Error> {
     let query = Query::parse(query.as_deref());
     let (filter, page) = (query.restore_filter()?, query.backup_page(PageStart::One)?);
-    let listing = api.app.list_restores(&project, instance, filter, page).await?;
+    let listing = api.app.list_restores(&caller, instance, filter, page).await?;
     Ok(Json(listing.into()))
 }

@@ -9,8 +9,8 @@ use crate::dcs::v2::Error;
 /// Answers 204 without a body, unlike v1.0: one client takes nothing else.
 pub(crate) async fn delete(
     State(api): State<Api>,
-    OfBackup { project, instance, backup, .. }: OfBackup<V2>,
+    OfBackup { caller, instance, backup, .. }: OfBackup<V2>,
 ) -> Result<StatusCode, Error> {
-    api.app.remove_backup(&project, instance, backup).await?;
+    api.app.remove_backup(&caller, instance, backup).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -10,11 +10,11 @@ use crate::query::{PageStart, Query};
 
 pub(crate) async fn list(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V2>,
+    OfInstance { caller, instance, .. }: OfInstance<V2>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<BackupRecords>, Error> {
     let query = Query::parse(query.as_deref());
     let (filter, page) = (query.backup_filter()?, query.backup_page(PageStart::Zero)?);
-    let listing = api.app.list_backups(&project, instance, filter, page).await?;
+    let listing = api.app.list_backups(&caller, instance, filter, page).await?;
     Ok(Json(listing.into()))
 }

@@ -14,13 +14,13 @@ const LIMIT_MAX: u32 = 1000;
 
 pub(crate) async fn list(
     State(api): State<Api>,
-    InProject { project, .. }: InProject<V2>,
+    InProject { caller, .. }: InProject<V2>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Instances>, Error> {
     let query = Query::parse(query.as_deref());
     let page = query.page(PageStart::Zero, LIMIT_DEFAULT, LIMIT_MAX)?;
     let listing = match query.instance_filter() {
-        Some(filter) => api.app.list_instances(&project, &filter, page).await?,
+        Some(filter) => api.app.list_instances(&caller, &filter, page).await?,
         None => Listing { items: Vec::new(), total: 0 },
     };
     Ok(Json(listing.into()))

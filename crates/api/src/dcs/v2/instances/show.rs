@@ -9,8 +9,8 @@ use crate::dcs::v2::Error;
 
 pub(crate) async fn show(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V2>,
+    OfInstance { caller, instance, .. }: OfInstance<V2>,
 ) -> Result<Json<InstanceBody>, Error> {
-    let instance = api.app.get_instance(&project, instance).await?;
+    let instance = api.app.get_instance(&caller, instance).await?;
     Ok(Json(InstanceBody::from(&instance)))
 }

@@ -11,12 +11,12 @@ use crate::dcs::wish;
 
 pub(crate) async fn create(
     State(api): State<Api>,
-    OfInstance { project, instance, .. }: OfInstance<V2>,
+    OfInstance { caller, instance, .. }: OfInstance<V2>,
     body: Bytes,
 ) -> Result<Json<RestoreCreated>, Error> {
     let CreateRestore { backup_id, remark } = parse_body(&body)?;
     let wish = wish::restore(backup_id.as_deref(), remark.as_deref())?;
-    let restore = api.app.request_restore(&project, instance, wish).await;
+    let restore = api.app.request_restore(&caller, instance, wish).await;
     let restore = restore.map_err(wish::restore_error)?;
     Ok(Json(RestoreCreated { restore_id: restore.to_string() }))
 }
