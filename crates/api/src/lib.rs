@@ -46,6 +46,8 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// The URL under which clients reach the service; `None`: the host that each one names.
     pub public_url: Option<String>,
+    /// `http` or `https`: what clients that reach the service directly speak.
+    pub scheme: &'static str,
     /// The address listened on, for clients that name no host.
     pub address: SocketAddr,
     /// Bounds of downloads.

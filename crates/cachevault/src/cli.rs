@@ -48,6 +48,14 @@ pub(crate) struct ClientOptions {
     #[arg(long, global = true, value_name = "URL", env = "CACHEVAULT_ENDPOINT")]
     endpoint: Option<String>,
 
+    /// PEM file with the certificates to trust, instead of those of well-known authorities
+    #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// PEM file with a certificate to present to the service, and its key
+    #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CLIENT_CERT_FILE")]
+    client_cert_file: Option<PathBuf>,
+
     /// How to print results
     #[arg(long, short, global = true, value_name = "FORMAT", default_value = "table")]
     output: OutputFormat,

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod entropy;
+mod listen;
 mod logging;
 mod serve;
 mod stores;

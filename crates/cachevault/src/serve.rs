@@ -5,8 +5,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use axum::Router;
-use axum::serve::ListenerExt;
 use cachevault_api::{Api, Downloads};
 use cachevault_app::{App, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -23,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
+use crate::listen::{ConnectionLimits, Tls, answer};
 use crate::logging;
 
 /// How far we stand back for others on the same machine, 0 to 19.
@@ -51,11 +50,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listen on `{}`", config.listen))?;
     let address = listener.local_addr().context("read the address listened on")?;
-    let endpoint = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let tls = config.tls.clone().map(Tls::load).transpose()?;
+    let scheme = config.scheme();
+    let endpoint = config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     first_start(&app, &data_dir, &endpoint, &config.region).await?;
 
     sweep_drills(&data_dir.drills()).context("remove what drills have left")?;
     let shutdown = Shutdown::default();
+    let limits = ConnectionLimits {
+        connections_max: config.connections_max,
+        stall: config.jobs.capture.stall,
+    };
     let mut tasks = JoinSet::new();
     let runner = Runner {
         app: app.clone(),
@@ -67,6 +72,38 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
+    tend(&app, &config, &shutdown, &mut tasks);
+    if let Some(address) = config.metrics_listen {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen on `{address}`"))?;
+        let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
+        tasks.spawn(async move { answer(listener, router, None, limits, stop).await });
+    }
+    let router = cachevault_api::router(Api {
+        app,
+        request_time_max: config.request_timeout,
+        readiness: Arc::default(),
+        public_url: config.public_url,
+        scheme,
+        address,
+        downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
+    });
+    let stop = shutdown.clone();
+    tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });
+
+    println!("cachevault is ready at {scheme}://{address}");
+    std::io::stdout().flush().context("say that the service is ready")?;
+    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
+    let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
+    catalog.close().await;
+    tracing::info!("stopped");
+    // Whoever supervises the process is to start it again.
+    ensure!(told, "a part of the service ended by itself; see the log");
+    Ok(())
+}
+
+/// Starts what looks after instances, store and proofs by itself.
+fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
@@ -83,34 +120,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
         tasks.spawn(async move { driller.run(&stop).await });
     }
-    if let Some(address) = config.metrics_listen {
-        let listener = TcpListener::bind(address).await;
-        let listener = listener.with_context(|| format!("listen on `{address}`"))?;
-        let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
-        let stall = config.jobs.capture.stall;
-        tasks.spawn(async move { answer(listener, router, stall, stop).await });
-    }
-    let router = cachevault_api::router(Api {
-        app,
-        request_time_max: config.request_timeout,
-        readiness: Arc::default(),
-        public_url: config.public_url,
-        address,
-        downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
-    });
-    let stop = shutdown.clone();
-    let stall = config.jobs.capture.stall;
-    tasks.spawn(async move { answer(listener, router, stall, stop).await });
-
-    println!("cachevault is ready at http://{address}");
-    std::io::stdout().flush().context("say that the service is ready")?;
-    tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
-    let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
-    catalog.close().await;
-    tracing::info!("stopped");
-    // Whoever supervises the process is to start it again.
-    ensure!(told, "a part of the service ended by itself; see the log");
-    Ok(())
 }
 
 /// Adds to the catalog what the store holds, and prints what that was.
@@ -121,8 +130,10 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let (app, catalog) = build(config, &data_dir).await?;
         // Of a catalog that is lost as a whole, the key of the first project may be left.
-        let endpoint =
-            config.public_url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+        let endpoint = config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("{}://{}", config.scheme(), config.listen));
         let found = app.has_projects().await? || data_dir.find_credentials()?.is_some();
         if found {
             first_start(&app, &data_dir, &endpoint, &config.region).await?;
@@ -221,26 +232,6 @@ async fn first_start(
         "first start: a project, a key for it and a master key were created"
     );
     Ok(())
-}
-
-/// Answers until told to stop. A client that takes nothing of an answer for `stall` loses its
-/// connection.
-async fn answer(listener: TcpListener, router: Router, stall: Duration, shutdown: Shutdown) {
-    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
-    let listener = listener.tap_io(move |connection| {
-        // Where the system does not know it, a stalled client costs a connection, and no more.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
-    });
-    let soft = shutdown.soft.clone();
-    let stop = async move { soft.cancelled().await };
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
-    tokio::select! {
-        served = serving.into_future() => if let Err(error) = served {
-            tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
-        },
-        // What is still being downloaded ends with the process.
-        () = shutdown.hard.cancelled() => {}
-    }
 }
 
 /// After the first signal nothing new begins, and what runs may end; after the grace period or a

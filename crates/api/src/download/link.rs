@@ -21,8 +21,8 @@ fn base(api: &Api, headers: &HeaderMap) -> String {
         !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
     };
     match host.filter(is_plain) {
-        Some(host) => format!("http://{host}"),
-        None => format!("http://{}", api.address),
+        Some(host) => format!("{}://{host}", api.scheme),
+        None => format!("{}://{}", api.scheme, api.address),
     }
 }
 

@@ -103,6 +103,7 @@ impl Rig {
             request_time_max: Duration::from_secs(30),
             readiness: Arc::default(),
             public_url: public_url.map(str::to_owned),
+            scheme: "http",
             address: ([127, 0, 0, 1], 8635).into(),
             downloads,
         });
