@@ -3,11 +3,12 @@
 //! Their shape is that of the vendor's gateway, the same for every version:
 //! `{"error_msg", "error_code": "APIGW.NNNN", "request_id"}`.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 
+use crate::audit::ErrorCode;
 use crate::request::current_id;
 
 /// When to try again where too much is going on.
@@ -83,7 +84,7 @@ impl IntoResponse for GatewayError {
         let (status, error_code) = self.status_and_code();
         let body =
             GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
-        let mut response = (status, Json(body)).into_response();
+        let mut response = (status, Extension(ErrorCode(error_code)), Json(body)).into_response();
         if self == Self::TooManyDownloads {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }

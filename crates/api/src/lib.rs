@@ -8,6 +8,7 @@
 //! [`router`] is the only door. [`signing`] is public because our own command line signs its
 //! requests with it.
 
+mod audit;
 mod auth;
 mod dcs;
 mod download;
@@ -60,6 +61,7 @@ pub fn router(api: Api) -> Router {
         .nest("/v1.0", dcs::v1_0::router())
         .nest("/v2", dcs::v2::router())
         .nest("/api/v1", manage::router())
+        .route_layer(from_fn_with_state(api.clone(), audit::record))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)

@@ -3,6 +3,7 @@
 //! Everything is in the project that the credential opens. Sizes are bytes, moments RFC 3339 in
 //! UTC. Errors: `{"error": {"code", "message", "request_id"}}`.
 
+mod audit;
 mod backups;
 mod error;
 mod instances;
@@ -26,5 +27,6 @@ pub(crate) fn router() -> Router<Api> {
         .route("/backups/{backup_id}/check", post(backups::check))
         .route("/backups/{backup_id}/drill", post(backups::drill))
         .route("/backups/{backup_id}/links", post(backups::links))
+        .route("/audit", get(audit::list))
         .route("/restores/{restore_id}", get(restores::show))
 }

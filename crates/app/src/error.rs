@@ -23,6 +23,9 @@ pub enum AppError {
     /// No such restore in this project.
     #[error("this restore does not exist")]
     RestoreNotFound,
+    /// No such record of a call in this project.
+    #[error("there is no such record to follow")]
+    AuditRecordNotFound,
     /// The backup did not succeed, or its files are gone.
     #[error("the backup has no files to restore from")]
     BackupNotRestorable,
@@ -84,6 +87,7 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("backup") => Self::BackupNotFound,
             CatalogError::NotFound("instance") => Self::InstanceNotFound,
             CatalogError::NotFound("restore") => Self::RestoreNotFound,
+            CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),

@@ -12,6 +12,7 @@
 
 #![deny(missing_docs)]
 
+mod audit;
 mod backups;
 mod checks;
 mod credentials;

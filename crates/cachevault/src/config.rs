@@ -223,6 +223,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_HISTORY")]
     history: Option<String>,
 
+    /// How long it is kept who did what [default: 9600h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_AUDIT_KEEP")]
+    audit_keep: Option<String>,
+
     /// Longest time that a request may take [default: 60s]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_REQUEST_TIMEOUT")]
     request_timeout: Option<String>,
@@ -257,6 +261,7 @@ pub(crate) struct Config {
     pub(crate) sweep_grace: Duration,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
+    pub(crate) audit_keep: Duration,
     pub(crate) request_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
 }
@@ -364,6 +369,7 @@ impl Settings {
             retry_pause: self.retry_pause.or(other.retry_pause),
             observe_every: self.observe_every.or(other.observe_every),
             history: self.history.or(other.history),
+            audit_keep: self.audit_keep.or(other.audit_keep),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -472,6 +478,7 @@ impl Settings {
             sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
+            audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
         })

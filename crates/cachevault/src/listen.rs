@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{AddExtension, map_response};
 use axum::response::Response;
@@ -200,6 +201,8 @@ impl Places {
 }
 
 type Place = Arc<OwnedSemaphorePermit>;
+/// What answers one connection: it knows where that comes from.
+type Answering = AddExtension<Router, ConnectInfo<SocketAddr>>;
 
 impl<S> Accept<TcpStream, S> for Places {
     type Stream = TcpStream;
@@ -272,7 +275,7 @@ async fn serve<A>(
     handle: Handle<SocketAddr>,
 ) -> io::Result<()>
 where
-    A: Accept<TcpStream, Router, Service = AddExtension<Router, Place>>
+    A: Accept<TcpStream, Answering, Service = AddExtension<Answering, Place>>
         + Clone
         + Send
         + Sync
@@ -289,7 +292,7 @@ where
         .header_read_timeout(HEADERS_MAX)
         .max_headers(HEADER_COUNT_MAX)
         .max_buf_size(HEADER_BYTES_MAX);
-    server.serve(router.into_make_service()).await
+    server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 async fn add_hsts(mut response: Response) -> Response {

@@ -112,6 +112,7 @@ fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>
         check_every: config.check_every,
         sweep_every: SWEEP_EVERY,
         grace: config.sweep_grace,
+        audit_keep: config.audit_keep,
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();

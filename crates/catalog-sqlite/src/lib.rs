@@ -6,6 +6,7 @@
 //!
 //! No business rule lives here: what may follow what is asked of `domain`.
 
+mod audit;
 mod backups;
 mod checks;
 mod drills;

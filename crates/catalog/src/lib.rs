@@ -20,10 +20,11 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    AccessKey, Backup, BackupFilter, BackupId, Failure, Instance, InstanceFilter, InstanceId,
-    InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewBackup,
-    NewRestore, NewSafetyBackup, NodeId, Observation, Page, Progress, ProjectId, Requeue, Restore,
-    RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup,
+    AccessKey, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure,
+    Instance, InstanceFilter, InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId,
+    JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId,
+    Observation, Page, Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId,
+    RestoreOutcome, SealedSecret, StepRecord, StoredBackup,
 };
 use jiff::Timestamp;
 
@@ -463,13 +464,52 @@ pub trait JobQueue: Send + Sync {
     async fn wait_for_job(&self, kind: JobKind);
 }
 
+/// Who did what.
+#[async_trait]
+pub trait AuditCatalog: Send + Sync {
+    /// Records a call before anything is done for it.
+    async fn begin_audit(&self, call: &NewAuditRecord) -> Result<(), CatalogError>;
+
+    /// Records how a call was answered. The first answer stays.
+    async fn end_audit(
+        &self,
+        request: &RequestId,
+        result: &AuditResult,
+    ) -> Result<(), CatalogError>;
+
+    /// Calls about a project, `limit` at the most, in the order that the filter says.
+    ///
+    /// [`CatalogError::NotFound`] without the record of the project that the list is to follow.
+    async fn list_audit(
+        &self,
+        project: &ProjectId,
+        filter: &AuditFilter,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, CatalogError>;
+
+    /// Forgets calls from before a moment; how many.
+    async fn drop_audit(&self, before: Timestamp) -> Result<u64, CatalogError>;
+}
+
 /// Everything that is known, durably.
 pub trait Catalog:
-    ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
+    ProjectCatalog
+    + InstanceCatalog
+    + BackupCatalog
+    + RestoreCatalog
+    + JobQueue
+    + AuditCatalog
+    + fmt::Debug
 {
 }
 
 impl<T> Catalog for T where
-    T: ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
+    T: ProjectCatalog
+        + InstanceCatalog
+        + BackupCatalog
+        + RestoreCatalog
+        + JobQueue
+        + AuditCatalog
+        + fmt::Debug
 {
 }

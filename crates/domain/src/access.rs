@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ProjectId;
+use jiff::Timestamp;
+
+use crate::{NewAuditRecord, ProjectId, RequestId};
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $action:ident = $name:literal,)+) => {
@@ -56,6 +58,8 @@ actions! {
     Restore = "dcs:instance:restoreData",
     /// List and show restores.
     ListRestores = "dcs:instance:getDataRestoreLog",
+    /// Read who did what in the project.
+    ReadAudit = "cachevault:audit:read",
     /// Have a backup's stored files read again.
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
@@ -181,6 +185,20 @@ impl Caller {
     /// [`Denied`].
     pub fn may(&self, action: Action) -> Result<&ProjectId, Denied> {
         if self.permissions.allow(action) { Ok(&self.project) } else { Err(Denied(action)) }
+    }
+
+    /// A call of this caller, to be recorded.
+    pub fn call(&self, request: RequestId, at: Timestamp) -> NewAuditRecord {
+        NewAuditRecord {
+            request,
+            project: Some(self.project.clone()),
+            access_key: None,
+            user: None,
+            address: None,
+            operation: String::new(),
+            resource: String::new(),
+            at,
+        }
     }
 
     /// Whether this is the caller's project.

@@ -110,8 +110,7 @@ impl FromStr for ProjectId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 32 && text.bytes().all(hex) {
+        if is_hex_32(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidId::new(text, "a project id of 32 hexadecimal digits"))
@@ -160,6 +159,24 @@ impl FromStr for AccessKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(String);
 
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        if is_hex_32(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidId::new(text, "a request id of 32 hexadecimal digits"))
+        }
+    }
+}
+
 impl RequestId {
     /// Mints a fresh random request id.
     pub fn mint(entropy: &dyn Entropy) -> Self {
@@ -170,6 +187,11 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+fn is_hex_32(text: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.len() == 32 && text.bytes().all(hex)
 }
 
 fn random_hex(entropy: &dyn Entropy) -> String {

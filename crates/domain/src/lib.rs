@@ -27,6 +27,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod audit;
 mod backup;
 mod clock;
 mod drill;
@@ -40,6 +41,7 @@ mod restore;
 mod server;
 
 pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
+pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
     Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,

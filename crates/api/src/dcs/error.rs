@@ -3,12 +3,14 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cachevault_app::AppError;
 use cachevault_domain::{Denied, JobKind};
 use serde_json::{Value, json};
+
+use crate::audit::ErrorCode;
 
 /// A documented error, with the text that the vendor publishes for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,8 +111,10 @@ impl From<AppError> for DcsError {
             AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
                 Self::InvalidField("name")
             }
-            // Only our own API shows one restore.
-            AppError::RestoreNotFound => Self::InvalidField("restore_id"),
+            // Only our own API shows one restore, and what was recorded.
+            AppError::RestoreNotFound | AppError::AuditRecordNotFound => {
+                Self::InvalidField("restore_id")
+            }
             AppError::CatalogFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
@@ -134,6 +138,9 @@ pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
         error.codes().0
     }
 
+    /// The code with which an error is answered.
+    fn code(error: DcsError) -> &'static str;
+
     /// The text with which an error is answered.
     fn message(error: DcsError) -> String {
         error.to_string()
@@ -148,6 +155,10 @@ pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct V1;
 
 impl Version for V1 {
+    fn code(error: DcsError) -> &'static str {
+        error.codes().2
+    }
+
     fn status(error: DcsError) -> StatusCode {
         match error {
             DcsError::ProjectMismatch => StatusCode::UNAUTHORIZED,
@@ -165,7 +176,7 @@ impl Version for V1 {
     }
 
     fn body(error: DcsError) -> Value {
-        json!({"error": {"code": error.codes().2, "message": Self::message(error), "ext_message": null}})
+        json!({"error": {"code": Self::code(error), "message": Self::message(error), "ext_message": null}})
     }
 }
 
@@ -174,8 +185,12 @@ impl Version for V1 {
 pub(crate) struct V2;
 
 impl Version for V2 {
+    fn code(error: DcsError) -> &'static str {
+        error.codes().1
+    }
+
     fn body(error: DcsError) -> Value {
-        json!({"error_code": error.codes().1, "error_msg": Self::message(error), "error_ext_msg": null})
+        json!({"error_code": Self::code(error), "error_msg": Self::message(error), "error_ext_msg": null})
     }
 }
 
@@ -191,7 +206,8 @@ impl<V, E: Into<DcsError>> From<E> for Error<V> {
 
 impl<V: Version> IntoResponse for Error<V> {
     fn into_response(self) -> Response {
-        (V::status(self.0), Json(V::body(self.0))).into_response()
+        let code = ErrorCode(V::code(self.0));
+        (V::status(self.0), Extension(code), Json(V::body(self.0))).into_response()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Errors of our own API: a word for programs, a sentence for people.
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cachevault_app::AppError;
 use cachevault_domain::ProbeError;
 use serde_json::json;
 
+use crate::audit::ErrorCode;
 use crate::dcs::DcsError;
 use crate::request::current_id;
 
@@ -39,6 +40,7 @@ impl Error {
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
                 AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
                 AppError::RestoreBlocked(_) => {
@@ -98,6 +100,6 @@ impl IntoResponse for Error {
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
         }
         let error = json!({"code": code, "message": self.message(), "request_id": current_id()});
-        (status, Json(json!({"error": error}))).into_response()
+        (status, Extension(ErrorCode(code)), Json(json!({"error": error}))).into_response()
     }
 }

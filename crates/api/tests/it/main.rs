@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
+mod audit;
 mod documented;
 mod links;
 mod manage;
