@@ -38,6 +38,7 @@ mod job;
 mod listing;
 mod plan;
 mod restore;
+mod retention;
 mod server;
 
 pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
@@ -63,6 +64,9 @@ pub use restore::{
     ConflictRule, InvalidRestoreTransition, KEY_PATTERN_BYTES_MAX, KeyFilter, NewRestore,
     NewSafetyBackup, PatternTooLong, Restore, RestoreEvent, RestoreOptions, RestoreOutcome,
     RestoreState, RestoreWay, TargetData, TtlRule,
+};
+pub use retention::{
+    BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, beyond_limit, expired,
 };
 pub use server::{
     Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
