@@ -39,6 +39,7 @@ mod listing;
 mod plan;
 mod restore;
 mod retention;
+mod schedule;
 mod server;
 
 pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
@@ -68,6 +69,7 @@ pub use restore::{
 pub use retention::{
     BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, beyond_limit, expired,
 };
+pub use schedule::{InvalidSchedule, Schedule, Window};
 pub use server::{
     Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
     TlsSettings,
