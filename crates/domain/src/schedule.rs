@@ -151,7 +151,7 @@ impl Window {
         let place = u128::from(u64::from_be_bytes(random) << 2);
         let usable = self.end.duration_since(self.begin).as_nanos().unsigned_abs() * 3 / 4;
         // Both factors are below 2^64: a window lasts 24 hours at the most.
-        let offset = usable * place >> 64;
+        let offset = (usable * place) >> 64;
         let offset = i64::try_from(offset).map_or(SignedDuration::ZERO, SignedDuration::from_nanos);
         self.begin.checked_add(offset).unwrap_or(self.begin)
     }
@@ -245,7 +245,8 @@ mod tests {
         for _ in 0..10_000 {
             // A generator of the textbook (Lehmer's), of which the upper half is taken.
             state = state.wrapping_mul(0xda94_2042_e4dd_58b5);
-            let bytes = ((state >> 64) << 64 | (state >> 60) & u128::from(u64::MAX)).to_be_bytes();
+            let low = (state >> 60) & u128::from(u64::MAX);
+            let bytes = (((state >> 64) << 64) | low).to_be_bytes();
             let id = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
             let start = window.start_of(id.parse().unwrap());
             assert!(window.contains(start));
