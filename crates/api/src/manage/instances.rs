@@ -2,7 +2,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
-use cachevault_app::{AddInstance, AppError};
+use cachevault_app::{AddInstance, AppError, FirstSettings};
 use cachevault_domain::{InstanceFilter, InstanceId};
 
 use super::error::Error;
@@ -25,7 +25,13 @@ pub(super) async fn add(
         .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
     let target = body.target().map_err(Error::BadRequest)?;
-    let instance = api.app.add_instance(&identity.caller, AddInstance { name, target }).await?;
+    let instance = api
+        .app
+        .add_instance(
+            &identity.caller,
+            AddInstance { name, target, settings: FirstSettings::default() },
+        )
+        .await?;
     Ok((StatusCode::CREATED, Json(InstanceBody::from(&instance))))
 }
 

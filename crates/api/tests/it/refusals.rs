@@ -121,8 +121,9 @@ async fn another_projects_things_cannot_be_told_from_nothing() {
 async fn unknown_routes_and_methods_are_the_gateways_404() {
     let rig = Rig::new().await;
     for (method, uri) in [
-        ("GET", "/".to_owned()),
-        ("GET", "/v2".to_owned()),
+        ("POST", "/".to_owned()),
+        ("PUT", "/v2".to_owned()),
+        ("GET", "/v1".to_owned()),
         ("GET", "/v9/x/instances".to_owned()),
         ("PUT", rig.path("v2", &format!("/instances/{INSTANCE}/backups"))),
         ("PATCH", rig.path("v1.0", "/instances")),

@@ -11,9 +11,10 @@ use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId,
-    JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, RestoreOptions,
-    RestorePlan, Role, SealedConnection, ServerVersion, Target, Trigger,
+    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId,
+    InstanceSettings, JobId, JobKind, Lease, NewBackup, NodeId, Observation, ProbeError,
+    RdbDialect, RestoreOptions, RestorePlan, Role, SealedConnection, ServerVersion, Target,
+    Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
@@ -142,6 +143,7 @@ impl Rig {
             created_at: self.clock.now(),
             operation: None,
             proven: None,
+            settings: InstanceSettings::default(),
         };
         self.catalog.add_instance(&instance).await.unwrap();
     }
