@@ -67,6 +67,11 @@ impl Query {
         self.flag("allfailure", "all_failure")
     }
 
+    /// Whether an instance is to go together with its backups.
+    pub(crate) fn with_backups(&self) -> Result<bool, DcsError> {
+        self.flag("withbackups", "with_backups")
+    }
+
     fn number(
         &self,
         name: &'static str,

@@ -1,5 +1,7 @@
 //! What `/api/v1` reads and writes.
 
+use std::collections::BTreeMap;
+
 use cachevault_app::{BackupDetail, FileLink, RequestRestore};
 use cachevault_domain::{
     Backup, ConflictRule, Failure, Health, Instance, KeyFilter, Restore, RestoreOptions,
@@ -10,6 +12,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::settings::PolicyBody;
 use crate::connection::ConnectionBody;
 use crate::dcs::failure_word;
 
@@ -68,6 +71,12 @@ pub(crate) struct InstanceBody {
     unreachable_because: Option<String>,
     operation: Option<&'static str>,
     created_at: String,
+    description: String,
+    /// When it may be worked on: whole hours, UTC.
+    maintenance: String,
+    /// Whether, and when, it is backed up by itself; null as long as nobody has said.
+    policy: Option<PolicyBody>,
+    tags: BTreeMap<String, String>,
     /// Of its proven backups, the one made last: when it was made, and when it was proven.
     proven_backup_id: Option<String>,
     proven_backup_created_at: Option<String>,
@@ -77,6 +86,7 @@ pub(crate) struct InstanceBody {
 impl From<&Instance> for InstanceBody {
     fn from(instance: &Instance) -> Self {
         let (seen, connection) = (&instance.observation, &instance.connection);
+        let settings = &instance.settings;
         let unreachable_because = match &instance.health {
             Health::Reachable => None,
             Health::Unreachable { reason, .. } => Some(reason.clone()),
@@ -102,6 +112,10 @@ impl From<&Instance> for InstanceBody {
             unreachable_because,
             operation: instance.operation.map(cachevault_domain::JobKind::as_str),
             created_at: instance.created_at.to_string(),
+            description: settings.description.as_str().to_owned(),
+            maintenance: settings.maintenance.to_string(),
+            policy: settings.policy.as_ref().map(PolicyBody::from),
+            tags: settings.tags.iter().map(|t| (t.key().into(), t.value().into())).collect(),
             proven_backup_id: instance.proven.map(|proven| proven.backup.to_string()),
             proven_backup_created_at: instance.proven.map(|proven| proven.created_at.to_string()),
             proven_at: instance.proven.map(|proven| proven.proof_at.to_string()),

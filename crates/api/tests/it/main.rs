@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 mod documented;
+mod instances;
 mod links;
 mod manage;
 mod refusals;
