@@ -101,7 +101,7 @@ def test_bad_expiration_is_refused(dcs, backup, expiration, code):
 
 
 @pytest.mark.parametrize("body, code", [
-    (b"", "111400063"),
+    (b"", "111400004"),
     ({}, "111400063"),
     ({"expiration": "soon"}, "111400063"),
     ({"expiration": [300]}, "111400005"),

@@ -228,17 +228,17 @@ def test_time_window_filters_the_list(stage):
 # Refusals
 
 
-@pytest.mark.parametrize("body", [
-    None,
-    RestoreInstanceBody(),
-    RestoreInstanceBody(remark="of nothing"),
-    RestoreInstanceBody(""),
-    RestoreInstanceBody("not-a-uuid"),
-    RestoreInstanceBody(unknown_uuid()),
+@pytest.mark.parametrize("body, code", [
+    (None, "DCS.4004"),
+    (RestoreInstanceBody(), "DCS.4063"),
+    (RestoreInstanceBody(remark="of nothing"), "DCS.4063"),
+    (RestoreInstanceBody(""), "DCS.4063"),
+    (RestoreInstanceBody("not-a-uuid"), "DCS.4063"),
+    (RestoreInstanceBody(unknown_uuid()), "DCS.4063"),
 ], ids=["no-body", "empty-object", "missing", "empty", "malformed", "unknown"])
-def test_restore_of_no_backup_is_refused(stage, body):
+def test_restore_of_no_backup_is_refused(stage, body, code):
     total = stage.list_restores().total_num
-    with refused(400, "DCS.4063"):
+    with refused(400, code):
         stage.start_restore(body)
     assert stage.list_restores().total_num == total
 

@@ -193,7 +193,7 @@ def test_time_window_filters_the_list(stage, begin_name, end_name):
 
 
 @pytest.mark.parametrize("body, code", [
-    (b"", "111400063"),
+    (b"", "111400004"),
     ({}, "111400063"),
     ({"remark": "of nothing"}, "111400063"),
     ({"backup_id": None}, "111400063"),

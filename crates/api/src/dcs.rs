@@ -2,13 +2,20 @@
 //!
 //! The vendor's words (`remark`, `backuping`, `succeed`) live here and below, nowhere else.
 
+mod deletion;
 mod error;
 mod extract;
+mod figures;
 mod instance;
+mod offers;
+mod parameters;
+mod policy;
+mod settings;
 pub(crate) mod v1_0;
 pub(crate) mod v2;
+pub(crate) mod versions;
 mod wish;
 mod words;
 
 pub(crate) use error::DcsError;
-pub(crate) use words::error_code as failure_word;
+pub(crate) use words::{error_code as failure_word, instance_state};

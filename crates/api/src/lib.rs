@@ -10,6 +10,7 @@
 
 mod audit;
 mod auth;
+mod connection;
 mod dcs;
 mod download;
 mod gateway;
@@ -58,13 +59,14 @@ pub struct Api {
 /// All routes.
 pub fn router(api: Api) -> Router {
     let signed = Router::new()
-        .nest("/v1.0", dcs::v1_0::router())
-        .nest("/v2", dcs::v2::router())
+        .nest("/v1.0", dcs::v1_0::router().into())
+        .nest("/v2", dcs::v2::router().into())
         .nest("/api/v1", manage::router())
         .route_layer(from_fn_with_state(api.clone(), audit::record))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)
+        .merge(Router::from(dcs::versions::router()))
         .merge(health::router())
         .merge(download::router())
         .fallback(gateway::unknown_route)

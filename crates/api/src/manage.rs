@@ -10,6 +10,7 @@ mod instances;
 mod model;
 mod path;
 mod restores;
+mod settings;
 
 use axum::Router;
 use axum::routing::{get, post};
@@ -19,7 +20,10 @@ use crate::Api;
 pub(crate) fn router() -> Router<Api> {
     Router::new()
         .route("/instances", get(instances::list).post(instances::add))
-        .route("/instances/{instance_id}", get(instances::show).delete(instances::remove))
+        .route(
+            "/instances/{instance_id}",
+            get(instances::show).patch(instances::change).delete(instances::remove),
+        )
         .route("/instances/{instance_id}/backups", get(backups::list).post(backups::create))
         .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
         .route("/instances/{instance_id}/restores", get(restores::list).post(restores::create))

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cachevault_domain::{AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter};
+use cachevault_domain::{AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter, Tag};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -52,8 +52,24 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
-    fn flag(&self, name: &str) -> bool {
-        self.text(name).is_some_and(|text| text.eq_ignore_ascii_case("true"))
+    /// `true` or `false` in any case.
+    fn flag(&self, name: &str, shown: &'static str) -> Result<bool, DcsError> {
+        match self.text(name) {
+            None => Ok(false),
+            Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
+            Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
+            Some(_) => Err(DcsError::InvalidQuery(shown)),
+        }
+    }
+
+    /// Whether all instances whose creation failed are meant, of which we have none.
+    pub(crate) fn all_failed(&self) -> Result<bool, DcsError> {
+        self.flag("allfailure", "all_failure")
+    }
+
+    /// Whether an instance is to go together with its backups.
+    pub(crate) fn with_backups(&self) -> Result<bool, DcsError> {
+        self.flag("withbackups", "with_backups")
     }
 
     fn number(
@@ -136,26 +152,36 @@ impl Query {
     }
 
     /// The instances that are asked for; `None` when no instance can be meant.
-    pub(crate) fn instance_filter(&self) -> Option<InstanceFilter> {
-        let id = match self.text("instanceid").or(self.text("id")) {
-            Some(text) => Some(text.parse().ok()?),
-            None => None,
-        };
-        let after = match self.text("marker") {
-            Some(text) => Some(text.parse().ok()?),
-            None => None,
-        };
-        let exact =
-            self.flag("nameequal") || self.flag("exactmatchname") || self.flag("isexactmatchname");
+    pub(crate) fn instance_filter(&self) -> Result<Option<InstanceFilter>, DcsError> {
+        // What failed to be created and what was deleted is never listed, asked for or not.
+        for (name, shown) in
+            [("includefailure", "include_failure"), ("includedelete", "include_delete")]
+        {
+            self.flag(name, shown)?;
+        }
+        let exact = self.flag("nameequal", "name_equal")?
+            | self.flag("exactmatchname", "exactMatchName")?
+            | self.flag("isexactmatchname", "isExactMatchName")?;
+        let status = self.text("status").map(crate::dcs::instance_state).transpose()?;
+        let capacity = self.text("capacity").map(capacity).transpose()?;
+        let tags = self.text("tags").map(tags).transpose()?.unwrap_or_default();
+        let id = self.text("instanceid").or(self.text("id")).map(str::parse);
+        let after = self.text("marker").map(str::parse);
+        if matches!(id, Some(Err(_))) || matches!(after, Some(Err(_))) || status == Some(None) {
+            return Ok(None);
+        }
         let name = self.text("name").map(str::to_owned);
         let (name, name_contains) = if exact { (name, None) } else { (None, name) };
-        Some(InstanceFilter {
-            id,
+        Ok(Some(InstanceFilter {
+            id: id.and_then(Result::ok),
             name,
             name_contains,
             host: self.text("ip").map(str::to_owned),
-            after,
-        })
+            state: status.flatten(),
+            capacity_bytes: capacity,
+            tags,
+            after: after.and_then(Result::ok),
+        }))
     }
 
     /// The value of `name`, as it is.
@@ -173,8 +199,41 @@ impl Query {
     }
 }
 
+/// The bytes that are shown as this capacity: whole GiB, or eighths of one.
+fn capacity(text: &str) -> Result<(u64, u64), DcsError> {
+    const GIB: f64 = (1_u64 << 30) as f64;
+    let gib: f64 = text.parse().map_err(|_| DcsError::InvalidQuery("capacity"))?;
+    let step = if gib < 1.0 { GIB / 8.0 } else { GIB };
+    if !(gib > 0.0 && gib <= f64::from(u32::MAX)) {
+        return Err(DcsError::InvalidQuery("capacity"));
+    }
+    let begin = (gib * GIB) as u64;
+    // The smallest that is shown stands for all that is less, too.
+    let from = if gib <= 0.125 { 0 } else { begin };
+    Ok((from, begin + step as u64 - 1))
+}
+
+/// `key=value,…`, or as one client writes it, `{'key':'value',…}`.
+fn tags(text: &str) -> Result<Vec<Tag>, DcsError> {
+    let invalid = || DcsError::InvalidQuery("tags");
+    let braced = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    let sign = if braced.is_some() { ':' } else { '=' };
+    let unquoted = |text: &str| {
+        let text = text.trim();
+        let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+        inner.filter(|_| braced.is_some()).unwrap_or(text).to_owned()
+    };
+    let tag = |pair: &str| {
+        let (key, value) = pair.split_once(sign).unwrap_or((pair, ""));
+        Tag::new(&unquoted(key), &unquoted(value)).map_err(|_| invalid())
+    };
+    braced.unwrap_or(text).split(',').map(tag).collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use cachevault_domain::InstanceState;
+
     use super::*;
 
     fn query(text: &str) -> Query {
@@ -233,11 +292,46 @@ mod tests {
 
     #[test]
     fn instances_are_named_as_clients_name_them() {
-        let filter =
-            query("includeFailure=True&exactMatchName=True&name=a%20b").instance_filter().unwrap();
+        let filter = query("includeFailure=True&exactMatchName=True&name=a%20b").instance_filter();
+        let filter = filter.unwrap().unwrap();
         assert_eq!((filter.name.as_deref(), filter.name_contains), (Some("a b"), None));
-        let filter = query("name=part").instance_filter().unwrap();
+        let filter = query("name=part").instance_filter().unwrap().unwrap();
         assert_eq!(filter.name_contains.as_deref(), Some("part"));
-        assert_eq!(query("instance_id=nonsense").instance_filter(), None);
+        assert_eq!(query("instance_id=nonsense").instance_filter(), Ok(None));
+        assert_eq!(query("status=creating").instance_filter(), Ok(None));
+        let filter = query("status=running&tags=a=1,b=").instance_filter().unwrap().unwrap();
+        assert_eq!(filter.state, Some(InstanceState::Running));
+        assert_eq!(filter.tags, [Tag::new("a", "1").unwrap(), Tag::new("b", "").unwrap()]);
+        let braced = query("tags={'a':'1','b':''}").instance_filter().unwrap().unwrap();
+        assert_eq!(braced.tags, filter.tags);
+    }
+
+    #[test]
+    fn a_capacity_means_what_is_shown_as_it() {
+        const MIB: u64 = 1 << 20;
+        for (text, from, to) in [
+            ("0.125", 0, 256 * MIB - 1),
+            ("0.5", 512 * MIB, 640 * MIB - 1),
+            ("1", 1024 * MIB, 2048 * MIB - 1),
+            ("64", 65536 * MIB, 65 * 1024 * MIB - 1),
+        ] {
+            assert_eq!(capacity(text), Ok((from, to)), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_that_say_nothing_are_refused() {
+        for bad in [
+            "status=happy",
+            "capacity=much",
+            "capacity=-1",
+            "capacity=NaN",
+            "tags=%00",
+            "include_failure=maybe",
+            "nameEqual=1",
+        ] {
+            let found = query(bad).instance_filter();
+            assert!(matches!(found, Err(DcsError::InvalidQuery(_))), "{bad}: {found:?}");
+        }
     }
 }

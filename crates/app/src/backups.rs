@@ -138,21 +138,37 @@ impl App {
         let job = JobId::mint(&*self.entropy);
         let job =
             self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
+        self.wait_for_removals(project, &[job]).await
+    }
+
+    /// Waits until all of these jobs are done.
+    pub(crate) async fn wait_for_removals(
+        &self,
+        project: &ProjectId,
+        jobs: &[JobId],
+    ) -> Result<(), AppError> {
         let waiting = async {
-            loop {
-                match self.catalog.find_job(project, job).await? {
-                    Some(Job { state: JobState::Queued, last_error: Some(reason), .. }) => {
-                        return Err(AppError::RemovalFailed { reason });
-                    }
-                    Some(Job { state: JobState::Queued | JobState::Leased, .. }) => {}
-                    _ => return Ok(()),
-                }
-                tokio::time::sleep(REMOVAL_POLL).await;
+            for job in jobs {
+                self.wait_for_removal(project, *job).await?;
             }
+            Ok(())
         };
         tokio::time::timeout(REMOVAL_WAIT, waiting).await.unwrap_or_else(|_| {
             Err(AppError::RemovalFailed { reason: "it takes longer than expected".into() })
         })
+    }
+
+    async fn wait_for_removal(&self, project: &ProjectId, job: JobId) -> Result<(), AppError> {
+        loop {
+            match self.catalog.find_job(project, job).await? {
+                Some(Job { state: JobState::Queued, last_error: Some(reason), .. }) => {
+                    return Err(AppError::RemovalFailed { reason });
+                }
+                Some(Job { state: JobState::Queued | JobState::Leased, .. }) => {}
+                _ => return Ok(()),
+            }
+            tokio::time::sleep(REMOVAL_POLL).await;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
+    Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError, TAGS_MAX,
 };
 use cachevault_store::StoreError;
 
@@ -55,6 +55,9 @@ pub enum AppError {
     /// The instance still has backups with files; delete them first.
     #[error("the instance still has {0} backups with files; delete them first")]
     InstanceHasBackups(u64),
+    /// The instance would have more tags than it may; take some away first.
+    #[error("an instance has {TAGS_MAX} tags at the most")]
+    TooManyTags,
     /// Choose another name.
     #[error("an instance of this name exists already")]
     NameTaken,
@@ -90,6 +93,7 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
+            CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
             CatalogError::Taken("instance name") => Self::NameTaken,
             CatalogError::State(transition) => Self::BackupUnsettled(transition),

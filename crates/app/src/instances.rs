@@ -1,8 +1,10 @@
 //! Adopting servers and letting them go.
 
 use cachevault_domain::{
-    Action, Caller, Health, Identity, Instance, InstanceFilter, InstanceId, InstanceName, Listing,
-    Login, Page, ProjectId, SealedConnection, Target, TlsSettings,
+    Action, Backup, BackupFilter, BackupId, BackupPolicy, BackupState, Caller, Description, Health,
+    HourWindow, Identity, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
+    InstanceName, InstanceSettings, JobId, Listing, Login, Page, PolicyId, ProjectId,
+    SealedConnection, StoredPolicy, Tag, TagChange, Target, TlsSettings,
 };
 
 use crate::{App, AppError, Unsealable};
@@ -14,6 +16,21 @@ pub struct AddInstance {
     pub name: InstanceName,
     /// How to reach it.
     pub target: Target,
+    /// What its owner says about it.
+    pub settings: FirstSettings,
+}
+
+/// What can be said about an instance from the beginning.
+#[derive(Debug, Clone, Default)]
+pub struct FirstSettings {
+    /// What it is.
+    pub description: Description,
+    /// When it may be worked on; `None` leaves it to us.
+    pub maintenance: Option<HourWindow>,
+    /// Whether, and when, it is backed up by itself.
+    pub policy: Option<BackupPolicy>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
 }
 
 impl App {
@@ -21,7 +38,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::CannotAdopt`] says exactly what is wrong with the server;
-    /// [`AppError::NameTaken`], [`AppError::CatalogFailed`].
+    /// [`AppError::NameTaken`], [`AppError::TooManyTags`]; [`AppError::SingleNode`] for a policy
+    /// where the configuration asks for it; [`AppError::CatalogFailed`].
     pub async fn add_instance(
         &self,
         caller: &Caller,
@@ -29,6 +47,10 @@ impl App {
     ) -> Result<Instance, AppError> {
         let project = caller.may(Action::CreateInstance)?;
         let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
+        let is_single = observation.replicas_online == 0;
+        if wish.settings.policy.is_some() && is_single && !self.single_node_backups {
+            return Err(AppError::SingleNode);
+        }
         let now = self.clock.now();
         let id = InstanceId::mint(&*self.entropy);
         let instance = Instance {
@@ -42,9 +64,96 @@ impl App {
             created_at: now,
             operation: None,
             proven: None,
+            settings: self.first_settings(wish.settings),
         };
         self.catalog.add_instance(&instance).await?;
         Ok(instance)
+    }
+
+    fn first_settings(&self, wish: FirstSettings) -> InstanceSettings {
+        let now = self.clock.now();
+        let policy = wish.policy.map(|policy| StoredPolicy {
+            id: PolicyId::mint(&*self.entropy),
+            policy,
+            created_at: now,
+            updated_at: now,
+        });
+        let defaults = InstanceSettings::default();
+        InstanceSettings {
+            description: wish.description,
+            maintenance: wish.maintenance.unwrap_or(defaults.maintenance),
+            policy,
+            tags: wish.tags,
+        }
+    }
+
+    /// Changes what is said about an instance.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::NameTaken`]; [`AppError::SingleNode`] for a
+    /// policy where the configuration asks for it; [`AppError::CatalogFailed`].
+    pub async fn change_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        change: &InstanceChange,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::ModifyInstance)?;
+        if change.policy.is_some() && !self.single_node_backups {
+            let found = self.find_instance(project, id).await?;
+            if found.observation.replicas_online == 0 {
+                return Err(AppError::SingleNode);
+            }
+        }
+        let policy_id = PolicyId::mint(&*self.entropy);
+        let now = self.clock.now();
+        Ok(self.catalog.change_instance(project, id, change, policy_id, now).await?)
+    }
+
+    /// Changes an instance's tags.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::TooManyTags`], [`AppError::CatalogFailed`].
+    pub async fn change_tags(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        change: &TagChange,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::ModifyInstance)?;
+        Ok(self.catalog.change_tags(project, id, change).await?)
+    }
+
+    /// The tags of all instances of the project, each once, by key and value.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn list_tags(&self, caller: &Caller) -> Result<Vec<Tag>, AppError> {
+        Ok(self.catalog.list_tags(caller.may(Action::ListInstances)?).await?)
+    }
+
+    /// How many instances the project has, with its id.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn count_instances(
+        &self,
+        caller: &Caller,
+    ) -> Result<(ProjectId, InstanceCounts), AppError> {
+        let project = caller.may(Action::ListInstances)?;
+        Ok((project.clone(), self.catalog.count_instances(project).await?))
+    }
+
+    /// The instance whose configuration is asked for.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
+    pub async fn get_configured_instance(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<Instance, AppError> {
+        self.find_instance(caller.may(Action::GetConfiguration)?, id).await
     }
 
     /// The instance.
@@ -98,6 +207,56 @@ impl App {
     pub async fn remove_instance(&self, caller: &Caller, id: InstanceId) -> Result<(), AppError> {
         let project = caller.may(Action::DeleteInstance)?;
         Ok(self.catalog.remove_instance(project, id, self.clock.now()).await?)
+    }
+
+    /// Removes the files of all backups of an instance, waits for it, and lets the instance go.
+    ///
+    /// Nothing is removed unless all of it can be, and only backups that were there when this was
+    /// asked: one that comes meanwhile keeps the instance.
+    ///
+    /// # Errors
+    /// [`AppError::Denied`] also without the permission to delete backups, where there are any;
+    /// [`AppError::InstanceNotFound`]; [`AppError::InstanceBusy`] also while a backup is read by a
+    /// restore or a drill; [`AppError::RemovalFailed`] when the files are not gone in time: the
+    /// service goes on removing them, the instance stays until it is asked again;
+    /// [`AppError::CatalogFailed`].
+    pub async fn remove_instance_with_backups(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::DeleteInstance)?;
+        self.find_instance(project, id).await?;
+        let backups = self.backups_with_files(project, id).await?;
+        if !backups.is_empty() {
+            caller.may(Action::DeleteBackup)?;
+            let wanted: Vec<_> =
+                backups.into_iter().map(|id| (id, JobId::mint(&*self.entropy))).collect();
+            let now = self.clock.now();
+            let jobs = self.catalog.request_removals(project, id, &wanted, now).await?;
+            self.wait_for_removals(project, &jobs).await?;
+        }
+        self.remove_instance(caller, id).await
+    }
+
+    async fn backups_with_files(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<Vec<BackupId>, AppError> {
+        const LIMIT: u32 = 1000;
+        let mut found = Vec::new();
+        let mut page = Page { offset: 0, limit: LIMIT };
+        loop {
+            let filter = BackupFilter::default();
+            let listing = self.catalog.list_backups(project, id, &filter, page).await?;
+            let succeeded = |backup: &&Backup| backup.state == BackupState::Succeeded;
+            found.extend(listing.items.iter().filter(succeeded).map(|backup| backup.id));
+            page.offset += u64::from(LIMIT);
+            if page.offset >= listing.total {
+                return Ok(found);
+            }
+        }
     }
 
     /// Looks at an instance and notes what was found; returns whether it answered.

@@ -40,7 +40,7 @@ use jiff::SignedDuration;
 pub use backups::{BackupDetail, RequestBackup};
 pub use credentials::NewCredential;
 pub use error::AppError;
-pub use instances::AddInstance;
+pub use instances::{AddInstance, FirstSettings};
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
 pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;

@@ -74,11 +74,60 @@ pub(crate) enum InstanceCommand {
         /// Name or id
         instance: String,
     },
+    /// Change an instance's name, description, window or backup policy
+    Set(SetInstance),
     /// Let an instance go; the server itself is not touched
     Remove {
         /// Name or id
         instance: String,
+        /// Delete the files of all of its backups, too
+        #[arg(long)]
+        with_backups: bool,
     },
+}
+
+/// What is not given stays.
+#[derive(Debug, Args)]
+pub(crate) struct SetInstance {
+    /// Name or id
+    instance: String,
+
+    /// New name: 1 to 64 letters, digits, `_` and `-`
+    #[arg(long)]
+    name: Option<String>,
+
+    /// Free text, at most 1024 characters
+    #[arg(long)]
+    description: Option<String>,
+
+    /// When it may be worked on: whole hours of UTC, such as `02:00-06:00`
+    #[arg(long, value_name = "HOURS")]
+    maintenance: Option<String>,
+
+    /// Whether backups follow the plan; `manual` keeps it for later
+    #[arg(long, value_name = "POLICY")]
+    policy: Option<PolicyMode>,
+
+    /// Days of the plan, 1 for Monday to 7 for Sunday, such as `1,4`
+    #[arg(long, value_name = "DAYS", value_delimiter = ',', requires_all = ["policy", "window"])]
+    days: Vec<u8>,
+
+    /// Hours of UTC in which backups of the plan begin, such as `00:00-01:00`
+    #[arg(long, value_name = "HOURS", requires_all = ["policy", "days"])]
+    window: Option<String>,
+
+    /// Days for which backups of the plan are kept, 1 to 7
+    #[arg(long, value_name = "DAYS", requires = "policy")]
+    save_days: Option<u8>,
+}
+
+/// Whether backups are made by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyMode {
+    /// By the plan.
+    Auto,
+    /// Only when somebody asks.
+    Manual,
 }
 
 #[derive(Debug, Args)]

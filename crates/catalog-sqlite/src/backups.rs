@@ -303,41 +303,30 @@ impl BackupCatalog for SqliteCatalog {
         now: Timestamp,
     ) -> Result<JobId, CatalogError> {
         let mut tx = self.write().await?;
-        let has_files: Option<bool> = sqlx::query_scalar(
-            "SELECT state NOT IN ('expired', 'deleted') FROM backups
-             WHERE id = ? AND project_id = ? AND instance_id = ?",
-        )
-        .bind(backup.to_string())
-        .bind(project.as_str())
-        .bind(instance.to_string())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if has_files != Some(true) {
-            return Err(CatalogError::NotFound("backup"));
-        }
-        if needed_by_restore(&mut tx, backup).await? {
-            return Err(CatalogError::Busy(JobKind::Restore));
-        }
-        if drills::is_open(&mut tx, backup).await? {
-            return Err(CatalogError::Busy(JobKind::Drill));
-        }
-        next_state(&mut tx, backup, BackupEvent::Removed).await?;
-        if let Some(open) = hasten(&mut tx, JobKind::Remove, backup, now).await? {
-            tx.commit().await.map_err(unavailable)?;
-            self.job_queued(JobKind::Remove).notify_one();
-            return Ok(open);
-        }
-        sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
-            .bind(now.as_microsecond())
-            .bind(backup.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
-        insert_job(&mut tx, job, JobKind::Remove, (project, instance, backup), now).await?;
+        let job = mark_for_removal(&mut tx, (project, instance, backup), job, now).await?;
         tx.commit().await.map_err(unavailable)?;
         self.job_queued(JobKind::Remove).notify_one();
         Ok(job)
+    }
+
+    async fn request_removals(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backups: &[(BackupId, JobId)],
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, CatalogError> {
+        let mut tx = self.write().await?;
+        require_instance(&mut tx, project, instance).await?;
+        refuse_busy(&mut tx, instance).await?;
+        let mut jobs = Vec::with_capacity(backups.len());
+        for (backup, job) in backups {
+            let marked = mark_for_removal(&mut tx, (project, instance, *backup), *job, now);
+            jobs.push(marked.await?);
+        }
+        tx.commit().await.map_err(unavailable)?;
+        self.job_queued(JobKind::Remove).notify_one();
+        Ok(jobs)
     }
 
     async fn request_check(
@@ -412,4 +401,44 @@ impl BackupCatalog for SqliteCatalog {
     ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError> {
         drills::due(&self.readers, proven_before, limit).await
     }
+}
+
+/// Marks a backup for removal and gives the job that will do it: this one, or one that is open.
+async fn mark_for_removal(
+    tx: &mut SqliteConnection,
+    (project, instance, backup): (&ProjectId, InstanceId, BackupId),
+    job: JobId,
+    now: Timestamp,
+) -> Result<JobId, CatalogError> {
+    let has_files: Option<bool> = sqlx::query_scalar(
+        "SELECT state NOT IN ('expired', 'deleted') FROM backups
+         WHERE id = ? AND project_id = ? AND instance_id = ?",
+    )
+    .bind(backup.to_string())
+    .bind(project.as_str())
+    .bind(instance.to_string())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    if has_files != Some(true) {
+        return Err(CatalogError::NotFound("backup"));
+    }
+    if needed_by_restore(&mut *tx, backup).await? {
+        return Err(CatalogError::Busy(JobKind::Restore));
+    }
+    if drills::is_open(&mut *tx, backup).await? {
+        return Err(CatalogError::Busy(JobKind::Drill));
+    }
+    next_state(&mut *tx, backup, BackupEvent::Removed).await?;
+    if let Some(open) = hasten(&mut *tx, JobKind::Remove, backup, now).await? {
+        return Ok(open);
+    }
+    sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
+        .bind(now.as_microsecond())
+        .bind(backup.to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    insert_job(&mut *tx, job, JobKind::Remove, (project, instance, backup), now).await?;
+    Ok(job)
 }

@@ -1,26 +1,58 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, InstanceCatalog};
 use cachevault_domain::{
-    Address, EngineKind, Health, Instance, InstanceFilter, InstanceId, JobKind, Listing,
-    Observation, Page, ProjectId, ProvenBackup, Role, SealedConnection, SealedSecret,
+    Address, EngineKind, Health, Instance, InstanceChange, InstanceCounts, InstanceFilter,
+    InstanceId, InstanceState, JobKind, Listing, Observation, Page, PolicyId, ProjectId,
+    ProvenBackup, Role, SealedConnection, SealedSecret, Tag, TagChange,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::row::{RowOf, signed};
+use crate::settings::{self, SettingsRow};
 use crate::{SqliteCatalog, unavailable};
 
-const SELECT: &str = "SELECT i.*, (
-        SELECT j.kind FROM jobs j
-        WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore')
-    ) AS operation,
-        p.id AS proven_backup_id, p.created_at AS proven_created_at, p.proven_at
-    FROM instances i LEFT JOIN backups p ON p.seq = (
+const OPERATION: &str = "(SELECT j.kind FROM jobs j
+        WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore'))";
+
+const CAPACITY: &str =
+    "CASE i.max_memory_bytes WHEN 0 THEN i.system_memory_bytes ELSE i.max_memory_bytes END";
+
+const FROM: &str = "FROM instances i LEFT JOIN backup_policies bp ON bp.instance_id = i.id
+    LEFT JOIN backups p ON p.seq = (
         SELECT b.seq FROM backups b
         WHERE b.instance_id = i.id AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
             AND b.proven_at IS NOT NULL
         ORDER BY b.created_at DESC, b.seq DESC LIMIT 1
     ) WHERE i.removed_at IS NULL";
+
+fn select() -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT i.*, ");
+    query.push(OPERATION).push(" AS operation, ").push(settings::COLUMNS);
+    query.push(", p.id AS proven_backup_id, p.created_at AS proven_created_at, p.proven_at ");
+    query.push(FROM);
+    query
+}
+
+/// What [`Instance::state`] tells, as SQL.
+fn push_state(query: &mut QueryBuilder<Sqlite>) {
+    query.push("CASE ").push(OPERATION).push(" WHEN 'restore' THEN ");
+    query.push_bind(state_word(InstanceState::Restoring)).push(" WHEN 'capture' THEN ");
+    query.push_bind(state_word(InstanceState::Running));
+    query.push(" ELSE CASE WHEN i.unreachable_because IS NOT NULL AND i.failed_looks > ");
+    query.push_bind(i64::from(Health::LOOKS_MISSED_MAX)).push(" THEN ");
+    query.push_bind(state_word(InstanceState::Down)).push(" ELSE ");
+    query.push_bind(state_word(InstanceState::Running)).push(" END END");
+}
+
+/// Never stored: only to compare within one query.
+fn state_word(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Running => "running",
+        InstanceState::Restoring => "restoring",
+        InstanceState::Down => "down",
+    }
+}
 
 #[derive(sqlx::FromRow)]
 struct InstanceRow {
@@ -52,6 +84,8 @@ struct InstanceRow {
     proven_backup_id: Option<String>,
     proven_created_at: Option<i64>,
     proven_at: Option<i64>,
+    #[sqlx(flatten)]
+    settings: SettingsRow,
 }
 
 impl InstanceRow {
@@ -95,6 +129,7 @@ impl TryFrom<InstanceRow> for Instance {
                 .map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind))
                 .transpose()?,
             proven: columns.proven(&row)?,
+            settings: columns.settings.settings(&row)?,
             connection: SealedConnection {
                 address: Address { port: row.number(columns.port)?, host: columns.host },
                 username: columns.username,
@@ -172,6 +207,7 @@ impl InstanceCatalog for SqliteCatalog {
         if inserted.rows_affected() == 0 {
             return Err(CatalogError::Taken("instance name"));
         }
+        settings::insert(&mut tx, instance.id, &instance.settings).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -180,7 +216,7 @@ impl InstanceCatalog for SqliteCatalog {
         project: &ProjectId,
         id: InstanceId,
     ) -> Result<Option<Instance>, CatalogError> {
-        let row: Option<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
+        let row: Option<InstanceRow> = select()
             .push(" AND i.project_id = ")
             .push_bind(project.as_str())
             .push(" AND i.id = ")
@@ -204,7 +240,7 @@ impl InstanceCatalog for SqliteCatalog {
         narrow(&mut count, project, filter);
         let total: i64 =
             count.build_query_scalar().fetch_one(&mut *tx).await.map_err(unavailable)?;
-        let mut select = QueryBuilder::new(SELECT);
+        let mut select = select();
         narrow(&mut select, project, filter);
         if let Some(after) = filter.after {
             select.push(
@@ -266,7 +302,81 @@ impl InstanceCatalog for SqliteCatalog {
         if removed.rows_affected() == 0 {
             return Err(CatalogError::NotFound("instance"));
         }
+        settings::forget(&mut tx, id).await?;
         tx.commit().await.map_err(unavailable)
+    }
+
+    async fn change_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        change: &InstanceChange,
+        policy_id: PolicyId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        require_instance(&mut tx, project, id).await?;
+        if let Some(name) = &change.name {
+            settings::set_name(&mut tx, (project, id), name).await?;
+        }
+        if let Some(description) = &change.description {
+            settings::set_description(&mut tx, id, description.as_str()).await?;
+        }
+        if let Some(window) = change.maintenance {
+            settings::set_maintenance(&mut tx, id, window).await?;
+        }
+        if let Some(policy) = change.policy {
+            settings::change_policy(&mut tx, id, policy, policy_id, now).await?;
+        }
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn change_tags(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        change: &TagChange,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        require_instance(&mut tx, project, id).await?;
+        settings::change_tags(&mut tx, id, change).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn list_tags(&self, project: &ProjectId) -> Result<Vec<Tag>, CatalogError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT DISTINCT t.key, t.value FROM instance_tags t
+                 JOIN instances i ON i.id = t.instance_id
+             WHERE i.project_id = ? AND i.removed_at IS NULL ORDER BY t.key, t.value",
+        )
+        .bind(project.as_str())
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        let tag = |(key, value): &(String, String)| {
+            let row = RowOf { table: "instance_tags", key };
+            Tag::new(key, value).map_err(|e| row.corrupt(e))
+        };
+        rows.iter().map(tag).collect()
+    }
+
+    async fn count_instances(&self, project: &ProjectId) -> Result<InstanceCounts, CatalogError> {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("SELECT state, count(*), sum(bytes) FROM (SELECT ");
+        push_state(&mut query);
+        query.push(" AS state, ").push(CAPACITY);
+        query.push(" AS bytes FROM instances i WHERE i.removed_at IS NULL AND i.project_id = ");
+        query.push_bind(project.as_str().to_owned()).push(") GROUP BY state");
+        let rows: Vec<(String, i64, i64)> =
+            query.build_query_as().fetch_all(&self.readers).await.map_err(unavailable)?;
+        let of = |state| rows.iter().find(|(word, ..)| word == state_word(state));
+        let count = |state| of(state).map_or(0, |(_, count, _)| count.unsigned_abs());
+        Ok(InstanceCounts {
+            running: count(InstanceState::Running),
+            restoring: count(InstanceState::Restoring),
+            down: count(InstanceState::Down),
+            capacity_bytes: rows.iter().map(|(_, _, bytes)| bytes.unsigned_abs()).sum(),
+        })
     }
 
     async fn instances_seen_before(
@@ -274,7 +384,7 @@ impl InstanceCatalog for SqliteCatalog {
         before: Timestamp,
         limit: u32,
     ) -> Result<Vec<Instance>, CatalogError> {
-        let rows: Vec<InstanceRow> = QueryBuilder::<Sqlite>::new(SELECT)
+        let rows: Vec<InstanceRow> = select()
             .push(" AND i.observed_at < ")
             .push_bind(before.as_microsecond())
             .push(" ORDER BY i.observed_at LIMIT ")
@@ -331,5 +441,21 @@ fn narrow(query: &mut QueryBuilder<Sqlite>, project: &ProjectId, filter: &Instan
     }
     if let Some(host) = &filter.host {
         query.push(" AND i.host = ").push_bind(host.clone());
+    }
+    if let Some(state) = filter.state {
+        query.push(" AND ");
+        push_state(query);
+        query.push(" = ").push_bind(state_word(state));
+    }
+    if let Some((from, to)) = filter.capacity_bytes {
+        query.push(" AND ").push(CAPACITY).push(" BETWEEN ").push_bind(signed(from));
+        query.push(" AND ").push_bind(signed(to));
+    }
+    for tag in &filter.tags {
+        query.push(
+            " AND EXISTS (SELECT 1 FROM instance_tags t WHERE t.instance_id = i.id AND t.key = ",
+        );
+        query.push_bind(tag.key().to_owned()).push(" AND t.value = ");
+        query.push_bind(tag.value().to_owned()).push(")");
     }
 }

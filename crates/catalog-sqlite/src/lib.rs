@@ -16,6 +16,7 @@ mod listing;
 mod projects;
 mod restores;
 mod row;
+mod settings;
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,13 +8,14 @@
 
 use cachevault_domain::{
     AUDIT_TEXT_CHARS_MAX, AccessKey, Address, AuditFilter, AuditRecord, AuditResult, Backup,
-    BackupFilter, BackupFormat, BackupId, BackupState, ConflictRule, DrillFailure, EngineKind,
-    Entropy, Failure, FailureCode, Health, Instance, InstanceFilter, InstanceId, JobId, JobKind,
-    JobState, KeyFilter, Lease, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId,
-    Observation, Page, Progress, ProjectId, Proof, ProvenBackup, RdbDialect, RequestId, Requeue,
+    BackupFilter, BackupFormat, BackupId, BackupPolicy, BackupState, ConflictRule, DrillFailure,
+    EngineKind, Entropy, Failure, FailureCode, Health, Instance, InstanceChange, InstanceCounts,
+    InstanceFilter, InstanceId, InstanceSettings, InstanceState, JobId, JobKind, JobState,
+    KeyFilter, Lease, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation,
+    Page, PolicyId, Progress, ProjectId, Proof, ProvenBackup, RdbDialect, RequestId, Requeue,
     Restore, RestoreFilter, RestoreId, RestoreOptions, RestoreOutcome, RestoreState, RestoreWay,
-    Role, SealedConnection, SealedSecret, ServerVersion, StoredBackup, TargetData, Trigger,
-    TtlRule,
+    Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, StoredBackup, StoredPolicy, Tag,
+    TagChange, TargetData, Trigger, TtlRule, Weekdays, WeeklyPlan,
 };
 use jiff::Timestamp;
 
@@ -34,6 +35,14 @@ macro_rules! catalog_conformance {
             instances_page_by_offset_and_by_marker
             a_removed_instance_is_gone_and_its_name_free
             an_instance_with_files_or_a_job_stays
+            a_change_touches_only_what_it_names
+            a_taken_name_changes_nothing
+            a_policy_keeps_its_id_and_what_nobody_changes
+            tags_are_added_replaced_and_taken_away
+            the_tags_of_a_project_are_listed_once
+            instances_are_filtered_and_counted_by_state
+            instances_are_filtered_by_capacity_and_tags
+            backups_are_marked_for_removal_together_or_not_at_all
             the_instances_seen_longest_ago_come_first
             a_look_that_failed_keeps_the_last_figures
             a_requested_backup_waits_and_the_instance_shows_it
@@ -203,7 +212,28 @@ fn instance(n: u8, name: &str) -> Instance {
         created_at: at(i64::from(n)),
         operation: None,
         proven: None,
+        settings: settings(n),
     }
+}
+
+fn settings(n: u8) -> InstanceSettings {
+    InstanceSettings {
+        description: "Bestellungen 🌙".parse().unwrap(),
+        maintenance: "22:00-23:00".parse().unwrap(),
+        policy: Some(StoredPolicy {
+            id: PolicyId::mint(&Numbered(n)),
+            policy: automatic(&[1, 7], "00:00-01:00", 7),
+            created_at: at(1),
+            updated_at: at(2),
+        }),
+        tags: vec![Tag::new("n", &n.to_string()).unwrap(), Tag::new("owner", "").unwrap()],
+    }
+}
+
+fn automatic(days: &[i64], window: &str, save_days: i64) -> BackupPolicy {
+    let days = Weekdays::from_numbers(days).unwrap();
+    let plan = WeeklyPlan { days, window: window.parse().unwrap() };
+    BackupPolicy::automatic(plan, SaveDays::new(save_days).unwrap())
 }
 
 fn new_backup(n: u8, instance: u8, seconds: i64) -> NewBackup {
@@ -385,7 +415,8 @@ pub async fn an_instance_reads_back_as_it_was_added(catalog: &impl Catalog) {
         tls_key_pem: None,
         ..instance(2, "two").connection
     };
-    let second = Instance { connection: plain, ..instance(2, "two") };
+    let settings = InstanceSettings::default();
+    let second = Instance { connection: plain, settings, ..instance(2, "two") };
     catalog.add_instance(&second).await.unwrap();
     assert_eq!(catalog.find_instance(&project(1), second.id).await.unwrap(), Some(second));
 }
@@ -476,6 +507,214 @@ pub async fn an_instance_with_files_or_a_job_stays(catalog: &impl Catalog) {
     catalog.finish_backup(&lease, 1, 5, at(12)).await.unwrap();
     let full = catalog.remove_instance(&project(1), instance_id(1), at(13)).await;
     assert!(matches!(full, Err(CatalogError::HasBackups(1))), "{full:?}");
+}
+
+async fn settings_of(catalog: &impl Catalog, n: u8) -> InstanceSettings {
+    catalog.find_instance(&project(1), instance_id(n)).await.unwrap().unwrap().settings
+}
+
+pub async fn a_change_touches_only_what_it_names(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let change = async |change: InstanceChange| {
+        let policy_id = PolicyId::mint(&Numbered(99));
+        catalog.change_instance(&project(1), instance_id(1), &change, policy_id, at(9)).await
+    };
+    change(InstanceChange::default()).await.unwrap();
+    let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap();
+    assert_eq!(found, Some(instance(1, "one")));
+    change(InstanceChange {
+        name: Some("other".parse().unwrap()),
+        description: Some("".parse().unwrap()),
+        maintenance: Some("05:00-06:00".parse().unwrap()),
+        policy: None,
+    })
+    .await
+    .unwrap();
+    let expected = InstanceSettings {
+        description: "".parse().unwrap(),
+        maintenance: "05:00-06:00".parse().unwrap(),
+        ..settings(1)
+    };
+    let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap();
+    assert_eq!(found, Some(Instance { settings: expected, ..instance(1, "other") }));
+}
+
+pub async fn a_taken_name_changes_nothing(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    catalog.add_instance(&instance(2, "two")).await.unwrap();
+    let change = |name: &str| InstanceChange {
+        name: Some(name.parse().unwrap()),
+        description: Some("new".parse().unwrap()),
+        ..InstanceChange::default()
+    };
+    let rename = async |owner: ProjectId, id, name| {
+        let policy_id = PolicyId::mint(&Numbered(99));
+        catalog.change_instance(&owner, id, &change(name), policy_id, at(9)).await
+    };
+    let taken = rename(project(1), instance_id(2), "one").await;
+    assert!(matches!(taken, Err(CatalogError::Taken("instance name"))), "{taken:?}");
+    assert_eq!(settings_of(catalog, 2).await, settings(2));
+    // Its own name is not taken.
+    rename(project(1), instance_id(2), "two").await.unwrap();
+    for (owner, id) in [(project(2), instance_id(2)), (project(1), instance_id(9))] {
+        let unknown = rename(owner, id, "three").await;
+        assert!(matches!(unknown, Err(CatalogError::NotFound("instance"))), "{unknown:?}");
+    }
+    catalog.remove_instance(&project(1), instance_id(1), at(10)).await.unwrap();
+    rename(project(1), instance_id(2), "one").await.unwrap();
+}
+
+pub async fn a_policy_keeps_its_id_and_what_nobody_changes(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let plain = InstanceSettings::default();
+    catalog.add_instance(&Instance { settings: plain, ..instance(2, "two") }).await.unwrap();
+    let set = async |policy, id: u8, seconds| {
+        let change = InstanceChange { policy: Some(policy), ..InstanceChange::default() };
+        let policy_id = PolicyId::mint(&Numbered(id));
+        let owner = project(1);
+        let changed =
+            catalog.change_instance(&owner, instance_id(2), &change, policy_id, at(seconds));
+        changed.await.unwrap();
+        settings_of(catalog, 2).await.policy.unwrap()
+    };
+    let first = set(automatic(&[3], "04:00-05:00", 2), 7, 20).await;
+    let id = PolicyId::mint(&Numbered(7));
+    assert_eq!(
+        first,
+        StoredPolicy {
+            id,
+            policy: automatic(&[3], "04:00-05:00", 2),
+            created_at: at(20),
+            updated_at: at(20)
+        }
+    );
+    let second = set(BackupPolicy::manual(None, None), 8, 30).await;
+    let kept = BackupPolicy::manual(first.policy.plan(), first.policy.save_days());
+    assert_eq!(second, StoredPolicy { policy: kept, updated_at: at(30), ..first });
+    // The other instance has its own.
+    assert_eq!(settings_of(catalog, 1).await, settings(1));
+}
+
+pub async fn tags_are_added_replaced_and_taken_away(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let tag = |key: &str, value: &str| Tag::new(key, value).unwrap();
+    let change = async |change: TagChange| {
+        catalog.change_tags(&project(1), instance_id(1), &change).await.unwrap();
+        settings_of(catalog, 1).await.tags
+    };
+    let add = TagChange::Add(vec![tag("owner", "ops"), tag("a", "1")]);
+    assert_eq!(change(add).await, [tag("a", "1"), tag("n", "1"), tag("owner", "ops")]);
+    let remove = TagChange::Remove(vec![
+        ("a".into(), None),
+        ("n".into(), Some("2".into())),
+        ("none".into(), None),
+    ]);
+    assert_eq!(change(remove).await, [tag("n", "1"), tag("owner", "ops")]);
+    let many = (0..19).map(|n| tag(&format!("k{n}"), "")).collect();
+    let many = catalog.change_tags(&project(1), instance_id(1), &TagChange::Add(many)).await;
+    assert!(matches!(many, Err(CatalogError::TooManyTags)), "{many:?}");
+    assert_eq!(settings_of(catalog, 1).await.tags.len(), 2);
+    let foreign = catalog.change_tags(&project(2), instance_id(1), &TagChange::Add(vec![])).await;
+    assert!(matches!(foreign, Err(CatalogError::NotFound("instance"))), "{foreign:?}");
+}
+
+pub async fn the_tags_of_a_project_are_listed_once(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    catalog.add_instance(&instance(2, "two")).await.unwrap();
+    let tag = |key: &str, value: &str| Tag::new(key, value).unwrap();
+    let all = catalog.list_tags(&project(1)).await.unwrap();
+    assert_eq!(all, [tag("n", "1"), tag("n", "2"), tag("owner", "")]);
+    assert_eq!(catalog.list_tags(&project(2)).await.unwrap(), []);
+    catalog.remove_instance(&project(1), instance_id(2), at(10)).await.unwrap();
+    assert_eq!(catalog.list_tags(&project(1)).await.unwrap(), [tag("n", "1"), tag("owner", "")]);
+}
+
+pub async fn instances_are_filtered_and_counted_by_state(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    for (n, name) in [(3, "three"), (4, "four")] {
+        catalog.add_instance(&instance(n, name)).await.unwrap();
+    }
+    // One is backed up although it does not answer, two is restored into, three is down.
+    for _ in 0..3 {
+        catalog.record_look(instance_id(1), Err("refused"), at(50)).await.unwrap();
+        catalog.record_look(instance_id(3), Err("refused"), at(50)).await.unwrap();
+    }
+    catalog.request_backup(&new_backup(2, 1, 51)).await.unwrap();
+    catalog.request_restore(&new_restore(41, 2, 1, 52)).await.unwrap();
+    let states = [InstanceState::Running, InstanceState::Restoring, InstanceState::Down].map(Some);
+    let expected: [&[u8]; 3] = [&[4, 1], &[2], &[3]];
+    for (state, expected) in states.into_iter().zip(expected) {
+        let filter = InstanceFilter { state, ..InstanceFilter::default() };
+        let found = catalog.list_instances(&project(1), &filter, ALL).await.unwrap();
+        let ids: Vec<_> = found.items.iter().map(|instance| instance.id).collect();
+        assert_eq!(ids, expected.iter().map(|n| instance_id(*n)).collect::<Vec<_>>(), "{state:?}");
+        assert!(found.items.iter().all(|instance| Some(instance.state()) == state));
+    }
+    let counts = catalog.count_instances(&project(1)).await.unwrap();
+    assert_eq!((counts.running, counts.restoring, counts.down), (2, 1, 1));
+    assert_eq!(counts.capacity_bytes, 4 << 40);
+    assert_eq!(catalog.count_instances(&project(2)).await.unwrap(), InstanceCounts::default());
+}
+
+pub async fn instances_are_filtered_by_capacity_and_tags(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let limited = Observation { max_memory_bytes: 1 << 30, ..observation() };
+    let second = Instance { observation: limited, ..instance(2, "two") };
+    catalog.add_instance(&second).await.unwrap();
+    let found = async |filter: InstanceFilter| {
+        let listing = catalog.list_instances(&project(1), &filter, ALL).await.unwrap();
+        listing.items.iter().map(|instance| instance.id).collect::<Vec<_>>()
+    };
+    let capacity =
+        |from, to| InstanceFilter { capacity_bytes: Some((from, to)), ..InstanceFilter::default() };
+    assert_eq!(found(capacity(1 << 30, (2 << 30) - 1)).await, [instance_id(2)]);
+    // Without a limit the machine's memory counts.
+    assert_eq!(found(capacity(1 << 40, u64::MAX)).await, [instance_id(1)]);
+    let tagged = |tags: &[(&str, &str)]| InstanceFilter {
+        tags: tags.iter().map(|(key, value)| Tag::new(key, value).unwrap()).collect(),
+        ..InstanceFilter::default()
+    };
+    assert_eq!(found(tagged(&[("owner", "")])).await, [instance_id(2), instance_id(1)]);
+    assert_eq!(found(tagged(&[("owner", ""), ("n", "1")])).await, [instance_id(1)]);
+    assert_eq!(found(tagged(&[("owner", "1")])).await, []);
+}
+
+pub async fn backups_are_marked_for_removal_together_or_not_at_all(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    succeed(catalog, 2, 20).await;
+    let remove = async |instance, backups: &[(u8, u8)], seconds| {
+        let jobs: Vec<_> =
+            backups.iter().map(|(backup, job)| (backup_id(*backup), job_id(*job))).collect();
+        catalog.request_removals(&project(1), instance_id(instance), &jobs, at(seconds)).await
+    };
+    // The second is needed by a restore: the first stays too.
+    let lease = begin_restore(catalog, 41, 2, 30).await;
+    let needed = remove(1, &[(2, 12), (1, 11)], 31).await;
+    assert!(matches!(needed, Err(CatalogError::Busy(JobKind::Restore))), "{needed:?}");
+    assert!(backup(catalog, 2).await.is_restorable());
+    catalog
+        .fail_restore(
+            &lease,
+            &failure(FailureCode::ToolFailed, "x"),
+            &outcome(TargetData::Old),
+            at(32),
+        )
+        .await
+        .unwrap();
+    // Nor while the instance is needed by a job.
+    catalog.request_backup(&new_backup(3, 1, 33)).await.unwrap();
+    let busy = remove(1, &[(2, 12), (1, 11)], 34).await;
+    assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
+    let lease = claim(catalog, 35).await.unwrap();
+    catalog.fail_backup(&lease, &failure(FailureCode::ToolFailed, "x"), at(36)).await.unwrap();
+    assert_eq!(remove(1, &[(2, 12)], 37).await.unwrap(), [job_id(12)]);
+    // One that is open counts.
+    assert_eq!(remove(1, &[(2, 22), (1, 11)], 38).await.unwrap(), [job_id(12), job_id(11)]);
+    assert!(!backup(catalog, 1).await.is_restorable() && !backup(catalog, 2).await.is_restorable());
+    let unknown = remove(2, &[], 39).await;
+    assert_eq!(unknown.unwrap(), []);
+    let unknown = remove(9, &[], 39).await;
+    assert!(matches!(unknown, Err(CatalogError::NotFound("instance"))), "{unknown:?}");
 }
 
 pub async fn the_instances_seen_longest_ago_come_first(catalog: &impl Catalog) {

@@ -21,10 +21,11 @@ use std::fmt;
 use async_trait::async_trait;
 use cachevault_domain::{
     AccessKey, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure,
-    Instance, InstanceFilter, InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId,
-    JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId,
-    Observation, Page, Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId,
-    RestoreOutcome, SealedSecret, StepRecord, StoredBackup,
+    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
+    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
+    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
+    Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup, Tag,
+    TagChange,
 };
 use jiff::Timestamp;
 
@@ -43,6 +44,9 @@ pub enum CatalogError {
     /// The instance still has backups with files.
     #[error("the instance still has {0} backups with files")]
     HasBackups(u64),
+    /// The instance would have more tags than it may.
+    #[error("an instance has {} tags at the most", cachevault_domain::TAGS_MAX)]
+    TooManyTags,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -139,6 +143,37 @@ pub trait InstanceCatalog: Send + Sync {
         page: Page,
     ) -> Result<Listing<Instance>, CatalogError>;
 
+    /// Changes what is said about an instance, all of it or nothing. Its policy is, where it has
+    /// one, what follows from both ([`cachevault_domain::BackupPolicy::changed_to`]), and keeps its
+    /// id; `policy_id` is for the first.
+    ///
+    /// [`CatalogError::NotFound`] without the instance, [`CatalogError::Taken`] when the name is in
+    /// use in the project.
+    async fn change_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        change: &InstanceChange,
+        policy_id: PolicyId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Changes an instance's tags, all of it or nothing.
+    ///
+    /// [`CatalogError::NotFound`] without the instance, [`CatalogError::TooManyTags`].
+    async fn change_tags(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        change: &TagChange,
+    ) -> Result<(), CatalogError>;
+
+    /// The tags of all instances of a project, each once, by key and value.
+    async fn list_tags(&self, project: &ProjectId) -> Result<Vec<Tag>, CatalogError>;
+
+    /// How many instances a project has.
+    async fn count_instances(&self, project: &ProjectId) -> Result<InstanceCounts, CatalogError>;
+
     /// Lets an instance go.
     ///
     /// [`CatalogError::Busy`] while a job needs it, [`CatalogError::HasBackups`] while backups of
@@ -210,6 +245,19 @@ pub trait BackupCatalog: Send + Sync {
         job: JobId,
         now: Timestamp,
     ) -> Result<JobId, CatalogError>;
+
+    /// Marks all of these settled backups of an instance for removal and records the jobs that will
+    /// do it, or marks none; gives the jobs, of which some may have been open before.
+    ///
+    /// What [`BackupCatalog::request_removal`] gives for any of them; [`CatalogError::Busy`] also
+    /// while a job needs the instance for itself.
+    async fn request_removals(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backups: &[(BackupId, JobId)],
+        now: Timestamp,
+    ) -> Result<Vec<JobId>, CatalogError>;
 
     /// Records the job that will drill a backup. Asking again while one is open gives that job,
     /// which is then due at once.

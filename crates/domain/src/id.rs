@@ -84,6 +84,11 @@ uuid_id!(
     NodeId
 );
 
+uuid_id!(
+    /// Names the backup policy of one instance.
+    PolicyId
+);
+
 /// The tenant: 32 lower-case hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProjectId(String);

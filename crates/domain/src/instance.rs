@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 
-use crate::{Address, EngineKind, InstanceId, ProjectId, ProvenBackup, Role, ServerVersion};
+use crate::{
+    Address, EngineKind, InstanceId, InstanceSettings, JobKind, ProjectId, ProvenBackup, Role,
+    ServerVersion,
+};
 
 /// The longest name of an instance, in characters.
 pub const INSTANCE_NAME_CHARS_MAX: usize = 64;
@@ -98,6 +101,16 @@ pub struct Observation {
     pub databases_used: u32,
 }
 
+impl Observation {
+    /// How much the data may grow to, bytes: the configured limit, or else the machine's memory.
+    pub fn capacity_bytes(&self) -> u64 {
+        match self.max_memory_bytes {
+            0 => self.system_memory_bytes,
+            limit => limit,
+        }
+    }
+}
+
 /// Whether an instance answered when it was last asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
@@ -115,12 +128,23 @@ pub enum Health {
 impl Health {
     /// Looks in a row that a server may leave unanswered, because it forks or blocks for a moment,
     /// before it counts as down.
-    const LOOKS_MISSED_MAX: u32 = 2;
+    pub const LOOKS_MISSED_MAX: u32 = 2;
 
     /// Whether the instance counts as down.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Unreachable { looks, .. } if *looks > Self::LOOKS_MISSED_MAX)
     }
+}
+
+/// What can be done with an instance now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstanceState {
+    /// It is in service, also while it is being backed up.
+    Running,
+    /// A backup is being restored into it.
+    Restoring,
+    /// It does not answer.
+    Down,
 }
 
 /// One registered deployment.
@@ -143,9 +167,23 @@ pub struct Instance {
     /// When it was adopted.
     pub created_at: Timestamp,
     /// What is being done with it now.
-    pub operation: Option<crate::JobKind>,
+    pub operation: Option<JobKind>,
     /// Of its proven backups whose files are there and will stay, the one created last.
     pub proven: Option<ProvenBackup>,
+    /// What its owner says about it.
+    pub settings: InstanceSettings,
+}
+
+impl Instance {
+    /// What can be done with it now. A server that forks for us may be slow to answer: during an
+    /// operation it is not down.
+    pub fn state(&self) -> InstanceState {
+        match self.operation {
+            Some(JobKind::Restore) => InstanceState::Restoring,
+            None if self.health.is_down() => InstanceState::Down,
+            _ => InstanceState::Running,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@
 //! | safety backup | the backup of the target that a restore makes before it writes |
 //! | artifact | one object in the store: one shard's RDB, encoded |
 //! | manifest | the object that commits a backup set; written last |
+//! | policy, plan | whether an instance is backed up by itself; on which days and in which hours |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
 //! | capture | stream the data of a live server into an artifact |
@@ -37,10 +38,12 @@ mod instance;
 mod job;
 mod listing;
 mod plan;
+mod policy;
 mod restore;
 mod retention;
 mod schedule;
 mod server;
+mod settings;
 
 pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
 pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
@@ -52,15 +55,20 @@ pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use error_text::with_sources;
 pub use id::{
-    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, ProjectId, RequestId, RestoreId,
+    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
+    RestoreId,
 };
 pub use instance::{
-    Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InvalidInstanceName, Observation,
-    SealedConnection, SealedSecret,
+    Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InstanceState, InvalidInstanceName,
+    Observation, SealedConnection, SealedSecret,
 };
 pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
-pub use listing::{BackupFilter, InstanceFilter, Listing, Page, RestoreFilter};
+pub use listing::{BackupFilter, InstanceCounts, InstanceFilter, Listing, Page, RestoreFilter};
 pub use plan::{Blocker, Loading, RestorePlan};
+pub use policy::{
+    BackupPolicy, HourWindow, InvalidPolicy, InvalidWindow, SAVE_DAYS_MAX, SaveDays, StoredPolicy,
+    Weekdays, WeeklyPlan,
+};
 pub use restore::{
     ConflictRule, InvalidRestoreTransition, KEY_PATTERN_BYTES_MAX, KeyFilter, NewRestore,
     NewSafetyBackup, PatternTooLong, Restore, RestoreEvent, RestoreOptions, RestoreOutcome,
@@ -73,4 +81,8 @@ pub use schedule::{InvalidSchedule, Schedule, Window};
 pub use server::{
     Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
     TlsSettings,
+};
+pub use settings::{
+    DESCRIPTION_CHARS_MAX, Description, DescriptionTooLong, InstanceChange, InstanceSettings,
+    InvalidTag, TAG_KEY_CHARS_MAX, TAG_VALUE_CHARS_MAX, TAGS_MAX, Tag, TagChange,
 };

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::InstanceId;
+use crate::{InstanceId, InstanceState, Tag};
 
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,32 @@ pub struct InstanceFilter {
     pub name_contains: Option<String>,
     /// At this host.
     pub host: Option<String>,
+    /// In this state.
+    pub state: Option<InstanceState>,
+    /// With a capacity of so many bytes, from and to.
+    pub capacity_bytes: Option<(u64, u64)>,
+    /// With all of these tags.
+    pub tags: Vec<Tag>,
     /// After this instance in the order of the list.
     pub after: Option<InstanceId>,
+}
+
+/// How many instances a project has, by state, and how large they are together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct InstanceCounts {
+    /// In service.
+    pub running: u64,
+    /// Being restored into.
+    pub restoring: u64,
+    /// Not answering.
+    pub down: u64,
+    /// Their capacities together, bytes.
+    pub capacity_bytes: u64,
+}
+
+impl InstanceCounts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.running + self.restoring + self.down
+    }
 }

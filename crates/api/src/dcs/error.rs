@@ -8,7 +8,12 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cachevault_app::AppError;
 use cachevault_domain::{Denied, JobKind};
+use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+/// The field of ours in a request of theirs: how to reach the server that is to be adopted.
+pub(crate) const EXTENSION: &str = "cachevault";
 
 use crate::audit::ErrorCode;
 
@@ -19,8 +24,34 @@ pub(crate) enum DcsError {
     InvalidProjectId,
     #[error("Project ID does not match the token.")]
     ProjectMismatch,
+    #[error("Empty request body.")]
+    EmptyBody,
     #[error("The message body contains invalid characters or is not in JSON format.")]
     MalformedBody,
+    #[error(
+        "Invalid DCS instance name. The name must be 4 to 64 characters in length. Only letters (case-insensitive), digits, underscores (_) ,and hyphens (-) are allowed."
+    )]
+    InvalidName,
+    #[error("DCS instance description cannot exceed 1024 characters.")]
+    DescriptionTooLong,
+    #[error("This operation is not supported on this node.")]
+    NotSupported,
+    #[error("The quota limit has been reached.")]
+    QuotaReached,
+    #[error("This DCS instance name already exists.")]
+    NameTaken,
+    #[error("Invalid saveDays instance backup policy parameter in the request.")]
+    PolicySaveDays,
+    #[error("Invalid backupType instance backup policy parameter in the request.")]
+    PolicyBackupType,
+    #[error("Invalid periodType instance backup policy parameter in the request.")]
+    PolicyPeriodType,
+    #[error("Invalid backupAt instance backup policy parameter in the request.")]
+    PolicyBackupAt,
+    #[error("Invalid beginAt instance backup policy parameter in the request.")]
+    PolicyBeginAt,
+    #[error("The value of maintain time illegal.")]
+    MaintainTime,
     #[error("Invalid instance ID format.")]
     InvalidInstanceId,
     #[error("Invalid {0} parameter in the request.")]
@@ -67,7 +98,19 @@ impl DcsError {
         match self {
             Self::InvalidProjectId => (BAD, "DCS.4002", "111400002"),
             Self::ProjectMismatch => (BAD, "DCS.1004", "111401004"),
+            Self::EmptyBody => (BAD, "DCS.4004", "111400004"),
             Self::MalformedBody => (BAD, "DCS.4005", "111400005"),
+            Self::InvalidName => (BAD, "DCS.4010", "111400010"),
+            Self::DescriptionTooLong => (BAD, "DCS.4011", "111400011"),
+            Self::NotSupported => (BAD, "DCS.4027", "111400027"),
+            Self::QuotaReached => (BAD, "DCS.4039", "111400039"),
+            Self::NameTaken => (BAD, "DCS.4060", "111400060"),
+            Self::PolicySaveDays => (BAD, "DCS.4072", "111400072"),
+            Self::PolicyBackupType => (BAD, "DCS.4073", "111400073"),
+            Self::PolicyPeriodType => (BAD, "DCS.4074", "111400074"),
+            Self::PolicyBackupAt => (BAD, "DCS.4075", "111400075"),
+            Self::PolicyBeginAt => (BAD, "DCS.4076", "111400076"),
+            Self::MaintainTime => (BAD, "DCS.4106", "111400106"),
             Self::InvalidInstanceId => (BAD, "DCS.4061", "111400061"),
             Self::InvalidQuery(_) => (BAD, "DCS.4062", "111400062"),
             Self::InvalidField(_) => (BAD, "DCS.4063", "111400063"),
@@ -107,10 +150,10 @@ impl From<AppError> for DcsError {
             AppError::InstanceDown(_) => Self::NotRunning,
             AppError::SingleNode => Self::SingleNode,
             AppError::RemovalFailed { .. } => Self::RemovalFailed,
-            // Only our own API adopts instances.
-            AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
-                Self::InvalidField("name")
-            }
+            AppError::NameTaken => Self::NameTaken,
+            AppError::InvalidName(_) => Self::InvalidName,
+            AppError::TooManyTags => Self::QuotaReached,
+            AppError::CannotAdopt(_) => Self::InvalidField(EXTENSION),
             // Only our own API shows one restore, and what was recorded.
             AppError::RestoreNotFound | AppError::AuditRecordNotFound => {
                 Self::InvalidField("restore_id")
@@ -119,9 +162,12 @@ impl From<AppError> for DcsError {
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };
-        if let AppError::RestoreBlocked(_) | AppError::CannotPlan { .. } = &error {
+        if let AppError::RestoreBlocked(_)
+        | AppError::CannotPlan { .. }
+        | AppError::CannotAdopt(_) = &error
+        {
             // The vendor's words leave no room for the reason.
-            tracing::warn!(%error, "a restore was refused");
+            tracing::warn!(%error, "a request was refused");
         }
         if found.codes().0.is_server_error() {
             // Logged once, here; the client never sees an internal cause.
@@ -129,6 +175,34 @@ impl From<AppError> for DcsError {
         }
         found
     }
+}
+
+/// An error of v1.0.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct V1ErrorBody {
+    error: V1ErrorDetail,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct V1ErrorDetail {
+    /// Nine digits.
+    #[schema(example = "111404022", min_length = 9, max_length = 9)]
+    code: String,
+    #[schema(example = "This DCS instance does not exist.", max_length = 1024)]
+    message: String,
+    /// Always null.
+    ext_message: Option<String>,
+}
+
+/// An error of v2.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct V2ErrorBody {
+    #[schema(example = "DCS.3022", max_length = 9)]
+    error_code: String,
+    #[schema(example = "This DCS instance does not exist.", max_length = 1024)]
+    error_msg: String,
+    /// Always null.
+    error_ext_msg: Option<String>,
 }
 
 /// A version of the DCS API, as far as errors go.
@@ -176,7 +250,8 @@ impl Version for V1 {
     }
 
     fn body(error: DcsError) -> Value {
-        json!({"error": {"code": Self::code(error), "message": Self::message(error), "ext_message": null}})
+        let (code, message) = (Self::code(error).to_owned(), Self::message(error));
+        json!(V1ErrorBody { error: V1ErrorDetail { code, message, ext_message: None } })
     }
 }
 
@@ -190,7 +265,8 @@ impl Version for V2 {
     }
 
     fn body(error: DcsError) -> Value {
-        json!({"error_code": Self::code(error), "error_msg": Self::message(error), "error_ext_msg": null})
+        let (error_code, error_msg) = (Self::code(error).to_owned(), Self::message(error));
+        json!(V2ErrorBody { error_code, error_msg, error_ext_msg: None })
     }
 }
 
@@ -217,10 +293,22 @@ mod tests {
 
     use super::*;
 
-    const ALL: [DcsError; 21] = [
+    const ALL: [DcsError; 33] = [
         DcsError::InvalidProjectId,
         DcsError::ProjectMismatch,
+        DcsError::EmptyBody,
         DcsError::MalformedBody,
+        DcsError::InvalidName,
+        DcsError::DescriptionTooLong,
+        DcsError::NotSupported,
+        DcsError::QuotaReached,
+        DcsError::NameTaken,
+        DcsError::PolicySaveDays,
+        DcsError::PolicyBackupType,
+        DcsError::PolicyPeriodType,
+        DcsError::PolicyBackupAt,
+        DcsError::PolicyBeginAt,
+        DcsError::MaintainTime,
         DcsError::InvalidInstanceId,
         DcsError::InvalidQuery("{0}"),
         DcsError::InvalidField("{0}"),

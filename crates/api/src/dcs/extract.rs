@@ -86,11 +86,18 @@ async fn path_parameter<S: Send + Sync>(
     Some(found.1.to_owned())
 }
 
-/// A JSON object; no body at all counts as an empty one. Fields that nobody knows are ignored.
+/// A JSON object, which may not be left out.
+pub(crate) fn parse_needed_body<T: DeserializeOwned>(body: &Bytes) -> Result<T, DcsError> {
+    if body.is_empty() { Err(DcsError::EmptyBody) } else { parse_object(body) }
+}
+
+/// A JSON object; no body at all counts as an empty one.
 pub(crate) fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, DcsError> {
-    if body.is_empty() {
-        return Ok(T::default());
-    }
+    if body.is_empty() { Ok(T::default()) } else { parse_object(body) }
+}
+
+/// Fields that nobody knows are ignored.
+fn parse_object<T: DeserializeOwned>(body: &Bytes) -> Result<T, DcsError> {
     // A structure also reads from an array, which the documentation does not know.
     let object: serde_json::Map<_, _> =
         serde_json::from_slice(body).map_err(|_| DcsError::MalformedBody)?;

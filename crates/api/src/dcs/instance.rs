@@ -2,21 +2,28 @@
 
 use cachevault_domain::{EngineKind, Instance};
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::policy::StoredPolicyBody;
+use super::settings::TagBody;
 use super::words;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// The fields that v1.0 and v2 share. What a cloud has and an adopted server has not is null.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceBody {
+    #[schema(format = "uuid")]
     instance_id: String,
+    #[schema(example = "dcs-demo")]
     name: String,
     description: Option<String>,
     engine: &'static str,
     engine_version: String,
+    #[schema(example = "RUNNING")]
     status: &'static str,
+    /// `BACKUPING`, `RESTORING`, or null.
     task: Option<&'static str>,
     ip: String,
     port: u16,
@@ -51,10 +58,12 @@ pub(crate) struct InstanceBody {
     security_group_name: Option<String>,
     az_codes: Vec<String>,
     available_zones: Vec<String>,
-    maintain_begin: &'static str,
-    maintain_end: &'static str,
-    instance_backup_policy: Option<()>,
-    tags: Vec<()>,
+    #[schema(example = "02:00:00")]
+    maintain_begin: String,
+    #[schema(example = "06:00:00")]
+    maintain_end: String,
+    instance_backup_policy: Option<StoredPolicyBody>,
+    tags: Vec<TagBody>,
     charging_mode: u8,
     order_id: Option<String>,
     enterprise_project_id: &'static str,
@@ -72,21 +81,21 @@ impl From<&Instance> for InstanceBody {
     fn from(instance: &Instance) -> Self {
         let seen = &instance.observation;
         let connection = &instance.connection;
-        let memory_bytes = match seen.max_memory_bytes {
-            0 => seen.system_memory_bytes,
-            limit => limit,
-        };
+        let settings = &instance.settings;
+        let memory_bytes = seen.capacity_bytes();
         let has_replicas = seen.replicas_online > 0;
         Self {
             instance_id: instance.id.to_string(),
             name: instance.name.to_string(),
-            description: None,
+            description: Some(settings.description.as_str())
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned),
             engine: match seen.engine {
                 EngineKind::Redis => "Redis",
                 EngineKind::Valkey => "Valkey",
             },
             engine_version: seen.version.to_string(),
-            status: words::instance_status(instance),
+            status: words::instance_status(instance.state()),
             task: words::instance_task(instance),
             ip: connection.address.host.clone(),
             port: connection.address.port,
@@ -121,10 +130,13 @@ impl From<&Instance> for InstanceBody {
             security_group_name: None,
             az_codes: Vec::new(),
             available_zones: Vec::new(),
-            maintain_begin: "02:00:00",
-            maintain_end: "06:00:00",
-            instance_backup_policy: None,
-            tags: Vec::new(),
+            maintain_begin: words::hour(settings.maintenance.begin()),
+            maintain_end: words::hour(settings.maintenance.end()),
+            instance_backup_policy: settings
+                .policy
+                .as_ref()
+                .map(|stored| StoredPolicyBody::new(stored, &instance.project)),
+            tags: settings.tags.iter().map(TagBody::from).collect(),
             charging_mode: 0,
             order_id: None,
             enterprise_project_id: "0",

@@ -1,36 +1,46 @@
 //! DCS v2.
 
 mod backups;
+mod figures;
 mod instances;
 mod model;
+mod offers;
 mod restores;
+mod tags;
 
-use axum::Router;
-use axum::routing::{delete, get, post};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use super::error::V2;
 use crate::Api;
 
 type Error = super::error::Error<V2>;
 
-pub(crate) fn router() -> Router<Api> {
-    Router::new()
-        .route("/{project_id}/instances", get(instances::list::list))
-        .route("/{project_id}/instances/{instance_id}", get(instances::show::show))
-        .route(
-            "/{project_id}/instances/{instance_id}/backups",
-            get(backups::list::list).post(backups::create::create),
-        )
-        .route(
-            "/{project_id}/instances/{instance_id}/backups/{backup_id}",
-            delete(backups::delete::delete),
-        )
-        .route(
-            "/{project_id}/instances/{instance_id}/backups/{backup_id}/links",
-            post(backups::links::links),
-        )
-        .route(
-            "/{project_id}/instances/{instance_id}/restores",
-            get(restores::list::list).post(restores::create::create),
-        )
+pub(crate) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::default()
+        .routes(routes!(
+            instances::list::list,
+            instances::create::create,
+            instances::delete_many::delete_many
+        ))
+        .routes(routes!(
+            instances::show::show,
+            instances::update::update,
+            instances::delete::delete
+        ))
+        .routes(routes!(backups::list::list, backups::create::create))
+        .routes(routes!(backups::delete::delete))
+        .routes(routes!(backups::links::links))
+        .routes(routes!(restores::list::list, restores::create::create))
+        .routes(routes!(figures::quota))
+        .routes(routes!(figures::statistic))
+        .routes(routes!(figures::status))
+        .routes(routes!(figures::configs))
+        .routes(routes!(tags::show))
+        .routes(routes!(tags::change))
+        .routes(routes!(tags::list))
+        .routes(routes!(tags::whitelist))
+        .routes(routes!(offers::zones))
+        .routes(routes!(offers::windows))
+        .routes(routes!(offers::flavors))
 }

@@ -1,9 +1,11 @@
 //! The vendor's words for our things, and its way to write times.
 
 use cachevault_domain::{
-    Backup, BackupState, FailureCode, Instance, JobKind, RestoreState, Trigger,
+    Backup, BackupState, FailureCode, Instance, InstanceState, JobKind, RestoreState, Trigger,
 };
 use jiff::Timestamp;
+
+use super::error::DcsError;
 
 /// The bucket of files that clients only ever get by our links.
 pub(crate) const BUCKET_NAME: &str = "cachevault";
@@ -65,13 +67,45 @@ pub(crate) fn is_support_restore(backup: &Backup) -> &'static str {
     if backup.is_restorable() { "TRUE" } else { "FALSE" }
 }
 
-/// A server that forks for us may be slow to answer: during an operation it counts as running.
-pub(crate) fn instance_status(instance: &Instance) -> &'static str {
-    match instance.operation {
-        Some(JobKind::Restore) => "RESTORING",
-        None if instance.health.is_down() => "ERROR",
-        _ => "RUNNING",
+pub(crate) fn instance_status(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Running => "RUNNING",
+        InstanceState::Restoring => "RESTORING",
+        InstanceState::Down => "ERROR",
     }
+}
+
+/// Every status of the documents. Only three of them are ever an instance's of ours.
+const INSTANCE_STATUSES: [&str; 12] = [
+    "CREATING",
+    "CREATEFAILED",
+    "RUNNING",
+    "ERROR",
+    "RESTARTING",
+    "EXTENDING",
+    "RESTORING",
+    "FROZEN",
+    "FLUSHING",
+    "STARTING",
+    "CLOSING",
+    "CLOSED",
+];
+
+/// The state of this name, where it is a documented one that one of our instances can be in.
+pub(crate) fn instance_state(status: &str) -> Result<Option<InstanceState>, DcsError> {
+    let is_documented = INSTANCE_STATUSES.iter().any(|known| status.eq_ignore_ascii_case(known));
+    let states = [InstanceState::Running, InstanceState::Restoring, InstanceState::Down];
+    let is_meant = |state: &InstanceState| status.eq_ignore_ascii_case(instance_status(*state));
+    if is_documented {
+        Ok(states.into_iter().find(is_meant))
+    } else {
+        Err(DcsError::InvalidQuery("status"))
+    }
+}
+
+/// An hour of the day as `HH:mm:ss`.
+pub(crate) fn hour(hour: u8) -> String {
+    format!("{hour:02}:00:00")
 }
 
 /// What is being done with an instance; a backup shows here, never in its status.

@@ -11,7 +11,7 @@ pub(crate) fn url(api: &Api, headers: &HeaderMap, link: &FileLink) -> String {
 }
 
 /// What is configured; else the host by which the client has found us; else the address listened on.
-fn base(api: &Api, headers: &HeaderMap) -> String {
+pub(crate) fn base(api: &Api, headers: &HeaderMap) -> String {
     if let Some(url) = &api.public_url {
         return url.clone();
     }

@@ -51,6 +51,7 @@ impl Error {
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
+                AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),
                 AppError::NameTaken => (StatusCode::CONFLICT, "name_taken"),
                 AppError::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
                 AppError::CannotAdopt(reason) => {

@@ -2,12 +2,13 @@ use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bytes::Bytes;
-use cachevault_app::{AddInstance, AppError};
+use cachevault_app::{AddInstance, AppError, FirstSettings};
 use cachevault_domain::{InstanceFilter, InstanceId};
 
 use super::error::Error;
 use super::model::{AddInstanceBody, InstanceBody, PageBody};
 use super::path::PathId;
+use super::settings::ChangeInstanceBody;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
@@ -25,7 +26,13 @@ pub(super) async fn add(
         .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
     let target = body.target().map_err(Error::BadRequest)?;
-    let instance = api.app.add_instance(&identity.caller, AddInstance { name, target }).await?;
+    let instance = api
+        .app
+        .add_instance(
+            &identity.caller,
+            AddInstance { name, target, settings: FirstSettings::default() },
+        )
+        .await?;
     Ok((StatusCode::CREATED, Json(InstanceBody::from(&instance))))
 }
 
@@ -51,12 +58,33 @@ pub(super) async fn show(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
+pub(super) async fn change(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(instance): PathId,
+    body: Bytes,
+) -> Result<Json<InstanceBody>, Error> {
+    let instance = parse(&instance)?;
+    let body: ChangeInstanceBody = serde_json::from_slice(&body)
+        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let change = body.change().map_err(Error::BadRequest)?;
+    api.app.change_instance(&identity.caller, instance, &change).await?;
+    let instance = api.app.get_instance(&identity.caller, instance).await?;
+    Ok(Json(InstanceBody::from(&instance)))
+}
+
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
     PathId(instance): PathId,
+    RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Error> {
-    api.app.remove_instance(&identity.caller, parse(&instance)?).await?;
+    let instance = parse(&instance)?;
+    if Query::parse(query.as_deref()).with_backups()? {
+        api.app.remove_instance_with_backups(&identity.caller, instance).await?;
+    } else {
+        api.app.remove_instance(&identity.caller, instance).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,21 +1,20 @@
 //! What `/api/v1` reads and writes.
 
+use std::collections::BTreeMap;
+
 use cachevault_app::{BackupDetail, FileLink, RequestRestore};
 use cachevault_domain::{
-    Address, Backup, ConflictRule, Failure, Health, Identity, Instance, KeyFilter, Login, Restore,
-    RestoreOptions, RestorePlan, RestoreWay, Target, TlsSettings, TtlRule,
+    Backup, ConflictRule, Failure, Health, Instance, KeyFilter, Restore, RestoreOptions,
+    RestorePlan, RestoreWay, Target, TtlRule,
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::settings::PolicyBody;
+use crate::connection::ConnectionBody;
 use crate::dcs::failure_word;
-
-/// The longest host name, bytes (RFC 1035).
-const HOST_BYTES_MAX: usize = 253;
-const PEM_BYTES_MAX: usize = 256 << 10;
-const LOGIN_BYTES_MAX: usize = 1024;
 
 /// A server to adopt.
 #[derive(Deserialize)]
@@ -36,40 +35,17 @@ pub(crate) struct AddInstanceBody {
 impl AddInstanceBody {
     /// How to reach the server, or what is wrong with the body.
     pub(crate) fn target(self) -> Result<Target, String> {
-        use secrecy::ExposeSecret;
-        let secret_bytes =
-            |secret: &Option<SecretString>| secret.as_ref().map_or(0, |s| s.expose_secret().len());
-        let text_bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        if self.host.is_empty() || self.host.len() > HOST_BYTES_MAX || self.port == 0 {
-            return Err("`host` must be a host name or address, `port` 1 to 65535".into());
-        }
-        if text_bytes(&self.username).max(secret_bytes(&self.password)) > LOGIN_BYTES_MAX {
-            return Err("`username` and `password` must not exceed 1024 bytes".into());
-        }
-        let pem_bytes = text_bytes(&self.tls_ca_pem)
-            .max(text_bytes(&self.tls_certificate_pem))
-            .max(secret_bytes(&self.tls_key_pem));
-        if pem_bytes > PEM_BYTES_MAX {
-            return Err("a PEM text must not exceed 256 KiB".into());
-        }
-        let identity = match (self.tls_certificate_pem, self.tls_key_pem) {
-            (Some(certificate_pem), Some(key_pem)) => Some(Identity { certificate_pem, key_pem }),
-            (None, None) => None,
-            _ => return Err("a client certificate needs its key, and a key its certificate".into()),
+        let connection = ConnectionBody {
+            host: self.host,
+            port: self.port,
+            username: self.username,
+            password: self.password,
+            tls: self.tls,
+            tls_ca_pem: self.tls_ca_pem,
+            tls_certificate_pem: self.tls_certificate_pem,
+            tls_key_pem: self.tls_key_pem,
         };
-        if !self.tls && (self.tls_ca_pem.is_some() || identity.is_some()) {
-            return Err("certificates are given, but `tls` is not set".into());
-        }
-        let login = match (self.username, self.password) {
-            (username, Some(password)) => Some(Login { username, password }),
-            (None, None) => None,
-            (Some(_), None) => return Err("a `username` needs a `password`".into()),
-        };
-        Ok(Target {
-            address: Address { host: self.host, port: self.port },
-            login,
-            tls: self.tls.then_some(TlsSettings { ca_pem: self.tls_ca_pem, identity }),
-        })
+        connection.target()
     }
 }
 
@@ -95,6 +71,12 @@ pub(crate) struct InstanceBody {
     unreachable_because: Option<String>,
     operation: Option<&'static str>,
     created_at: String,
+    description: String,
+    /// When it may be worked on: whole hours, UTC.
+    maintenance: String,
+    /// Whether, and when, it is backed up by itself; null as long as nobody has said.
+    policy: Option<PolicyBody>,
+    tags: BTreeMap<String, String>,
     /// Of its proven backups, the one made last: when it was made, and when it was proven.
     proven_backup_id: Option<String>,
     proven_backup_created_at: Option<String>,
@@ -104,6 +86,7 @@ pub(crate) struct InstanceBody {
 impl From<&Instance> for InstanceBody {
     fn from(instance: &Instance) -> Self {
         let (seen, connection) = (&instance.observation, &instance.connection);
+        let settings = &instance.settings;
         let unreachable_because = match &instance.health {
             Health::Reachable => None,
             Health::Unreachable { reason, .. } => Some(reason.clone()),
@@ -129,6 +112,10 @@ impl From<&Instance> for InstanceBody {
             unreachable_because,
             operation: instance.operation.map(cachevault_domain::JobKind::as_str),
             created_at: instance.created_at.to_string(),
+            description: settings.description.as_str().to_owned(),
+            maintenance: settings.maintenance.to_string(),
+            policy: settings.policy.as_ref().map(PolicyBody::from),
+            tags: settings.tags.iter().map(|t| (t.key().into(), t.value().into())).collect(),
             proven_backup_id: instance.proven.map(|proven| proven.backup.to_string()),
             proven_backup_created_at: instance.proven.map(|proven| proven.created_at.to_string()),
             proven_at: instance.proven.map(|proven| proven.proof_at.to_string()),

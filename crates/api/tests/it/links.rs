@@ -412,7 +412,7 @@ async fn eventually_all_served(rig: &Rig, link: &str) -> Vec<Response<Body>> {
 async fn lifetimes_are_judged_as_documented() {
     let rig = Rig::new().await;
     rig.stored(BACKUP, &rdb(1000)).await;
-    let (field, body) = ("DCS.4063", "DCS.4005");
+    let (field, body, empty) = ("DCS.4063", "DCS.4005", "DCS.4004");
     for (wish, v1, v2) in [
         (r#"{"expiration": 300}"#, None, None),
         (r#"{"expiration": 86400, "unknown": 1}"#, None, None),
@@ -425,7 +425,7 @@ async fn lifetimes_are_judged_as_documented() {
         (r#"{"expiration": "soon"}"#, Some(field), Some(body)),
         (r#"{"expiration": null}"#, Some(field), Some(field)),
         ("{}", Some(field), Some(field)),
-        ("", Some(field), Some(field)),
+        ("", Some(empty), Some(empty)),
         (r#"{"expiration": 300.5}"#, Some(body), Some(body)),
         (r#"{"expiration": true}"#, Some(body), Some(body)),
         (r#"{"expiration": 1e30}"#, Some(body), Some(body)),

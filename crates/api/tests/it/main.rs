@@ -4,6 +4,7 @@
 
 mod audit;
 mod documented;
+mod instances;
 mod links;
 mod manage;
 mod refusals;

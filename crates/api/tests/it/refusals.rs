@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use crate::rig::{INSTANCE, Rig};
 
 /// Every route that needs a signature.
-const ROUTES: [(&str, &str); 19] = [
+const ROUTES: [(&str, &str); 50] = [
     ("GET", "/v1.0/{p}/instances"),
     ("GET", "/v1.0/{p}/instances/{i}"),
     ("GET", "/v1.0/{p}/instances/{i}/backups"),
@@ -29,6 +29,37 @@ const ROUTES: [(&str, &str); 19] = [
     ("GET", "/api/v1/backups/{i}"),
     ("DELETE", "/api/v1/backups/{i}"),
     ("POST", "/api/v1/backups/{i}/links"),
+    ("POST", "/v1.0/{p}/instances"),
+    ("DELETE", "/v1.0/{p}/instances"),
+    ("PUT", "/v1.0/{p}/instances/{i}"),
+    ("DELETE", "/v1.0/{p}/instances/{i}"),
+    ("GET", "/v1.0/{p}/instances/{i}/restores"),
+    ("POST", "/v1.0/{p}/instances/{i}/restores"),
+    ("GET", "/v1.0/{p}/instances/{i}/configs"),
+    ("GET", "/v1.0/{p}/instances/statistic"),
+    ("GET", "/v1.0/{p}/instances/status"),
+    ("GET", "/v1.0/{p}/quota"),
+    ("GET", "/v1.0/instances/maintain-windows"),
+    ("POST", "/v2/{p}/instances"),
+    ("DELETE", "/v2/{p}/instances"),
+    ("PUT", "/v2/{p}/instances/{i}"),
+    ("DELETE", "/v2/{p}/instances/{i}"),
+    ("GET", "/v2/{p}/instances/{i}/restores"),
+    ("POST", "/v2/{p}/instances/{i}/restores"),
+    ("GET", "/v2/{p}/instances/{i}/configs"),
+    ("GET", "/v2/{p}/instances/statistic"),
+    ("GET", "/v2/{p}/instances/status"),
+    ("GET", "/v2/{p}/quota"),
+    ("GET", "/v2/instances/maintain-windows"),
+    ("GET", "/v1.0/availableZones"),
+    ("GET", "/v1.0/products"),
+    ("GET", "/v2/available-zones"),
+    ("GET", "/v2/{p}/flavors"),
+    ("GET", "/v2/{p}/instances/{i}/tags"),
+    ("POST", "/v2/{p}/dcs/{i}/tags/action"),
+    ("GET", "/v2/{p}/dcs/tags"),
+    ("GET", "/v2/{p}/instance/{i}/whitelist"),
+    ("PATCH", "/api/v1/instances/{i}"),
 ];
 
 fn uri(route: &str, project: &str) -> String {
@@ -121,8 +152,9 @@ async fn another_projects_things_cannot_be_told_from_nothing() {
 async fn unknown_routes_and_methods_are_the_gateways_404() {
     let rig = Rig::new().await;
     for (method, uri) in [
-        ("GET", "/".to_owned()),
-        ("GET", "/v2".to_owned()),
+        ("POST", "/".to_owned()),
+        ("PUT", "/v2".to_owned()),
+        ("GET", "/v1".to_owned()),
         ("GET", "/v9/x/instances".to_owned()),
         ("PUT", rig.path("v2", &format!("/instances/{INSTANCE}/backups"))),
         ("PATCH", rig.path("v1.0", "/instances")),

@@ -11,9 +11,10 @@ use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId, JobId,
-    JobKind, Lease, NewBackup, NodeId, Observation, ProbeError, RdbDialect, RestoreOptions,
-    RestorePlan, Role, SealedConnection, ServerVersion, Target, Trigger,
+    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId,
+    InstanceSettings, JobId, JobKind, Lease, NewBackup, NodeId, Observation, ProbeError,
+    RdbDialect, RestoreOptions, RestorePlan, Role, SealedConnection, ServerVersion, Target,
+    Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
@@ -31,14 +32,17 @@ use tower::ServiceExt;
 pub(crate) const DOWNLOADS_MAX: usize = 2;
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 
-/// Adoption is tested with real servers elsewhere; here every server is refused.
+/// The only host at which the prober finds a server.
+pub(crate) const ADOPTABLE: &str = "adoptable.test";
+
+/// Adoption is tested with real servers elsewhere; here all but one are refused.
 #[derive(Debug)]
 struct Unreachable;
 
 #[async_trait]
 impl Prober for Unreachable {
     async fn probe(&self, target: &Target) -> Result<Observation, ProbeError> {
-        self.look(target).await
+        if target.address.host == ADOPTABLE { Ok(observation()) } else { self.look(target).await }
     }
 
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
@@ -52,6 +56,20 @@ impl Prober for Unreachable {
         _: &RestoreOptions,
     ) -> Result<RestorePlan, String> {
         Err("unreachable".to_owned())
+    }
+}
+
+fn observation() -> Observation {
+    Observation {
+        engine: EngineKind::Redis,
+        version: ServerVersion { major: 7, minor: 0, patch: 15 },
+        role: Role::Primary,
+        replicas_online: 1,
+        used_memory_bytes: 64 << 20,
+        max_memory_bytes: 128 << 20,
+        system_memory_bytes: 8 << 30,
+        keys: 1000,
+        databases_used: 2,
     }
 }
 
@@ -127,22 +145,13 @@ impl Rig {
                 tls_certificate_pem: None,
                 tls_key_pem: None,
             },
-            observation: Observation {
-                engine: EngineKind::Redis,
-                version: ServerVersion { major: 7, minor: 0, patch: 15 },
-                role: Role::Primary,
-                replicas_online: 1,
-                used_memory_bytes: 64 << 20,
-                max_memory_bytes: 128 << 20,
-                system_memory_bytes: 8 << 30,
-                keys: 1000,
-                databases_used: 2,
-            },
+            observation: observation(),
             observed_at: self.clock.now(),
             health: Health::Reachable,
             created_at: self.clock.now(),
             operation: None,
             proven: None,
+            settings: InstanceSettings::default(),
         };
         self.catalog.add_instance(&instance).await.unwrap();
     }
@@ -255,6 +264,25 @@ impl Rig {
         let lease = self.catalog.claim_job(JobKind::Remove, node, now, now).await;
         self.app.store.remove_backup(&self.artifact(backup).attempt.backup).await.unwrap();
         self.catalog.finish_removal(&lease.unwrap().unwrap(), now).await.unwrap();
+    }
+
+    /// Does all removals that are asked for while `answer` comes, as a worker does.
+    pub(crate) async fn removing(&self, answer: impl Future<Output = Answer>) -> Answer {
+        let work = async {
+            loop {
+                let (now, node) = (self.clock.now(), NodeId::mint(&SeededEntropy::new(1)));
+                if let Some(lease) =
+                    self.catalog.claim_job(JobKind::Remove, node, now, now).await.unwrap()
+                {
+                    self.catalog.finish_removal(&lease, now).await.unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = work => unreachable!(),
+        }
     }
 
     /// What Prometheus would get.

@@ -9,8 +9,8 @@ use url::{Host, Url};
 
 use super::client::Client;
 use super::{
-    AddInstance, BackupCommand, ClientOptions, DrillOptions, Failure, InstanceCommand,
-    RestoreCommand, RestoreWish, VerifyOptions, output, progress,
+    AddInstance, BackupCommand, ClientOptions, DrillOptions, Failure, InstanceCommand, PolicyMode,
+    RestoreCommand, RestoreWish, SetInstance, VerifyOptions, output, progress,
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -33,9 +33,16 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
             let found = client.call(Method::GET, &format!("/instances/{id}"), None)?;
             output::one(options.output, &found);
         }
-        InstanceCommand::Remove { instance } => {
+        InstanceCommand::Set(wish) => {
+            let id = find_instance(&client, &wish.instance)?;
+            let path = format!("/instances/{id}");
+            let changed = client.call(Method::PATCH, &path, Some(&set_body(&wish)))?;
+            output::one(options.output, &changed);
+        }
+        InstanceCommand::Remove { instance, with_backups } => {
             let id = find_instance(&client, &instance)?;
-            client.call(Method::DELETE, &format!("/instances/{id}"), None)?;
+            let query = if with_backups { "?with_backups=true" } else { "" };
+            client.call(Method::DELETE, &format!("/instances/{id}{query}"), None)?;
             output::say(
                 options.output,
                 &format!("removed `{instance}`; the server itself goes on"),
@@ -43,6 +50,24 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
         }
     }
     Ok(())
+}
+
+fn set_body(wish: &SetInstance) -> Value {
+    let days = (!wish.days.is_empty()).then_some(&wish.days);
+    let policy = wish.policy.map(|mode| {
+        json!({
+            "automatic": mode == PolicyMode::Auto,
+            "days": days,
+            "window": wish.window,
+            "save_days": wish.save_days,
+        })
+    });
+    json!({
+        "name": wish.name,
+        "description": wish.description,
+        "maintenance": wish.maintenance,
+        "policy": policy,
+    })
 }
 
 pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<(), Failure> {

@@ -64,7 +64,11 @@ impl Rig {
         let credential = NewCredential::mint(&app);
         app.create_project(&credential).await.unwrap();
         server.fill(2000, 100);
-        let wish = AddInstance { name: "orders".parse().unwrap(), target: server.target() };
+        let wish = AddInstance {
+            name: "orders".parse().unwrap(),
+            target: server.target(),
+            settings: Default::default(),
+        };
         let caller = Caller::service(credential.project.clone());
         let instance = app.add_instance(&caller, wish).await.unwrap();
         Self {

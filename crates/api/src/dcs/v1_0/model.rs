@@ -3,50 +3,67 @@
 use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use crate::dcs::instance::InstanceBody;
 use crate::dcs::words;
 
 /// The body of a request for a backup. The version's documents know only the remark; a format
 /// is understood, so that nobody asks for one and gets another.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateBackup {
+    #[schema(example = "Backup instances", max_length = 128)]
     pub(crate) remark: Option<String>,
+    /// `rdb`, in any case.
+    #[schema(example = "rdb", pattern = "^[rR][dD][bB]$")]
     pub(crate) backup_format: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupCreated {
+    #[schema(example = "548ceeff-2cbb-47ab-9a1c-7b085a8c08d7", format = "uuid")]
     pub(crate) backup_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupDeleted {
     pub(crate) message: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecords {
     pub(crate) backup_record_response: Vec<BackupRecord>,
+    /// How many records match in all.
     pub(crate) total_num: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecord {
+    #[schema(example = "succeed")]
     status: &'static str,
     remark: Option<String>,
+    /// The window of a scheduled backup; null otherwise.
+    #[schema(example = "22:00-23:00")]
     period: Option<String>,
+    #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
+    #[schema(example = 880232)]
     size: u64,
     instance_id: String,
     backup_id: String,
+    #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
     created_at: String,
     updated_at: Option<String>,
     execution_at: Option<String>,
     backup_type: &'static str,
     backup_format: String,
     backup_name: String,
+    /// Why it failed; null otherwise.
+    #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
+    /// `TRUE` or `FALSE`, as text.
+    #[schema(example = "TRUE", pattern = "^(TRUE|FALSE)$")]
     is_support_restore: &'static str,
 }
 
@@ -82,14 +99,16 @@ impl From<Listing<Backup>> for BackupRecords {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// A page of instances.
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Instances {
+    /// How many instances match in all.
     instance_num: u64,
     instances: Vec<InstanceDetail>,
 }
 
 /// An instance with the fields that only v1.0 has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceDetail {
     #[serde(flatten)]
     body: InstanceBody,
@@ -126,24 +145,34 @@ impl From<Listing<Instance>> for Instances {
 }
 
 /// The body of a request for a restore.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateRestore {
+    /// A backup that succeeded.
+    #[schema(
+        example = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029",
+        format = "uuid",
+        nullable = false,
+        required
+    )]
     pub(crate) backup_id: Option<String>,
+    #[schema(example = "restore instance", max_length = 128)]
     pub(crate) remark: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreCreated {
+    #[schema(example = "a6155972-800c-4170-a479-3231e907d2f6", format = "uuid")]
     pub(crate) restore_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreRecords {
+    /// How many records match in all.
     total_num: u64,
     restore_record_response: Vec<RestoreRecord>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RestoreRecord {
     restore_id: String,
     restore_name: String,
@@ -151,9 +180,14 @@ struct RestoreRecord {
     backup_id: String,
     backup_name: String,
     backup_remark: Option<String>,
+    #[schema(example = "succeed")]
     status: &'static str,
+    #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
+    /// Why it failed; null otherwise.
+    #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
+    #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
     created_at: String,
     updated_at: Option<String>,
     /// The documents' table has one spelling, their example the other.
@@ -197,8 +231,9 @@ impl From<Listing<Restore>> for RestoreRecords {
 }
 
 /// The body of a request for links. The version's table says text, its example shows a number.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct AskForLinks {
+    #[schema(schema_with = expiration_schema, required)]
     pub(crate) expiration: Option<Expiration>,
 }
 
@@ -207,6 +242,14 @@ pub(crate) struct AskForLinks {
 pub(crate) enum Expiration {
     Number(i64),
     Text(String),
+}
+
+fn expiration_schema() -> Schema {
+    let number = ObjectBuilder::new().schema_type(Type::Integer);
+    let number = number.minimum(Some(300)).maximum(Some(86_400)).examples([serde_json::json!(300)]);
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[3-9][0-9][0-9]$"));
+    let either = OneOfBuilder::new().item(number).item(text);
+    either.description(Some("Seconds for which the links work, 300 to 86400.")).into()
 }
 
 impl Expiration {
@@ -219,14 +262,14 @@ impl Expiration {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupLinks {
     file_path: String,
     bucket_name: &'static str,
     links: Vec<Link>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Link {
     file_name: String,
     link: String,
@@ -245,6 +288,32 @@ impl BackupLinks {
             file_path: format!("{}/{first}", found.folder),
             bucket_name: words::BUCKET_NAME,
             links: found.files.iter().map(link).collect(),
+        }
+    }
+}
+
+/// The instances that were created: always one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InstancesCreated {
+    #[schema(format = "uuid")]
+    instance_id: String,
+    instances: Vec<InstanceCreated>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceCreated {
+    #[schema(format = "uuid")]
+    instance_id: String,
+    #[schema(example = "dcs-demo")]
+    instance_name: String,
+}
+
+impl From<&Instance> for InstancesCreated {
+    fn from(instance: &Instance) -> Self {
+        let (instance_id, instance_name) = (instance.id.to_string(), instance.name.to_string());
+        Self {
+            instance_id: instance_id.clone(),
+            instances: vec![InstanceCreated { instance_id, instance_name }],
         }
     }
 }

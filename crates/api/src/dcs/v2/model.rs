@@ -3,44 +3,60 @@
 use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::dcs::instance::InstanceBody;
 use crate::dcs::words;
 
 /// The body of a request for a backup.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateBackup {
+    #[schema(example = "Backup instances", max_length = 128)]
     pub(crate) remark: Option<String>,
+    /// `rdb`, in any case.
+    #[schema(example = "rdb", pattern = "^[rR][dD][bB]$")]
     pub(crate) backup_format: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupCreated {
+    #[schema(example = "548ceeff-2cbb-47ab-9a1c-7b085a8c08d7", format = "uuid")]
     pub(crate) backup_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecords {
+    /// How many records match in all.
     pub(crate) total_num: u64,
     pub(crate) backup_record_response: Vec<BackupRecord>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecord {
     backup_id: String,
+    /// The window of a scheduled backup; null otherwise.
+    #[schema(example = "22:00-23:00")]
     period: Option<String>,
     backup_name: String,
     instance_id: String,
+    #[schema(example = 880232)]
     size: u64,
     backup_type: &'static str,
     backup_format: &'static str,
+    #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
     created_at: String,
     updated_at: Option<String>,
     execution_at: Option<String>,
+    #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
+    /// Why it failed; null otherwise.
+    #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
     remark: Option<String>,
+    #[schema(example = "succeed")]
     status: &'static str,
+    /// `TRUE` or `FALSE`, as text.
+    #[schema(example = "TRUE", pattern = "^(TRUE|FALSE)$")]
     is_support_restore: &'static str,
 }
 
@@ -75,8 +91,10 @@ impl From<Listing<Backup>> for BackupRecords {
     }
 }
 
-#[derive(Debug, Serialize)]
+/// A page of instances.
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Instances {
+    /// How many instances match in all.
     instance_num: u64,
     instances: Vec<InstanceBody>,
 }
@@ -91,24 +109,34 @@ impl From<Listing<Instance>> for Instances {
 }
 
 /// The body of a request for a restore.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateRestore {
+    /// A backup that succeeded.
+    #[schema(
+        example = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029",
+        format = "uuid",
+        nullable = false,
+        required
+    )]
     pub(crate) backup_id: Option<String>,
+    #[schema(example = "restore instance", max_length = 128)]
     pub(crate) remark: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreCreated {
+    #[schema(example = "a6155972-800c-4170-a479-3231e907d2f6", format = "uuid")]
     pub(crate) restore_id: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreRecords {
+    /// How many records match in all.
     total_num: u64,
     restore_record_response: Vec<RestoreRecord>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct RestoreRecord {
     restore_id: String,
     restore_name: String,
@@ -116,9 +144,14 @@ struct RestoreRecord {
     backup_id: String,
     backup_name: String,
     backup_remark: Option<String>,
+    #[schema(example = "succeed")]
     status: &'static str,
+    #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
+    /// Why it failed; null otherwise.
+    #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
+    #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
     created_at: String,
     updated_at: Option<String>,
 }
@@ -152,19 +185,21 @@ impl From<Listing<Restore>> for RestoreRecords {
 }
 
 /// The body of a request for links.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct AskForLinks {
+    /// Seconds for which the links work.
+    #[schema(example = 1800, minimum = 300, maximum = 86400, nullable = false, required)]
     pub(crate) expiration: Option<i64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupLinks {
     file_path: String,
     bucket_name: &'static str,
     links: Vec<Link>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Link {
     file_name: String,
     link: String,
@@ -183,5 +218,26 @@ impl BackupLinks {
             bucket_name: words::BUCKET_NAME,
             links: found.files.iter().map(link).collect(),
         }
+    }
+}
+
+/// The instances that were created: always one.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InstancesCreated {
+    instances: Vec<InstanceCreated>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct InstanceCreated {
+    #[schema(format = "uuid")]
+    instance_id: String,
+    #[schema(example = "dcs-demo")]
+    instance_name: String,
+}
+
+impl From<&Instance> for InstancesCreated {
+    fn from(instance: &Instance) -> Self {
+        let (instance_id, instance_name) = (instance.id.to_string(), instance.name.to_string());
+        Self { instances: vec![InstanceCreated { instance_id, instance_name }] }
     }
 }

@@ -5,10 +5,17 @@ use bytes::Bytes;
 use crate::Api;
 use crate::dcs::error::V1;
 use crate::dcs::extract::{OfInstance, parse_body};
+use crate::dcs::parameters::InstancePath;
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::{BackupCreated, CreateBackup};
 use crate::dcs::wish;
 
+/// Ask for a backup of an instance
+///
+/// When this answers, the record is in the list. The body may be left out.
+#[utoipa::path(post, path = "/{project_id}/instances/{instance_id}/backups",
+    operation_id = "CopyInstance", tag = "Backups", params(InstancePath),
+    request_body = Option<CreateBackup>, responses((status = 200, body = BackupCreated)))]
 pub(crate) async fn create(
     State(api): State<Api>,
     OfInstance { caller, instance, .. }: OfInstance<V1>,

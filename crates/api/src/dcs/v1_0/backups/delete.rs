@@ -4,10 +4,17 @@ use axum::extract::State;
 use crate::Api;
 use crate::dcs::error::V1;
 use crate::dcs::extract::OfBackup;
+use crate::dcs::parameters::BackupPath;
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::BackupDeleted;
 
-/// Answers 200 with a body, unlike v2: one client takes nothing else.
+/// Delete a backup's files
+///
+/// The record stays listed as `deleted` for a while.
+#[utoipa::path(delete, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}",
+    operation_id = "DeleteBackupFile", tag = "Backups", params(BackupPath),
+    responses((status = 200, body = BackupDeleted)))]
+// Answers 200 with a body, unlike v2: one client takes nothing else.
 pub(crate) async fn delete(
     State(api): State<Api>,
     OfBackup { caller, instance, backup, .. }: OfBackup<V1>,

@@ -5,20 +5,26 @@ use bytes::Bytes;
 
 use crate::Api;
 use crate::dcs::error::V1;
-use crate::dcs::extract::{OfBackup, parse_body};
+use crate::dcs::extract::{OfBackup, parse_needed_body};
+use crate::dcs::parameters::BackupPath;
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::{AskForLinks, BackupLinks};
 use crate::dcs::wish;
 use crate::download;
 
-/// The vendor's action for it is `dcs:instance:downloadBackupData`.
+/// Get links to a backup's files
+///
+/// Whoever has a link needs nothing else to download the file, until the link expires.
+#[utoipa::path(post, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}/links",
+    operation_id = "ListBackupFileLinks", tag = "Backups", params(BackupPath),
+    request_body = AskForLinks, responses((status = 200, body = BackupLinks)))]
 pub(crate) async fn links(
     State(api): State<Api>,
     OfBackup { caller, instance, backup, .. }: OfBackup<V1>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Json<BackupLinks>, Error> {
-    let AskForLinks { expiration } = parse_body(&body)?;
+    let AskForLinks { expiration } = parse_needed_body(&body)?;
     let lifetime = wish::link_lifetime(expiration.and_then(|wish| wish.seconds()))?;
     let links = api.app.link_backup(&caller, instance, backup, lifetime).await?;
     let url = |link: &_| download::url(&api, &headers, link);

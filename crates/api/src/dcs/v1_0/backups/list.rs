@@ -4,10 +4,16 @@ use axum::extract::{RawQuery, State};
 use crate::Api;
 use crate::dcs::error::V1;
 use crate::dcs::extract::OfInstance;
+use crate::dcs::parameters::{InstancePath, RecordsFromStart};
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::BackupRecords;
 use crate::query::{PageStart, Query};
 
+/// List the backups of an instance, newest first
+#[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/backups",
+    operation_id = "ListBackupRecords", tag = "Backups",
+    params(InstancePath, RecordsFromStart),
+    responses((status = 200, body = BackupRecords)))]
 pub(crate) async fn list(
     State(api): State<Api>,
     OfInstance { caller, instance, .. }: OfInstance<V1>,

@@ -4,10 +4,16 @@ use axum::extract::{RawQuery, State};
 use crate::Api;
 use crate::dcs::error::V1;
 use crate::dcs::extract::OfInstance;
+use crate::dcs::parameters::{InstancePath, RecordsFromStart};
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::RestoreRecords;
 use crate::query::{PageStart, Query};
 
+/// List the restores into an instance, newest first
+#[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/restores",
+    operation_id = "ListRestoreRecords", tag = "Restores",
+    params(InstancePath, RecordsFromStart),
+    responses((status = 200, body = RestoreRecords)))]
 pub(crate) async fn list(
     State(api): State<Api>,
     OfInstance { caller, instance, .. }: OfInstance<V1>,

@@ -4,9 +4,16 @@ use axum::http::StatusCode;
 use crate::Api;
 use crate::dcs::error::V2;
 use crate::dcs::extract::OfBackup;
+use crate::dcs::parameters::BackupPath;
 use crate::dcs::v2::Error;
 
-/// Answers 204 without a body, unlike v1.0: one client takes nothing else.
+/// Delete a backup's files
+///
+/// The record stays listed as `deleted` for a while.
+#[utoipa::path(delete, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}",
+    operation_id = "DeleteBackupFile", tag = "Backups", params(BackupPath),
+    responses((status = 204, description = "The files are removed")))]
+// Answers 204 without a body, unlike v1.0: one client takes nothing else.
 pub(crate) async fn delete(
     State(api): State<Api>,
     OfBackup { caller, instance, backup, .. }: OfBackup<V2>,

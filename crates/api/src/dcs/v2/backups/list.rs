@@ -4,10 +4,16 @@ use axum::extract::{RawQuery, State};
 use crate::Api;
 use crate::dcs::error::V2;
 use crate::dcs::extract::OfInstance;
+use crate::dcs::parameters::{InstancePath, RecordsFromOffset};
 use crate::dcs::v2::Error;
 use crate::dcs::v2::model::BackupRecords;
 use crate::query::{PageStart, Query};
 
+/// List the backups of an instance, newest first
+#[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/backups",
+    operation_id = "ListBackupRecords", tag = "Backups",
+    params(InstancePath, RecordsFromOffset),
+    responses((status = 200, body = BackupRecords)))]
 pub(crate) async fn list(
     State(api): State<Api>,
     OfInstance { caller, instance, .. }: OfInstance<V2>,

@@ -1,0 +1,70 @@
+//! Deleting many instances at once.
+
+use cachevault_app::AppError;
+use cachevault_domain::{Caller, InstanceId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::DcsError;
+use crate::Api;
+
+/// Instances that one request may delete.
+const INSTANCES_MAX: usize = 50;
+
+/// The instances that are to be deleted.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+pub(crate) struct DeleteInstances {
+    #[schema(min_items = 1, max_items = 50)]
+    instances: Option<Vec<String>>,
+}
+
+/// What became of each of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Deletions {
+    results: Vec<Deletion>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Deletion {
+    #[schema(format = "uuid")]
+    instance: String,
+    /// `success` or `failed`.
+    #[schema(example = "success")]
+    result: &'static str,
+}
+
+impl DeleteInstances {
+    /// The instances, of which there must be some unless all that failed are meant: those are none.
+    pub(crate) fn wanted(self, all_failed: bool) -> Result<Vec<InstanceId>, DcsError> {
+        let named = self.instances.unwrap_or_default();
+        if all_failed {
+            return Ok(Vec::new());
+        }
+        if !(1..=INSTANCES_MAX).contains(&named.len()) {
+            return Err(DcsError::InvalidField("instances"));
+        }
+        let ids = named.iter().map(|id| id.parse().map_err(|_| DcsError::InvalidInstanceId));
+        ids.collect()
+    }
+}
+
+/// Deletes instances with their backups, one after the other.
+pub(crate) async fn delete_each(
+    api: &Api,
+    caller: &Caller,
+    instances: Vec<InstanceId>,
+) -> Result<Deletions, DcsError> {
+    let mut results = Vec::with_capacity(instances.len());
+    for id in instances {
+        let result = match api.app.remove_instance_with_backups(caller, id).await {
+            Ok(()) => "success",
+            Err(error @ AppError::Denied(_)) => return Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%id, %error, "an instance was not deleted");
+                "failed"
+            }
+        };
+        results.push(Deletion { instance: id.to_string(), result });
+    }
+    Ok(Deletions { results })
+}

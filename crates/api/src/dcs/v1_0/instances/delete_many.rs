@@ -1,0 +1,31 @@
+use axum::Json;
+use axum::extract::{RawQuery, State};
+use bytes::Bytes;
+
+use crate::Api;
+use crate::dcs::deletion::{DeleteInstances, Deletions, delete_each};
+use crate::dcs::error::{DcsError, V1};
+use crate::dcs::extract::{InProject, parse_body};
+use crate::dcs::parameters::{AllFailureV1, ProjectPath};
+use crate::dcs::v1_0::Error;
+use crate::query::Query;
+
+/// Delete instances and the files of all of their backups
+///
+/// Each is deleted or not for itself; the answer tells which.
+#[utoipa::path(delete, path = "/{project_id}/instances", operation_id = "BatchDeleteInstances",
+    tag = "Instances", params(ProjectPath, AllFailureV1), request_body = DeleteInstances,
+    responses((status = 200, body = Deletions)))]
+pub(crate) async fn delete_many(
+    State(api): State<Api>,
+    InProject { caller, .. }: InProject<V1>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Result<Json<Deletions>, Error> {
+    let all_failed = Query::parse(query.as_deref()).all_failed()?;
+    if body.is_empty() && !all_failed {
+        return Err(DcsError::EmptyBody.into());
+    }
+    let wanted = parse_body::<DeleteInstances>(&body)?.wanted(all_failed)?;
+    Ok(Json(delete_each(&api, &caller, wanted).await?))
+}

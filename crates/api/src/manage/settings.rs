@@ -1,0 +1,118 @@
+//! What is said about an instance, in our own words.
+
+use cachevault_domain::{
+    BackupPolicy, HourWindow, InstanceChange, InvalidPolicy, SaveDays, StoredPolicy, Weekdays,
+    WeeklyPlan,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What to change of an instance; what is left out or null stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChangeInstanceBody {
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    name: Option<String>,
+    #[schema(max_length = 1024)]
+    description: Option<String>,
+    /// When it may be worked on: whole hours, UTC.
+    #[schema(example = "02:00-06:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
+    maintenance: Option<String>,
+    policy: Option<PolicyBody>,
+}
+
+/// Whether, and when, an instance is backed up by itself. A plan that is not followed is kept.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PolicyBody {
+    /// Whether the plan is followed; it then needs all of the rest.
+    automatic: bool,
+    /// Days of the week, 1 for Monday to 7 for Sunday; together with `window`.
+    #[schema(example = json!([1, 4]), min_items = 1)]
+    days: Option<Vec<i64>>,
+    /// Whole hours, UTC, in which backups begin; together with `days`.
+    #[schema(example = "00:00-01:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
+    window: Option<String>,
+    /// Days for which backups are kept.
+    #[schema(example = 7, minimum = 1, maximum = 7)]
+    save_days: Option<i64>,
+}
+
+impl ChangeInstanceBody {
+    /// The change, or what is wrong with the body.
+    pub(crate) fn change(&self) -> Result<InstanceChange, String> {
+        let name = self.name.as_deref().map(str::parse).transpose();
+        let description = self.description.as_deref().map(str::parse).transpose();
+        let maintenance = self.maintenance.as_deref().map(str::parse).transpose();
+        Ok(InstanceChange {
+            name: name.map_err(|e: cachevault_domain::InvalidInstanceName| e.to_string())?,
+            description: description
+                .map_err(|e: cachevault_domain::DescriptionTooLong| e.to_string())?,
+            maintenance: maintenance
+                .map_err(|e: cachevault_domain::InvalidWindow| format!("`maintenance`: {e}"))?,
+            policy: self.policy.as_ref().map(PolicyBody::policy).transpose()?,
+        })
+    }
+}
+
+impl PolicyBody {
+    fn policy(&self) -> Result<BackupPolicy, String> {
+        let plan = match (&self.days, &self.window) {
+            (Some(days), Some(window)) => Some(plan(days, window).map_err(|e| e.to_string())?),
+            (None, None) => None,
+            _ => return Err("a plan needs both `days` and `window`".into()),
+        };
+        let save_days = self.save_days.map(SaveDays::new).transpose();
+        let save_days = save_days.map_err(|e| e.to_string())?;
+        match (self.automatic, plan, save_days) {
+            (false, plan, save_days) => Ok(BackupPolicy::manual(plan, save_days)),
+            (true, Some(plan), Some(days)) => Ok(BackupPolicy::automatic(plan, days)),
+            (true, ..) => Err("an automatic policy needs `days`, `window` and `save_days`".into()),
+        }
+    }
+}
+
+fn plan(days: &[i64], window: &str) -> Result<WeeklyPlan, InvalidPolicy> {
+    let window: HourWindow = window.parse().map_err(|_| InvalidPolicy::Window)?;
+    Ok(WeeklyPlan { days: Weekdays::from_numbers(days)?, window })
+}
+
+impl From<&StoredPolicy> for PolicyBody {
+    fn from(stored: &StoredPolicy) -> Self {
+        let plan = stored.policy.plan();
+        Self {
+            automatic: stored.policy.is_automatic(),
+            days: plan.map(|plan| plan.days.numbers().into_iter().map(i64::from).collect()),
+            window: plan.map(|plan| plan.window.to_string()),
+            save_days: stored.policy.save_days().map(|days| i64::from(days.get())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_whole_or_says_what_is_missing() {
+        let change = |json: &str| {
+            let body: ChangeInstanceBody = serde_json::from_str(json).unwrap();
+            body.change()
+        };
+        let whole =
+            r#"{"policy":{"automatic":true,"days":[1],"window":"00:00-01:00","save_days":7}}"#;
+        assert!(change(whole).unwrap().policy.unwrap().is_automatic());
+        for (json, says) in [
+            (r#"{"policy":{"automatic":true}}"#, "needs `days`"),
+            (r#"{"policy":{"automatic":false,"days":[1]}}"#, "both `days` and `window`"),
+            (r#"{"policy":{"automatic":false,"save_days":8}}"#, "1 to 7 days"),
+            (&whole.replace("[1]", "[]"), "at least one day"),
+            (&whole.replace("00:00-", "00:30-"), "HH:00-HH:00"),
+            (r#"{"maintenance":"all day"}"#, "`maintenance`"),
+            (r#"{"name":""}"#, "1 to 64 characters"),
+        ] {
+            let error = change(json).unwrap_err();
+            assert!(error.contains(says), "{json}: {error}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! When an instance is backed up by itself, and for how long such backups are kept.
+//!
+//! Plain values and their laws. What runs them asks [`BackupPolicy::due_plan`].
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use jiff::civil::Weekday;
+
+use crate::PolicyId;
+
+/// The longest that backups of a plan are kept, days.
+pub const SAVE_DAYS_MAX: u8 = 7;
+
+/// What is wrong with a backup policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPolicy {
+    /// Name 1 to 7 days.
+    #[error("backups of a plan are kept for 1 to {SAVE_DAYS_MAX} days")]
+    SaveDays,
+    /// Name at least one day of the week, 1 for Monday to 7 for Sunday.
+    #[error("a plan names at least one day of the week, 1 for Monday to 7 for Sunday")]
+    Weekdays,
+    /// Name whole hours of UTC.
+    #[error("{}", InvalidWindow)]
+    Window,
+}
+
+/// Days of the week: at least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weekdays(u8);
+
+impl Weekdays {
+    /// The days of these numbers, 1 for Monday to 7 for Sunday; naming one twice changes nothing.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Weekdays`] for none, and for another number.
+    pub fn from_numbers(numbers: &[i64]) -> Result<Self, InvalidPolicy> {
+        let mut days = 0;
+        for number in numbers {
+            if !(1..=7).contains(number) {
+                return Err(InvalidPolicy::Weekdays);
+            }
+            days |= 1 << (number - 1);
+        }
+        if days == 0 { Err(InvalidPolicy::Weekdays) } else { Ok(Self(days)) }
+    }
+
+    /// The days as bits, Monday the lowest.
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// The days of these bits.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::Weekdays`] for none, and for an eighth bit.
+    pub fn from_bits(bits: u8) -> Result<Self, InvalidPolicy> {
+        if (1..1 << 7).contains(&bits) { Ok(Self(bits)) } else { Err(InvalidPolicy::Weekdays) }
+    }
+
+    /// The numbers of the days, ascending.
+    pub fn numbers(self) -> Vec<u8> {
+        (1..=7).filter(|number| self.0 & (1 << (number - 1)) != 0).collect()
+    }
+
+    /// Whether a day is one of them.
+    pub fn contains(self, day: Weekday) -> bool {
+        self.0 & (1 << day.to_monday_zero_offset()) != 0
+    }
+}
+
+/// These are no hours of a day from which to which something lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a window is written `HH:00-HH:00`: two whole hours of UTC that differ, from 00 to 24")]
+pub struct InvalidWindow;
+
+/// Whole hours of each day, UTC; it may go over midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HourWindow {
+    begin: u8,
+    end: u8,
+}
+
+impl HourWindow {
+    /// When instances may be worked on where nobody has said.
+    pub(crate) const DEFAULT_MAINTENANCE: Self = Self { begin: 2, end: 6 };
+
+    /// From `begin`, 0 to 23, to `end`, 0 to 24, of which 24 is the next day's 0.
+    ///
+    /// # Errors
+    /// [`InvalidWindow`] also when nothing lies between them.
+    pub fn new(begin: u8, end: u8) -> Result<Self, InvalidWindow> {
+        if begin > 23 || end > 24 || begin == end % 24 {
+            return Err(InvalidWindow);
+        }
+        Ok(Self { begin, end: end % 24 })
+    }
+
+    /// The hour with which it begins, 0 to 23.
+    pub fn begin(self) -> u8 {
+        self.begin
+    }
+
+    /// The hour with which it ends, 0 to 23.
+    pub fn end(self) -> u8 {
+        self.end
+    }
+
+    /// How long it lasts, 1 to 23.
+    pub fn hours(self) -> u8 {
+        (self.end + 24 - self.begin) % 24
+    }
+}
+
+impl fmt::Display for HourWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:00-{:02}:00", self.begin, self.end)
+    }
+}
+
+impl FromStr for HourWindow {
+    type Err = InvalidWindow;
+
+    fn from_str(text: &str) -> Result<Self, InvalidWindow> {
+        let hour = |text: &str| {
+            let digits = text.strip_suffix(":00").filter(|digits| digits.len() == 2)?;
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+        };
+        let (begin, end) = text.split_once('-').ok_or(InvalidWindow)?;
+        Self::new(hour(begin).ok_or(InvalidWindow)?, hour(end).ok_or(InvalidWindow)?)
+    }
+}
+
+/// For how many days backups of a plan are kept: 1 to 7.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SaveDays(u8);
+
+impl SaveDays {
+    /// The days.
+    ///
+    /// # Errors
+    /// [`InvalidPolicy::SaveDays`].
+    pub fn new(days: i64) -> Result<Self, InvalidPolicy> {
+        match u8::try_from(days) {
+            Ok(days) if (1..=SAVE_DAYS_MAX).contains(&days) => Ok(Self(days)),
+            _ => Err(InvalidPolicy::SaveDays),
+        }
+    }
+
+    /// How many they are.
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+/// On which days of the week, and in which hours, to begin a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WeeklyPlan {
+    /// The days, UTC, on which the window begins.
+    pub days: Weekdays,
+    /// The hours.
+    pub window: HourWindow,
+}
+
+/// Whether, and when, an instance is backed up by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupPolicy {
+    is_automatic: bool,
+    save_days: Option<SaveDays>,
+    plan: Option<WeeklyPlan>,
+}
+
+impl BackupPolicy {
+    /// Backups by a plan.
+    pub fn automatic(plan: WeeklyPlan, save_days: SaveDays) -> Self {
+        Self { is_automatic: true, save_days: Some(save_days), plan: Some(plan) }
+    }
+
+    /// Backups only when somebody asks; what a plan would be is kept for later.
+    pub fn manual(plan: Option<WeeklyPlan>, save_days: Option<SaveDays>) -> Self {
+        Self { is_automatic: false, save_days, plan }
+    }
+
+    /// Whether backups are made by themselves.
+    pub fn is_automatic(&self) -> bool {
+        self.is_automatic
+    }
+
+    /// For how long they are kept, if that was said.
+    pub fn save_days(&self) -> Option<SaveDays> {
+        self.save_days
+    }
+
+    /// The plan, whether it is followed or not.
+    pub fn plan(&self) -> Option<WeeklyPlan> {
+        self.plan
+    }
+
+    /// The plan that is to be followed; `None` where nothing is done by itself.
+    pub fn due_plan(&self) -> Option<(WeeklyPlan, SaveDays)> {
+        if self.is_automatic { self.plan.zip(self.save_days) } else { None }
+    }
+
+    /// What holds after `next` was asked for: what it leaves open stays as it is here.
+    pub fn changed_to(&self, next: Self) -> Self {
+        Self {
+            is_automatic: next.is_automatic,
+            save_days: next.save_days.or(self.save_days),
+            plan: next.plan.or(self.plan),
+        }
+    }
+}
+
+/// The policy of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPolicy {
+    /// Names it; it stays the same through all changes.
+    pub id: PolicyId,
+    /// What it says.
+    pub policy: BackupPolicy,
+    /// When there first was one.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(days: &[i64], window: &str) -> WeeklyPlan {
+        WeeklyPlan { days: Weekdays::from_numbers(days).unwrap(), window: window.parse().unwrap() }
+    }
+
+    #[test]
+    fn days_are_numbers_from_monday_to_sunday() {
+        let days = Weekdays::from_numbers(&[7, 1, 3, 1]).unwrap();
+        assert_eq!(days.numbers(), [1, 3, 7]);
+        assert!(days.contains(Weekday::Monday) && days.contains(Weekday::Sunday));
+        assert!(!days.contains(Weekday::Tuesday));
+        assert_eq!(Weekdays::from_bits(days.bits()), Ok(days));
+        for bad in [&[][..], &[0], &[8], &[-1], &[1, 9]] {
+            assert_eq!(Weekdays::from_numbers(bad), Err(InvalidPolicy::Weekdays), "{bad:?}");
+        }
+        assert!(Weekdays::from_bits(0).is_err() && Weekdays::from_bits(128).is_err());
+    }
+
+    #[test]
+    fn windows_are_whole_hours_that_may_go_over_midnight() {
+        for (text, hours, shown) in [
+            ("00:00-01:00", 1, "00:00-01:00"),
+            ("02:00-06:00", 4, "02:00-06:00"),
+            ("23:00-24:00", 1, "23:00-00:00"),
+            ("22:00-02:00", 4, "22:00-02:00"),
+        ] {
+            let window: HourWindow = text.parse().unwrap();
+            assert_eq!((window.hours(), window.to_string().as_str()), (hours, shown), "{text}");
+        }
+        for bad in [
+            "",
+            "1:00-2:00",
+            "01:30-02:30",
+            "24:00-01:00",
+            "05:00-05:00",
+            "00:00-24:00",
+            "+1:00-02:00",
+        ] {
+            assert_eq!(bad.parse::<HourWindow>(), Err(InvalidWindow), "{bad}");
+        }
+    }
+
+    #[test]
+    fn backups_are_kept_for_one_to_seven_days() {
+        assert_eq!(SaveDays::new(7).map(SaveDays::get), Ok(7));
+        for bad in [0, 8, -1, 257] {
+            assert_eq!(SaveDays::new(bad), Err(InvalidPolicy::SaveDays), "{bad}");
+        }
+    }
+
+    #[test]
+    fn switching_to_manual_keeps_the_plan_but_follows_it_no_more() {
+        let (first, days) = (plan(&[1], "00:00-01:00"), SaveDays::new(3).unwrap());
+        let automatic = BackupPolicy::automatic(first, days);
+        assert_eq!(automatic.due_plan(), Some((first, days)));
+        let manual = automatic.changed_to(BackupPolicy::manual(None, None));
+        assert_eq!((manual.plan(), manual.save_days()), (Some(first), Some(days)));
+        assert_eq!((manual.is_automatic(), manual.due_plan()), (false, None));
+        let second = plan(&[2], "05:00-06:00");
+        let again = manual.changed_to(BackupPolicy::automatic(second, days));
+        assert_eq!(again.due_plan(), Some((second, days)));
+    }
+}
