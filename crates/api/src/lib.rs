@@ -18,6 +18,7 @@ mod metrics;
 mod query;
 mod request;
 pub mod signing;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use cachevault_app::App;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
+pub use crate::throttle::Throttle;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
@@ -50,6 +52,10 @@ pub struct Api {
     pub address: SocketAddr,
     /// Bounds of downloads.
     pub downloads: Downloads,
+    /// Name of the region that the catalog of services tells.
+    pub region: String,
+    /// Bounds on wrong credentials.
+    pub throttle: Arc<Throttle>,
 }
 
 /// All routes.

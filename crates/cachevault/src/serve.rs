@@ -1,14 +1,15 @@
 //! Builds the service from its configuration, runs it, and stops it in two phases.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::Router;
 use axum::serve::ListenerExt;
-use cachevault_api::{Api, Downloads};
-use cachevault_app::{App, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_api::{Api, Downloads, Throttle};
+use cachevault_app::{App, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
@@ -97,6 +98,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         public_url: config.public_url,
         address,
         downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
+        region: config.region,
+        throttle: Arc::new(Throttle::default()),
     });
     let stop = shutdown.clone();
     let stall = config.jobs.capture.stall;
@@ -133,7 +136,7 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
                 NewCredential { project: project.clone(), ..NewCredential::mint(&app) };
             let credentials = Credentials::new(endpoint, config.region.clone(), &credential);
             data_dir.write_credentials(&credentials)?;
-            app.add_credential(&credential).await.context("store the key of the project")?;
+            app.add_first_credential(&credential).await.context("store the key of the project")?;
         }
         let Rebuilt { added, known, projects, unfinished, unreadable } = rebuilt;
         println!("added {added} backups, {known} were known, in {} projects", projects.len());
@@ -179,6 +182,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         sealer,
         clock: Arc::new(SystemClock),
         entropy,
+        logins: Logins::new(config.token_lifetime),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };
@@ -196,7 +200,10 @@ async fn first_start(
     region: &str,
 ) -> anyhow::Result<()> {
     let found = data_dir.find_credentials()?;
+    // SDKs that know no project id ask for the project that is named like the region.
+    let name = region.parse().context("name the first project after the region")?;
     if app.has_projects().await.context("read the catalog")? {
+        app.name_only_project(&name).await.context("name the project")?;
         if let Some(credentials) =
             found.filter(|found| found.endpoint != endpoint || found.region != region)
         {
@@ -214,7 +221,7 @@ async fn first_start(
         region.to_owned(),
         &credential,
     ))?;
-    app.create_project(&credential).await.context("create the first project")?;
+    app.create_first_project(&credential, &name).await.context("create the first project")?;
     tracing::info!(
         project = %credential.project,
         credentials = %data_dir.credentials().display(),
@@ -233,6 +240,8 @@ async fn answer(listener: TcpListener, router: Router, stall: Duration, shutdown
     });
     let soft = shutdown.soft.clone();
     let stop = async move { soft.cancelled().await };
+    // Wrong credentials are counted by the address that they come from.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
     tokio::select! {
         served = serving.into_future() => if let Err(error) = served {

@@ -109,9 +109,12 @@ impl From<AppError> for DcsError {
             AppError::NameTaken | AppError::InvalidName(_) | AppError::CannotAdopt(_) => {
                 Self::InvalidField("name")
             }
+            // Only our own API manages access.
+            AppError::Access(_) => Self::InvalidField("access"),
             // Only our own API shows one restore.
             AppError::RestoreNotFound => Self::InvalidField("restore_id"),
             AppError::CatalogFailed(_)
+            | AppError::HashingFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };

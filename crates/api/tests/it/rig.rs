@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{Api, Downloads, metrics_router, router};
-use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
+use cachevault_app::{App, Logins, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
@@ -29,6 +29,7 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub(crate) const DOWNLOADS_MAX: usize = 2;
+pub(crate) const REGION: &str = "eu-test";
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 
 /// Adoption is tested with real servers elsewhere; here every server is refused.
@@ -92,11 +93,12 @@ impl Rig {
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy,
+            logins: Logins::default(),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
-        app.create_project(&credential).await.unwrap();
+        app.create_first_project(&credential, &REGION.parse().unwrap()).await.unwrap();
         let metrics = metrics_router(app.clone());
         let router = router(Api {
             app: app.clone(),
@@ -105,6 +107,8 @@ impl Rig {
             public_url: public_url.map(str::to_owned),
             address: ([127, 0, 0, 1], 8635).into(),
             downloads,
+            region: REGION.to_owned(),
+            throttle: Arc::default(),
         });
         let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
