@@ -127,11 +127,11 @@ async fn check_token(
 }
 
 /// Where a request comes from, as far as the connection tells.
-pub(crate) fn client_address(parts: &Parts) -> Option<IpAddr> {
+fn client_address(parts: &Parts) -> Option<IpAddr> {
     parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
 }
 
-fn throttled(throttled: Throttled) -> GatewayError {
+pub(crate) fn throttled(throttled: Throttled) -> GatewayError {
     match throttled {
         Throttled::Locked => GatewayError::Unauthenticated(AuthFailure::KeyLocked),
         Throttled::Address { retry_after_seconds } => {

@@ -39,7 +39,7 @@ use crate::Api;
 use crate::gateway::GatewayError;
 use range::Range;
 
-pub(crate) use link::url;
+pub(crate) use link::{base, url};
 
 const X_CACHEVAULT_RDB_CRC64: HeaderName = HeaderName::from_static("x-cachevault-rdb-crc64");
 

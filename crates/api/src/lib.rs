@@ -1,5 +1,5 @@
-//! The HTTP surface: DCS v1.0 and v2, our own management API under `/api/v1`, and what links to
-//! backups' files open, under `/download`.
+//! The HTTP surface: DCS v1.0 and v2, Keystone v3 to sign in for them, our own management API under
+//! `/api/v1`, and what links to backups' files open, under `/download`.
 //!
 //! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
@@ -13,6 +13,7 @@ mod dcs;
 mod download;
 mod gateway;
 mod health;
+mod keystone;
 mod manage;
 mod metrics;
 mod query;
@@ -67,6 +68,7 @@ pub fn router(api: Api) -> Router {
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)
+        .merge(keystone::router(&api))
         .merge(health::router())
         .merge(download::router())
         .fallback(gateway::unknown_route)

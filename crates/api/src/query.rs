@@ -52,6 +52,11 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// Whether a parameter is there, whatever it says.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.text(name).is_some_and(|text| text.eq_ignore_ascii_case("true"))
     }
@@ -136,6 +141,11 @@ impl Query {
             host: self.text("ip").map(str::to_owned),
             after,
         })
+    }
+
+    /// The project that is asked for by its id or name.
+    pub(crate) fn project(&self) -> Option<&str> {
+        self.text("project")
     }
 
     /// The value of `name`, as it is.

@@ -54,5 +54,5 @@ ALTER TABLE credentials ADD COLUMN user_id TEXT REFERENCES users (id) ON DELETE 
 ALTER TABLE credentials ADD COLUMN description TEXT;
 ALTER TABLE credentials ADD COLUMN enabled INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE credentials ADD COLUMN expires_at INTEGER;
-CREATE INDEX credentials_oldest_first ON credentials (project_id, created_at, access_key);
+CREATE INDEX credentials_oldest_first ON credentials (project_id, created_at);
 CREATE INDEX credentials_by_user ON credentials (user_id);

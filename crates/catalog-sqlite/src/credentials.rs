@@ -116,7 +116,7 @@ pub(crate) async fn list(
         "SELECT c.access_key, c.project_id, c.role, c.user_id, u.name AS user_name, c.description,
              c.enabled, c.administers_service, c.created_at, c.expires_at
          FROM credentials c LEFT JOIN users u ON u.id = c.user_id
-         WHERE c.project_id = ? ORDER BY c.created_at, c.access_key LIMIT ? OFFSET ?",
+         WHERE c.project_id = ? ORDER BY c.created_at, c.rowid LIMIT ? OFFSET ?",
     )
     .bind(project.as_str())
     .bind(i64::from(page.limit))

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 mod documented;
+mod identity;
+mod keystone;
 mod links;
 mod manage;
 mod refusals;
