@@ -1,5 +1,5 @@
-//! The HTTP surface: DCS v1.0 and v2, our own management API under `/api/v1`, and what links to
-//! backups' files open, under `/download`.
+//! The HTTP surface: DCS v1.0 and v2, Keystone v3 to sign in for them, our own management API under
+//! `/api/v1`, and what links to backups' files open, under `/download`.
 //!
 //! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
@@ -15,11 +15,13 @@ mod dcs;
 mod download;
 mod gateway;
 mod health;
+mod keystone;
 mod manage;
 mod metrics;
 mod query;
 mod request;
 pub mod signing;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use cachevault_app::App;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
+pub use crate::throttle::Throttle;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
@@ -54,6 +57,10 @@ pub struct Api {
     pub address: SocketAddr,
     /// Bounds of downloads.
     pub downloads: Downloads,
+    /// Name of the region that the catalog of services tells.
+    pub region: String,
+    /// Bounds on wrong credentials.
+    pub throttle: Arc<Throttle>,
 }
 
 /// All routes.
@@ -67,6 +74,7 @@ pub fn router(api: Api) -> Router {
     Router::new()
         .merge(signed)
         .merge(Router::from(dcs::versions::router()))
+        .merge(keystone::router(&api))
         .merge(health::router())
         .merge(download::router())
         .fallback(gateway::unknown_route)

@@ -5,15 +5,20 @@
 
 mod audit;
 mod backups;
+mod body;
+mod credentials;
 mod error;
 mod instances;
 mod model;
 mod path;
+mod policies;
+mod projects;
 mod restores;
 mod settings;
+mod users;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::Api;
 
@@ -33,4 +38,27 @@ pub(crate) fn router() -> Router<Api> {
         .route("/backups/{backup_id}/links", post(backups::links))
         .route("/audit", get(audit::list))
         .route("/restores/{restore_id}", get(restores::show))
+        .merge(access())
+}
+
+/// Who may get in, and what is allowed there.
+fn access() -> Router<Api> {
+    Router::new()
+        .route("/projects", get(projects::list).post(projects::create))
+        .route("/projects/{project}", get(projects::show).patch(projects::update))
+        .route("/users", get(users::list).post(users::create))
+        .route("/users/{user}", get(users::show).patch(users::update).delete(users::remove))
+        .route("/users/{user}/grants/{project}", put(users::set_grant).delete(users::remove_grant))
+        .route("/password", post(users::change_own_password))
+        .route("/credentials", get(credentials::list).post(credentials::create))
+        .route(
+            "/credentials/{access_key}",
+            get(credentials::show).patch(credentials::update).delete(credentials::remove),
+        )
+        .route("/credentials/{access_key}/rotate", post(credentials::rotate))
+        .route("/policies", get(policies::list).post(policies::create))
+        .route(
+            "/policies/{policy}",
+            get(policies::show).put(policies::update).delete(policies::remove),
+        )
 }

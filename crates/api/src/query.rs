@@ -52,6 +52,11 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// Whether a parameter is there, whatever it says.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// `true` or `false` in any case.
     fn flag(&self, name: &str, shown: &'static str) -> Result<bool, DcsError> {
         match self.text(name) {
@@ -182,6 +187,11 @@ impl Query {
             tags,
             after: after.and_then(Result::ok),
         }))
+    }
+
+    /// The project that is asked for by its id or name.
+    pub(crate) fn project(&self) -> Option<&str> {
+        self.text("project")
     }
 
     /// The value of `name`, as it is.

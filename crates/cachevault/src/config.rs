@@ -227,6 +227,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_AUDIT_KEEP")]
     audit_keep: Option<String>,
 
+    /// How long a token works that a user signs in for [default: 24h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_TOKEN_LIFETIME")]
+    token_lifetime: Option<String>,
+
     /// Longest time that a request may take [default: 60s]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_REQUEST_TIMEOUT")]
     request_timeout: Option<String>,
@@ -262,6 +266,7 @@ pub(crate) struct Config {
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) audit_keep: Duration,
+    pub(crate) token_lifetime: SignedDuration,
     pub(crate) request_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
 }
@@ -370,6 +375,7 @@ impl Settings {
             observe_every: self.observe_every.or(other.observe_every),
             history: self.history.or(other.history),
             audit_keep: self.audit_keep.or(other.audit_keep),
+            token_lifetime: self.token_lifetime.or(other.token_lifetime),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -439,6 +445,7 @@ impl Settings {
             sweep_grace > jobs.capture.total,
             "`sweep_grace` must be longer than `capture_timeout`"
         );
+        let token_lifetime = time("token_lifetime", self.token_lifetime.as_deref(), "24h")?;
         let history = time("history", self.history.as_deref(), "168h")?;
         let drill_every = self.drill_every.as_deref();
         let drill_every =
@@ -479,6 +486,8 @@ impl Settings {
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
+            token_lifetime: SignedDuration::try_from(token_lifetime)
+                .context("`token_lifetime` is too long")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
         })

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads};
-use cachevault_app::{App, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_api::{Api, Downloads, Throttle};
+use cachevault_app::{App, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
@@ -87,6 +87,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         scheme,
         address,
         downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
+        region: config.region,
+        throttle: Arc::new(Throttle::default()),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });
@@ -145,7 +147,7 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
                 NewCredential { project: project.clone(), ..NewCredential::mint(&app) };
             let credentials = Credentials::new(endpoint, config.region.clone(), &credential);
             data_dir.write_credentials(&credentials)?;
-            app.add_credential(&credential).await.context("store the key of the project")?;
+            app.add_first_credential(&credential).await.context("store the key of the project")?;
         }
         let Rebuilt { added, known, projects, unfinished, unreadable } = rebuilt;
         println!("added {added} backups, {known} were known, in {} projects", projects.len());
@@ -191,6 +193,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         sealer,
         clock: Arc::new(SystemClock),
         entropy,
+        logins: Logins::new(config.token_lifetime),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };
@@ -208,7 +211,10 @@ async fn first_start(
     region: &str,
 ) -> anyhow::Result<()> {
     let found = data_dir.find_credentials()?;
+    // SDKs that know no project id ask for the project that is named like the region.
+    let name = region.parse().context("name the first project after the region")?;
     if app.has_projects().await.context("read the catalog")? {
+        app.name_only_project(&name).await.context("name the project")?;
         if let Some(credentials) =
             found.filter(|found| found.endpoint != endpoint || found.region != region)
         {
@@ -226,7 +232,7 @@ async fn first_start(
         region.to_owned(),
         &credential,
     ))?;
-    app.create_project(&credential).await.context("create the first project")?;
+    app.create_first_project(&credential, &name).await.context("create the first project")?;
     tracing::info!(
         project = %credential.project,
         credentials = %data_dir.credentials().display(),

@@ -9,14 +9,18 @@
 mod audit;
 mod backups;
 mod checks;
+mod credentials;
 mod drills;
 mod instances;
 mod jobs;
 mod listing;
+mod policies;
 mod projects;
 mod restores;
 mod row;
 mod settings;
+mod tokens;
+mod users;
 
 use std::path::Path;
 use std::time::Duration;

@@ -158,7 +158,10 @@ impl From<AppError> for DcsError {
             AppError::RestoreNotFound | AppError::AuditRecordNotFound => {
                 Self::InvalidField("restore_id")
             }
+            // Only our own API manages access.
+            AppError::Access(_) => Self::InvalidField("access"),
             AppError::CatalogFailed(_)
+            | AppError::HashingFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };

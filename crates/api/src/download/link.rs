@@ -10,7 +10,8 @@ pub(crate) fn url(api: &Api, headers: &HeaderMap, link: &FileLink) -> String {
     format!("{}{}", base(api, headers), path(&link.ticket, &link.signature))
 }
 
-/// What is configured; else the host by which the client has found us; else the address listened on.
+/// The URL of the service, without a path: what is configured; else the host by which the client
+/// has found us; else the address listened on.
 pub(crate) fn base(api: &Api, headers: &HeaderMap) -> String {
     if let Some(url) = &api.public_url {
         return url.clone();

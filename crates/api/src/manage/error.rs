@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use cachevault_app::AppError;
+use cachevault_app::{AccessError, AppError};
 use cachevault_domain::ProbeError;
 use serde_json::json;
 
@@ -37,6 +37,7 @@ impl Error {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::App(error) => match error {
                 AppError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
+                AppError::Access(error) => access(error),
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
@@ -58,9 +59,9 @@ impl Error {
                     (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason))
                 }
                 AppError::RemovalFailed { .. } => (StatusCode::BAD_GATEWAY, "removal_failed"),
-                AppError::CatalogFailed(_) | AppError::SecretUnreadable(_) => {
-                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-                }
+                AppError::CatalogFailed(_)
+                | AppError::HashingFailed(_)
+                | AppError::SecretUnreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
                 AppError::StoreUnavailable(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
                 }
@@ -73,6 +74,26 @@ impl Error {
             Self::BadRequest(reason) => reason.clone(),
             Self::App(error) => error.to_string(),
         }
+    }
+}
+
+fn access(error: &AccessError) -> (StatusCode, &'static str) {
+    match error {
+        AccessError::NotAdministrator(_) => (StatusCode::FORBIDDEN, "not_administrator"),
+        AccessError::ChangesAdministrator => (StatusCode::FORBIDDEN, "changes_administrator"),
+        AccessError::GrantsTooMuch(_) => (StatusCode::FORBIDDEN, "grants_too_much"),
+        AccessError::SignInRefused => (StatusCode::FORBIDDEN, "wrong_password"),
+        AccessError::ProjectNotFound => (StatusCode::NOT_FOUND, "project_not_found"),
+        AccessError::UserNotFound => (StatusCode::NOT_FOUND, "user_not_found"),
+        AccessError::GrantNotFound => (StatusCode::NOT_FOUND, "grant_not_found"),
+        AccessError::CredentialNotFound => (StatusCode::NOT_FOUND, "credential_not_found"),
+        AccessError::PolicyNotFound => (StatusCode::NOT_FOUND, "policy_not_found"),
+        AccessError::RoleNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "role_not_found"),
+        AccessError::Taken(_) => (StatusCode::CONFLICT, "name_taken"),
+        AccessError::PolicyInUse => (StatusCode::CONFLICT, "policy_in_use"),
+        AccessError::OwnAccess => (StatusCode::CONFLICT, "own_access"),
+        AccessError::AdministratorOfUser => (StatusCode::BAD_REQUEST, "administrator_of_user"),
+        AccessError::BadPassword => (StatusCode::BAD_REQUEST, "bad_password"),
     }
 }
 

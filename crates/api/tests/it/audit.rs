@@ -38,6 +38,7 @@ async fn what_changes_something_is_recorded_with_its_result() {
     assert_eq!(shown, expected);
     for (record, answer) in records.iter().zip([&unknown, &busy, &made]) {
         assert_eq!(record["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+        assert_eq!(record["access_key"], rig.credential.access_key.as_str());
         assert_eq!(record["at"], rig.clock.now().to_string());
     }
 }

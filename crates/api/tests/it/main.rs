@@ -4,7 +4,9 @@
 
 mod audit;
 mod documented;
+mod identity;
 mod instances;
+mod keystone;
 mod links;
 mod manage;
 mod refusals;
