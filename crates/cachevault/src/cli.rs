@@ -1,5 +1,6 @@
 //! The commands: clients of the service, and those that read an RDB without it.
 
+mod access;
 mod client;
 mod commands;
 mod diff;
@@ -20,6 +21,10 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(crate) use access::{
+    CredentialCommand, PolicyCommand, ProjectCommand, UserCommand, credential, policy, project,
+    user,
+};
 pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};

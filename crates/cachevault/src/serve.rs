@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use axum::Router;
 use axum::serve::ListenerExt;
 use cachevault_api::{Api, Downloads, Throttle};
-use cachevault_app::{App, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
@@ -183,6 +183,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         clock: Arc::new(SystemClock),
         entropy,
         logins: Logins::new(config.token_lifetime),
+        foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

@@ -115,6 +115,7 @@ impl From<AppError> for DcsError {
             AppError::RestoreNotFound => Self::InvalidField("restore_id"),
             AppError::CatalogFailed(_)
             | AppError::HashingFailed(_)
+            | AppError::KeystoneFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };
