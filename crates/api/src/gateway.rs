@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::request::current_id;
 
@@ -30,6 +31,8 @@ pub(crate) enum GatewayError {
     LinkRefused,
     #[error("Too many downloads are running; try again later")]
     TooManyDownloads,
+    #[error("Throttled: too many requests are being answered; try again later")]
+    Throttled,
     #[error("Backend timed out")]
     TimedOut,
     #[error("Internal error")]
@@ -65,15 +68,19 @@ impl GatewayError {
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
             Self::LinkRefused => (StatusCode::FORBIDDEN, "APIGW.0302"),
             Self::TooManyDownloads => (StatusCode::SERVICE_UNAVAILABLE, "APIGW.0201"),
+            Self::Throttled => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }
     }
 }
 
-#[derive(Serialize)]
-struct GatewayBody {
+/// An error from before a request reaches an API.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GatewayBody {
+    #[schema(example = "Incorrect IAM authentication information: verify aksk signature fail")]
     error_msg: String,
+    #[schema(example = "APIGW.0301", pattern = "^APIGW\\.[0-9]{4}$")]
     error_code: &'static str,
     request_id: String,
 }
@@ -84,7 +91,7 @@ impl IntoResponse for GatewayError {
         let body =
             GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
         let mut response = (status, Json(body)).into_response();
-        if self == Self::TooManyDownloads {
+        if matches!(self, Self::TooManyDownloads | Self::Throttled) {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
         }
         response

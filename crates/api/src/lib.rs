@@ -5,7 +5,7 @@
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
 //! here; a handler parses, calls one function of [`cachevault_app::App`], and presents.
 //!
-//! [`router`] is the only door. [`signing`] is public because our own command line signs its
+//! [`router`] is the only door, and [`openapi`] says what is behind it. [`signing`] is public because our own command line signs its
 //! requests with it.
 
 mod auth;
@@ -16,9 +16,11 @@ mod gateway;
 mod health;
 mod manage;
 mod metrics;
+pub mod openapi;
 mod query;
 mod request;
 pub mod signing;
+mod throttle;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use cachevault_app::App;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
+use crate::throttle::Throttle;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
@@ -58,13 +61,15 @@ pub fn router(api: Api) -> Router {
     let signed = Router::new()
         .nest("/v1.0", dcs::v1_0::router().into())
         .nest("/v2", dcs::v2::router().into())
-        .nest("/api/v1", manage::router())
+        .nest("/api/v1", manage::router().into())
+        .route_layer(from_fn_with_state(Throttle::default(), throttle::limit))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)
         .merge(Router::from(dcs::versions::router()))
         .merge(health::router())
         .merge(download::router())
+        .merge(openapi::router())
         .fallback(gateway::unknown_route)
         .method_not_allowed_fallback(gateway::unknown_route)
         // The body's limit is applied where it is read: after the key is known to be one of ours.

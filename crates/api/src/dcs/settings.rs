@@ -6,6 +6,7 @@ use cachevault_domain::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, Schema, Type};
 
 use super::error::{DcsError, EXTENSION};
 use crate::connection::ConnectionBody;
@@ -25,13 +26,14 @@ pub(crate) struct ModifyInstance<P> {
     maintain_end: Option<String>,
     instance_backup_policy: Option<P>,
     /// Refused: the port is the server's own.
+    #[schema(schema_with = null_schema)]
     port: Option<u16>,
 }
 
 /// What is sent to create an instance. Servers that exist are adopted; none is ever made.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateInstance<P> {
-    #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$", required, nullable = false)]
     name: Option<String>,
     #[schema(max_length = 1024)]
     description: Option<String>,
@@ -44,7 +46,13 @@ pub(crate) struct CreateInstance<P> {
     #[schema(max_items = 20)]
     tags: Option<Vec<TagBody>>,
     /// An extension of ours: the server that is to be adopted. Without it `DCS.4027`.
+    #[schema(required, nullable = false)]
     cachevault: Option<ConnectionBody>,
+}
+
+fn null_schema() -> Schema {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    null.description(Some("Refused: the port is the server's own.")).into()
 }
 
 impl<P> ModifyInstance<P> {
@@ -142,10 +150,10 @@ fn tags(wish: &[TagBody]) -> Result<Vec<Tag>, DcsError> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct TagAction {
     /// `create` or `delete`.
-    #[schema(example = "create", pattern = "^(create|delete)$")]
+    #[schema(example = "create", pattern = "^(create|delete)$", required, nullable = false)]
     action: Option<String>,
     /// With `delete` a value may be left out; one that is there must be the tag's.
-    #[schema(min_items = 1, max_items = 20)]
+    #[schema(min_items = 1, max_items = 20, required, nullable = false)]
     tags: Option<Vec<TagBody>>,
 }
 

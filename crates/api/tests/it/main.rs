@@ -6,5 +6,6 @@ mod documented;
 mod instances;
 mod links;
 mod manage;
+mod openapi;
 mod refusals;
 mod rig;
