@@ -118,9 +118,11 @@ fn add_schema<T: ToSchema + PartialSchema>(schemas: &mut Map<String, Value>) {
 
 /// Every answer has to be described; what a good one is, the summary says.
 fn describe_success(operation: &mut Value) {
-    let Some(answers) = operation["responses"].as_object_mut() else { return };
-    for answer in answers.values_mut().filter(|answer| text(&answer["description"]).is_empty()) {
-        answer["description"] = json!("As it was asked for");
+    let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
+    for answer in answers.into_iter().flat_map(Map::values_mut) {
+        if text(&answer["description"]).is_empty() {
+            answer["description"] = json!("As it was asked for");
+        }
     }
 }
 
@@ -210,9 +212,10 @@ const ANSWERS: &[AnswerOfAll] = &[
 
 /// A parameter is there or not; there is no null in a path or a query.
 fn refine_parameters(operation: &mut Value) {
-    let Some(parameters) = operation["parameters"].as_array_mut() else { return };
-    for parameter in parameters {
-        let Some(types) = parameter["schema"]["type"].as_array_mut() else { continue };
+    let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let types = parameter.pointer_mut("/schema/type").and_then(Value::as_array_mut);
+        let Some(types) = types else { continue };
         types.retain(|name| name != "null");
         if let [only] = types.as_slice() {
             parameter["schema"]["type"] = only.clone();
@@ -232,8 +235,10 @@ fn refine_body(operation: &mut Value) {
     }
 }
 
+type Named = (&'static str, fn() -> Value);
+
 /// The descriptions by the names of their files.
-const DOCUMENTS: [(&str, fn() -> Value); 3] =
+const DOCUMENTS: [Named; 3] =
     [("dcs-v1.0.json", dcs_v1_0), ("dcs-v2.json", dcs_v2), ("cachevault-v1.json", cachevault_v1)];
 
 /// `/openapi/…`: the descriptions, and a page that lists what is in them. None needs an identity.

@@ -2,7 +2,7 @@
 
 use cachevault_app::{AddInstance, FirstSettings};
 use cachevault_domain::{
-    BackupPolicy, Description, HourWindow, InstanceChange, InstanceName, Tag, TagChange,
+    BackupPolicy, Description, HourWindow, InstanceChange, InstanceName, TAGS_MAX, Tag, TagChange,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -129,9 +129,12 @@ fn hour(text: &str) -> Option<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TagBody {
     #[schema(example = "owner", min_length = 1, max_length = 36)]
+    #[schema(
+        pattern = r"^[^\s,=\x00-\x1f\x7f-\x9f]([^,=\x00-\x1f\x7f-\x9f]*[^\s,=\x00-\x1f\x7f-\x9f])?$"
+    )]
     key: String,
     #[serde(default)]
-    #[schema(example = "terraform", max_length = 43)]
+    #[schema(example = "terraform", max_length = 43, pattern = r"^[^,\x00-\x1f\x7f-\x9f]*$")]
     value: Option<String>,
 }
 
@@ -142,6 +145,9 @@ impl From<&Tag> for TagBody {
 }
 
 fn tags(wish: &[TagBody]) -> Result<Vec<Tag>, DcsError> {
+    if wish.len() > TAGS_MAX {
+        return Err(DcsError::InvalidField("tags"));
+    }
     let tag = |tag: &TagBody| Tag::new(&tag.key, tag.value.as_deref().unwrap_or_default());
     wish.iter().map(tag).collect::<Result<_, _>>().map_err(|_| DcsError::InvalidField("tags"))
 }
@@ -161,7 +167,7 @@ impl TagAction {
     /// The change.
     pub(crate) fn change(self) -> Result<TagChange, DcsError> {
         let wish = self.tags.unwrap_or_default();
-        if wish.is_empty() {
+        if !(1..=TAGS_MAX).contains(&wish.len()) {
             return Err(DcsError::InvalidField("tags"));
         }
         match self.action.as_deref() {

@@ -150,6 +150,45 @@ async fn another_projects_things_cannot_be_told_from_nothing() {
 }
 
 #[tokio::test]
+async fn an_instance_id_that_is_none_is_told_so_on_every_route() {
+    let rig = Rig::new().await;
+    let of_instance = |route: &&(&str, &str)| {
+        route.1.contains("{p}") && (route.1.contains("instances/{i}") || route.1.contains("/{i}/"))
+    };
+    for (method, route) in ROUTES.iter().filter(of_instance) {
+        for id in [
+            "orders",
+            "5560df16cebf447395c4d1b573c16e79",
+            "%00",
+            "5560df16-cebf-4473-95c4-d1b573c16e7g",
+        ] {
+            let route = route.replacen("{i}", id, 1);
+            let answer = rig.call(method, &uri(&route, rig.credential.project.as_str()), "").await;
+            let code = match route.starts_with("/v1.0") {
+                true => answer.body["error"]["code"].clone(),
+                false => answer.body["error_code"].clone(),
+            };
+            assert_eq!(answer.status.as_u16(), 400, "{method} {route}: {}", answer.text);
+            assert!(code == "111400061" || code == "DCS.4061", "{method} {route}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_the_gateways_413() {
+    let rig = Rig::new().await;
+    let body = format!("\"{}\"", "x".repeat(12 << 20));
+    for version in ["v1.0", "v2"] {
+        let answer = rig.call("PUT", &rig.path(version, &format!("/instances/{INSTANCE}")), &body);
+        let answer = answer.await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body["error_code"].as_str()),
+            (413, Some("APIGW.0201"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn unknown_routes_and_methods_are_the_gateways_404() {
     let rig = Rig::new().await;
     for (method, uri) in [
