@@ -1,18 +1,26 @@
-//! Proves who sent a request: its signature, checked before its body is believed.
+//! Proves who sent a request: its signature, checked before its body is believed, or its token.
+//!
+//! Where both are sent the signature counts. What is wrong too often is not looked at any more: see
+//! [`crate::throttle`].
+
+use std::net::{IpAddr, SocketAddr};
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use cachevault_domain::{Caller, ProjectId};
+use cachevault_app::{AppError, KeyProof, TokenRefusal};
+use cachevault_domain::Caller;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::gateway::{AuthFailure, GatewayError};
 use crate::signing::{Authorization, Dialect, SignedRequest};
+use crate::throttle::{Target, Throttled};
 use crate::{Api, BODY_BYTES_MAX};
 
 /// How far a signature's date may be from our clock, either way.
@@ -21,51 +29,124 @@ const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
 /// Who sent a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    /// The project that the credential opens, and what it allows.
+    /// Who, in which project, and what is allowed there.
     pub(crate) caller: Caller,
     /// The project that the request names in a header of its own.
     pub(crate) named_project: Option<String>,
 }
 
-/// Lets a request through only when its signature is good.
+/// Lets a request through only when it proves who sent it.
 pub(crate) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match check(&api, request).await {
+    match prove(&api, request).await {
         Ok(request) => next.run(request).await,
-        Err(error) => {
-            if error != GatewayError::Internal {
-                tracing::info!(reason = %error, "refused");
-            }
-            error.into_response()
-        }
+        Err(error) => error.into_response(),
     }
+}
+
+/// The request with the [`Identity`] that it proves, its body read.
+pub(crate) async fn prove(api: &Api, request: Request) -> Result<Request, GatewayError> {
+    let proven = check(api, request).await;
+    if let Err(error) = &proven
+        && *error != GatewayError::Internal
+    {
+        tracing::info!(reason = %error, "refused");
+    }
+    proven
 }
 
 async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let (mut parts, body) = request.into_parts();
-    let authorization = authorization(&parts.headers).map_err(GatewayError::Unauthenticated)?;
-    check_date(&parts.headers, &authorization, api.app.clock.now())
-        .map_err(GatewayError::Unauthenticated)?;
-    let (project, secret_key) = find_key(api, &authorization).await?;
-    // Only now, for a key that is known, is anything large taken into memory.
-    let body = read_body(&parts.headers, body).await?;
-    if !verifies(&parts, &body, &authorization, &secret_key) {
-        return Err(GatewayError::Unauthenticated(AuthFailure::WrongSignature));
-    }
+    let address = client_address(&parts);
+    api.throttle.check(None, address, api.app.clock.now()).map_err(throttled)?;
+    let (caller, body) = match parts.headers.contains_key(AUTHORIZATION) {
+        true => check_signature(api, &parts, body, address).await?,
+        false => check_token(api, &parts.headers, body, address).await?,
+    };
     let named_project = header(&parts.headers, "x-project-id").map(str::to_owned);
-    parts.extensions.insert(Identity { caller: Caller::service(project), named_project });
+    parts.extensions.insert(Identity { caller, named_project });
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
+async fn check_signature(
+    api: &Api,
+    parts: &Parts,
+    body: Body,
+    address: Option<IpAddr>,
+) -> Result<(Caller, Bytes), GatewayError> {
+    let authorization = header(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
+    let authorization = Authorization::parse(authorization)
+        .map_err(|error| GatewayError::Unauthenticated(AuthFailure::Malformed(error.0)))?;
+    check_date(&parts.headers, &authorization, api.app.clock.now())
+        .map_err(GatewayError::Unauthenticated)?;
+    if parts.headers.contains_key("x-security-token") {
+        // It goes with temporary keys, of which this service gives none.
+        return Err(GatewayError::Unauthenticated(AuthFailure::BadToken));
+    }
+    let target = Target::Key(authorization.access_key.clone());
+    let now = api.app.clock.now();
+    api.throttle.check(Some(&target), address, now).map_err(throttled)?;
+    let Some(key) = find_key(api, &authorization).await? else {
+        // A key that is none is not locked: what an address may send bounds how many it tries.
+        api.throttle.settle(None, address, now, false).map_err(throttled)?;
+        return Err(GatewayError::Unauthenticated(AuthFailure::UnknownKey));
+    };
+    // Only now, for a key that is known, is anything large taken into memory.
+    let body = read_body(&parts.headers, body).await?;
+    let is_right = verifies(parts, &body, &authorization, &key.secret_key);
+    let now = api.app.clock.now();
+    api.throttle.settle(Some(&target), address, now, is_right).map_err(throttled)?;
+    match (is_right, key.project_enabled) {
+        (false, _) => Err(GatewayError::Unauthenticated(AuthFailure::WrongSignature)),
+        (true, false) => Err(GatewayError::ProjectUnavailable),
+        (true, true) => Ok((key.caller, body)),
+    }
 }
 
-fn authorization(headers: &HeaderMap) -> Result<Authorization, AuthFailure> {
-    match header(headers, "authorization") {
-        Some(value) => Authorization::parse(value).map_err(|error| AuthFailure::Malformed(error.0)),
-        None if headers.contains_key("x-auth-token") => Err(AuthFailure::BadToken),
-        None => Err(AuthFailure::NoCredentials),
+async fn check_token(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    address: Option<IpAddr>,
+) -> Result<(Caller, Bytes), GatewayError> {
+    let text = headers.get("x-auth-token");
+    let text = text.ok_or(GatewayError::Unauthenticated(AuthFailure::NoCredentials))?;
+    let found = api.app.find_token(text.to_str().unwrap_or_default()).await;
+    match found.map_err(|error| internal(&error))? {
+        Ok(detail) => Ok((detail.caller(), read_body(headers, body).await?)),
+        Err(TokenRefusal::Unknown) => {
+            let now = api.app.clock.now();
+            api.throttle.settle(None, address, now, false).map_err(throttled)?;
+            Err(GatewayError::Unauthenticated(AuthFailure::BadToken))
+        }
+        Err(TokenRefusal::Expired { at }) => {
+            let at = at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();
+            Err(GatewayError::Unauthenticated(AuthFailure::TokenExpired { at }))
+        }
+        Err(TokenRefusal::ProjectDisabled) => Err(GatewayError::ProjectUnavailable),
     }
+}
+
+/// Where a request comes from, as far as the connection tells.
+fn client_address(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+}
+
+pub(crate) fn throttled(throttled: Throttled) -> GatewayError {
+    match throttled {
+        Throttled::Locked => GatewayError::Unauthenticated(AuthFailure::KeyLocked),
+        Throttled::Address { retry_after_seconds } => {
+            GatewayError::TooManyFailures { retry_after_seconds }
+        }
+    }
+}
+
+fn internal(error: &AppError) -> GatewayError {
+    tracing::error!(error = error as &dyn std::error::Error, "credentials cannot be looked up");
+    GatewayError::Internal
+}
+
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
 }
 
 fn check_date(
@@ -98,17 +179,9 @@ fn parse_date(text: &str) -> Option<Timestamp> {
 async fn find_key(
     api: &Api,
     authorization: &Authorization,
-) -> Result<(ProjectId, SecretString), GatewayError> {
-    let unknown = || GatewayError::Unauthenticated(AuthFailure::UnknownKey);
-    let access_key = authorization.access_key.parse().map_err(|_| unknown())?;
-    let found = api.app.find_secret_key(&access_key).await.map_err(|error| {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "credentials cannot be looked up"
-        );
-        GatewayError::Internal
-    })?;
-    found.ok_or_else(unknown)
+) -> Result<Option<KeyProof>, GatewayError> {
+    let Ok(access_key) = authorization.access_key.parse() else { return Ok(None) };
+    api.app.find_key(&access_key).await.map_err(|error| internal(&error))
 }
 
 async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayError> {

@@ -3,12 +3,13 @@
 //! Their shape is that of the vendor's gateway, the same for every version:
 //! `{"error_msg", "error_code": "APIGW.NNNN", "request_id"}`.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::ErrorCode;
 use crate::request::current_id;
 
 /// When to try again where too much is going on.
@@ -27,12 +28,18 @@ pub(crate) enum GatewayError {
     BodyUnreadable,
     #[error("Incorrect IAM authentication information: {0}")]
     Unauthenticated(AuthFailure),
+    #[error(
+        "The throttling threshold has been reached: too many wrong credentials from this address"
+    )]
+    TooManyFailures { retry_after_seconds: u64 },
+    #[error("The project is disabled")]
+    ProjectUnavailable,
     #[error("This download link is not valid, or no longer; ask for a new one")]
     LinkRefused,
     #[error("Too many downloads are running; try again later")]
     TooManyDownloads,
     #[error("Throttled: too many requests are being answered; try again later")]
-    Throttled,
+    TooManyAtOnce,
     #[error("Backend timed out")]
     TimedOut,
     #[error("Internal error")]
@@ -46,6 +53,10 @@ pub(crate) enum AuthFailure {
     NoCredentials,
     #[error("decrypt token fail")]
     BadToken,
+    #[error("token expires, expires_at: {at}")]
+    TokenExpired { at: String },
+    #[error("AK access failed to reach the limit,forbidden")]
+    KeyLocked,
     #[error("calc ak sk signature fail:{0}")]
     Malformed(&'static str),
     #[error(
@@ -59,16 +70,27 @@ pub(crate) enum AuthFailure {
 }
 
 impl GatewayError {
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    /// When to come again, where that is known.
+    pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
+        match self {
+            Self::TooManyDownloads | Self::TooManyAtOnce => Some(RETRY_AFTER_SECONDS),
+            Self::TooManyFailures { retry_after_seconds } => Some((*retry_after_seconds).into()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::UnknownRoute => (StatusCode::NOT_FOUND, "APIGW.0101"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "APIGW.0201"),
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "APIGW.0201"),
             Self::BodyUnreadable => (StatusCode::BAD_REQUEST, "APIGW.0201"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
+            Self::TooManyFailures { .. } => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
+            Self::ProjectUnavailable => (StatusCode::FORBIDDEN, "APIGW.0310"),
             Self::LinkRefused => (StatusCode::FORBIDDEN, "APIGW.0302"),
             Self::TooManyDownloads => (StatusCode::SERVICE_UNAVAILABLE, "APIGW.0201"),
-            Self::Throttled => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
+            Self::TooManyAtOnce => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }
@@ -90,9 +112,9 @@ impl IntoResponse for GatewayError {
         let (status, error_code) = self.status_and_code();
         let body =
             GatewayBody { error_msg: self.to_string(), error_code, request_id: current_id() };
-        let mut response = (status, Json(body)).into_response();
-        if matches!(self, Self::TooManyDownloads | Self::Throttled) {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        let mut response = (status, Extension(ErrorCode(error_code)), Json(body)).into_response();
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         response
     }

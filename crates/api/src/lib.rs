@@ -1,19 +1,22 @@
-//! The HTTP surface: DCS v1.0 and v2, our own management API under `/api/v1`, and what links to
-//! backups' files open, under `/download`.
+//! The HTTP surface: DCS v1.0 and v2, Keystone v3 to sign in for them, our own management API under
+//! `/api/v1`, and what links to backups' files open, under `/download`.
 //!
 //! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
 //! here; a handler parses, calls one function of [`cachevault_app::App`], and presents.
 //!
-//! [`router`] is the only door, and [`openapi`] says what is behind it. [`signing`] is public because our own command line signs its
-//! requests with it.
+//! [`router`] is the only door, and [`openapi`] says what is behind it. [`signing`] is public
+//! because our own command line signs its requests with it.
 
+mod audit;
 mod auth;
+mod concurrency;
 mod connection;
 mod dcs;
 mod download;
 mod gateway;
 mod health;
+mod keystone;
 mod manage;
 mod metrics;
 pub mod openapi;
@@ -31,10 +34,11 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
-use crate::throttle::Throttle;
+pub use crate::throttle::Throttle;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
@@ -50,10 +54,16 @@ pub struct Api {
     pub readiness: Arc<Readiness>,
     /// The URL under which clients reach the service; `None`: the host that each one names.
     pub public_url: Option<String>,
+    /// `http` or `https`: what clients that reach the service directly speak.
+    pub scheme: &'static str,
     /// The address listened on, for clients that name no host.
     pub address: SocketAddr,
     /// Bounds of downloads.
     pub downloads: Downloads,
+    /// Name of the region that the catalog of services tells.
+    pub region: String,
+    /// Bounds on wrong credentials.
+    pub throttle: Arc<Throttle>,
 }
 
 /// All routes.
@@ -62,11 +72,13 @@ pub fn router(api: Api) -> Router {
         .nest("/v1.0", dcs::v1_0::router().into())
         .nest("/v2", dcs::v2::router().into())
         .nest("/api/v1", manage::router().into())
-        .route_layer(from_fn_with_state(Throttle::default(), throttle::limit))
+        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
+        .route_layer(from_fn_with_state(api.clone(), audit::record))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)
         .merge(Router::from(dcs::versions::router()))
+        .merge(keystone::router(&api))
         .merge(health::router())
         .merge(download::router())
         .merge(openapi::router())

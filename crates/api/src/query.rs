@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use cachevault_domain::{BackupFilter, InstanceFilter, Page, RestoreFilter, Tag};
+use cachevault_domain::{AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter, Tag};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -52,6 +52,11 @@ impl Query {
         self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
     }
 
+    /// Whether a parameter is there, whatever it says.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// `true` or `false` in any case.
     fn flag(&self, name: &str, shown: &'static str) -> Result<bool, DcsError> {
         match self.text(name) {
@@ -95,9 +100,29 @@ impl Query {
             PageStart::One => from_one.or(offset),
             PageStart::Zero => offset.or(from_one),
         };
-        let limit = self.number("limit", 1..=u64::from(limit_max))?;
-        let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(limit_default);
-        Ok(Page { offset: offset.unwrap_or(0), limit })
+        Ok(Page { offset: offset.unwrap_or(0), limit: self.limit(limit_default, limit_max)? })
+    }
+
+    /// How many records are asked for at the most.
+    pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, DcsError> {
+        let limit = self.number("limit", 1..=u64::from(max))?;
+        Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(default))
+    }
+
+    /// The recorded calls that are asked for.
+    pub(crate) fn audit_filter(&self) -> Result<AuditFilter, DcsError> {
+        let (from, to) = self.created()?;
+        let after = self.text("marker").map(str::parse).transpose();
+        Ok(AuditFilter {
+            from,
+            to,
+            after: after.map_err(|_| DcsError::InvalidPage("marker"))?,
+            oldest_first: match self.text("order") {
+                None | Some("newest") => false,
+                Some("oldest") => true,
+                Some(_) => return Err(DcsError::InvalidQuery("order")),
+            },
+        })
     }
 
     /// The page of backups that is asked for.
@@ -162,6 +187,11 @@ impl Query {
             tags,
             after: after.and_then(Result::ok),
         }))
+    }
+
+    /// The project that is asked for by its id or name.
+    pub(crate) fn project(&self) -> Option<&str> {
+        self.text("project")
     }
 
     /// The value of `name`, as it is.

@@ -18,9 +18,14 @@ tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// The id of the request that is being answered; empty outside of one.
+/// The id of the request that is being answered; none outside of one.
+pub(crate) fn current() -> Option<RequestId> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
+/// The same as text; empty outside of one.
 pub(crate) fn current_id() -> String {
-    CURRENT.try_with(|id| id.as_str().to_owned()).unwrap_or_default()
+    current().map(|id| id.to_string()).unwrap_or_default()
 }
 
 /// Gives the request an id, which every answer and log line carries.

@@ -1,10 +1,15 @@
-//! Projects and the keys that open them.
+//! The keys that open projects.
 
-use cachevault_catalog::StoredCredential;
-use cachevault_domain::{AccessKey, ProjectId};
+use cachevault_catalog::{CredentialChanges, KeyHolder, StoredCredential, UserKey};
+use cachevault_domain::{
+    AccessKey, Action, BuiltInRole, Caller, Credential, Listing, Note, Page, ProjectId, RoleName,
+    Subject,
+};
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 
-use crate::{App, AppError};
+use crate::access::AccessError;
+use crate::{App, AppError, ProjectKey};
 
 /// Length of a minted secret key in characters.
 const SECRET_KEY_CHARS: usize = 40;
@@ -23,67 +28,305 @@ pub struct NewCredential {
 impl NewCredential {
     /// Mints a project id and a key for it.
     pub fn mint(app: &App) -> Self {
-        const ALPHABET: &[u8; 64] =
-            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
-        let mut bytes = [0; SECRET_KEY_CHARS];
-        app.entropy.fill(&mut bytes);
-        let secret: String =
-            bytes.iter().map(|b| char::from(ALPHABET[usize::from(b % 64)])).collect();
         Self {
             project: ProjectId::mint(&*app.entropy),
             access_key: AccessKey::mint(&*app.entropy),
-            secret_key: secret.into(),
+            secret_key: mint_secret(app),
         }
     }
 }
 
+fn mint_secret(app: &App) -> SecretString {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab";
+    let mut bytes = [0; SECRET_KEY_CHARS];
+    app.entropy.fill(&mut bytes);
+    let secret: String = bytes.iter().map(|b| char::from(ALPHABET[usize::from(b % 64)])).collect();
+    secret.into()
+}
+
+/// A credential to create.
+#[derive(Debug, Clone)]
+pub struct CreateCredential {
+    /// The project, where it is not the caller's own.
+    pub project: Option<ProjectKey>,
+    /// What it may do there.
+    pub role: RoleName,
+    /// The user that it is to belong to.
+    pub user: Option<UserKey>,
+    /// Free text.
+    pub description: Option<Note>,
+    /// From when on it works no more.
+    pub expires_at: Option<Timestamp>,
+    /// Whether it administers the service.
+    pub administers_service: bool,
+}
+
+/// A credential with its secret in clear: shown once.
+#[derive(Debug)]
+pub struct ShownCredential {
+    /// All but its secret.
+    pub credential: Credential,
+    /// The secret half.
+    pub secret_key: SecretString,
+}
+
+/// What an access key opens for whoever proves to have its secret.
+#[derive(Debug)]
+pub struct KeyProof {
+    /// The secret half.
+    pub secret_key: SecretString,
+    /// Who that is then.
+    pub caller: Caller,
+    /// Whether the project lets anyone in.
+    pub project_enabled: bool,
+}
+
 impl App {
-    /// Whether the service was ever started with this catalog.
-    ///
-    /// # Errors
-    /// [`AppError::CatalogFailed`].
-    pub async fn has_projects(&self) -> Result<bool, AppError> {
-        Ok(self.catalog.has_projects().await?)
-    }
-
-    /// Creates the project of a credential and stores the credential, sealed.
-    ///
-    /// # Errors
-    /// [`AppError::CatalogFailed`], also when either is there already.
-    pub async fn create_project(&self, credential: &NewCredential) -> Result<(), AppError> {
-        let stored = self.seal_credential(credential);
-        Ok(self.catalog.create_project(&stored, self.clock.now()).await?)
-    }
-
-    /// Adds a key to a project that is there already.
+    /// Adds a key to a project that is there already, of which no key is known: it may do everything
+    /// in it and administers the service.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], also when the key is there already.
-    pub async fn add_credential(&self, credential: &NewCredential) -> Result<(), AppError> {
-        let stored = self.seal_credential(credential);
-        Ok(self.catalog.add_credential(&stored, self.clock.now()).await?)
+    pub async fn add_first_credential(&self, credential: &NewCredential) -> Result<(), AppError> {
+        Ok(self.catalog.add_credential(&self.first_credential(credential)).await?)
     }
 
-    fn seal_credential(&self, credential: &NewCredential) -> StoredCredential {
-        StoredCredential {
-            access_key: credential.access_key.clone(),
-            project: credential.project.clone(),
-            secret: self.sealer.seal(&owner(&credential.access_key), &credential.secret_key),
-        }
+    pub(crate) fn first_credential(&self, new: &NewCredential) -> StoredCredential {
+        let credential = Credential {
+            access_key: new.access_key.clone(),
+            project: new.project.clone(),
+            role: BuiltInRole::Admin.into(),
+            user: None,
+            description: None,
+            enabled: true,
+            administers_service: true,
+            created_at: self.clock.now(),
+            expires_at: None,
+        };
+        self.seal_credential(credential, &new.secret_key)
     }
 
-    /// The project that an access key opens, and the secret that proves it.
+    fn seal_credential(&self, credential: Credential, secret: &SecretString) -> StoredCredential {
+        let secret = self.sealer.seal(&owner(&credential.access_key), secret);
+        StoredCredential { credential, secret }
+    }
+
+    /// What an access key that works now opens, and the secret that proves it.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], [`AppError::SecretUnreadable`].
-    pub async fn find_secret_key(
-        &self,
-        access_key: &AccessKey,
-    ) -> Result<Option<(ProjectId, SecretString)>, AppError> {
-        let Some(stored) = self.catalog.find_credential(access_key).await? else { return Ok(None) };
-        let secret = self.sealer.open(&owner(access_key), &stored.secret)?;
-        Ok(Some((stored.project, secret)))
+    pub async fn find_key(&self, access_key: &AccessKey) -> Result<Option<KeyProof>, AppError> {
+        let Some(holder) = self.catalog.find_credential(access_key).await? else { return Ok(None) };
+        let KeyHolder { stored: StoredCredential { credential, secret }, .. } = holder;
+        if !credential.works_at(self.clock.now()) || !holder.user_may {
+            return Ok(None);
+        }
+        let secret_key = self.sealer.open(&owner(access_key), &secret)?;
+        let administers = credential.administers_service && credential.user.is_none();
+        let subject = Subject::Key { access_key: access_key.clone(), user: credential.user };
+        let caller = Caller::in_project(subject, credential.project, holder.permissions)
+            .administering_service(administers);
+        Ok(Some(KeyProof { secret_key, caller, project_enabled: holder.project_enabled }))
     }
+
+    /// Creates a credential; its secret is never told again.
+    ///
+    /// # Errors
+    /// [`AccessError::GrantsTooMuch`] where it would allow more than the caller may do,
+    /// [`AccessError::RoleNotFound`], [`AccessError::UserNotFound`] also for one without a role in
+    /// the project.
+    pub async fn create_credential(
+        &self,
+        caller: &Caller,
+        wish: CreateCredential,
+    ) -> Result<ShownCredential, AppError> {
+        let named = wish.project.as_ref();
+        let project = self.project_for(caller, named, Action::CreateCredential).await?;
+        self.check_grantable(caller, &project, &wish.role).await?;
+        if wish.administers_service {
+            caller.administers_service().map_err(|_| AccessError::ChangesAdministrator)?;
+        }
+        let user = match &wish.user {
+            Some(_) if wish.administers_service => {
+                return Err(AccessError::AdministratorOfUser.into());
+            }
+            Some(key) => {
+                let found = self.catalog.find_user(key).await?;
+                Some(found.ok_or(AccessError::UserNotFound)?.0.reference())
+            }
+            None => None,
+        };
+        let credential = Credential {
+            access_key: AccessKey::mint(&*self.entropy),
+            project,
+            role: wish.role,
+            user,
+            description: wish.description,
+            enabled: true,
+            administers_service: wish.administers_service,
+            created_at: self.clock.now(),
+            expires_at: wish.expires_at,
+        };
+        let secret_key = mint_secret(self);
+        let stored = self.seal_credential(credential.clone(), &secret_key);
+        self.catalog.add_credential(&stored).await?;
+        Ok(ShownCredential { credential, secret_key })
+    }
+
+    /// The credentials of a project, oldest first.
+    ///
+    /// # Errors
+    /// [`AccessError::ProjectNotFound`], [`AppError::Denied`].
+    pub async fn list_credentials(
+        &self,
+        caller: &Caller,
+        project: Option<&ProjectKey>,
+        page: Page,
+    ) -> Result<Listing<Credential>, AppError> {
+        let project = self.project_for(caller, project, Action::ListCredentials).await?;
+        Ok(self.catalog.list_credentials(&project, page).await?)
+    }
+
+    /// One credential.
+    ///
+    /// # Errors
+    /// [`AccessError::CredentialNotFound`], [`AppError::Denied`].
+    pub async fn get_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+    ) -> Result<Credential, AppError> {
+        self.visible_credential(caller, access_key, Action::ListCredentials).await
+    }
+
+    /// Changes a credential.
+    ///
+    /// # Errors
+    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do, before or after;
+    /// [`AccessError::OwnAccess`] for anything but the description of the caller's own.
+    pub async fn update_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+        changes: &CredentialChanges,
+    ) -> Result<Credential, AppError> {
+        let found =
+            self.changeable_credential(caller, access_key, Action::ModifyCredential).await?;
+        let CredentialChanges { role, enabled, expires_at, description: _ } = changes;
+        if is_own(caller, access_key)
+            && (role.is_some() || *enabled == Some(false) || expires_at.is_some())
+        {
+            return Err(AccessError::OwnAccess.into());
+        }
+        if let Some(role) = role {
+            self.check_grantable(caller, &found.project, role).await?;
+        }
+        self.catalog.update_credential(access_key, changes).await?;
+        self.visible_credential(caller, access_key, Action::ModifyCredential).await
+    }
+
+    /// Creates a credential that allows the same as another and takes its place. The other goes on
+    /// working, for `old_works_for` where that is said, so that clients can be changed over.
+    ///
+    /// # Errors
+    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do.
+    pub async fn rotate_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+        old_works_for: Option<SignedDuration>,
+    ) -> Result<ShownCredential, AppError> {
+        let found =
+            self.changeable_credential(caller, access_key, Action::CreateCredential).await?;
+        let now = self.clock.now();
+        let access = AccessKey::mint(&*self.entropy);
+        let credential = Credential { access_key: access, enabled: true, created_at: now, ..found };
+        let secret_key = mint_secret(self);
+        let stored = self.seal_credential(credential.clone(), &secret_key);
+        let old_ends_at = old_works_for.map(|time| now.checked_add(time).unwrap_or(Timestamp::MAX));
+        self.catalog.rotate_credential(access_key, old_ends_at, &stored).await?;
+        Ok(ShownCredential { credential, secret_key })
+    }
+
+    /// Removes a credential.
+    ///
+    /// # Errors
+    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do;
+    /// [`AccessError::OwnAccess`] for the caller's own.
+    pub async fn remove_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+    ) -> Result<(), AppError> {
+        self.changeable_credential(caller, access_key, Action::DeleteCredential).await?;
+        if is_own(caller, access_key) {
+            return Err(AccessError::OwnAccess.into());
+        }
+        Ok(self.catalog.remove_credential(access_key).await?)
+    }
+
+    async fn visible_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+        action: Action,
+    ) -> Result<Credential, AppError> {
+        let holder = self.catalog.find_credential(access_key).await?;
+        let found = holder.map(|holder| holder.stored.credential);
+        let own = |found: &Credential| caller.is_in(&found.project);
+        // Whether the key of another project exists, only who may see all projects learns.
+        match found {
+            Some(found) if own(&found) => {
+                caller.may(action)?;
+                Ok(found)
+            }
+            Some(found) if caller.administers_service().is_ok() => Ok(found),
+            _ => {
+                caller.may(action)?;
+                Err(AccessError::CredentialNotFound.into())
+            }
+        }
+    }
+
+    /// A credential that the caller could have made itself.
+    async fn changeable_credential(
+        &self,
+        caller: &Caller,
+        access_key: &AccessKey,
+        action: Action,
+    ) -> Result<Credential, AppError> {
+        let found = self.visible_credential(caller, access_key, action).await?;
+        if found.administers_service {
+            caller.administers_service().map_err(|_| AccessError::ChangesAdministrator)?;
+        }
+        self.check_grantable(caller, &found.project, &found.role).await?;
+        Ok(found)
+    }
+
+    /// Passes where the role is there and allows nothing that the caller may not do.
+    pub(crate) async fn check_grantable(
+        &self,
+        caller: &Caller,
+        project: &ProjectId,
+        role: &RoleName,
+    ) -> Result<(), AppError> {
+        let policy = match role.built_in() {
+            Some(_) => None,
+            None => {
+                let found = self.catalog.find_policy(project, role).await?;
+                Some(found.ok_or(AccessError::RoleNotFound)?.actions)
+            }
+        };
+        if caller.may_grant(&role.permissions(policy)) {
+            Ok(())
+        } else {
+            Err(AccessError::GrantsTooMuch(role.clone()).into())
+        }
+    }
+}
+
+fn is_own(caller: &Caller, key: &AccessKey) -> bool {
+    matches!(caller.subject(), Subject::Key { access_key, .. } if access_key == key)
 }
 
 fn owner(access_key: &AccessKey) -> String {

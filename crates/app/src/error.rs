@@ -6,6 +6,7 @@ use cachevault_domain::{
 };
 use cachevault_store::StoreError;
 
+use crate::access::AccessError;
 use crate::sealer::Unsealable;
 
 /// A use case did not do what it was asked.
@@ -14,6 +15,9 @@ pub enum AppError {
     /// The caller is not allowed to do this; ask whoever manages the project for the permission.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// It is about projects, users, credentials or policies.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// No such instance in this project.
     #[error("this instance does not exist")]
     InstanceNotFound,
@@ -23,6 +27,9 @@ pub enum AppError {
     /// No such restore in this project.
     #[error("this restore does not exist")]
     RestoreNotFound,
+    /// No such record of a call in this project.
+    #[error("there is no such record to follow")]
+    AuditRecordNotFound,
     /// The backup did not succeed, or its files are gone.
     #[error("the backup has no files to restore from")]
     BackupNotRestorable,
@@ -76,6 +83,9 @@ pub enum AppError {
     /// The store cannot be used; try again later.
     #[error("the store cannot be used")]
     StoreUnavailable(#[source] StoreError),
+    /// A password could not be hashed; try again later.
+    #[error("a password could not be hashed")]
+    HashingFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A stored secret does not open with this master key.
     #[error("a stored secret cannot be opened")]
     SecretUnreadable(#[from] Unsealable),
@@ -87,13 +97,17 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("backup") => Self::BackupNotFound,
             CatalogError::NotFound("instance") => Self::InstanceNotFound,
             CatalogError::NotFound("restore") => Self::RestoreNotFound,
+            CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
             CatalogError::Taken("instance name") => Self::NameTaken,
             CatalogError::State(transition) => Self::BackupUnsettled(transition),
-            other => Self::CatalogFailed(other),
+            other => match AccessError::from_catalog(&other) {
+                Some(error) => Self::Access(error),
+                None => Self::CatalogFailed(other),
+            },
         }
     }
 }

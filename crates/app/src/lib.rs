@@ -12,6 +12,8 @@
 
 #![deny(missing_docs)]
 
+mod access;
+mod audit;
 mod backups;
 mod checks;
 mod credentials;
@@ -19,9 +21,14 @@ mod drills;
 mod error;
 mod instances;
 mod links;
+mod passwords;
+mod policies;
+mod projects;
 mod rebuild;
 mod restores;
 mod sealer;
+mod tokens;
+mod users;
 
 use std::fmt;
 use std::sync::Arc;
@@ -36,14 +43,20 @@ use cachevault_domain::{
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreErrorKind};
 use jiff::SignedDuration;
 
+pub use access::AccessError;
 pub use backups::{BackupDetail, RequestBackup};
-pub use credentials::NewCredential;
+pub use cachevault_catalog::{CredentialChanges, ProjectChanges, UserKey};
+pub use credentials::{CreateCredential, KeyProof, NewCredential, ShownCredential};
 pub use error::AppError;
 pub use instances::{AddInstance, FirstSettings};
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
+pub use passwords::Logins;
+pub use projects::ProjectKey;
 pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
+pub use tokens::{Proof, TokenDetail, TokenRefusal, WantedScope};
+pub use users::{CreateUser, UpdateUser, UserDetail};
 
 /// A store that has not shown within this time that it is usable is not.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(10);
@@ -115,6 +128,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Arc<dyn Entropy>,
+    /// How users sign in.
+    pub logins: Logins,
     /// How long records whose files were removed stay listed.
     pub history: SignedDuration,
     /// Whether instances without a replica are backed up too, which the vendor refuses.

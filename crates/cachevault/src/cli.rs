@@ -1,5 +1,6 @@
 //! The commands: clients of the service, and those that read an RDB without it.
 
+mod audit;
 mod client;
 mod commands;
 mod diff;
@@ -20,6 +21,7 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(crate) use audit::{AuditCommand, audit};
 pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
@@ -47,6 +49,14 @@ pub(crate) struct ClientOptions {
     /// URL of the service, instead of the one in the file
     #[arg(long, global = true, value_name = "URL", env = "CACHEVAULT_ENDPOINT")]
     endpoint: Option<String>,
+
+    /// PEM file with the certificates to trust, instead of those of well-known authorities
+    #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CA_FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// PEM file with a certificate to present to the service, and its key
+    #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CLIENT_CERT_FILE")]
+    client_cert_file: Option<PathBuf>,
 
     /// How to print results
     #[arg(long, short, global = true, value_name = "FORMAT", default_value = "table")]

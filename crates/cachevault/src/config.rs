@@ -17,6 +17,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
+use crate::listen::TlsFiles;
 use crate::stores::StoreConfig;
 
 const PREFIX: &str = "CACHEVAULT_";
@@ -45,6 +46,23 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "ADDR", env = "CACHEVAULT_LISTEN")]
     listen: Option<SocketAddr>,
 
+    /// PEM file with the certificate, and those that vouch for it, to answer by TLS; it is read again
+    /// when it changes [default: plain HTTP]
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_TLS_CERT_FILE")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with the key of that certificate
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_TLS_KEY_FILE")]
+    tls_key_file: Option<PathBuf>,
+
+    /// PEM file with the authorities of which clients have to present a certificate
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_TLS_CLIENT_CA_FILE")]
+    tls_client_ca_file: Option<PathBuf>,
+
+    /// Connections of clients that are open at a time, 1 to 65536 [default: 1024]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_CONNECTIONS_MAX")]
+    connections_max: Option<usize>,
+
     /// Address for Prometheus: `/metrics`, for whoever reaches it; left out, there is none
     #[arg(long, value_name = "ADDR", env = "CACHEVAULT_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
@@ -54,7 +72,7 @@ pub(crate) struct Settings {
     data_dir: Option<PathBuf>,
 
     /// URL under which clients reach the service, for credentials.json and download links
-    /// [default: http:// and the address listened on; in links, the host that the client names]
+    /// [default: http:// or https:// and the address listened on; in links, the host that the client names]
     #[arg(long, value_name = "URL", env = "CACHEVAULT_PUBLIC_URL")]
     public_url: Option<String>,
 
@@ -205,6 +223,14 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_HISTORY")]
     history: Option<String>,
 
+    /// How long it is kept who did what [default: 9600h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_AUDIT_KEEP")]
+    audit_keep: Option<String>,
+
+    /// How long a token works that a user signs in for [default: 24h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_TOKEN_LIFETIME")]
+    token_lifetime: Option<String>,
+
     /// Longest time that a request may take [default: 60s]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_REQUEST_TIMEOUT")]
     request_timeout: Option<String>,
@@ -219,6 +245,9 @@ pub(crate) struct Settings {
 pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     pub(crate) listen: SocketAddr,
+    /// Plain HTTP without.
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) connections_max: usize,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
     pub(crate) public_url: Option<String>,
@@ -236,11 +265,18 @@ pub(crate) struct Config {
     pub(crate) sweep_grace: Duration,
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
+    pub(crate) audit_keep: Duration,
+    pub(crate) token_lifetime: SignedDuration,
     pub(crate) request_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
 }
 
 impl Config {
+    /// How the service's own URLs begin.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
     /// Puts flags and environment (in `given`) before the file, and the defaults behind.
     ///
     /// # Errors
@@ -299,6 +335,10 @@ impl Settings {
         Self {
             config: self.config,
             listen: self.listen.or(other.listen),
+            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
+            tls_key_file: self.tls_key_file.or(other.tls_key_file),
+            tls_client_ca_file: self.tls_client_ca_file.or(other.tls_client_ca_file),
+            connections_max: self.connections_max.or(other.connections_max),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             data_dir: self.data_dir.or(other.data_dir),
             public_url: self.public_url.or(other.public_url),
@@ -334,6 +374,8 @@ impl Settings {
             retry_pause: self.retry_pause.or(other.retry_pause),
             observe_every: self.observe_every.or(other.observe_every),
             history: self.history.or(other.history),
+            audit_keep: self.audit_keep.or(other.audit_keep),
+            token_lifetime: self.token_lifetime.or(other.token_lifetime),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -350,8 +392,21 @@ impl Settings {
         })
     }
 
-    fn validate(self) -> anyhow::Result<Config> {
-        let store = self.store()?;
+    fn tls(&self) -> anyhow::Result<Option<TlsFiles>> {
+        match (&self.tls_cert_file, &self.tls_key_file) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                client_ca: self.tls_client_ca_file.clone(),
+            })),
+            (None, None) if self.tls_client_ca_file.is_none() => Ok(None),
+            _ => bail!(
+                "`tls_cert_file` and `tls_key_file` go together, and `tls_client_ca_file` needs them"
+            ),
+        }
+    }
+
+    fn jobs(&self) -> anyhow::Result<JobSettings> {
         let command = time("command_timeout", self.command_timeout.as_deref(), "5s")?;
         let capture = CaptureLimits {
             command,
@@ -360,7 +415,7 @@ impl Settings {
             total: time("capture_timeout", self.capture_timeout.as_deref(), "6h")?,
         };
         let attempts_max = within("attempts_max", self.attempts_max.unwrap_or(3), 1..=20)?;
-        let jobs = JobSettings {
+        Ok(JobSettings {
             running_max: within("jobs_max", self.jobs_max.unwrap_or(4), 1..=64)?,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
@@ -380,9 +435,17 @@ impl Settings {
                 total: time("restore_timeout", self.restore_timeout.as_deref(), "6h")?,
             },
             capture,
-        };
+        })
+    }
+
+    fn validate(self) -> anyhow::Result<Config> {
+        let (store, tls, jobs) = (self.store()?, self.tls()?, self.jobs()?);
         let sweep_grace = time("sweep_grace", self.sweep_grace.as_deref(), "24h")?;
-        ensure!(sweep_grace > capture.total, "`sweep_grace` must be longer than `capture_timeout`");
+        ensure!(
+            sweep_grace > jobs.capture.total,
+            "`sweep_grace` must be longer than `capture_timeout`"
+        );
+        let token_lifetime = time("token_lifetime", self.token_lifetime.as_deref(), "24h")?;
         let history = time("history", self.history.as_deref(), "168h")?;
         let drill_every = self.drill_every.as_deref();
         let drill_every =
@@ -390,6 +453,12 @@ impl Settings {
         Ok(Config {
             store,
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
+            tls,
+            connections_max: within(
+                "connections_max",
+                self.connections_max.unwrap_or(1024),
+                1..=65_536,
+            )?,
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
@@ -416,6 +485,9 @@ impl Settings {
             sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             history: SignedDuration::try_from(history).context("`history` is too long")?,
+            audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
+            token_lifetime: SignedDuration::try_from(token_lifetime)
+                .context("`token_lifetime` is too long")?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
         })
@@ -534,6 +606,9 @@ mod tests {
             ("region = \"a b\"", "region"),
             ("log_level = \"inof\"", "log_level"),
             ("listen = \"everywhere\"", "listen"),
+            ("tls_cert_file = \"a.pem\"", "tls_key_file"),
+            ("tls_client_ca_file = \"a.pem\"", "tls_client_ca_file"),
+            ("connections_max = 0", "connections_max"),
         ] {
             let error = format!("{:#}", from_toml(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod entropy;
+mod listen;
 mod logging;
 mod serve;
 mod stores;
@@ -17,8 +18,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
-    BackupCommand, ClientOptions, DiffOptions, DrillOptions, InspectOptions, InstanceCommand,
-    RestoreCommand, VerifyOptions,
+    AuditCommand, BackupCommand, ClientOptions, DiffOptions, DrillOptions, InspectOptions,
+    InstanceCommand, RestoreCommand, VerifyOptions,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -72,6 +73,13 @@ enum Command {
     Verify {
         #[command(flatten)]
         verify: VerifyOptions,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// See who did what in the project.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -141,6 +149,7 @@ fn main() -> ExitCode {
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
+        Command::Audit { command, options } => cli::exit(cli::audit(command, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),
         Command::Store { command: StoreCommand::Check(options) } => match options.config() {

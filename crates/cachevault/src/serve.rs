@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use axum::Router;
-use axum::serve::ListenerExt;
-use cachevault_api::{Api, Downloads};
-use cachevault_app::{App, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_api::{Api, Downloads, Throttle};
+use cachevault_app::{App, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
@@ -23,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
+use crate::listen::{ConnectionLimits, Tls, answer};
 use crate::logging;
 
 /// How far we stand back for others on the same machine, 0 to 19.
@@ -51,11 +50,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listen on `{}`", config.listen))?;
     let address = listener.local_addr().context("read the address listened on")?;
-    let endpoint = config.public_url.clone().unwrap_or_else(|| format!("http://{address}"));
+    let tls = config.tls.clone().map(Tls::load).transpose()?;
+    let scheme = config.scheme();
+    let endpoint = config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
     first_start(&app, &data_dir, &endpoint, &config.region).await?;
 
     sweep_drills(&data_dir.drills()).context("remove what drills have left")?;
     let shutdown = Shutdown::default();
+    let limits = ConnectionLimits {
+        connections_max: config.connections_max,
+        stall: config.jobs.capture.stall,
+    };
     let mut tasks = JoinSet::new();
     let runner = Runner {
         app: app.clone(),
@@ -67,42 +72,28 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
-    let (observer, stop) =
-        (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
-    tasks.spawn(async move { observer.run(&stop).await });
-    let tender = Tender {
-        app: app.clone(),
-        check_every: config.check_every,
-        sweep_every: SWEEP_EVERY,
-        grace: config.sweep_grace,
-        tried: Mutex::default(),
-    };
-    let stop = shutdown.clone();
-    tasks.spawn(async move { tender.run(&stop).await });
-    if let Some(every) = config.drill_every {
-        let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
-        tasks.spawn(async move { driller.run(&stop).await });
-    }
+    tend(&app, &config, &shutdown, &mut tasks);
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on `{address}`"))?;
         let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
-        let stall = config.jobs.capture.stall;
-        tasks.spawn(async move { answer(listener, router, stall, stop).await });
+        tasks.spawn(async move { answer(listener, router, None, limits, stop).await });
     }
     let router = cachevault_api::router(Api {
         app,
         request_time_max: config.request_timeout,
         readiness: Arc::default(),
         public_url: config.public_url,
+        scheme,
         address,
         downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
+        region: config.region,
+        throttle: Arc::new(Throttle::default()),
     });
     let stop = shutdown.clone();
-    let stall = config.jobs.capture.stall;
-    tasks.spawn(async move { answer(listener, router, stall, stop).await });
+    tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });
 
-    println!("cachevault is ready at http://{address}");
+    println!("cachevault is ready at {scheme}://{address}");
     std::io::stdout().flush().context("say that the service is ready")?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
@@ -113,6 +104,27 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Starts what looks after instances, store and proofs by itself.
+fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
+    let (observer, stop) =
+        (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
+    tasks.spawn(async move { observer.run(&stop).await });
+    let tender = Tender {
+        app: app.clone(),
+        check_every: config.check_every,
+        sweep_every: SWEEP_EVERY,
+        grace: config.sweep_grace,
+        audit_keep: config.audit_keep,
+        tried: Mutex::default(),
+    };
+    let stop = shutdown.clone();
+    tasks.spawn(async move { tender.run(&stop).await });
+    if let Some(every) = config.drill_every {
+        let (driller, stop) = (Driller { app: app.clone(), every }, shutdown.clone());
+        tasks.spawn(async move { driller.run(&stop).await });
+    }
+}
+
 /// Adds to the catalog what the store holds, and prints what that was.
 pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
     logging::start(config.log_format, config.log_level)?;
@@ -121,8 +133,10 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
         let data_dir = DataDir::open(&config.data_dir)?;
         let (app, catalog) = build(config, &data_dir).await?;
         // Of a catalog that is lost as a whole, the key of the first project may be left.
-        let endpoint =
-            config.public_url.clone().unwrap_or_else(|| format!("http://{}", config.listen));
+        let endpoint = config
+            .public_url
+            .clone()
+            .unwrap_or_else(|| format!("{}://{}", config.scheme(), config.listen));
         let found = app.has_projects().await? || data_dir.find_credentials()?.is_some();
         if found {
             first_start(&app, &data_dir, &endpoint, &config.region).await?;
@@ -133,7 +147,7 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
                 NewCredential { project: project.clone(), ..NewCredential::mint(&app) };
             let credentials = Credentials::new(endpoint, config.region.clone(), &credential);
             data_dir.write_credentials(&credentials)?;
-            app.add_credential(&credential).await.context("store the key of the project")?;
+            app.add_first_credential(&credential).await.context("store the key of the project")?;
         }
         let Rebuilt { added, known, projects, unfinished, unreadable } = rebuilt;
         println!("added {added} backups, {known} were known, in {} projects", projects.len());
@@ -179,6 +193,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         sealer,
         clock: Arc::new(SystemClock),
         entropy,
+        logins: Logins::new(config.token_lifetime),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };
@@ -196,7 +211,10 @@ async fn first_start(
     region: &str,
 ) -> anyhow::Result<()> {
     let found = data_dir.find_credentials()?;
+    // SDKs that know no project id ask for the project that is named like the region.
+    let name = region.parse().context("name the first project after the region")?;
     if app.has_projects().await.context("read the catalog")? {
+        app.name_only_project(&name).await.context("name the project")?;
         if let Some(credentials) =
             found.filter(|found| found.endpoint != endpoint || found.region != region)
         {
@@ -214,33 +232,13 @@ async fn first_start(
         region.to_owned(),
         &credential,
     ))?;
-    app.create_project(&credential).await.context("create the first project")?;
+    app.create_first_project(&credential, &name).await.context("create the first project")?;
     tracing::info!(
         project = %credential.project,
         credentials = %data_dir.credentials().display(),
         "first start: a project, a key for it and a master key were created"
     );
     Ok(())
-}
-
-/// Answers until told to stop. A client that takes nothing of an answer for `stall` loses its
-/// connection.
-async fn answer(listener: TcpListener, router: Router, stall: Duration, shutdown: Shutdown) {
-    let stall_ms = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
-    let listener = listener.tap_io(move |connection| {
-        // Where the system does not know it, a stalled client costs a connection, and no more.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
-    });
-    let soft = shutdown.soft.clone();
-    let stop = async move { soft.cancelled().await };
-    let serving = axum::serve(listener, router).with_graceful_shutdown(stop);
-    tokio::select! {
-        served = serving.into_future() => if let Err(error) = served {
-            tracing::error!(error = &error as &dyn std::error::Error, "the API stopped");
-        },
-        // What is still being downloaded ends with the process.
-        () = shutdown.hard.cancelled() => {}
-    }
 }
 
 /// After the first signal nothing new begins, and what runs may end; after the grace period or a

@@ -86,12 +86,15 @@ pub(crate) async fn adopt(
 ) -> Result<bool, CatalogError> {
     let StoredBackup { instance_name, engine, server_version, address, backup } = stored;
     let (instance, project) = (backup.instance.to_string(), backup.project.as_str());
-    sqlx::query("INSERT INTO projects (id, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING")
-        .bind(project)
-        .bind(backup.created_at.as_microsecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+    // What the project was called the store does not tell: until it is named its id is its name.
+    sqlx::query(
+        "INSERT INTO projects (id, name, created_at) VALUES (?1, ?1, ?2) ON CONFLICT DO NOTHING",
+    )
+    .bind(project)
+    .bind(backup.created_at.as_microsecond())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
     // Another instance may have the name by now; then the id tells them apart.
     for name in [instance_name.to_string(), format!("restored-{}", &instance[..8])] {
         sqlx::query(

@@ -6,16 +6,21 @@
 //!
 //! No business rule lives here: what may follow what is asked of `domain`.
 
+mod audit;
 mod backups;
 mod checks;
+mod credentials;
 mod drills;
 mod instances;
 mod jobs;
 mod listing;
+mod policies;
 mod projects;
 mod restores;
 mod row;
 mod settings;
+mod tokens;
+mod users;
 
 use std::path::Path;
 use std::time::Duration;

@@ -5,9 +5,9 @@
 use std::ops::Deref;
 use std::path::Path;
 
-use cachevault_catalog::catalog_conformance;
+use cachevault_catalog::{ProjectFilter, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
-use cachevault_domain::{BackupId, ProjectId};
+use cachevault_domain::{BackupId, Page, Permissions, ProjectId};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -37,6 +37,9 @@ catalog_conformance!(fresh());
 const INITIAL: (&str, &str) = ("0001_initial.sql", include_str!("../migrations/0001_initial.sql"));
 const RESTORES: (&str, &str) =
     ("0002_restores.sql", include_str!("../migrations/0002_restores.sql"));
+
+const DRILLS: (&str, &str) = ("0003_drills.sql", include_str!("../migrations/0003_drills.sql"));
+const CHECKS: (&str, &str) = ("0004_checks.sql", include_str!("../migrations/0004_checks.sql"));
 
 /// A catalog as it was when there were only these migrations.
 async fn old_catalog(path: &Path, migrations: &[(&str, &str)]) -> SqlitePool {
@@ -113,6 +116,36 @@ async fn a_catalog_from_before_drills_is_brought_up_to_date() {
     let due = catalog.backups_to_drill(Timestamp::UNIX_EPOCH, 10).await.unwrap();
     assert_eq!(due, [(project, id)]);
     cachevault_catalog::conformance::a_drill_that_succeeded_proves_its_backup(&catalog).await;
+}
+
+#[tokio::test]
+async fn whoever_had_a_key_before_users_goes_on_doing_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let old = old_catalog(&path, &[INITIAL, RESTORES, DRILLS, CHECKS]).await;
+    sqlx::raw_sql(
+        "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0),
+             ('ff112233445566778899aabbccddeeff', 0);
+         INSERT INTO credentials (access_key, project_id, secret, created_at)
+         VALUES ('OLDACCESSKEY', '00112233445566778899aabbccddeeff', x'0102', 7);",
+    )
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    use cachevault_catalog::ProjectCatalog;
+    let key = "OLDACCESSKEY".parse().unwrap();
+    let found = catalog.find_credential(&key).await.unwrap().unwrap();
+    assert!(found.project_enabled && found.user_may && found.stored.credential.enabled);
+    assert!(found.stored.credential.administers_service);
+    assert_eq!(found.permissions, Permissions::everything());
+    assert_eq!(found.stored.secret.0, [1, 2]);
+    let project = found.stored.credential.project;
+    let filter = ProjectFilter { id: None, name: Some(project.to_string()) };
+    let named = catalog.list_projects(&filter, Page { offset: 0, limit: 9 }).await.unwrap();
+    assert_eq!((named.items[0].id.clone(), named.items[0].enabled), (project, true));
+    cachevault_catalog::conformance::a_token_ends_with_what_it_was_given_for(&catalog).await;
 }
 
 #[tokio::test]

@@ -7,26 +7,29 @@
 #![expect(clippy::unwrap_used, reason = "a broken promise should panic in the test that checks it")]
 
 use cachevault_domain::{
-    AccessKey, Address, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy, BackupState,
-    ConflictRule, DrillFailure, EngineKind, Entropy, Failure, FailureCode, Health, Instance,
-    InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InstanceSettings, InstanceState,
-    JobId, JobKind, JobState, KeyFilter, Lease, NewBackup, NewRestore, NewSafetyBackup, NodeId,
-    Observation, Page, PolicyId, Progress, ProjectId, Proof, ProvenBackup, RdbDialect, Requeue,
+    AUDIT_TEXT_CHARS_MAX, Address, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter,
+    BackupFormat, BackupId, BackupPolicy, BackupState, ConflictRule, DrillFailure, EngineKind,
+    Entropy, Failure, FailureCode, Health, Instance, InstanceChange, InstanceCounts,
+    InstanceFilter, InstanceId, InstanceSettings, InstanceState, JobId, JobKind, JobState,
+    KeyFilter, Lease, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation,
+    Page, PolicyId, Progress, ProjectId, Proof, ProvenBackup, RdbDialect, RequestId, Requeue,
     Restore, RestoreFilter, RestoreId, RestoreOptions, RestoreOutcome, RestoreState, RestoreWay,
     Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, StoredBackup, StoredPolicy, Tag,
     TagChange, TargetData, Trigger, TtlRule, Weekdays, WeeklyPlan,
 };
 use jiff::Timestamp;
 
-use crate::{Catalog, CatalogError, StoredCredential};
+mod identity;
+
+use crate::{Catalog, CatalogError};
+use identity::open_project;
+pub use identity::*;
 
 /// Makes one `#[tokio::test]` of every case.
 #[macro_export]
 macro_rules! catalog_conformance {
     ($fresh:expr) => {
         $crate::catalog_conformance! { @cases $fresh;
-            a_project_and_its_credential_are_found_again
-            a_project_is_created_once
             an_instance_reads_back_as_it_was_added
             a_name_is_taken_only_within_its_project
             no_project_sees_the_instances_of_another
@@ -96,10 +99,30 @@ macro_rules! catalog_conformance {
             an_instance_shows_the_proven_backup_created_last
             the_newest_backup_is_due_for_a_drill
             the_instance_drilled_longest_ago_comes_first
-            a_second_key_opens_the_same_project
             what_was_checked_longest_ago_is_due_first
             a_damaged_backup_is_not_restored_and_can_be_removed
             a_backup_known_from_its_store_alone_is_added_once
+            a_call_is_recorded_before_it_is_answered
+            calls_are_listed_in_both_orders_and_by_time
+            no_project_sees_the_calls_of_another
+            a_project_and_its_credential_are_found_again
+            a_project_is_created_once
+            a_second_key_opens_the_same_project
+            a_project_is_named_once_and_found_by_its_name
+            a_credential_reads_back_with_what_it_opens
+            a_credential_is_changed_listed_and_removed
+            a_rotated_credential_ends_when_it_was_said
+            a_credential_needs_its_role_and_its_user
+            a_key_of_a_user_allows_what_both_may
+            a_user_reads_back_and_its_name_is_taken
+            a_user_that_goes_takes_all_that_is_its_own
+            a_grant_is_given_changed_and_taken_away
+            a_policy_is_what_its_role_allows
+            a_policy_that_is_granted_stays
+            a_token_is_found_with_what_it_opens
+            a_token_ends_with_what_it_was_given_for
+            tokens_that_are_over_are_forgotten_in_time
+            a_token_is_given_only_for_the_password_that_holds
         }
     };
     (@cases $fresh:expr; $($case:ident)+) => {$(
@@ -119,10 +142,12 @@ macro_rules! catalog_conformance {
     };
 }
 
-/// The names of all cases, read from this file.
+/// The names of all cases, read from their files.
 pub fn cases() -> Vec<&'static str> {
-    include_str!("conformance.rs")
-        .lines()
+    let files = [include_str!("conformance.rs"), include_str!("conformance/identity.rs")];
+    files
+        .into_iter()
+        .flat_map(str::lines)
         .filter_map(|line| line.strip_prefix("pub async fn ")?.split('(').next())
         .collect()
 }
@@ -164,14 +189,6 @@ fn node() -> NodeId {
 /// A moment, in seconds after the beginning of the test.
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_760_000_000 + seconds).unwrap()
-}
-
-fn credential(n: u8) -> StoredCredential {
-    StoredCredential {
-        access_key: AccessKey::mint(&Numbered(n)),
-        project: project(n),
-        secret: SealedSecret(vec![n; 40]),
-    }
 }
 
 fn observation() -> Observation {
@@ -285,7 +302,7 @@ const ALL: Page = Page { offset: 0, limit: 1000 };
 
 /// A catalog with project 1 and instance 1.
 async fn prepare(catalog: &impl Catalog) {
-    catalog.create_project(&credential(1), at(0)).await.unwrap();
+    open_project(catalog, 1).await;
     catalog.add_instance(&instance(1, "one")).await.unwrap();
 }
 
@@ -382,22 +399,6 @@ fn is_lost<T>(outcome: Result<T, CatalogError>) -> bool {
     matches!(outcome, Err(CatalogError::LostLease))
 }
 
-pub async fn a_project_and_its_credential_are_found_again(catalog: &impl Catalog) {
-    assert!(!catalog.has_projects().await.unwrap());
-    catalog.create_project(&credential(1), at(0)).await.unwrap();
-    assert!(catalog.has_projects().await.unwrap());
-    let found = catalog.find_credential(&credential(1).access_key).await.unwrap();
-    assert_eq!(found, Some(credential(1)));
-    assert_eq!(catalog.find_credential(&credential(2).access_key).await.unwrap(), None);
-    catalog.check().await.unwrap();
-}
-
-pub async fn a_project_is_created_once(catalog: &impl Catalog) {
-    catalog.create_project(&credential(1), at(0)).await.unwrap();
-    let again = catalog.create_project(&credential(1), at(1)).await;
-    assert!(matches!(again, Err(CatalogError::Taken(_))), "{again:?}");
-}
-
 pub async fn an_instance_reads_back_as_it_was_added(catalog: &impl Catalog) {
     prepare(catalog).await;
     let found = catalog.find_instance(&project(1), instance_id(1)).await.unwrap();
@@ -421,7 +422,7 @@ pub async fn a_name_is_taken_only_within_its_project(catalog: &impl Catalog) {
     prepare(catalog).await;
     let same_name = catalog.add_instance(&instance(2, "one")).await;
     assert!(matches!(same_name, Err(CatalogError::Taken(_))), "{same_name:?}");
-    catalog.create_project(&credential(2), at(0)).await.unwrap();
+    open_project(catalog, 2).await;
     let elsewhere = Instance { project: project(2), ..instance(2, "one") };
     catalog.add_instance(&elsewhere).await.unwrap();
 }
@@ -474,7 +475,7 @@ pub async fn instances_page_by_offset_and_by_marker(catalog: &impl Catalog) {
     let after = InstanceFilter { after: Some(instance_id(1)), ..InstanceFilter::default() };
     assert_eq!(ids(after, ALL).await, []);
     // Another project's instance is as unknown as none.
-    catalog.create_project(&credential(2), at(0)).await.unwrap();
+    open_project(catalog, 2).await;
     let foreign = Instance { project: project(2), ..instance(9, "foreign") };
     catalog.add_instance(&foreign).await.unwrap();
     for unknown in [instance_id(9), instance_id(8)] {
@@ -1204,7 +1205,7 @@ pub async fn every_option_of_a_restore_reads_back_as_it_was_asked_for(catalog: &
 
 pub async fn a_restore_needs_its_target_and_its_backup(catalog: &impl Catalog) {
     prepare_restore(catalog).await;
-    catalog.create_project(&credential(2), at(0)).await.unwrap();
+    open_project(catalog, 2).await;
     let foreign = Instance { project: project(2), ..instance(7, "foreign") };
     catalog.add_instance(&foreign).await.unwrap();
     catalog.add_instance(&instance(3, "three")).await.unwrap();
@@ -1940,7 +1941,7 @@ pub async fn the_newest_backup_is_due_for_a_drill(catalog: &impl Catalog) {
 
 pub async fn the_instance_drilled_longest_ago_comes_first(catalog: &impl Catalog) {
     prepare(catalog).await;
-    catalog.create_project(&credential(2), at(0)).await.unwrap();
+    open_project(catalog, 2).await;
     for n in 2..=3 {
         catalog.add_instance(&instance(n, &format!("name{n}"))).await.unwrap();
     }
@@ -1977,19 +1978,6 @@ pub async fn the_instance_drilled_longest_ago_comes_first(catalog: &impl Catalog
     let lease = begin_drill(catalog, 2, 103, 90).await;
     catalog.fail_drill(&lease, "a key is missing", at(90)).await.unwrap();
     assert_eq!(to_drill(catalog, 100, 10).await, [4, 6, 5, 2]);
-}
-
-pub async fn a_second_key_opens_the_same_project(catalog: &impl Catalog) {
-    prepare(catalog).await;
-    let second = StoredCredential { project: project(1), ..credential(2) };
-    catalog.add_credential(&second, at(1)).await.unwrap();
-    for stored in [credential(1), second.clone()] {
-        assert_eq!(catalog.find_credential(&stored.access_key).await.unwrap(), Some(stored));
-    }
-    let again = catalog.add_credential(&second, at(2)).await;
-    assert!(matches!(again, Err(CatalogError::Taken(_))), "{again:?}");
-    let nowhere = catalog.add_credential(&credential(3), at(2)).await;
-    assert!(matches!(nowhere, Err(CatalogError::NotFound(_))), "{nowhere:?}");
 }
 
 async fn to_check(catalog: &impl Catalog, before: i64) -> Vec<u8> {
@@ -2078,4 +2066,82 @@ pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Ca
     assert!(catalog.adopt_stored(&stored(clash, "one")).await.unwrap());
     let found = catalog.find_instance(&self::project(1), instance_id(3)).await.unwrap().unwrap();
     assert!(found.name.as_str().starts_with("restored-"), "{}", found.name);
+}
+
+fn request_id(n: u8) -> RequestId {
+    RequestId::mint(&Numbered(n))
+}
+
+fn call(n: u8, seconds: i64) -> NewAuditRecord {
+    NewAuditRecord {
+        request: request_id(n),
+        project: Some(project(1)),
+        access_key: Some("AKEXAMPLE1".parse().unwrap()),
+        user: Some("ada".into()),
+        address: Some("2001:db8::7".parse().unwrap()),
+        operation: "DELETE /api/v1/backups/{backup_id}".into(),
+        resource: format!("/api/v1/backups/{}", backup_id(n)),
+        at: at(seconds),
+    }
+}
+
+async fn called(catalog: &impl Catalog, filter: AuditFilter, limit: u32) -> Vec<RequestId> {
+    let listed = catalog.list_audit(&project(1), &filter, limit).await.unwrap();
+    listed.into_iter().map(|record| record.call.request).collect()
+}
+
+pub async fn a_call_is_recorded_before_it_is_answered(catalog: &impl Catalog) {
+    let first = call(1, 10);
+    let nobody = NewAuditRecord {
+        access_key: None,
+        user: None,
+        address: None,
+        resource: "é".repeat(AUDIT_TEXT_CHARS_MAX + 1),
+        ..call(2, 11)
+    };
+    catalog.begin_audit(&first).await.unwrap();
+    catalog.begin_audit(&nobody).await.unwrap();
+    let result = AuditResult { status: 409, error: Some("instance_busy".into()), at: at(12) };
+    catalog.end_audit(&first.request, &result).await.unwrap();
+    let late = AuditResult { status: 200, error: None, at: at(13) };
+    catalog.end_audit(&first.request, &late).await.unwrap();
+    let cut = "é".repeat(AUDIT_TEXT_CHARS_MAX);
+    let listed = catalog.list_audit(&project(1), &AuditFilter::default(), 10).await.unwrap();
+    let expected = [
+        AuditRecord { call: NewAuditRecord { resource: cut, ..nobody }, result: None },
+        AuditRecord { call: first, result: Some(result) },
+    ];
+    assert_eq!(listed, expected);
+}
+
+pub async fn calls_are_listed_in_both_orders_and_by_time(catalog: &impl Catalog) {
+    for n in 1..=5 {
+        catalog.begin_audit(&call(n, 10 * i64::from(n))).await.unwrap();
+    }
+    let ids = |numbers: &[u8]| numbers.iter().map(|n| request_id(*n)).collect::<Vec<_>>();
+    let newest = AuditFilter::default();
+    let oldest = AuditFilter { oldest_first: true, ..newest.clone() };
+    assert_eq!(called(catalog, newest.clone(), 2).await, ids(&[5, 4]));
+    let behind = AuditFilter { after: Some(request_id(4)), ..newest.clone() };
+    assert_eq!(called(catalog, behind, 2).await, ids(&[3, 2]));
+    let behind = AuditFilter { after: Some(request_id(4)), ..oldest.clone() };
+    assert_eq!(called(catalog, behind, 9).await, ids(&[5]));
+    let between = AuditFilter { from: Some(at(20)), to: Some(at(40)), ..oldest.clone() };
+    assert_eq!(called(catalog, between, 9).await, ids(&[2, 3, 4]));
+    let unknown = AuditFilter { after: Some(request_id(9)), ..newest };
+    let refused = catalog.list_audit(&project(1), &unknown, 9).await;
+    assert!(matches!(refused, Err(CatalogError::NotFound("audit record"))));
+    assert_eq!(catalog.drop_audit(at(30)).await.unwrap(), 2);
+    assert_eq!(called(catalog, oldest, 9).await, ids(&[3, 4, 5]));
+}
+
+pub async fn no_project_sees_the_calls_of_another(catalog: &impl Catalog) {
+    let other = NewAuditRecord { project: Some(project(2)), ..call(1, 10) };
+    let of_none = NewAuditRecord { project: None, ..call(2, 10) };
+    catalog.begin_audit(&other).await.unwrap();
+    catalog.begin_audit(&of_none).await.unwrap();
+    assert_eq!(called(catalog, AuditFilter::default(), 10).await, []);
+    let behind = AuditFilter { after: Some(request_id(1)), ..AuditFilter::default() };
+    let refused = catalog.list_audit(&project(1), &behind, 10).await;
+    assert!(matches!(refused, Err(CatalogError::NotFound("audit record"))));
 }

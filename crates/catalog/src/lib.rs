@@ -15,18 +15,24 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod identity;
 
 use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    AccessKey, Backup, BackupFilter, BackupId, Failure, Instance, InstanceChange, InstanceCounts,
-    InstanceFilter, InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind,
-    Lease, Listing, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
-    Progress, ProjectId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret,
-    StepRecord, StoredBackup, Tag, TagChange,
+    AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure, Instance,
+    InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
+    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
+    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
+    Restore, RestoreFilter, RestoreId, RestoreOutcome, StepRecord, StoredBackup, Tag, TagChange,
 };
 use jiff::Timestamp;
+
+pub use identity::{
+    CredentialChanges, FoundToken, IdentityCatalog, KeyHolder, PasswordHash, ProjectCatalog,
+    ProjectChanges, ProjectFilter, StoredCredential, UserChanges, UserKey,
+};
 
 /// Why a catalog method did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +46,9 @@ pub enum CatalogError {
     /// The instance is busy with a job that needs it for itself, or the backup is in use by one.
     #[error("the instance is busy with a `{}` job", .0.as_str())]
     Busy(JobKind),
+    /// It is granted to somebody, and cannot go before that ends.
+    #[error("the {0} is in use")]
+    InUse(&'static str),
     /// The instance still has backups with files.
     #[error("the instance still has {0} backups with files")]
     HasBackups(u64),
@@ -71,52 +80,6 @@ pub enum CatalogError {
     /// The database failed.
     #[error("the catalog is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
-
-/// A credential as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCredential {
-    /// The public half.
-    pub access_key: AccessKey,
-    /// The project that it opens.
-    pub project: ProjectId,
-    /// The secret half, sealed.
-    pub secret: SealedSecret,
-}
-
-/// Projects and what opens them.
-#[async_trait]
-pub trait ProjectCatalog: Send + Sync {
-    /// Creates a project together with its first credential.
-    ///
-    /// [`CatalogError::Taken`] when either is there already.
-    async fn create_project(
-        &self,
-        credential: &StoredCredential,
-        now: Timestamp,
-    ) -> Result<(), CatalogError>;
-
-    /// Adds a credential to a project that is there.
-    ///
-    /// [`CatalogError::NotFound`] without the project, [`CatalogError::Taken`] when the key is there
-    /// already.
-    async fn add_credential(
-        &self,
-        credential: &StoredCredential,
-        now: Timestamp,
-    ) -> Result<(), CatalogError>;
-
-    /// Whether there is any project.
-    async fn has_projects(&self) -> Result<bool, CatalogError>;
-
-    /// The credential with this access key.
-    async fn find_credential(
-        &self,
-        access_key: &AccessKey,
-    ) -> Result<Option<StoredCredential>, CatalogError>;
-
-    /// Proves that the catalog can be read and written now.
-    async fn check(&self) -> Result<(), CatalogError>;
 }
 
 /// Instances.
@@ -511,13 +474,54 @@ pub trait JobQueue: Send + Sync {
     async fn wait_for_job(&self, kind: JobKind);
 }
 
+/// Who did what.
+#[async_trait]
+pub trait AuditCatalog: Send + Sync {
+    /// Records a call before anything is done for it.
+    async fn begin_audit(&self, call: &NewAuditRecord) -> Result<(), CatalogError>;
+
+    /// Records how a call was answered. The first answer stays.
+    async fn end_audit(
+        &self,
+        request: &RequestId,
+        result: &AuditResult,
+    ) -> Result<(), CatalogError>;
+
+    /// Calls about a project, `limit` at the most, in the order that the filter says.
+    ///
+    /// [`CatalogError::NotFound`] without the record of the project that the list is to follow.
+    async fn list_audit(
+        &self,
+        project: &ProjectId,
+        filter: &AuditFilter,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, CatalogError>;
+
+    /// Forgets calls from before a moment; how many.
+    async fn drop_audit(&self, before: Timestamp) -> Result<u64, CatalogError>;
+}
+
 /// Everything that is known, durably.
 pub trait Catalog:
-    ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
+    ProjectCatalog
+    + IdentityCatalog
+    + InstanceCatalog
+    + BackupCatalog
+    + RestoreCatalog
+    + JobQueue
+    + AuditCatalog
+    + fmt::Debug
 {
 }
 
 impl<T> Catalog for T where
-    T: ProjectCatalog + InstanceCatalog + BackupCatalog + RestoreCatalog + JobQueue + fmt::Debug
+    T: ProjectCatalog
+        + IdentityCatalog
+        + InstanceCatalog
+        + BackupCatalog
+        + RestoreCatalog
+        + JobQueue
+        + AuditCatalog
+        + fmt::Debug
 {
 }

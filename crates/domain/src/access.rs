@@ -6,7 +6,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::ProjectId;
+use jiff::Timestamp;
+
+use crate::{AccessKey, NewAuditRecord, ProjectId, RequestId, UserRef};
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $action:ident = $name:literal,)+) => {
@@ -56,10 +58,28 @@ actions! {
     Restore = "dcs:instance:restoreData",
     /// List and show restores.
     ListRestores = "dcs:instance:getDataRestoreLog",
+    /// Read who did what in the project.
+    ReadAudit = "cachevault:audit:read",
     /// Have a backup's stored files read again.
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
     DrillBackup = "cachevault:backup:drill",
+    /// List and show the project's credentials, without their secrets.
+    ListCredentials = "cachevault:credential:list",
+    /// Create a credential, also in place of another.
+    CreateCredential = "cachevault:credential:create",
+    /// Change, enable or disable a credential.
+    ModifyCredential = "cachevault:credential:modify",
+    /// Delete a credential.
+    DeleteCredential = "cachevault:credential:delete",
+    /// List and show the project's policies.
+    ListPolicies = "cachevault:policy:list",
+    /// Write a new policy.
+    CreatePolicy = "cachevault:policy:create",
+    /// Change what a policy allows.
+    ModifyPolicy = "cachevault:policy:modify",
+    /// Delete a policy.
+    DeletePolicy = "cachevault:policy:delete",
 }
 
 impl fmt::Display for Action {
@@ -90,7 +110,18 @@ impl ActionPattern {
     }
 
     fn allows(&self, action: Action) -> bool {
-        let mut parts = self.0.split(':').zip(action.name().split(':'));
+        self.is_like(action.name())
+    }
+
+    /// Whether everything that `other` can ever stand for, this stands for too.
+    fn covers(&self, other: &Self) -> bool {
+        // A star of the other can only be matched by one of ours, which then takes whatever the
+        // other's may stand for.
+        self.is_like(&other.0)
+    }
+
+    fn is_like(&self, text: &str) -> bool {
+        let mut parts = self.0.split(':').zip(text.split(':'));
         parts.all(|(pattern, part)| is_like(pattern, part))
     }
 }
@@ -127,25 +158,132 @@ fn is_like(pattern: &str, text: &str) -> bool {
     text.ends_with(pattern)
 }
 
-/// What a caller is allowed to do.
+/// What a caller is allowed to do. By default nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Permissions(Vec<ActionPattern>);
+pub struct Permissions {
+    granted: Vec<ActionPattern>,
+    /// What has to allow it too.
+    within: Option<Box<Self>>,
+}
 
 impl Permissions {
     /// Everything.
     pub fn everything() -> Self {
-        Self(vec![ActionPattern("*:*:*".to_owned())])
+        [ActionPattern("*:*:*".to_owned())].into_iter().collect()
     }
 
     /// Whether they allow an action.
     pub fn allow(&self, action: Action) -> bool {
-        self.0.iter().any(|pattern| pattern.allows(action))
+        self.granted.iter().any(|pattern| pattern.allows(action))
+            && self.within.as_ref().is_none_or(|within| within.allow(action))
+    }
+
+    /// Only what `other` allows too.
+    #[must_use]
+    pub fn within(mut self, other: Self) -> Self {
+        self.within = Some(Box::new(match self.within.take() {
+            Some(within) => within.within(other),
+            None => other,
+        }));
+        self
+    }
+
+    /// Whether everything that `other` can ever allow is allowed by these too, by what is written
+    /// in the patterns: actions that do not exist yet count.
+    pub fn cover(&self, other: &Self) -> bool {
+        self.layers().all(|ours| {
+            let covered =
+                |theirs: &ActionPattern| ours.iter().any(|pattern| pattern.covers(theirs));
+            other.layers().any(|theirs| theirs.iter().all(covered))
+        })
+    }
+
+    /// The lists of patterns, each of which has to allow an action.
+    fn layers(&self) -> impl Iterator<Item = &[ActionPattern]> {
+        std::iter::successors(Some(self), |layer| layer.within.as_deref())
+            .map(|layer| layer.granted.as_slice())
     }
 }
 
 impl FromIterator<ActionPattern> for Permissions {
     fn from_iter<I: IntoIterator<Item = ActionPattern>>(patterns: I) -> Self {
-        Self(patterns.into_iter().collect())
+        Self { granted: patterns.into_iter().collect(), within: None }
+    }
+}
+
+/// A role that every project has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BuiltInRole {
+    /// Sees everything in the project.
+    Reader,
+    /// Runs backups, restores, checks and drills, and changes instances; deletes nothing and
+    /// manages no access.
+    Operator,
+    /// May do everything in the project.
+    Admin,
+}
+
+impl BuiltInRole {
+    /// Every role, the one that may least first.
+    pub const ALL: [Self; 3] = [Self::Reader, Self::Operator, Self::Admin];
+
+    /// The role's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// What the role allows.
+    pub fn permissions(self) -> Permissions {
+        const READER: &[&str] = &["*:*:get*", "*:*:list*"];
+        const OPERATOR: &[&str] = &[
+            "*:*:get*",
+            "*:*:list*",
+            "dcs:instance:modify",
+            "dcs:instance:backupData",
+            "dcs:instance:restoreData",
+            "dcs:instance:downloadBackupData",
+            "cachevault:backup:check",
+            "cachevault:backup:drill",
+        ];
+        let patterns = match self {
+            Self::Reader => READER,
+            Self::Operator => OPERATOR,
+            Self::Admin => return Permissions::everything(),
+        };
+        patterns.iter().map(|pattern| ActionPattern((*pattern).to_owned())).collect()
+    }
+}
+
+/// Who it is that asks. Tells nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// Whoever holds this access key.
+    Key {
+        /// The public half of the key.
+        access_key: AccessKey,
+        /// The user that it belongs to.
+        user: Option<UserRef>,
+    },
+    /// A user, by password and token.
+    User(UserRef),
+    /// The service itself.
+    Service,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key { access_key, user: None } => write!(f, "key {access_key}"),
+            Self::Key { access_key, user: Some(user) } => {
+                write!(f, "key {access_key} of user {}", user.name)
+            }
+            Self::User(user) => write!(f, "user {}", user.name),
+            Self::Service => f.write_str("the service"),
+        }
     }
 }
 
@@ -154,25 +292,54 @@ impl FromIterator<ActionPattern> for Permissions {
 #[error("the permission `{}` is missing", .0.name())]
 pub struct Denied(pub Action);
 
-/// Who asks: in one project, with what it is allowed to do there.
+/// The caller does not administer the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is for administrators of the service")]
+pub struct NotAdministrator;
+
+/// Who asks: in one project or in none, with what it is allowed to do there.
 ///
 /// A use case gets the project of a caller only by naming what it is about to do, so that none can
 /// forget to ask.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    project: ProjectId,
+    subject: Subject,
+    project: Option<ProjectId>,
     permissions: Permissions,
+    administers_service: bool,
 }
 
 impl Caller {
-    /// A caller that may do what `permissions` allow.
+    /// The service itself, with what `permissions` allow it in the project.
     pub fn new(project: ProjectId, permissions: Permissions) -> Self {
-        Self { project, permissions }
+        Self::in_project(Subject::Service, project, permissions)
     }
 
-    /// The service itself, or whoever runs it: it may do everything in the project.
+    /// Somebody that may do what `permissions` allow in the project.
+    pub fn in_project(subject: Subject, project: ProjectId, permissions: Permissions) -> Self {
+        Self { subject, project: Some(project), permissions, administers_service: false }
+    }
+
+    /// Somebody that has proven who it is, and may do nothing in any project.
+    pub fn without_project(subject: Subject) -> Self {
+        let permissions = Permissions::default();
+        Self { subject, project: None, permissions, administers_service: false }
+    }
+
+    /// The service itself: it may do everything in the project, and administers the service.
     pub fn service(project: ProjectId) -> Self {
-        Self::new(project, Permissions::everything())
+        Self::new(project, Permissions::everything()).administering_service(true)
+    }
+
+    /// The same caller, who administers the service or does not. No pattern of actions does this.
+    #[must_use]
+    pub fn administering_service(self, administers_service: bool) -> Self {
+        Self { administers_service, ..self }
+    }
+
+    /// Who it is.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
     }
 
     /// The project, for a caller that is allowed to do this there.
@@ -180,12 +347,52 @@ impl Caller {
     /// # Errors
     /// [`Denied`].
     pub fn may(&self, action: Action) -> Result<&ProjectId, Denied> {
-        if self.permissions.allow(action) { Ok(&self.project) } else { Err(Denied(action)) }
+        match &self.project {
+            Some(project) if self.permissions.allow(action) => Ok(project),
+            _ => Err(Denied(action)),
+        }
+    }
+
+    /// Whether the caller may give away what `permissions` allow: nobody gives more than it has.
+    pub fn may_grant(&self, permissions: &Permissions) -> bool {
+        self.administers_service || self.permissions.cover(permissions)
+    }
+
+    /// Passes for a caller that manages the projects and users of the whole service.
+    ///
+    /// # Errors
+    /// [`NotAdministrator`].
+    pub fn administers_service(&self) -> Result<(), NotAdministrator> {
+        if self.administers_service { Ok(()) } else { Err(NotAdministrator) }
+    }
+
+    /// A call of this caller, to be recorded.
+    pub fn call(&self, request: RequestId, at: Timestamp) -> NewAuditRecord {
+        let (access_key, user) = match &self.subject {
+            Subject::Key { access_key, user } => (Some(access_key.clone()), user.as_ref()),
+            Subject::User(user) => (None, Some(user)),
+            Subject::Service => (None, None),
+        };
+        NewAuditRecord {
+            request,
+            project: self.project.clone(),
+            access_key,
+            user: user.map(|user| user.name.to_string()),
+            address: None,
+            operation: String::new(),
+            resource: String::new(),
+            at,
+        }
     }
 
     /// Whether this is the caller's project.
     pub fn is_in(&self, project: &ProjectId) -> bool {
-        self.project == *project
+        self.project.as_ref() == Some(project)
+    }
+
+    /// The project that the caller is in, for telling it its own name: not for doing anything there.
+    pub fn own_project(&self) -> Option<&ProjectId> {
+        self.project.as_ref()
     }
 }
 
@@ -242,5 +449,85 @@ mod tests {
         assert_eq!(caller.may(Action::ListBackups), Ok(&project));
         assert_eq!(caller.may(Action::Restore), Err(Denied(Action::Restore)));
         assert!(Caller::new(project, Permissions::default()).may(Action::GetInstance).is_err());
+    }
+
+    fn permissions(patterns: &[&str]) -> Permissions {
+        patterns.iter().map(|pattern| pattern.parse::<ActionPattern>().unwrap()).collect()
+    }
+
+    #[test]
+    fn each_role_may_what_it_is_for_and_no_more() {
+        let [reader, operator, admin] = BuiltInRole::ALL.map(BuiltInRole::permissions);
+        for action in [Action::ListInstances, Action::ListBackups, Action::GetConfiguration] {
+            assert!(reader.allow(action), "{action}");
+        }
+        for action in [Action::CreateBackup, Action::Restore, Action::DownloadBackup] {
+            assert!(!reader.allow(action) && operator.allow(action), "{action}");
+        }
+        for action in [
+            Action::CreateInstance,
+            Action::DeleteInstance,
+            Action::DeleteBackup,
+            Action::CreateCredential,
+            Action::ModifyCredential,
+            Action::CreatePolicy,
+            Action::ModifyPolicy,
+        ] {
+            assert!(!operator.allow(action), "{action}");
+        }
+        for action in Action::ALL {
+            assert!(!reader.allow(*action) || operator.allow(*action), "{action}");
+            assert!(admin.allow(*action), "{action}");
+        }
+        assert!(admin.cover(&operator) && operator.cover(&reader));
+        assert!(!operator.cover(&admin) && !reader.cover(&operator));
+    }
+
+    #[test]
+    fn nobody_covers_what_a_pattern_may_stand_for_one_day() {
+        for (ours, theirs, covered) in [
+            (&["dcs:*:*"][..], &["dcs:instance:get*"][..], true),
+            (&["*:*:get*"], &["dcs:instance:get"], true),
+            (&["*:*:*et*"], &["dcs:*:get*"], true),
+            (&["dcs:instance:get"], &["dcs:instance:get*"], false),
+            (&["dcs:instance:*"], &["dcs:*:get"], false),
+            (&["dcs:instance:get", "dcs:instance:list"], &["dcs:instance:get"], true),
+            (&["dcs:instance:get"], &["dcs:instance:get", "dcs:instance:list"], false),
+            (&[], &[], true),
+        ] {
+            assert_eq!(
+                permissions(ours).cover(&permissions(theirs)),
+                covered,
+                "{ours:?} {theirs:?}"
+            );
+        }
+        // What is granted by name of every action is still less than a star.
+        let names: Vec<_> = Action::ALL.iter().map(|action| action.name()).collect();
+        assert!(!permissions(&names).cover(&Permissions::everything()));
+    }
+
+    #[test]
+    fn permissions_within_others_are_what_both_allow() {
+        let both = permissions(&["dcs:instance:*"]).within(permissions(&["*:*:get*"]));
+        for action in Action::ALL {
+            let expected = action.name().starts_with("dcs:instance:get");
+            assert_eq!(both.allow(*action), expected, "{action}");
+        }
+        assert!(permissions(&["*:*:get*"]).cover(&both));
+        assert!(!both.cover(&permissions(&["*:*:get*"])));
+        assert!(both.cover(&permissions(&["dcs:instance:get"])));
+        let none = both.clone().within(Permissions::default());
+        assert!(Action::ALL.iter().all(|action| !none.allow(*action)));
+        assert!(Action::ALL.iter().all(|action| !Permissions::default().allow(*action)));
+    }
+
+    #[test]
+    fn no_permission_makes_an_administrator_of_the_service() {
+        let project: ProjectId = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let admin = Caller::new(project.clone(), Permissions::everything());
+        assert_eq!(admin.administers_service(), Err(NotAdministrator));
+        assert!(Caller::service(project).administers_service().is_ok());
+        let nobody = Caller::without_project(Subject::Service).administering_service(true);
+        assert!(Action::ALL.iter().all(|action| nobody.may(*action).is_err()));
     }
 }

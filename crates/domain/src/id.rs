@@ -89,39 +89,65 @@ uuid_id!(
     PolicyId
 );
 
-/// The tenant: 32 lower-case hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ProjectId(String);
+macro_rules! hex_id {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
 
-impl ProjectId {
-    /// Mints a fresh random project id.
-    pub fn mint(entropy: &dyn Entropy) -> Self {
-        Self(random_hex(entropy))
-    }
+        impl $name {
+            /// Mints a fresh random identifier.
+            pub fn mint(entropy: &dyn Entropy) -> Self {
+                Self(random_hex(entropy))
+            }
 
-    /// The 32 digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for ProjectId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for ProjectId {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() == 32 && text.bytes().all(hex) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidId::new(text, "a project id of 32 hexadecimal digits"))
+            /// The 32 digits.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                if is_hex_id(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(InvalidId::new(text, $wanted))
+                }
+            }
+        }
+    };
+}
+
+hex_id!(
+    /// The tenant: 32 lower-case hexadecimal digits.
+    ProjectId,
+    "a project id of 32 hexadecimal digits"
+);
+hex_id!(
+    /// Names one user: 32 lower-case hexadecimal digits.
+    UserId,
+    "a user id of 32 hexadecimal digits"
+);
+
+hex_id!(
+    /// Names one API request in answers and logs: 32 hexadecimal digits.
+    RequestId,
+    "a request id of 32 hexadecimal digits"
+);
+
+/// Whether the text is 32 lower-case hexadecimal digits.
+pub(crate) fn is_hex_id(text: &str) -> bool {
+    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    text.len() == 32 && text.bytes().all(hex)
 }
 
 /// The public half of a signing credential: 8 to 64 letters and digits.
@@ -158,22 +184,6 @@ impl FromStr for AccessKey {
         } else {
             Err(InvalidId::new(text, "an access key of 8 to 64 letters and digits"))
         }
-    }
-}
-
-/// Names one API request in answers and logs: 32 hexadecimal digits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(String);
-
-impl RequestId {
-    /// Mints a fresh random request id.
-    pub fn mint(entropy: &dyn Entropy) -> Self {
-        Self(random_hex(entropy))
-    }
-
-    /// The 32 digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 

@@ -11,7 +11,13 @@
 //! | word | meaning |
 //! |---|---|
 //! | project | the tenant: 32 hex digits; everything belongs to one |
-//! | caller | who asks: in one project, with what it is allowed to do there |
+//! | caller | who asks: in one project or none, with what it is allowed to do there |
+//! | role | what somebody may do in a project: `reader`, `operator`, `admin`, or a policy's name |
+//! | access policy | a role that a project writes itself: a name and patterns of actions |
+//! | credential | an access key and its secret, of one project, with a role there |
+//! | grant | the role that a user has in a project |
+//! | token | what a user that has signed in shows with each request; it ends by itself |
+//! | administrator of the service | who manages projects and users; no role makes one |
 //! | instance | one registered Redis or Valkey deployment |
 //! | shard | one primary's key space inside an instance; a standalone has one |
 //! | backup | the record of one copy of an instance's data |
@@ -28,21 +34,29 @@
 #![deny(missing_docs)]
 
 mod access;
+mod audit;
 mod backup;
 mod clock;
 mod drill;
 mod error_text;
 mod id;
+mod identity;
 mod instance;
 mod job;
 mod listing;
 mod plan;
 mod policy;
 mod restore;
+mod retention;
+mod schedule;
 mod server;
 mod settings;
 
-pub use access::{Action, ActionPattern, Caller, Denied, InvalidActionPattern, Permissions};
+pub use access::{
+    Action, ActionPattern, BuiltInRole, Caller, Denied, InvalidActionPattern, NotAdministrator,
+    Permissions, Subject,
+};
+pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
     Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
     NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,
@@ -52,7 +66,11 @@ pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use error_text::with_sources;
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
-    RestoreId,
+    RestoreId, UserId,
+};
+pub use identity::{
+    AccessPolicy, Credential, Grant, InvalidName, Project, ProjectName, RoleName, SignIn, Token,
+    TokenHash, TokenScope, User, UserName, UserRef,
 };
 pub use instance::{
     Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InstanceState, InvalidInstanceName,
@@ -70,6 +88,10 @@ pub use restore::{
     NewSafetyBackup, PatternTooLong, Restore, RestoreEvent, RestoreOptions, RestoreOutcome,
     RestoreState, RestoreWay, TargetData, TtlRule,
 };
+pub use retention::{
+    BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, beyond_limit, expired,
+};
+pub use schedule::{InvalidSchedule, Schedule, Window};
 pub use server::{
     Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
     TlsSettings,

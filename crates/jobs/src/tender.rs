@@ -34,6 +34,8 @@ pub struct Tender {
     pub sweep_every: Duration,
     /// How old what has no manifest must be before it is removed: longer than any job takes.
     pub grace: Duration,
+    /// How long it is kept who did what.
+    pub audit_keep: Duration,
     /// When a check could not be made.
     pub tried: Mutex<BTreeMap<BackupId, Timestamp>>,
 }
@@ -69,6 +71,7 @@ impl Tender {
                 self.check_round().await;
                 if swept.is_none_or(|at| at.elapsed() >= self.sweep_every) {
                     is_rewrapped |= self.sweep_round(!is_rewrapped).await;
+                    self.drop_audit().await;
                     swept = Some(Instant::now());
                 }
                 tokio::time::sleep(LOOK).await;
@@ -77,6 +80,24 @@ impl Tender {
         tokio::select! {
             () = shutdown.soft.cancelled() => {}
             () = tend => {}
+        }
+    }
+
+    /// Forgets who did what too long ago; how many calls.
+    pub async fn drop_audit(&self) -> u64 {
+        let Ok(before) = self.app.clock.now().checked_sub(self.audit_keep) else { return 0 };
+        match self.app.catalog.drop_audit(before).await {
+            Ok(dropped) => {
+                if dropped > 0 {
+                    tracing::info!(dropped, "old audit records were removed");
+                }
+                dropped
+            }
+            Err(error) => {
+                let reason = with_sources(&error);
+                tracing::warn!(reason, "old audit records could not be removed");
+                0
+            }
         }
     }
 

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cachevault_app::AppError;
 use cachevault_domain::{Denied, JobKind};
 use serde::Serialize;
@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 
 /// The field of ours in a request of theirs: how to reach the server that is to be adopted.
 pub(crate) const EXTENSION: &str = "cachevault";
+
+use crate::audit::ErrorCode;
 
 /// A documented error, with the text that the vendor publishes for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -152,9 +154,14 @@ impl From<AppError> for DcsError {
             AppError::InvalidName(_) => Self::InvalidName,
             AppError::TooManyTags => Self::QuotaReached,
             AppError::CannotAdopt(_) => Self::InvalidField(EXTENSION),
-            // Only our own API shows one restore.
-            AppError::RestoreNotFound => Self::InvalidField("restore_id"),
+            // Only our own API shows one restore, and what was recorded.
+            AppError::RestoreNotFound | AppError::AuditRecordNotFound => {
+                Self::InvalidField("restore_id")
+            }
+            // Only our own API manages access.
+            AppError::Access(_) => Self::InvalidField("access"),
             AppError::CatalogFailed(_)
+            | AppError::HashingFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };
@@ -208,6 +215,9 @@ pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
         error.codes().0
     }
 
+    /// The code with which an error is answered.
+    fn code(error: DcsError) -> &'static str;
+
     /// The text with which an error is answered.
     fn message(error: DcsError) -> String {
         error.to_string()
@@ -222,6 +232,10 @@ pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
 pub(crate) struct V1;
 
 impl Version for V1 {
+    fn code(error: DcsError) -> &'static str {
+        error.codes().2
+    }
+
     fn status(error: DcsError) -> StatusCode {
         match error {
             DcsError::ProjectMismatch => StatusCode::UNAUTHORIZED,
@@ -239,7 +253,7 @@ impl Version for V1 {
     }
 
     fn body(error: DcsError) -> Value {
-        let (code, message) = (error.codes().2.to_owned(), Self::message(error));
+        let (code, message) = (Self::code(error).to_owned(), Self::message(error));
         json!(V1ErrorBody { error: V1ErrorDetail { code, message, ext_message: None } })
     }
 }
@@ -249,8 +263,12 @@ impl Version for V1 {
 pub(crate) struct V2;
 
 impl Version for V2 {
+    fn code(error: DcsError) -> &'static str {
+        error.codes().1
+    }
+
     fn body(error: DcsError) -> Value {
-        let (error_code, error_msg) = (error.codes().1.to_owned(), Self::message(error));
+        let (error_code, error_msg) = (Self::code(error).to_owned(), Self::message(error));
         json!(V2ErrorBody { error_code, error_msg, error_ext_msg: None })
     }
 }
@@ -267,7 +285,8 @@ impl<V, E: Into<DcsError>> From<E> for Error<V> {
 
 impl<V: Version> IntoResponse for Error<V> {
     fn into_response(self) -> Response {
-        (V::status(self.0), Json(V::body(self.0))).into_response()
+        let code = ErrorCode(V::code(self.0));
+        (V::status(self.0), Extension(code), Json(V::body(self.0))).into_response()
     }
 }
 

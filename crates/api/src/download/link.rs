@@ -10,7 +10,8 @@ pub(crate) fn url(api: &Api, headers: &HeaderMap, link: &FileLink) -> String {
     format!("{}{}", base(api, headers), path(&link.ticket, &link.signature))
 }
 
-/// What is configured; else the host by which the client has found us; else the address listened on.
+/// The URL of the service, without a path: what is configured; else the host by which the client
+/// has found us; else the address listened on.
 pub(crate) fn base(api: &Api, headers: &HeaderMap) -> String {
     if let Some(url) = &api.public_url {
         return url.clone();
@@ -21,8 +22,8 @@ pub(crate) fn base(api: &Api, headers: &HeaderMap) -> String {
         !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
     };
     match host.filter(is_plain) {
-        Some(host) => format!("http://{host}"),
-        None => format!("http://{}", api.address),
+        Some(host) => format!("{}://{host}", api.scheme),
+        None => format!("{}://{}", api.scheme, api.address),
     }
 }
 

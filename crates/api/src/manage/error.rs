@@ -1,13 +1,14 @@
 //! Errors of our own API: a word for programs, a sentence for people.
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use cachevault_app::AppError;
+use axum::{Extension, Json};
+use cachevault_app::{AccessError, AppError};
 use cachevault_domain::ProbeError;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::audit::ErrorCode;
 use crate::dcs::DcsError;
 use crate::request::current_id;
 
@@ -54,9 +55,11 @@ impl Error {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::App(error) => match error {
                 AppError::Denied(_) => (StatusCode::FORBIDDEN, "denied"),
+                AppError::Access(error) => access(error),
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
                 AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
                 AppError::RestoreBlocked(_) => {
@@ -74,9 +77,9 @@ impl Error {
                     (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason))
                 }
                 AppError::RemovalFailed { .. } => (StatusCode::BAD_GATEWAY, "removal_failed"),
-                AppError::CatalogFailed(_) | AppError::SecretUnreadable(_) => {
-                    (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-                }
+                AppError::CatalogFailed(_)
+                | AppError::HashingFailed(_)
+                | AppError::SecretUnreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
                 AppError::StoreUnavailable(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
                 }
@@ -89,6 +92,26 @@ impl Error {
             Self::BadRequest(reason) => reason.clone(),
             Self::App(error) => error.to_string(),
         }
+    }
+}
+
+fn access(error: &AccessError) -> (StatusCode, &'static str) {
+    match error {
+        AccessError::NotAdministrator(_) => (StatusCode::FORBIDDEN, "not_administrator"),
+        AccessError::ChangesAdministrator => (StatusCode::FORBIDDEN, "changes_administrator"),
+        AccessError::GrantsTooMuch(_) => (StatusCode::FORBIDDEN, "grants_too_much"),
+        AccessError::SignInRefused => (StatusCode::FORBIDDEN, "wrong_password"),
+        AccessError::ProjectNotFound => (StatusCode::NOT_FOUND, "project_not_found"),
+        AccessError::UserNotFound => (StatusCode::NOT_FOUND, "user_not_found"),
+        AccessError::GrantNotFound => (StatusCode::NOT_FOUND, "grant_not_found"),
+        AccessError::CredentialNotFound => (StatusCode::NOT_FOUND, "credential_not_found"),
+        AccessError::PolicyNotFound => (StatusCode::NOT_FOUND, "policy_not_found"),
+        AccessError::RoleNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "role_not_found"),
+        AccessError::Taken(_) => (StatusCode::CONFLICT, "name_taken"),
+        AccessError::PolicyInUse => (StatusCode::CONFLICT, "policy_in_use"),
+        AccessError::OwnAccess => (StatusCode::CONFLICT, "own_access"),
+        AccessError::AdministratorOfUser => (StatusCode::BAD_REQUEST, "administrator_of_user"),
+        AccessError::BadPassword => (StatusCode::BAD_REQUEST, "bad_password"),
     }
 }
 
@@ -117,6 +140,6 @@ impl IntoResponse for Error {
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
         }
         let error = ErrorDetail { code, message: self.message(), request_id: current_id() };
-        (status, Json(ErrorBody { error })).into_response()
+        (status, Extension(ErrorCode(code)), Json(ErrorBody { error })).into_response()
     }
 }

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
+mod audit;
 mod documented;
+mod identity;
 mod instances;
+mod keystone;
 mod links;
 mod manage;
 mod openapi;

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{Api, Downloads, metrics_router, router};
-use cachevault_app::{App, MasterKey, NewCredential, Prober, Sealer};
+use cachevault_app::{App, Logins, MasterKey, NewCredential, Prober, Sealer};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
@@ -30,6 +30,8 @@ use tempfile::TempDir;
 use tower::ServiceExt;
 
 pub(crate) const DOWNLOADS_MAX: usize = 2;
+pub(crate) const PASSWORD: &str = "correct horse battery";
+pub(crate) const REGION: &str = "eu-test";
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 
 /// The only host at which the prober finds a server.
@@ -110,19 +112,23 @@ impl Rig {
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy,
+            logins: Logins::default(),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
-        app.create_project(&credential).await.unwrap();
+        app.create_first_project(&credential, &REGION.parse().unwrap()).await.unwrap();
         let metrics = metrics_router(app.clone());
         let router = router(Api {
             app: app.clone(),
             request_time_max: Duration::from_secs(30),
             readiness: Arc::default(),
             public_url: public_url.map(str::to_owned),
+            scheme: "http",
             address: ([127, 0, 0, 1], 8635).into(),
             downloads,
+            region: REGION.to_owned(),
+            throttle: Arc::default(),
         });
         let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
@@ -326,5 +332,95 @@ impl Rig {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or(Value::Null);
         Answer { status: parts.status, headers: parts.headers, body, text }
+    }
+}
+
+/// Signing in, and what it gives.
+impl Rig {
+    /// Sends a request without a signature, with these headers.
+    pub(crate) async fn plain(
+        &self,
+        method: &str,
+        uri: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(uri).header("host", "cachevault.test");
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
+    /// Sends a request with a token.
+    pub(crate) async fn with_token(
+        &self,
+        token: &str,
+        method: &str,
+        uri: &str,
+        body: &str,
+    ) -> Answer {
+        self.plain(method, uri, &[("x-auth-token", token)], body).await
+    }
+
+    /// A user with this role in the only project.
+    pub(crate) async fn user(&self, name: &str, role: &str) -> String {
+        let body = serde_json::json!({"name": name, "password": PASSWORD}).to_string();
+        let user = self.call("POST", "/api/v1/users", &body).await;
+        assert_eq!(user.status.as_u16(), 201, "{}", user.text);
+        let grant = serde_json::json!({"role": role}).to_string();
+        let uri = format!("/api/v1/users/{name}/grants/{REGION}");
+        let granted = self.call("PUT", &uri, &grant).await;
+        assert_eq!(granted.status.as_u16(), 200, "{}", granted.text);
+        user.body["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Signs in with a password.
+    pub(crate) async fn sign_in(&self, user: Value, scope: Value) -> Answer {
+        let identity = serde_json::json!({"methods": ["password"], "password": {"user": user}});
+        let mut auth = serde_json::json!({"identity": identity});
+        if !scope.is_null() {
+            auth["scope"] = scope;
+        }
+        let body = serde_json::json!({"auth": auth}).to_string();
+        self.plain("POST", "/v3/auth/tokens", &[], &body).await
+    }
+
+    /// A token of this user for the only project.
+    pub(crate) async fn token(&self, name: &str) -> String {
+        let user = serde_json::json!({"name": name, "password": PASSWORD});
+        let scope = serde_json::json!({"project": {"name": REGION}});
+        let answer = self.sign_in(user, scope).await;
+        assert_eq!(answer.status.as_u16(), 201, "{}", answer.text);
+        answer.token()
+    }
+
+    /// A key that the first one creates.
+    pub(crate) async fn key(&self, wish: Value) -> NewCredential {
+        let answer = self.call("POST", "/api/v1/credentials", &wish.to_string()).await;
+        answer.key()
+    }
+}
+
+impl Answer {
+    pub(crate) fn token(&self) -> String {
+        self.headers["x-subject-token"].to_str().unwrap().to_owned()
+    }
+
+    /// A key that was just created.
+    pub(crate) fn key(&self) -> NewCredential {
+        assert_eq!(self.status.as_u16(), 201, "{}", self.text);
+        let text = |name: &str| self.body[name].as_str().unwrap().to_owned();
+        NewCredential {
+            project: text("project_id").parse().unwrap(),
+            access_key: text("access_key").parse().unwrap(),
+            secret_key: text("secret_key").into(),
+        }
+    }
+
+    /// Status and the code of an error of whatever shape.
+    pub(crate) fn outcome(&self) -> (u16, &str) {
+        let error = &self.body["error"];
+        let code = error["code"].as_str().or(self.body["error_code"].as_str());
+        (self.status.as_u16(), code.unwrap_or_default())
     }
 }

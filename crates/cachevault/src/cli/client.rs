@@ -1,11 +1,13 @@
 //! A client of `/api/v1` that signs its requests.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_domain::{Clock, SystemClock};
 use serde_json::{Value, json};
 use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::{ClientOptions, Failure};
 use crate::config::default_data_dir;
@@ -19,6 +21,43 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 pub(crate) struct Client {
     agent: ureq::Agent,
     credentials: Credentials,
+}
+
+/// Whom to trust, and how to prove oneself.
+fn tls(options: &ClientOptions) -> Result<TlsConfig, Failure> {
+    let mut tls = TlsConfig::builder();
+    if let Some(path) = &options.ca_file {
+        let (certificates, _) = read_pem(path)?;
+        tls = tls.root_certs(RootCerts::new_with_certs(&certificates));
+    }
+    if let Some(path) = &options.client_cert_file {
+        let (certificates, key) = read_pem(path)?;
+        let missing = || Failure::Usage(format!("`{}` holds no key", path.display()));
+        let key = key.ok_or_else(missing)?;
+        tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates, key)));
+    }
+    Ok(tls.build())
+}
+
+/// The certificates of a file, at least one, and the key in it.
+fn read_pem(
+    path: &Path,
+) -> Result<(Vec<Certificate<'static>>, Option<PrivateKey<'static>>), Failure> {
+    let unusable =
+        |why: &dyn std::fmt::Display| Failure::Usage(format!("`{}`: {why}", path.display()));
+    let text = std::fs::read(path).map_err(|e| unusable(&e))?;
+    let (mut certificates, mut key) = (Vec::new(), None);
+    for item in parse_pem(&text) {
+        match item.map_err(|e| unusable(&e))? {
+            PemItem::Certificate(certificate) => certificates.push(certificate),
+            PemItem::PrivateKey(found) => key = Some(found),
+            _ => {}
+        }
+    }
+    if certificates.is_empty() {
+        return Err(unusable(&"it holds no certificate"));
+    }
+    Ok((certificates, key))
 }
 
 impl Client {
@@ -38,6 +77,7 @@ impl Client {
         }
         let config =
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
+        let config = config.tls_config(tls(options)?);
         Ok(Self { agent: config.build().into(), credentials })
     }
 

@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
-use super::OutputFormat;
+use super::{OutputFormat, audit};
 
 /// A column: its title, and how a row's JSON gives its text.
 pub(crate) type Column = (&'static str, fn(&Value) -> String);
@@ -54,6 +54,18 @@ pub(crate) const RESTORE: [Column; 7] = [
     ("completed", |row| seconds(&row["completed_at"])),
     ("note", |row| {
         row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)
+    }),
+];
+
+pub(crate) const AUDIT: [Column; 6] = [
+    ("at", |row| seconds(&row["at"])),
+    ("who", audit::who),
+    ("from", |row| text(&row["address"])),
+    ("what", |row| text(&row["operation"])),
+    ("resource", |row| text(&row["resource"])),
+    ("result", |row| {
+        let status = text(&row["status"]);
+        row["error"].as_str().map_or(status.clone(), |error| format!("{status} {error}"))
     }),
 ];
 
@@ -105,6 +117,11 @@ pub(crate) fn say(format: OutputFormat, sentence: &str) {
     if format == OutputFormat::Table {
         print(&sentence);
     }
+}
+
+/// Prints one thing as one line.
+pub(crate) fn line(thing: &Value) {
+    print(thing);
 }
 
 fn json(value: &Value) {

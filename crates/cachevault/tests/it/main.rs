@@ -13,4 +13,5 @@ mod restore_crashes;
 mod secrets;
 mod service;
 mod sources;
+mod tls;
 mod upkeep;

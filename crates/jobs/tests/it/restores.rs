@@ -59,7 +59,11 @@ impl Restoring {
         rig.run(None).await;
         let target = Server::start(&newest_redis(), options);
         target.fill(keys, 30);
-        let wish = AddInstance { name: "copy".parse().unwrap(), target: target.target() };
+        let wish = AddInstance {
+            name: "copy".parse().unwrap(),
+            target: target.target(),
+            settings: Default::default(),
+        };
         let instance = rig.app.add_instance(&rig.caller, wish).await.unwrap().id;
         let (old, new) = (target.digest(), rig.server.digest());
         assert_ne!(old, new);

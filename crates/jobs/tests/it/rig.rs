@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cachevault_app::{AddInstance, App, MasterKey, NewCredential, RequestBackup, Sealer};
+use cachevault_app::{AddInstance, App, Logins, MasterKey, NewCredential, RequestBackup, Sealer};
 use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
@@ -58,13 +58,18 @@ impl Rig {
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),
             clock: clock.clone(),
             entropy: entropy.clone(),
+            logins: Logins::default(),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
-        app.create_project(&credential).await.unwrap();
+        app.create_first_project(&credential, &"region".parse().unwrap()).await.unwrap();
         server.fill(2000, 100);
-        let wish = AddInstance { name: "orders".parse().unwrap(), target: server.target() };
+        let wish = AddInstance {
+            name: "orders".parse().unwrap(),
+            target: server.target(),
+            settings: Default::default(),
+        };
         let caller = Caller::service(credential.project.clone());
         let instance = app.add_instance(&caller, wish).await.unwrap();
         Self {

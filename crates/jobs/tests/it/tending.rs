@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
-use cachevault_domain::{Backup, BackupFilter, BackupId, Page, RestoreOptions, RestoreState};
+use cachevault_domain::{
+    AuditFilter, Backup, BackupFilter, BackupId, Page, RequestId, RestoreOptions, RestoreState,
+};
 use cachevault_jobs::{Swept, Tender};
 use cachevault_store::{BackupKey, Fault, SealedStore, StoreErrorKind};
 use cachevault_testkit::SeededEntropy;
@@ -22,6 +24,7 @@ fn tender(app: &App) -> Tender {
         check_every: DAY * 7,
         sweep_every: DAY,
         grace: DAY,
+        audit_keep: DAY * 30,
         tried: Mutex::default(),
     }
 }
@@ -298,4 +301,18 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
 async fn listed(rig: &Rig, app: &App) -> Vec<Backup> {
     let (filter, page) = (BackupFilter::default(), Page { offset: 0, limit: 10 });
     app.list_backups(&rig.caller, rig.instance, filter, page).await.unwrap().items
+}
+
+#[tokio::test]
+async fn who_did_what_is_forgotten_after_its_time() {
+    let rig = Rig::new().await;
+    for seed in [1, 2] {
+        let request = RequestId::mint(&SeededEntropy::new(seed));
+        let call = rig.caller.call(request, rig.app.clock.now());
+        rig.app.begin_audit(&call).await.unwrap();
+        rig.pass(20 * 24 * 3600);
+    }
+    assert_eq!(tender(&rig.app).drop_audit().await, 1);
+    let left = rig.app.list_audit(&rig.caller, &AuditFilter::default(), 10).await.unwrap();
+    assert_eq!(left.len(), 1);
 }

@@ -1,0 +1,118 @@
+//! Keystone v3 on the same host, as far as DCS clients use it: signing in, validating and revoking
+//! tokens, the catalog of services, and the projects and domains of whoever asks.
+//!
+//! There is one domain. Nobody sees a project, user or token of others.
+
+mod body;
+mod catalog;
+mod error;
+mod sign_in;
+mod tokens;
+
+use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use axum::{Extension, Json, Router};
+use serde_json::{Value, json};
+
+use self::body::project_body;
+use self::error::Error;
+use crate::Api;
+use crate::auth::{self, Identity};
+use crate::download::base;
+use crate::query::Query;
+
+/// The only domain.
+const DOMAIN_ID: &str = "default";
+const DOMAIN_NAME: &str = "Default";
+/// More than any client sends to sign in; nobody has proven who it is by then.
+const SIGN_IN_BYTES_MAX: usize = 64 << 10;
+
+pub(crate) fn router(api: &Api) -> Router<Api> {
+    let signed_in = from_fn_with_state(api.clone(), authenticate);
+    let shown = get(tokens::show).delete(tokens::revoke).route_layer(signed_in.clone());
+    let sign_in = post(sign_in::sign_in).layer(DefaultBodyLimit::max(SIGN_IN_BYTES_MAX));
+    let of_caller = Router::new()
+        .route("/v3/auth/catalog", get(catalog::show))
+        .route("/v3/auth/projects", get(projects))
+        .route("/v3/auth/domains", get(domains))
+        .route("/v3/projects", get(projects))
+        .route_layer(signed_in);
+    Router::new()
+        .route("/v3", get(version))
+        .route("/v3/", get(version))
+        .route("/v3/auth/tokens", sign_in.merge(shown))
+        .route("/v3/{*rest}", any(async || Error::NotFound))
+        .merge(of_caller)
+}
+
+/// Lets a request through only when it proves who sent it.
+async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match auth::prove(&api, request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => Error::from(error).into_response(),
+    }
+}
+
+async fn version(State(api): State<Api>, headers: HeaderMap) -> Json<Value> {
+    let media = json!({
+        "base": "application/json",
+        "type": "application/vnd.openstack.identity-v3+json",
+    });
+    Json(json!({"version": {
+        "id": "v3.14",
+        "status": "stable",
+        "updated": "2020-04-07T00:00:00Z",
+        "links": [{"rel": "self", "href": format!("{}/v3/", base(&api, &headers))}],
+        "media-types": [media],
+    }}))
+}
+
+/// The projects that the caller can work in, or the one with this name.
+async fn projects(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Error> {
+    let wanted = Query::parse(query.as_deref()).name();
+    let base = base(&api, &headers);
+    let own = api.app.own_projects(&identity.caller).await?;
+    let projects: Vec<_> = own
+        .iter()
+        .filter(|project| wanted.as_ref().is_none_or(|name| project.name.as_str() == name))
+        .map(|project| project_body(project, &base))
+        .collect();
+    Ok(Json(json!({"projects": projects, "links": links(&format!("{base}/v3/auth/projects"))})))
+}
+
+async fn domains(
+    State(api): State<Api>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Json<Value> {
+    let wanted = Query::parse(query.as_deref()).name();
+    let base = base(&api, &headers);
+    let domain = json!({
+        "id": DOMAIN_ID,
+        "name": DOMAIN_NAME,
+        "description": "",
+        "enabled": true,
+        "links": {"self": format!("{base}/v3/domains/{DOMAIN_ID}")},
+    });
+    let is_wanted = wanted.is_none_or(|name| is_domain(None, Some(&name)));
+    let domains: Vec<_> = is_wanted.then_some(domain).into_iter().collect();
+    Json(json!({"domains": domains, "links": links(&format!("{base}/v3/auth/domains"))}))
+}
+
+fn links(own: &str) -> Value {
+    json!({"self": own, "previous": null, "next": null})
+}
+
+/// Whether a domain that is named by id, by name, or not at all is ours.
+fn is_domain(id: Option<&str>, name: Option<&str>) -> bool {
+    id.is_none_or(|id| id.eq_ignore_ascii_case(DOMAIN_ID))
+        && name.is_none_or(|name| name.eq_ignore_ascii_case(DOMAIN_NAME))
+}

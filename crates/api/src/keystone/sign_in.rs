@@ -1,0 +1,187 @@
+//! `POST /v3/auth/tokens`.
+
+use std::net::SocketAddr;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use cachevault_app::{AccessError, AppError, ProjectKey, Proof, UserKey, WantedScope};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::body::{subject_token, token_body};
+use super::catalog::wants_catalog;
+use super::error::Error;
+use super::is_domain;
+use crate::Api;
+use crate::auth::throttled;
+use crate::download::base;
+use crate::throttle::{Target, Throttled};
+
+/// The longest text that names a user in the throttle, bytes: no user has a longer name.
+const NAMED_BYTES_MAX: usize = 64;
+
+#[derive(Deserialize)]
+struct Body {
+    auth: Auth,
+}
+
+#[derive(Deserialize)]
+struct Auth {
+    identity: IdentityBody,
+    #[serde(default)]
+    scope: Option<Scope>,
+}
+
+#[derive(Deserialize)]
+struct IdentityBody {
+    methods: Vec<String>,
+    password: Option<PasswordMethod>,
+    token: Option<TokenMethod>,
+}
+
+#[derive(Deserialize)]
+struct PasswordMethod {
+    user: UserBody,
+}
+
+#[derive(Deserialize)]
+struct UserBody {
+    id: Option<String>,
+    name: Option<String>,
+    domain: Option<Named>,
+    password: SecretString,
+}
+
+#[derive(Deserialize)]
+struct TokenMethod {
+    id: SecretString,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    id: Option<String>,
+    name: Option<String>,
+}
+
+impl Named {
+    fn is_our_domain(&self) -> bool {
+        is_domain(self.id.as_deref(), self.name.as_deref())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Scope {
+    Project {
+        project: ScopedProject,
+    },
+    Domain {
+        domain: Named,
+    },
+    Unscoped {
+        #[serde(rename = "unscoped")]
+        _unscoped: serde_json::Value,
+    },
+    /// The word alone, as some clients write it.
+    Word(String),
+}
+
+#[derive(Deserialize)]
+struct ScopedProject {
+    id: Option<String>,
+    name: Option<String>,
+    domain: Option<Named>,
+}
+
+pub(super) async fn sign_in(
+    State(api): State<Api>,
+    address: Option<Extension<ConnectInfo<SocketAddr>>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Error> {
+    let body = body.map_err(|rejection| Error::BadRequest(rejection.body_text()))?;
+    let Body { auth } = serde_json::from_slice(&body).map_err(|error| {
+        // What is wrong with it is told by its place alone: the text holds a password.
+        let (line, column) = (error.line(), error.column());
+        Error::BadRequest(format!("the body is not what is expected, at {line}:{column}"))
+    })?;
+    let address = address.map(|Extension(ConnectInfo(address))| address.ip());
+    let (proof, target) = auth.identity.proof()?;
+    // A scope that can be none is refused like one that the user does not have.
+    let scope = wanted(auth.scope);
+    api.throttle.check(target.as_ref(), address, api.app.clock.now()).map_err(refused)?;
+    let signed_in = match scope {
+        Some(scope) => api.app.sign_in(proof, scope).await,
+        None => Err(AccessError::SignInRefused.into()),
+    };
+    if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &signed_in {
+        let (now, is_right) = (api.app.clock.now(), signed_in.is_ok());
+        api.throttle.settle(target.as_ref(), address, now, is_right).map_err(refused)?;
+    }
+    let (text, detail) = signed_in?;
+    tracing::info!(user = %detail.user.name, "signed in");
+    let catalog = wants_catalog(query.as_deref()).then(|| base(&api, &headers));
+    let body = Json(token_body(&api, &detail, catalog.as_deref()));
+    Ok((StatusCode::CREATED, subject_token(text.expose_secret()), body).into_response())
+}
+
+/// A user that is locked learns no more than one with a wrong password.
+fn refused(reason: Throttled) -> Error {
+    match reason {
+        Throttled::Locked => Error::Unauthorized,
+        Throttled::Address { .. } => throttled(reason).into(),
+    }
+}
+
+impl IdentityBody {
+    fn proof(self) -> Result<(Proof, Option<Target>), Error> {
+        match (&self.methods[..], self.password, self.token) {
+            ([method], Some(PasswordMethod { user }), _) if method == "password" => {
+                Ok(user.proof())
+            }
+            ([method], _, Some(TokenMethod { id })) if method == "token" => {
+                Ok((Proof::Token(id), None))
+            }
+            _ => {
+                let reason = "one of the methods `password` and `token` is expected";
+                Err(Error::BadRequest(reason.to_owned()))
+            }
+        }
+    }
+}
+
+impl UserBody {
+    fn proof(self) -> (Proof, Option<Target>) {
+        let is_ours = self.id.is_some() || self.domain.as_ref().is_none_or(Named::is_our_domain);
+        let user = match (&self.id, &self.name) {
+            (Some(id), _) => id.parse().ok().map(UserKey::Id),
+            (None, Some(name)) => name.parse().ok().map(UserKey::Name),
+            (None, None) => None,
+        };
+        let named = self.id.or(self.name).unwrap_or_default();
+        let target = (named.len() <= NAMED_BYTES_MAX).then_some(Target::User(named));
+        (Proof::Password { user: user.filter(|_| is_ours), password: self.password }, target)
+    }
+}
+
+/// What is to be opened; `None` where no such thing can be.
+fn wanted(scope: Option<Scope>) -> Option<WantedScope> {
+    match scope {
+        None | Some(Scope::Unscoped { .. }) => Some(WantedScope::Unscoped),
+        Some(Scope::Word(word)) => (word == "unscoped").then_some(WantedScope::Unscoped),
+        Some(Scope::Domain { domain }) => domain.is_our_domain().then_some(WantedScope::Domain),
+        Some(Scope::Project { project: ScopedProject { id: Some(id), .. } }) => {
+            id.parse().ok().map(|id| WantedScope::Project(ProjectKey::Id(id)))
+        }
+        Some(Scope::Project { project: ScopedProject { name, domain, .. } }) => {
+            let is_ours = domain.is_none_or(|domain| domain.is_our_domain());
+            let name = name.filter(|_| is_ours)?;
+            Some(WantedScope::Project(ProjectKey::Name(name)))
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What was recorded of calls.
+
+use axum::extract::{RawQuery, State};
+use axum::{Extension, Json};
+use cachevault_domain::{AccessKey, AuditRecord};
+use serde::Serialize;
+
+use super::error::Error;
+use super::instances::{PAGE_DEFAULT, PAGE_MAX};
+use crate::Api;
+use crate::auth::Identity;
+use crate::query::Query;
+
+/// A call that changed something, or tried to.
+#[derive(Debug, Serialize)]
+pub(super) struct AuditBody {
+    request_id: String,
+    access_key: Option<String>,
+    user: Option<String>,
+    address: Option<String>,
+    operation: String,
+    resource: String,
+    at: String,
+    /// The HTTP status; none while the call runs, and where the service or the client went away
+    /// meanwhile.
+    status: Option<u16>,
+    error: Option<String>,
+    answered_at: Option<String>,
+}
+
+/// Recorded calls.
+#[derive(Debug, Serialize)]
+pub(super) struct AuditPageBody {
+    items: Vec<AuditBody>,
+}
+
+impl From<&AuditRecord> for AuditBody {
+    fn from(AuditRecord { call, result }: &AuditRecord) -> Self {
+        Self {
+            request_id: call.request.to_string(),
+            access_key: call.access_key.as_ref().map(AccessKey::to_string),
+            user: call.user.clone(),
+            address: call.address.map(|address| address.to_string()),
+            operation: call.operation.clone(),
+            resource: call.resource.clone(),
+            at: call.at.to_string(),
+            status: result.as_ref().map(|result| result.status),
+            error: result.as_ref().and_then(|result| result.error.clone()),
+            answered_at: result.as_ref().map(|result| result.at.to_string()),
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<AuditPageBody>, Error> {
+    let query = Query::parse(query.as_deref());
+    let limit = query.limit(PAGE_DEFAULT, PAGE_MAX)?;
+    let filter = query.audit_filter()?;
+    let found = api.app.list_audit(&identity.caller, &filter, limit).await?;
+    Ok(Json(AuditPageBody { items: found.iter().map(AuditBody::from).collect() }))
+}

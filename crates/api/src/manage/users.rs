@@ -1,0 +1,204 @@
+//! `/api/v1/users`. In a path a user is named by its id or its name.
+
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use bytes::Bytes;
+use cachevault_app::{
+    AccessError, AppError, CreateUser, ProjectKey, UpdateUser, UserDetail, UserKey,
+};
+use cachevault_domain::{Grant, Subject, User};
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::body::{self, field, field_if};
+use super::error::Error;
+use super::instances::{PAGE_DEFAULT, PAGE_MAX};
+use super::model::PageBody;
+use super::path::PathId;
+use crate::Api;
+use crate::auth::Identity;
+use crate::query::{PageStart, Query};
+use crate::throttle::Target;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateBody {
+    name: String,
+    password: SecretString,
+    #[serde(default)]
+    administers_service: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateBody {
+    name: Option<String>,
+    password: Option<SecretString>,
+    enabled: Option<bool>,
+    administers_service: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantRoleBody {
+    role: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PasswordBody {
+    current: SecretString,
+    new: SecretString,
+}
+
+#[derive(Serialize)]
+pub(super) struct UserBody {
+    id: String,
+    name: String,
+    enabled: bool,
+    administers_service: bool,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct UserDetailBody {
+    #[serde(flatten)]
+    user: UserBody,
+    grants: Vec<GrantBody>,
+}
+
+#[derive(Serialize)]
+struct GrantBody {
+    project_id: String,
+    project_name: String,
+    role: String,
+}
+
+impl From<&User> for UserBody {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            name: user.name.to_string(),
+            enabled: user.enabled,
+            administers_service: user.administers_service,
+            created_at: user.created_at.to_string(),
+        }
+    }
+}
+
+impl From<&UserDetail> for UserDetailBody {
+    fn from(detail: &UserDetail) -> Self {
+        let grant = |grant: &Grant| GrantBody {
+            project_id: grant.project.id.to_string(),
+            project_name: grant.project.name.to_string(),
+            role: grant.role.to_string(),
+        };
+        Self { user: (&detail.user).into(), grants: detail.grants.iter().map(grant).collect() }
+    }
+}
+
+pub(super) async fn create(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<UserDetailBody>), Error> {
+    let CreateBody { name, password, administers_service } = body::parse(&body)?;
+    let wish = CreateUser { name: field("name", &name)?, password, administers_service };
+    let detail = api.app.create_user(&identity.caller, wish).await?;
+    Ok((StatusCode::CREATED, Json(UserDetailBody::from(&detail))))
+}
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<PageBody<UserBody>>, Error> {
+    let page = Query::parse(query.as_deref()).page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
+    let listing = api.app.list_users(&identity.caller, page).await?;
+    let items = listing.items.iter().map(UserBody::from).collect();
+    Ok(Json(PageBody { items, total: listing.total }))
+}
+
+pub(super) async fn show(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(user): PathId,
+) -> Result<Json<UserDetailBody>, Error> {
+    let detail = api.app.get_user(&identity.caller, &key(&user)?).await?;
+    Ok(Json(UserDetailBody::from(&detail)))
+}
+
+pub(super) async fn update(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(user): PathId,
+    body: Bytes,
+) -> Result<Json<UserDetailBody>, Error> {
+    let UpdateBody { name, password, enabled, administers_service } = body::parse(&body)?;
+    let name = field_if("name", name.as_deref())?;
+    let wish = UpdateUser { name, password, enabled, administers_service };
+    let detail = api.app.update_user(&identity.caller, &key(&user)?, wish).await?;
+    Ok(Json(UserDetailBody::from(&detail)))
+}
+
+pub(super) async fn remove(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(user): PathId,
+) -> Result<StatusCode, Error> {
+    api.app.remove_user(&identity.caller, &key(&user)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn set_grant(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    Path((user, project)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<UserDetailBody>, Error> {
+    let GrantRoleBody { role } = body::parse(&body)?;
+    let (role, project) = (field("role", &role)?, ProjectKey::of(&project));
+    let detail = api.app.set_grant(&identity.caller, &key(&user)?, &project, &role).await?;
+    Ok(Json(UserDetailBody::from(&detail)))
+}
+
+pub(super) async fn remove_grant(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    Path((user, project)): Path<(String, String)>,
+) -> Result<StatusCode, Error> {
+    let project = ProjectKey::of(&project);
+    api.app.remove_grant(&identity.caller, &key(&user)?, &project).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /api/v1/password`: a user changes its own.
+pub(super) async fn change_own_password(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    body: Bytes,
+) -> Result<StatusCode, Error> {
+    let PasswordBody { current, new } = body::parse(&body)?;
+    // Who has found a token is not to find the password with it.
+    let target = match identity.caller.subject() {
+        Subject::User(user) => Some(Target::User(user.name.to_string())),
+        Subject::Key { .. } | Subject::Service => None,
+    };
+    let refused = |_| Error::App(AppError::Access(AccessError::SignInRefused));
+    api.throttle.check(target.as_ref(), None, api.app.clock.now()).map_err(refused)?;
+    let changed = api.app.change_own_password(&identity.caller, current, new).await;
+    if let Ok(()) | Err(AppError::Access(AccessError::SignInRefused)) = &changed {
+        let (now, is_right) = (api.app.clock.now(), changed.is_ok());
+        api.throttle.settle(target.as_ref(), None, now, is_right).map_err(refused)?;
+    }
+    changed?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// An id where the text is one, else a name.
+pub(super) fn key(text: &str) -> Result<UserKey, Error> {
+    let name = || text.parse().map(UserKey::Name);
+    let key = text.parse().map(UserKey::Id).or_else(|_| name());
+    key.map_err(|_| Error::App(AppError::Access(AccessError::UserNotFound)))
+}

@@ -1,0 +1,77 @@
+//! What is recorded of calls, and what is not.
+
+use cachevault_domain::Clock;
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+async fn recorded(rig: &Rig, query: &str) -> Vec<Value> {
+    let answer = rig.call("GET", &format!("/api/v1/audit{query}"), "").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.body["items"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn what_changes_something_is_recorded_with_its_result() {
+    let rig = Rig::new().await;
+    let backups = rig.path("v2", &format!("/instances/{}/backups", rig.instance()));
+    let made = rig.call("POST", &backups, "").await;
+    let busy = rig.call("POST", &backups, "").await;
+    let unknown = rig.call("DELETE", "/api/v1/instances/none", "").await;
+    assert_eq!(
+        (made.status.as_u16(), busy.status.as_u16(), unknown.status.as_u16()),
+        (200, 400, 404)
+    );
+    rig.call("GET", &backups, "").await;
+
+    let records = recorded(&rig, "").await;
+    let shown =
+        records.iter().map(|r| json!([r["operation"], r["resource"], r["status"], r["error"]]));
+    let shown: Vec<_> = shown.collect();
+    let create = "POST /v2/{project_id}/instances/{instance_id}/backups";
+    let remove = "DELETE /api/v1/instances/{instance_id}";
+    let expected = [
+        json!([remove, "/api/v1/instances/none", 404, "instance_not_found"]),
+        json!([create, backups, 400, "DCS.4096"]),
+        json!([create, backups, 200, null]),
+    ];
+    assert_eq!(shown, expected);
+    for (record, answer) in records.iter().zip([&unknown, &busy, &made]) {
+        assert_eq!(record["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+        assert_eq!(record["access_key"], rig.credential.access_key.as_str());
+        assert_eq!(record["at"], rig.clock.now().to_string());
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_body_is_recorded() {
+    let rig = Rig::new().await;
+    let body = r#"{"name": "x", "host": "h", "port": 1, "password": "hunter2"}"#;
+    rig.call("POST", "/api/v1/instances?password=hunter2", body).await;
+    let records = recorded(&rig, "").await;
+    assert_eq!(records.len(), 1);
+    assert!(!records[0].to_string().contains("hunter2"), "{}", records[0]);
+}
+
+#[tokio::test]
+async fn records_are_read_page_by_page() {
+    let rig = Rig::new().await;
+    for _ in 0..3 {
+        rig.call("DELETE", "/api/v1/instances/none", "").await;
+    }
+    let ids = |records: Vec<Value>| {
+        records.iter().map(|r| r["request_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let newest = ids(recorded(&rig, "").await);
+    let oldest = ids(recorded(&rig, "?order=oldest&limit=2").await);
+    assert_eq!(oldest, [newest[2].clone(), newest[1].clone()]);
+    let rest = ids(recorded(&rig, &format!("?order=oldest&marker={}", oldest[1])).await);
+    assert_eq!(rest, [newest[0].clone()]);
+    for query in ["?marker=x", "?order=x", "?limit=0", "?limit=1001", "?begin_time=x"] {
+        let answer = rig.call("GET", &format!("/api/v1/audit{query}"), "").await;
+        assert_eq!(answer.status, 400, "{query}: {}", answer.text);
+    }
+    let unknown = "?marker=0123456789abcdef0123456789abcdef";
+    let answer = rig.call("GET", &format!("/api/v1/audit{unknown}"), "").await;
+    assert_eq!(answer.body["error"]["code"], "marker_not_found", "{}", answer.text);
+}

@@ -1,0 +1,46 @@
+//! Recording and telling who did what.
+
+use cachevault_domain::{
+    Action, AuditFilter, AuditRecord, AuditResult, Caller, NewAuditRecord, RequestId,
+};
+
+use crate::{App, AppError};
+
+impl App {
+    /// Records a call before anything is done for it. What cannot be recorded must not be done.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn begin_audit(&self, call: &NewAuditRecord) -> Result<(), AppError> {
+        Ok(self.catalog.begin_audit(call).await?)
+    }
+
+    /// Records how a call was answered, and with which code where it was an error.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn end_audit(
+        &self,
+        request: &RequestId,
+        status: u16,
+        error: Option<String>,
+    ) -> Result<(), AppError> {
+        let result = AuditResult { status, error, at: self.clock.now() };
+        Ok(self.catalog.end_audit(request, &result).await?)
+    }
+
+    /// Recorded calls about the project, `limit` at the most.
+    ///
+    /// # Errors
+    /// [`AppError::AuditRecordNotFound`] where the list is to follow one that is not there;
+    /// [`AppError::CatalogFailed`].
+    pub async fn list_audit(
+        &self,
+        caller: &Caller,
+        filter: &AuditFilter,
+        limit: u32,
+    ) -> Result<Vec<AuditRecord>, AppError> {
+        let project = caller.may(Action::ReadAudit)?;
+        Ok(self.catalog.list_audit(project, filter, limit).await?)
+    }
+}

@@ -1,0 +1,340 @@
+//! Which backups of an instance are to go, because their time is over or there are too many.
+//!
+//! Plain arithmetic over all of an instance's backups that have files. The newest good backup is
+//! never among those that go, nor one that is held or in use.
+
+use std::collections::HashSet;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use crate::BackupId;
+
+/// The most backups with files that an instance may have, as the vendor has it.
+pub const BACKUPS_WITH_FILES_MAX: usize = 24;
+
+/// For how many periods the newest backup of each is kept: grandfather, father, son.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generations {
+    /// Days.
+    pub daily: u32,
+    /// Weeks, which begin on Monday.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+    /// Years.
+    pub yearly: u32,
+}
+
+/// What keeps automatic backups, beside the time until which each was promised to be kept: what any
+/// of the rules keeps stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retention {
+    /// So many of the newest stay.
+    pub count: u32,
+    /// Of each of the latest periods that have backups, the newest stays.
+    pub generations: Generations,
+    /// Where days begin.
+    pub zone: TimeZone,
+}
+
+impl Retention {
+    /// Nothing but the promised time keeps a backup.
+    pub fn by_time() -> Self {
+        Self { count: 0, generations: Generations::default(), zone: TimeZone::UTC }
+    }
+}
+
+/// A backup with files, as far as retention is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retained {
+    /// Its id.
+    pub id: BackupId,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// Whether a policy asked for it.
+    pub is_automatic: bool,
+    /// Until when it was promised to be kept; none for one that somebody asked for, and where only
+    /// count and generations decide.
+    pub keep_until: Option<Timestamp>,
+    /// Whether it can be restored: it succeeded, and nothing is known to be wrong with it.
+    pub is_good: bool,
+    /// Whether somebody has forbidden that it is removed.
+    pub is_held: bool,
+    /// Whether a restore, a download or a drill needs it now.
+    pub is_in_use: bool,
+}
+
+impl Retained {
+    fn may_go(&self, newest_good: Option<BackupId>) -> bool {
+        !self.is_held && !self.is_in_use && newest_good != Some(self.id)
+    }
+}
+
+/// The automatic backups whose time is over, the oldest first.
+pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<BackupId> {
+    let all = newest_first(backups);
+    let newest_good = newest_good(&all);
+    let good: Vec<_> = all.iter().filter(|backup| backup.is_automatic && backup.is_good).collect();
+    let mut kept: HashSet<BackupId> =
+        good.iter().take(rules.count as usize).map(|backup| backup.id).collect();
+    for (periods, period) in rules.generations.rules() {
+        let day = |backup: &Retained| backup.created_at.to_zoned(rules.zone.clone()).date();
+        kept.extend(newest_of_periods(&good, periods, |backup| period(day(backup))));
+    }
+    let is_over = |backup: &&Retained| {
+        backup.is_automatic
+            && backup.may_go(newest_good)
+            && backup.keep_until.is_none_or(|until| until <= now)
+            && !kept.contains(&backup.id)
+    };
+    all.iter().rev().filter(|backup| is_over(backup)).map(|backup| backup.id).collect()
+}
+
+/// The backups that have to go so that one more has room: the oldest automatic ones first, then the
+/// oldest that somebody asked for. They may be too few, where others may not go.
+pub fn beyond_limit(backups: &[Retained], limit: usize) -> Vec<BackupId> {
+    let all = newest_first(backups);
+    let newest_good = newest_good(&all);
+    let excess = (all.len() + 1).saturating_sub(limit);
+    let of_kind = |is_automatic: bool| {
+        let oldest_first = all.iter().rev();
+        oldest_first
+            .filter(move |backup| backup.is_automatic == is_automatic && backup.may_go(newest_good))
+    };
+    of_kind(true).chain(of_kind(false)).take(excess).map(|backup| backup.id).collect()
+}
+
+/// Newest first; among those of one moment an order that is always the same.
+fn newest_first(backups: &[Retained]) -> Vec<Retained> {
+    let mut sorted = backups.to_vec();
+    sorted.sort_by_key(|backup| std::cmp::Reverse((backup.created_at, backup.id)));
+    sorted
+}
+
+fn newest_good(newest_first: &[Retained]) -> Option<BackupId> {
+    newest_first.iter().find(|backup| backup.is_good).map(|backup| backup.id)
+}
+
+/// Of each of the latest `periods` that have backups, the newest backup.
+fn newest_of_periods<P: PartialEq>(
+    newest_first: &[&Retained],
+    periods: u32,
+    period: impl Fn(&Retained) -> P,
+) -> Vec<BackupId> {
+    let (mut kept, mut last) = (Vec::new(), None);
+    for backup in newest_first {
+        let found = period(backup);
+        if last.as_ref() == Some(&found) {
+            continue;
+        }
+        if kept.len() == periods as usize {
+            break;
+        }
+        kept.push(backup.id);
+        last = Some(found);
+    }
+    kept
+}
+
+/// Names the period that a day is in.
+type PeriodOf = fn(Date) -> (i16, i16);
+
+impl Generations {
+    fn rules(self) -> [(u32, PeriodOf); 4] {
+        [
+            (self.daily, |day| (day.year(), day.day_of_year())),
+            (self.weekly, |day| {
+                let week = day.iso_week_date();
+                (week.year(), week.week().into())
+            }),
+            (self.monthly, |day| (day.year(), day.month().into())),
+            (self.yearly, |day| (day.year(), 0)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, ToSpan};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn id(n: usize) -> BackupId {
+        format!("00000000-0000-4000-8000-{n:012}").parse().unwrap()
+    }
+
+    fn automatic(n: usize, created: &str) -> Retained {
+        Retained {
+            id: id(n),
+            created_at: at(created),
+            is_automatic: true,
+            keep_until: None,
+            is_good: true,
+            is_held: false,
+            is_in_use: false,
+        }
+    }
+
+    /// One each day at noon, from the first of January 2028, a leap year.
+    fn daily(days: usize) -> Vec<Retained> {
+        let first = at("2028-01-01T12:00:00Z").to_zoned(TimeZone::UTC);
+        (0..days)
+            .map(|n| {
+                let created_at = first.checked_add((n as i64).days()).unwrap().timestamp();
+                Retained { created_at, ..automatic(n, "2028-01-01T12:00:00Z") }
+            })
+            .collect()
+    }
+
+    fn left(backups: &[Retained], rules: &Retention, now: &str) -> Vec<String> {
+        let gone = expired(backups, rules, at(now));
+        let left = backups.iter().filter(|backup| !gone.contains(&backup.id));
+        left.map(|backup| backup.created_at.strftime("%m-%d").to_string()).collect()
+    }
+
+    #[test]
+    fn a_promised_time_ends_to_the_moment() {
+        let until = at("2026-11-21T08:00:00Z");
+        let first = Retained { keep_until: Some(until), ..automatic(1, "2026-11-20T08:00:00Z") };
+        let all = [first, automatic(2, "2026-11-21T07:00:00Z")];
+        let rules = Retention::by_time();
+        assert_eq!(expired(&all, &rules, until - SignedDuration::from_nanos(1)), []);
+        assert_eq!(expired(&all, &rules, until), [id(1)]);
+    }
+
+    #[test]
+    fn the_newest_good_one_stays_though_a_failed_one_is_newer() {
+        let damaged = Retained { is_good: false, ..automatic(2, "2026-11-21T00:00:00Z") };
+        let all = [automatic(1, "2026-11-20T00:00:00Z"), damaged];
+        let gone = expired(&all, &Retention::by_time(), at("2027-11-20T00:00:00Z"));
+        assert_eq!(gone, [id(2)]);
+        assert_eq!(beyond_limit(&all, 1), [id(2)]);
+    }
+
+    #[test]
+    fn what_is_held_or_in_use_or_asked_for_stays() {
+        let old = automatic(1, "2026-01-01T00:00:00Z");
+        let all = [
+            Retained { is_held: true, ..old },
+            Retained { id: id(2), is_in_use: true, ..old },
+            Retained { id: id(3), is_automatic: false, ..old },
+            automatic(4, "2026-01-02T00:00:00Z"),
+        ];
+        assert_eq!(expired(&all, &Retention::by_time(), at("2027-01-01T00:00:00Z")), []);
+    }
+
+    #[test]
+    fn generations_keep_the_newest_of_each_period() {
+        let generations = Generations { daily: 3, weekly: 2, monthly: 2, yearly: 1 };
+        let rules = Retention { generations, ..Retention::by_time() };
+        // The 70th day is Friday, the tenth of March.
+        let left = left(&daily(70), &rules, "2028-03-11T00:00:00Z");
+        assert_eq!(left, ["02-29", "03-05", "03-08", "03-09", "03-10"]);
+    }
+
+    #[test]
+    fn the_newest_so_many_stay() {
+        let rules = Retention { count: 2, ..Retention::by_time() };
+        assert_eq!(left(&daily(5), &rules, "2028-03-11T00:00:00Z"), ["01-04", "01-05"]);
+    }
+
+    #[test]
+    fn days_begin_where_the_operator_lives() {
+        let zone = TimeZone::fixed(jiff::tz::offset(-8));
+        // In this zone both were made on the same day, in UTC on two.
+        let all = [automatic(1, "2026-11-20T23:00:00Z"), automatic(2, "2026-11-21T01:00:00Z")];
+        let generations = Generations { daily: 2, ..Generations::default() };
+        let rules = Retention { generations, ..Retention::by_time() };
+        let now = at("2027-01-01T00:00:00Z");
+        assert_eq!(expired(&all, &rules, now), []);
+        assert_eq!(expired(&all, &Retention { zone, ..rules }, now), [id(1)]);
+    }
+
+    #[test]
+    fn the_oldest_automatic_one_makes_room_and_then_the_oldest_of_the_others() {
+        let by_hand = |n, created| Retained { is_automatic: false, ..automatic(n, created) };
+        let all = [
+            by_hand(1, "2026-11-01T00:00:00Z"),
+            automatic(2, "2026-11-02T00:00:00Z"),
+            by_hand(3, "2026-11-03T00:00:00Z"),
+            automatic(4, "2026-11-04T00:00:00Z"),
+        ];
+        assert_eq!(beyond_limit(&all, 5), []);
+        assert_eq!(beyond_limit(&all, 4), [id(2)]);
+        assert_eq!(beyond_limit(&all, 3), [id(2), id(1)]);
+        // The newest good one never goes.
+        assert_eq!(beyond_limit(&all, 0), [id(2), id(1), id(3)]);
+    }
+
+    fn some_backups() -> impl Strategy<Value = Vec<Retained>> {
+        let one = (0..2000i64, any::<[bool; 4]>(), proptest::option::of(0..3000i64));
+        proptest::collection::vec(one, 0..60).prop_map(|all| {
+            let begin = at("2027-12-01T00:00:00Z");
+            let backup = |(n, (hours, flags, until)): (usize, (i64, [bool; 4], Option<i64>))| {
+                let [is_automatic, is_good, is_held, is_in_use] = flags;
+                Retained {
+                    id: id(n),
+                    created_at: begin + HOUR * (hours as i32),
+                    is_automatic,
+                    keep_until: until.map(|until| begin + HOUR * (until as i32)),
+                    is_good,
+                    is_held: is_held && n % 5 == 0,
+                    is_in_use: is_in_use && n % 5 == 1,
+                }
+            };
+            all.into_iter().enumerate().map(backup).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_rules_the_newest_good_one_and_what_is_held_stay(
+            all in some_backups(),
+            count in 0..5u32,
+            [daily, weekly, monthly, yearly] in any::<[u8; 4]>(),
+            now in 0..3000i32,
+            limit in 0..30usize,
+        ) {
+            let [daily, weekly, monthly, yearly] =
+                [daily, weekly, monthly, yearly].map(|periods| u32::from(periods % 4));
+            let generations = Generations { daily, weekly, monthly, yearly };
+            let rules = Retention { count, generations, zone: TimeZone::UTC };
+            let gone = expired(&all, &rules, at("2027-12-01T00:00:00Z") + HOUR * now);
+            let making_room = beyond_limit(&all, limit);
+            let newest_good = all
+                .iter()
+                .filter(|backup| backup.is_good)
+                .max_by_key(|backup| (backup.created_at, backup.id));
+            for gone in gone.iter().chain(&making_room) {
+                let backup = all.iter().find(|backup| backup.id == *gone).unwrap();
+                prop_assert!(!backup.is_held && !backup.is_in_use);
+                prop_assert!(newest_good.is_none_or(|newest| newest.id != *gone));
+            }
+            prop_assert!(making_room.len() <= (all.len() + 1).saturating_sub(limit));
+        }
+
+        #[test]
+        fn what_stays_still_stays_when_the_others_are_gone(
+            all in some_backups(),
+            count in 0..5u32,
+            daily in 0..5u32,
+            now in 0..3000i32,
+        ) {
+            let generations = Generations { daily, weekly: 2, monthly: 1, yearly: 0 };
+            let rules = Retention { count, generations, zone: TimeZone::UTC };
+            let now = at("2027-12-01T00:00:00Z") + HOUR * now;
+            let gone = expired(&all, &rules, now);
+            let left: Vec<_> = all.into_iter().filter(|one| !gone.contains(&one.id)).collect();
+            prop_assert_eq!(expired(&left, &rules, now), []);
+        }
+    }
+}
