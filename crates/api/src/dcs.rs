@@ -17,5 +17,5 @@ pub(crate) mod versions;
 mod wish;
 mod words;
 
-pub(crate) use error::DcsError;
+pub(crate) use error::{DcsError, V1ErrorBody, V2ErrorBody};
 pub(crate) use words::{error_code as failure_word, instance_state};

@@ -7,6 +7,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::audit::ErrorCode;
 use crate::request::current_id;
@@ -37,6 +38,8 @@ pub(crate) enum GatewayError {
     LinkRefused,
     #[error("Too many downloads are running; try again later")]
     TooManyDownloads,
+    #[error("Throttled: too many requests are being answered; try again later")]
+    TooManyAtOnce,
     #[error("Backend timed out")]
     TimedOut,
     #[error("Internal error")]
@@ -70,7 +73,7 @@ impl GatewayError {
     /// When to come again, where that is known.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::TooManyDownloads => Some(RETRY_AFTER_SECONDS),
+            Self::TooManyDownloads | Self::TooManyAtOnce => Some(RETRY_AFTER_SECONDS),
             Self::TooManyFailures { retry_after_seconds } => Some((*retry_after_seconds).into()),
             _ => None,
         }
@@ -87,15 +90,19 @@ impl GatewayError {
             Self::ProjectUnavailable => (StatusCode::FORBIDDEN, "APIGW.0310"),
             Self::LinkRefused => (StatusCode::FORBIDDEN, "APIGW.0302"),
             Self::TooManyDownloads => (StatusCode::SERVICE_UNAVAILABLE, "APIGW.0201"),
+            Self::TooManyAtOnce => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }
     }
 }
 
-#[derive(Serialize)]
-struct GatewayBody {
+/// An error from before a request reaches an API.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct GatewayBody {
+    #[schema(example = "Incorrect IAM authentication information: verify aksk signature fail")]
     error_msg: String,
+    #[schema(example = "APIGW.0301", pattern = "^APIGW\\.[0-9]{4}$")]
     error_code: &'static str,
     request_id: String,
 }

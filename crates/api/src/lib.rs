@@ -5,11 +5,12 @@
 //! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
 //! here; a handler parses, calls one function of [`cachevault_app::App`], and presents.
 //!
-//! [`router`] is the only door. [`signing`] is public because our own command line signs its
-//! requests with it.
+//! [`router`] is the only door, and [`openapi`] says what is behind it. [`signing`] is public
+//! because our own command line signs its requests with it.
 
 mod audit;
 mod auth;
+mod concurrency;
 mod connection;
 mod dcs;
 mod download;
@@ -18,6 +19,7 @@ mod health;
 mod keystone;
 mod manage;
 mod metrics;
+pub mod openapi;
 mod query;
 mod request;
 pub mod signing;
@@ -32,6 +34,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
@@ -68,7 +71,8 @@ pub fn router(api: Api) -> Router {
     let signed = Router::new()
         .nest("/v1.0", dcs::v1_0::router().into())
         .nest("/v2", dcs::v2::router().into())
-        .nest("/api/v1", manage::router())
+        .nest("/api/v1", manage::router().into())
+        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
         .route_layer(from_fn_with_state(api.clone(), audit::record))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
@@ -77,6 +81,7 @@ pub fn router(api: Api) -> Router {
         .merge(keystone::router(&api))
         .merge(health::router())
         .merge(download::router())
+        .merge(openapi::router())
         .fallback(gateway::unknown_route)
         .method_not_allowed_fallback(gateway::unknown_route)
         // The body's limit is applied where it is read: after the key is known to be one of ours.

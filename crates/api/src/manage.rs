@@ -10,6 +10,7 @@ mod credentials;
 mod error;
 mod instances;
 mod model;
+mod parameters;
 mod path;
 mod policies;
 mod projects;
@@ -19,26 +20,27 @@ mod users;
 
 use axum::Router;
 use axum::routing::{get, post, put};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::Api;
 
-pub(crate) fn router() -> Router<Api> {
-    Router::new()
-        .route("/instances", get(instances::list).post(instances::add))
-        .route(
-            "/instances/{instance_id}",
-            get(instances::show).patch(instances::change).delete(instances::remove),
-        )
-        .route("/instances/{instance_id}/backups", get(backups::list).post(backups::create))
-        .route("/backups/{backup_id}", get(backups::show).delete(backups::remove))
-        .route("/instances/{instance_id}/restores", get(restores::list).post(restores::create))
-        .route("/instances/{instance_id}/restores/plan", post(restores::plan))
-        .route("/backups/{backup_id}/check", post(backups::check))
-        .route("/backups/{backup_id}/drill", post(backups::drill))
-        .route("/backups/{backup_id}/links", post(backups::links))
+pub(crate) use error::ErrorBody;
+
+pub(crate) fn router() -> OpenApiRouter<Api> {
+    OpenApiRouter::default()
+        .routes(routes!(instances::list, instances::add))
+        .routes(routes!(instances::show, instances::change, instances::remove))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::show, backups::remove))
+        .routes(routes!(restores::list, restores::create))
+        .routes(routes!(restores::plan))
+        .routes(routes!(backups::check))
+        .routes(routes!(backups::drill))
+        .routes(routes!(backups::links))
+        .routes(routes!(restores::show))
         .route("/audit", get(audit::list))
-        .route("/restores/{restore_id}", get(restores::show))
-        .merge(access())
+        .merge(access().into())
 }
 
 /// Who may get in, and what is allowed there.

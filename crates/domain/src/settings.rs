@@ -42,7 +42,7 @@ impl FromStr for Description {
 /// The texts are no tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a tag has a key of 1 to {TAG_KEY_CHARS_MAX} characters and a value of {TAG_VALUE_CHARS_MAX} at the most, without control characters, `,` and `=`"
+    "a tag has a key of 1 to {TAG_KEY_CHARS_MAX} characters, without `=` and spaces around it, and a value of {TAG_VALUE_CHARS_MAX} at the most, both without control characters and `,`"
 )]
 pub struct InvalidTag;
 
@@ -54,7 +54,8 @@ pub struct Tag {
 }
 
 impl Tag {
-    /// A tag. Lists name tags as `key=value,…`, so neither may hold these two signs.
+    /// A tag. Lists name tags as `key=value,…`, so a key may hold neither of these two signs, and a
+    /// value not the second.
     ///
     /// # Errors
     /// [`InvalidTag`].
@@ -72,7 +73,8 @@ impl Tag {
     /// [`InvalidTag`].
     pub fn check_key(key: &str) -> Result<(), InvalidTag> {
         let fits = (1..=TAG_KEY_CHARS_MAX).contains(&key.chars().count());
-        if fits && is_plain(key) && key.trim() == key { Ok(()) } else { Err(InvalidTag) }
+        let is_name = is_plain(key) && !key.contains('=') && key.trim() == key;
+        if fits && is_name { Ok(()) } else { Err(InvalidTag) }
     }
 
     /// The key.
@@ -93,7 +95,7 @@ impl fmt::Display for Tag {
 }
 
 fn is_plain(text: &str) -> bool {
-    !text.chars().any(|c| c.is_control() || c == ',' || c == '=')
+    !text.chars().any(|c| c.is_control() || c == ',')
 }
 
 /// What is said about an instance.
@@ -156,6 +158,7 @@ mod tests {
     #[test]
     fn tags_are_short_and_can_be_listed() {
         assert_eq!(Tag::new("owner", "").unwrap().to_string(), "owner=");
+        assert_eq!(Tag::new("k", "a=b").unwrap().to_string(), "k=a=b");
         assert!(Tag::new(&"ä".repeat(36), &"ü".repeat(43)).is_ok());
         for (key, value) in [
             ("", "v"),

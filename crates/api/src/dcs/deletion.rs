@@ -14,7 +14,7 @@ const INSTANCES_MAX: usize = 50;
 /// The instances that are to be deleted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct DeleteInstances {
-    #[schema(min_items = 1, max_items = 50)]
+    #[schema(min_items = 1, max_items = 50, required, nullable = false)]
     instances: Option<Vec<String>>,
 }
 

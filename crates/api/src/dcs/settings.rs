@@ -2,10 +2,11 @@
 
 use cachevault_app::{AddInstance, FirstSettings};
 use cachevault_domain::{
-    BackupPolicy, Description, HourWindow, InstanceChange, InstanceName, Tag, TagChange,
+    BackupPolicy, Description, HourWindow, InstanceChange, InstanceName, TAGS_MAX, Tag, TagChange,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, Schema, Type};
 
 use super::error::{DcsError, EXTENSION};
 use crate::connection::ConnectionBody;
@@ -25,13 +26,14 @@ pub(crate) struct ModifyInstance<P> {
     maintain_end: Option<String>,
     instance_backup_policy: Option<P>,
     /// Refused: the port is the server's own.
+    #[schema(schema_with = null_schema)]
     port: Option<u16>,
 }
 
 /// What is sent to create an instance. Servers that exist are adopted; none is ever made.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateInstance<P> {
-    #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$")]
+    #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$", required, nullable = false)]
     name: Option<String>,
     #[schema(max_length = 1024)]
     description: Option<String>,
@@ -44,7 +46,13 @@ pub(crate) struct CreateInstance<P> {
     #[schema(max_items = 20)]
     tags: Option<Vec<TagBody>>,
     /// An extension of ours: the server that is to be adopted. Without it `DCS.4027`.
+    #[schema(required, nullable = false)]
     cachevault: Option<ConnectionBody>,
+}
+
+fn null_schema() -> Schema {
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    null.description(Some("Refused: the port is the server's own.")).into()
 }
 
 impl<P> ModifyInstance<P> {
@@ -121,9 +129,12 @@ fn hour(text: &str) -> Option<u8> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct TagBody {
     #[schema(example = "owner", min_length = 1, max_length = 36)]
+    #[schema(
+        pattern = r"^[^\s,=\x00-\x1f\x7f-\x9f]([^,=\x00-\x1f\x7f-\x9f]*[^\s,=\x00-\x1f\x7f-\x9f])?$"
+    )]
     key: String,
     #[serde(default)]
-    #[schema(example = "terraform", max_length = 43)]
+    #[schema(example = "terraform", max_length = 43, pattern = r"^[^,\x00-\x1f\x7f-\x9f]*$")]
     value: Option<String>,
 }
 
@@ -134,6 +145,9 @@ impl From<&Tag> for TagBody {
 }
 
 fn tags(wish: &[TagBody]) -> Result<Vec<Tag>, DcsError> {
+    if wish.len() > TAGS_MAX {
+        return Err(DcsError::InvalidField("tags"));
+    }
     let tag = |tag: &TagBody| Tag::new(&tag.key, tag.value.as_deref().unwrap_or_default());
     wish.iter().map(tag).collect::<Result<_, _>>().map_err(|_| DcsError::InvalidField("tags"))
 }
@@ -142,10 +156,10 @@ fn tags(wish: &[TagBody]) -> Result<Vec<Tag>, DcsError> {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct TagAction {
     /// `create` or `delete`.
-    #[schema(example = "create", pattern = "^(create|delete)$")]
+    #[schema(example = "create", pattern = "^(create|delete)$", required, nullable = false)]
     action: Option<String>,
     /// With `delete` a value may be left out; one that is there must be the tag's.
-    #[schema(min_items = 1, max_items = 20)]
+    #[schema(min_items = 1, max_items = 20, required, nullable = false)]
     tags: Option<Vec<TagBody>>,
 }
 
@@ -153,7 +167,7 @@ impl TagAction {
     /// The change.
     pub(crate) fn change(self) -> Result<TagChange, DcsError> {
         let wish = self.tags.unwrap_or_default();
-        if wish.is_empty() {
+        if !(1..=TAGS_MAX).contains(&wish.len()) {
             return Err(DcsError::InvalidField("tags"));
         }
         match self.action.as_deref() {

@@ -11,12 +11,18 @@ use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
 use super::model::{
     AskForLinksBody, BackupBody, BackupDetailBody, CreateBackupBody, LinkBody, LinksBody, PageBody,
 };
+use super::parameters::{BackupPath, InstancePath, PageQuery};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::download;
 use crate::query::{PageStart, Query};
 
+/// Ask for a backup
+#[utoipa::path(post, path = "/instances/{instance_id}/backups", operation_id = "CreateBackup", tag = "Backups",
+    params(InstancePath),
+    request_body = Option<CreateBackupBody>,
+    responses((status = 201, body = BackupDetailBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -35,6 +41,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(detail.into())))
 }
 
+/// List the backups of an instance, newest first
+#[utoipa::path(get, path = "/instances/{instance_id}/backups", operation_id = "ListBackups", tag = "Backups",
+    params(InstancePath, PageQuery),
+    responses((status = 200, body = PageBody<BackupBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -49,6 +59,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a backup with what is stored of it
+#[utoipa::path(get, path = "/backups/{backup_id}", operation_id = "ShowBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 200, body = BackupDetailBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -58,6 +72,12 @@ pub(super) async fn show(
     Ok(Json(detail.into()))
 }
 
+/// Delete a backup's files
+///
+/// The record stays listed for a while.
+#[utoipa::path(delete, path = "/backups/{backup_id}", operation_id = "RemoveBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 204, description = "The files are gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -68,6 +88,10 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Have a backup's files read again
+#[utoipa::path(post, path = "/backups/{backup_id}/check", operation_id = "CheckBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 202, body = BackupDetailBody)))]
 pub(super) async fn check(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -79,6 +103,10 @@ pub(super) async fn check(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
+/// Have a backup loaded into a throw-away server
+#[utoipa::path(post, path = "/backups/{backup_id}/drill", operation_id = "DrillBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 202, body = BackupDetailBody)))]
 pub(super) async fn drill(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -90,6 +118,11 @@ pub(super) async fn drill(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
+/// Get links to a backup's files
+#[utoipa::path(post, path = "/backups/{backup_id}/links", operation_id = "LinkBackup", tag = "Backups",
+    params(BackupPath),
+    request_body = Option<AskForLinksBody>,
+    responses((status = 200, body = LinksBody)))]
 pub(super) async fn links(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

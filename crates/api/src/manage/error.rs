@@ -5,11 +5,29 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use cachevault_app::{AccessError, AppError};
 use cachevault_domain::ProbeError;
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::audit::ErrorCode;
 use crate::dcs::DcsError;
 use crate::request::current_id;
+
+/// An error of `/api/v1`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    error: ErrorDetail,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ErrorDetail {
+    /// A word for programs.
+    #[schema(example = "instance_not_found")]
+    code: &'static str,
+    /// A sentence for people.
+    #[schema(example = "this instance does not exist")]
+    message: String,
+    request_id: String,
+}
 
 /// An error on its way to a client of `/api/v1`.
 #[derive(Debug)]
@@ -122,7 +140,7 @@ impl IntoResponse for Error {
             // Logged once, here; the client never sees an internal cause.
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
         }
-        let error = json!({"code": code, "message": self.message(), "request_id": current_id()});
-        (status, Extension(ErrorCode(code)), Json(json!({"error": error}))).into_response()
+        let error = ErrorDetail { code, message: self.message(), request_id: current_id() };
+        (status, Extension(ErrorCode(code)), Json(ErrorBody { error })).into_response()
     }
 }

@@ -7,6 +7,7 @@ use cachevault_domain::{InstanceFilter, InstanceId};
 
 use super::error::Error;
 use super::model::{AddInstanceBody, InstanceBody, PageBody};
+use super::parameters::{InstancePath, InstancesQuery, WithBackups};
 use super::path::PathId;
 use super::settings::ChangeInstanceBody;
 use crate::Api;
@@ -17,6 +18,12 @@ use crate::query::{PageStart, Query};
 pub(super) const PAGE_DEFAULT: u32 = 100;
 pub(super) const PAGE_MAX: u32 = 1000;
 
+/// Adopt a running server
+///
+/// It is looked at first: the error says what is wrong with it.
+#[utoipa::path(post, path = "/instances", operation_id = "AddInstance", tag = "Instances",
+    request_body = AddInstanceBody,
+    responses((status = 201, body = InstanceBody)))]
 pub(super) async fn add(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -36,6 +43,10 @@ pub(super) async fn add(
     Ok((StatusCode::CREATED, Json(InstanceBody::from(&instance))))
 }
 
+/// List instances, newest first
+#[utoipa::path(get, path = "/instances", operation_id = "ListInstances", tag = "Instances",
+    params(InstancesQuery),
+    responses((status = 200, body = PageBody<InstanceBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -49,6 +60,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show an instance
+#[utoipa::path(get, path = "/instances/{instance_id}", operation_id = "ShowInstance", tag = "Instances",
+    params(InstancePath),
+    responses((status = 200, body = InstanceBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -58,6 +73,13 @@ pub(super) async fn show(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
+/// Change an instance's name, description, window or backup policy
+///
+/// What is left out stays.
+#[utoipa::path(patch, path = "/instances/{instance_id}", operation_id = "ChangeInstance", tag = "Instances",
+    params(InstancePath),
+    request_body = ChangeInstanceBody,
+    responses((status = 200, body = InstanceBody)))]
 pub(super) async fn change(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -73,6 +95,13 @@ pub(super) async fn change(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
+/// Let an instance go
+///
+/// The server itself is not touched. While backups have files this is refused unless it is told to
+/// delete them, too.
+#[utoipa::path(delete, path = "/instances/{instance_id}", operation_id = "RemoveInstance", tag = "Instances",
+    params(InstancePath, WithBackups),
+    responses((status = 204, description = "The instance is gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

@@ -11,24 +11,35 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::settings::PolicyBody;
 use crate::connection::ConnectionBody;
 use crate::dcs::failure_word;
 
 /// A server to adopt.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AddInstanceBody {
+    #[schema(example = "orders", pattern = "^[A-Za-z0-9_-]{1,64}$")]
     pub(crate) name: String,
+    /// Host name or address.
+    #[schema(example = "10.0.0.7", min_length = 1, max_length = 253)]
     host: String,
+    #[schema(example = 6379, minimum = 1, maximum = 65535)]
     port: u16,
+    /// ACL user; needs a password.
+    #[schema(max_length = 1024)]
     username: Option<String>,
+    #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
     password: Option<SecretString>,
     #[serde(default)]
     tls: bool,
+    /// Certificates to trust instead of the operating system's; only with `tls`.
     tls_ca_pem: Option<String>,
+    /// The certificate chain to present; needs its key.
     tls_certificate_pem: Option<String>,
+    #[schema(value_type = Option<String>, format = Password)]
     tls_key_pem: Option<SecretString>,
 }
 
@@ -49,7 +60,7 @@ impl AddInstanceBody {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceBody {
     id: String,
     name: String,
@@ -124,14 +135,17 @@ impl From<&Instance> for InstanceBody {
 }
 
 /// What a client may say about a backup that it asks for.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CreateBackupBody {
+    #[schema(max_length = 128)]
     pub(crate) note: Option<String>,
+    /// Ask Valkey 9 for RDB 11, which Redis 7.2 and Valkey 8 load too.
+    #[serde(default)]
     pub(crate) portable: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupBody {
     id: String,
     instance_id: String,
@@ -161,7 +175,7 @@ pub(crate) struct BackupBody {
     damage: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct FailureBody {
     code: &'static str,
     dcs_code: &'static str,
@@ -209,7 +223,7 @@ impl From<&Backup> for BackupBody {
 }
 
 /// A backup with what is stored of it: the manifest's artifacts, and where they lie.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupDetailBody {
     #[serde(flatten)]
     backup: BackupBody,
@@ -229,23 +243,28 @@ impl From<BackupDetail> for BackupDetailBody {
 }
 
 /// What a client may say about the restore that it asks for, or has planned.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RestoreWishBody {
+    #[schema(format = "uuid")]
     backup_id: String,
+    #[schema(max_length = 128)]
     note: Option<String>,
     /// `replica` or `keys`; left out, the plan chooses.
+    #[schema(pattern = "^(replica|keys)$")]
     way: Option<String>,
     safety_backup: Option<bool>,
     prove: Option<bool>,
     swap: Option<bool>,
     /// `keep`, `shift` or `strip`.
+    #[schema(pattern = "^(keep|shift|strip)$")]
     ttl: Option<String>,
     /// Only keys that match, as `KEYS` has it.
     pattern: Option<String>,
     /// Only keys of this database.
     database: Option<u32>,
     /// `replace_all`, `replace`, `skip` or `fail`.
+    #[schema(pattern = "^(replace_all|replace|skip|fail)$")]
     conflict: Option<String>,
 }
 
@@ -290,7 +309,7 @@ impl RestoreWishBody {
 }
 
 /// What a restore would do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlanBody {
     possible: bool,
     way: &'static str,
@@ -327,7 +346,7 @@ impl From<&RestorePlan> for PlanBody {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreBody {
     id: String,
     instance_id: String,
@@ -380,7 +399,7 @@ impl From<&Restore> for RestoreBody {
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PageBody<T> {
     pub(crate) items: Vec<T>,
     pub(crate) total: u64,
@@ -416,25 +435,32 @@ mod tests {
 }
 
 /// A wish for links to a backup's files.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct AskForLinksBody {
+    /// Seconds for which the links work.
+    #[serde(default = "an_hour")]
+    #[schema(minimum = 300, maximum = 86_400)]
     pub(crate) expires_seconds: i64,
 }
 
 impl Default for AskForLinksBody {
     fn default() -> Self {
-        Self { expires_seconds: 3600 }
+        Self { expires_seconds: an_hour() }
     }
 }
 
-#[derive(Debug, Serialize)]
+fn an_hour() -> i64 {
+    3600
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LinksBody {
     pub(crate) links: Vec<LinkBody>,
 }
 
 /// A link that needs no signature of a request, for whoever has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LinkBody {
     url: String,
     file_name: String,

@@ -8,11 +8,17 @@ use cachevault_domain::{RestoreFilter, RestoreId};
 use super::error::Error;
 use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
 use super::model::{PageBody, PlanBody, RestoreBody, RestoreWishBody};
+use super::parameters::{InstancePath, PageQuery, RestorePath};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 
+/// Tell what a restore would do
+#[utoipa::path(post, path = "/instances/{instance_id}/restores/plan", operation_id = "PlanRestore", tag = "Restores",
+    params(InstancePath),
+    request_body = RestoreWishBody,
+    responses((status = 200, body = PlanBody)))]
 pub(super) async fn plan(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -25,6 +31,11 @@ pub(super) async fn plan(
     Ok(Json((&plan).into()))
 }
 
+/// Ask for a restore
+#[utoipa::path(post, path = "/instances/{instance_id}/restores", operation_id = "CreateRestore", tag = "Restores",
+    params(InstancePath),
+    request_body = RestoreWishBody,
+    responses((status = 201, body = RestoreBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -37,6 +48,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json((&restore).into())))
 }
 
+/// List the restores into an instance, newest first
+#[utoipa::path(get, path = "/instances/{instance_id}/restores", operation_id = "ListRestores", tag = "Restores",
+    params(InstancePath, PageQuery),
+    responses((status = 200, body = PageBody<RestoreBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -51,6 +66,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a restore
+#[utoipa::path(get, path = "/restores/{restore_id}", operation_id = "ShowRestore", tag = "Restores",
+    params(RestorePath),
+    responses((status = 200, body = RestoreBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

@@ -10,5 +10,6 @@ mod instances;
 mod keystone;
 mod links;
 mod manage;
+mod openapi;
 mod refusals;
 mod rig;

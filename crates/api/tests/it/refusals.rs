@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use cachevault_app::NewCredential;
+use cachevault_domain::Clock;
 use jiff::SignedDuration;
 use secrecy::SecretString;
 
@@ -151,6 +152,45 @@ async fn another_projects_things_cannot_be_told_from_nothing() {
 }
 
 #[tokio::test]
+async fn an_instance_id_that_is_none_is_told_so_on_every_route() {
+    let rig = Rig::new().await;
+    let of_instance = |route: &&(&str, &str)| {
+        route.1.contains("{p}") && (route.1.contains("instances/{i}") || route.1.contains("/{i}/"))
+    };
+    for (method, route) in ROUTES.iter().filter(of_instance) {
+        for id in [
+            "orders",
+            "5560df16cebf447395c4d1b573c16e79",
+            "%00",
+            "5560df16-cebf-4473-95c4-d1b573c16e7g",
+        ] {
+            let route = route.replacen("{i}", id, 1);
+            let answer = rig.call(method, &uri(&route, rig.credential.project.as_str()), "").await;
+            let code = match route.starts_with("/v1.0") {
+                true => answer.body["error"]["code"].clone(),
+                false => answer.body["error_code"].clone(),
+            };
+            assert_eq!(answer.status.as_u16(), 400, "{method} {route}: {}", answer.text);
+            assert!(code == "111400061" || code == "DCS.4061", "{method} {route}: {code}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_the_gateways_413() {
+    let rig = Rig::new().await;
+    let body = format!("\"{}\"", "x".repeat(12 << 20));
+    for version in ["v1.0", "v2"] {
+        let path = rig.path(version, &format!("/instances/{INSTANCE}"));
+        let answer = rig.call("PUT", &path, &body).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.body["error_code"].as_str()),
+            (413, Some("APIGW.0201"))
+        );
+    }
+}
+
+#[tokio::test]
 async fn unknown_routes_and_methods_are_the_gateways_404() {
     let rig = Rig::new().await;
     for (method, uri) in [
@@ -215,5 +255,69 @@ async fn health_needs_no_signature_and_tells_nothing() {
             (answer.status.as_u16(), answer.body),
             (200, serde_json::json!({"status": status}))
         );
+    }
+}
+
+#[tokio::test]
+async fn too_many_requests_of_one_credential_wait_their_turn() {
+    const RUNNING_MAX: usize = 128;
+    let rig = Rig::new().await;
+    let backup = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+    rig.succeeded(backup, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
+    // Nobody removes it: each of these waits.
+    let path = rig.path("v2", &format!("/instances/{INSTANCE}/backups/{backup}"));
+    let waiting =
+        futures_util::future::join_all((0..RUNNING_MAX).map(|_| rig.call("DELETE", &path, "")));
+    let asking = async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        rig.call("GET", &rig.path("v2", "/instances"), "").await
+    };
+    let answer = tokio::select! {
+        _ = waiting => unreachable!("nobody removes it"),
+        answer = asking => answer,
+    };
+    assert_eq!(
+        (answer.status.as_u16(), answer.body["error_code"].as_str()),
+        (429, Some("APIGW.0308"))
+    );
+    assert!(answer.headers.contains_key("retry-after"));
+    // They were given up, which frees their places.
+    let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
+    assert_eq!(answer.status.as_u16(), 200);
+}
+
+#[tokio::test]
+async fn a_body_is_read_whatever_its_type_is_called() {
+    let rig = Rig::new().await;
+    let uri = rig.path("v2", &format!("/instances/{INSTANCE}/backups"));
+    let date = rig.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    for (method, content_type) in [
+        ("GET", Some("application/json")),
+        ("GET", None),
+        ("POST", Some("application/json;charset=utf-8")),
+        ("POST", None),
+        ("POST", Some("text/plain")),
+    ] {
+        let mut headers = vec![("host", "cachevault.test"), ("x-sdk-date", date.as_str())];
+        headers.extend(content_type.map(|value| ("content-type", value)));
+        let body: &[u8] = if method == "POST" { b"{\"remark\":5}" } else { b"" };
+        let request = cachevault_api::signing::SignedRequest {
+            method,
+            path: &uri,
+            query: "",
+            headers: &headers,
+            body,
+        };
+        let names: Vec<_> = headers.iter().map(|(name, _)| (*name).to_owned()).collect();
+        use secrecy::ExposeSecret;
+        let (key, secret) =
+            (rig.credential.access_key.as_str(), rig.credential.secret_key.expose_secret());
+        let signature = cachevault_api::signing::sign(&request, &names, key, secret).unwrap();
+        let built = Request::builder().method(method).uri(&uri).header("authorization", signature);
+        let built = headers.iter().fold(built, |built, (name, value)| built.header(*name, *value));
+        let answer = rig.send(built.body(Body::from(body)).unwrap()).await;
+        let expected = if method == "GET" { (200, None) } else { (400, Some("DCS.4005")) };
+        let found = (answer.status.as_u16(), answer.body["error_code"].as_str());
+        assert_eq!(found, expected, "{method} {content_type:?}");
     }
 }

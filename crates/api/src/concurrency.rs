@@ -1,0 +1,106 @@
+//! How many requests of one credential are answered at a time, so that none takes all there is.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::gateway::GatewayError;
+
+/// Requests of one credential that are answered at a time. Those that wait for files to be removed
+/// take long; none of the clients asks for more than a few.
+const RUNNING_MAX: usize = 128;
+
+/// Counts the requests that are being answered, by what proves who asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Concurrency(Arc<Mutex<HashMap<String, usize>>>);
+
+/// One request that is being answered, until it is dropped.
+struct Running {
+    concurrency: Concurrency,
+    credential: String,
+}
+
+impl Concurrency {
+    /// One request more, unless there are too many.
+    fn begin(&self, credential: String) -> Option<Running> {
+        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.entry(credential.clone()).or_default();
+        if *count >= RUNNING_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Running { concurrency: self.clone(), credential })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.concurrency.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.credential) {
+            *count -= 1;
+            if *count == 0 {
+                running.remove(&self.credential);
+            }
+        }
+    }
+}
+
+/// Lets a request through unless too many of the same credential are being answered. It stands
+/// behind authentication: nobody can use up what another's credential may.
+pub(crate) async fn limit(
+    State(concurrency): State<Concurrency>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(_running) = concurrency.begin(credential(request.headers())) else {
+        tracing::warn!("too many requests of one credential");
+        return GatewayError::TooManyAtOnce.into_response();
+    };
+    next.run(request).await
+}
+
+/// What stays the same in all requests of one credential: its name in the signature, or the token.
+fn credential(headers: &HeaderMap) -> String {
+    let text = |value: Option<&HeaderValue>| {
+        value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+    };
+    let signature = text(headers.get(AUTHORIZATION));
+    let name = signature.split_once(',').map_or(signature.as_str(), |(name, _)| name);
+    if name.is_empty() { text(headers.get("x-auth-token")) } else { name.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_refused_at_its_limit_and_no_other() {
+        let concurrency = Concurrency::default();
+        let begin = |name: &str| concurrency.begin(name.to_owned());
+        let mut running: Vec<_> = (0..RUNNING_MAX).filter_map(|_| begin("a")).collect();
+        assert_eq!(running.len(), RUNNING_MAX);
+        assert!(begin("a").is_none() && begin("b").is_some());
+        running.pop();
+        assert!(begin("a").is_some());
+        drop(running);
+        assert!(concurrency.0.lock().unwrap().is_empty(), "nothing is kept of what is over");
+    }
+
+    #[test]
+    fn a_credential_is_told_by_its_name_or_its_token() {
+        let of = |name: &'static str, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            credential(&headers)
+        };
+        let first = of("authorization", "SDK-HMAC-SHA256 Access=AK, SignedHeaders=a, Signature=1");
+        let second = of("authorization", "SDK-HMAC-SHA256 Access=AK, SignedHeaders=b, Signature=2");
+        assert_eq!((first.as_str(), &first), ("SDK-HMAC-SHA256 Access=AK", &second));
+        assert_eq!(of("x-auth-token", "token"), "token");
+    }
+}
