@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use crate::rig::{INSTANCE, Rig};
 
 /// Every route that needs a signature.
-const ROUTES: [(&str, &str); 19] = [
+const ROUTES: [(&str, &str); 28] = [
     ("GET", "/v1.0/{p}/instances"),
     ("GET", "/v1.0/{p}/instances/{i}"),
     ("GET", "/v1.0/{p}/instances/{i}/backups"),
@@ -29,6 +29,15 @@ const ROUTES: [(&str, &str); 19] = [
     ("GET", "/api/v1/backups/{i}"),
     ("DELETE", "/api/v1/backups/{i}"),
     ("POST", "/api/v1/backups/{i}/links"),
+    ("POST", "/api/v1/projects"),
+    ("PATCH", "/api/v1/projects/x"),
+    ("POST", "/api/v1/users"),
+    ("PUT", "/api/v1/users/x/grants/x"),
+    ("POST", "/api/v1/password"),
+    ("POST", "/api/v1/credentials"),
+    ("POST", "/api/v1/credentials/AAAAAAAA/rotate"),
+    ("POST", "/api/v1/policies"),
+    ("PUT", "/api/v1/policies/x"),
 ];
 
 fn uri(route: &str, project: &str) -> String {
