@@ -460,8 +460,6 @@ impl Settings {
             sweep_grace > jobs.capture.total,
             "`sweep_grace` must be longer than `capture_timeout`"
         );
-        let token_lifetime = time("token_lifetime", self.token_lifetime.as_deref(), "24h")?;
-        let history = time("history", self.history.as_deref(), "168h")?;
         let drill_every = self.drill_every.as_deref();
         let drill_every =
             drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
@@ -499,10 +497,9 @@ impl Settings {
             check_every: time("check_every", self.check_every.as_deref(), "168h")?,
             sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
-            history: SignedDuration::try_from(history).context("`history` is too long")?,
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
-            token_lifetime: SignedDuration::try_from(token_lifetime)
-                .context("`token_lifetime` is too long")?,
+            history: signed_time("history", self.history.as_deref(), "168h")?,
+            token_lifetime: signed_time("token_lifetime", self.token_lifetime.as_deref(), "24h")?,
             keystone: keystone(self.keystone_url.as_deref(), self.keystone_ca_file.as_deref())?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
@@ -542,6 +539,11 @@ fn time(name: &str, text: Option<&str>, default: &str) -> anyhow::Result<Duratio
         "`{name}` is `{text}`; it must be more than nothing and at most ten years"
     );
     Ok(time)
+}
+
+fn signed_time(name: &str, text: Option<&str>, default: &str) -> anyhow::Result<SignedDuration> {
+    let time = time(name, text, default)?;
+    SignedDuration::try_from(time).with_context(|| format!("`{name}` is too long"))
 }
 
 fn within<T: PartialOrd + std::fmt::Display>(

@@ -191,6 +191,17 @@ async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
     let new = json!({"name": "new", "actions": ["dcs:*:*"]});
     let written = as_key(&rig, &keeper, "POST", "/api/v1/policies", new).await;
     assert_eq!(written.outcome(), (403, "grants_too_much"));
+    let strong = json!({"name": "strong", "actions": ["dcs:*:*"]}).to_string();
+    assert_eq!(rig.call("POST", "/api/v1/policies", &strong).await.status.as_u16(), 201);
+    let weak = json!({"actions": ["dcs:instance:get"]});
+    let narrowed = as_key(&rig, &keeper, "PUT", "/api/v1/policies/strong", weak).await;
+    assert_eq!(narrowed.outcome(), (403, "grants_too_much"));
+    let reader = create(&keeper, json!({"role": "reader"})).await.key();
+    let reader_uri = format!("/api/v1/credentials/{}", reader.access_key);
+    let raised = as_key(&rig, &keeper, "PATCH", &reader_uri, json!({"role": "admin"})).await;
+    assert_eq!(raised.outcome(), (403, "grants_too_much"));
+    let kept = as_key(&rig, &keeper, "PATCH", &reader_uri, json!({"role": "keeper"})).await;
+    assert_eq!(kept.body["role"], "keeper");
     // An admin of the project gives everything in it, and nothing beyond.
     assert_eq!(create(&admin, json!({"role": "admin"})).await.status.as_u16(), 201);
     let answer = create(&admin, json!({"role": "reader", "administers_service": true})).await;

@@ -182,6 +182,8 @@ async fn a_token_that_does_not_work_says_what_the_gateway_says() {
     rig.call("PATCH", "/api/v1/projects/second", r#"{"enabled": false}"#).await;
     let answer = rig.with_token(&in_second, "GET", "/api/v1/instances", "").await;
     assert_eq!(answer.outcome(), (403, "APIGW.0310"));
+    let scope = json!({"project": {"name": "second"}});
+    is_unauthorized(&rig.sign_in(jane(), scope).await, "disabled project");
     rig.call("PATCH", "/api/v1/users/jane", r#"{"password": "another password"}"#).await;
     refused(&token, "decrypt token fail").await;
 }

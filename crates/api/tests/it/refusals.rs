@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use crate::rig::{INSTANCE, Rig};
 
 /// Every route that needs a signature.
-const ROUTES: [(&str, &str); 50] = [
+const ROUTES: [(&str, &str); 59] = [
     ("GET", "/v1.0/{p}/instances"),
     ("GET", "/v1.0/{p}/instances/{i}"),
     ("GET", "/v1.0/{p}/instances/{i}/backups"),
@@ -61,6 +61,15 @@ const ROUTES: [(&str, &str); 50] = [
     ("GET", "/v2/{p}/dcs/tags"),
     ("GET", "/v2/{p}/instance/{i}/whitelist"),
     ("PATCH", "/api/v1/instances/{i}"),
+    ("POST", "/api/v1/projects"),
+    ("PATCH", "/api/v1/projects/x"),
+    ("POST", "/api/v1/users"),
+    ("PUT", "/api/v1/users/x/grants/x"),
+    ("POST", "/api/v1/password"),
+    ("POST", "/api/v1/credentials"),
+    ("POST", "/api/v1/credentials/AAAAAAAA/rotate"),
+    ("POST", "/api/v1/policies"),
+    ("PUT", "/api/v1/policies/x"),
 ];
 
 fn uri(route: &str, project: &str) -> String {
