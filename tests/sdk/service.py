@@ -39,6 +39,7 @@ class Service:
     instance_name: str
     redis_port: int
     adopt: Callable[[str, int], str]
+    run: Callable
 
     def with_instance(self, name: str, redis_port: int) -> "Service":
         """The same service, looked at for another instance, which is adopted now."""
@@ -240,14 +241,17 @@ class Cachevault:
 
     def adopt(self, name: str, redis_port: int) -> str:
         """Registers a Redis; gives the id of the instance."""
+        return self.run("instance", "add", "--name", name, f"redis://{HOST}:{redis_port}")["id"]
+
+    def run(self, *words: str, given: str | None = None):
+        """Runs a command of the command line, with `given` as its standard input; gives what it prints as JSON."""
         done = subprocess.run(
-            [self.binary, "instance", "add", "--data-dir", str(self.data_dir), "--name", name,
-             f"redis://{HOST}:{redis_port}", "--output", "json"],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=START_DEADLINE,
+            [self.binary, *words, "--data-dir", str(self.data_dir), "--output", "json"],
+            input=given or "", capture_output=True, text=True, encoding="utf-8", timeout=START_DEADLINE,
             env=_clean_environment(),
         )
-        assert done.returncode == 0, f"instance add ended with {done.returncode}: {done.stderr}{self.errors()}"
-        return json.loads(done.stdout)["id"]
+        assert done.returncode == 0, f"{words[:2]} ended with {done.returncode}: {done.stderr}{self.errors()}"
+        return json.loads(done.stdout or "null")
 
     def credentials(self) -> dict[str, str]:
         path = self.data_dir / "credentials.json"

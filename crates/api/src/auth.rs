@@ -110,9 +110,9 @@ async fn check_token(
 ) -> Result<(Caller, Bytes), GatewayError> {
     let text = headers.get("x-auth-token");
     let text = text.ok_or(GatewayError::Unauthenticated(AuthFailure::NoCredentials))?;
-    let found = api.app.find_token(text.to_str().unwrap_or_default()).await;
+    let found = api.app.find_caller(text.to_str().unwrap_or_default()).await;
     match found.map_err(|error| internal(&error))? {
-        Ok(detail) => Ok((detail.caller(), read_body(headers, body).await?)),
+        Ok(caller) => Ok((caller, read_body(headers, body).await?)),
         Err(TokenRefusal::Unknown) => {
             let now = api.app.clock.now();
             api.throttle.settle(None, address, now, false).map_err(throttled)?;

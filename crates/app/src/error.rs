@@ -86,6 +86,9 @@ pub enum AppError {
     /// A password could not be hashed; try again later.
     #[error("a password could not be hashed")]
     HashingFailed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The other Keystone did not answer; try again later.
+    #[error("the configured Keystone cannot be asked: {0}")]
+    KeystoneFailed(String),
     /// A stored secret does not open with this master key.
     #[error("a stored secret cannot be opened")]
     SecretUnreadable(#[from] Unsealable),

@@ -14,6 +14,7 @@
 
 mod access;
 mod audit;
+mod authority;
 mod backups;
 mod checks;
 mod credentials;
@@ -44,6 +45,7 @@ use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreError
 use jiff::SignedDuration;
 
 pub use access::AccessError;
+pub use authority::{ForeignToken, ForeignTokens, TokenAuthority};
 pub use backups::{BackupDetail, RequestBackup};
 pub use cachevault_catalog::{CredentialChanges, ProjectChanges, UserKey};
 pub use credentials::{CreateCredential, KeyProof, NewCredential, ShownCredential};
@@ -130,6 +132,8 @@ pub struct App {
     pub entropy: Arc<dyn Entropy>,
     /// How users sign in.
     pub logins: Logins,
+    /// The other Keystone whose tokens count too, if any.
+    pub foreign_tokens: Option<ForeignTokens>,
     /// How long records whose files were removed stay listed.
     pub history: SignedDuration,
     /// Whether instances without a replica are backed up too, which the vendor refuses.

@@ -119,17 +119,20 @@ impl App {
     /// # Errors
     /// [`AppError::CatalogFailed`].
     pub async fn own_projects(&self, caller: &Caller) -> Result<Vec<Project>, AppError> {
-        let projects = match (caller.subject(), caller.own_project()) {
-            (Subject::User(user), _) => {
+        let mut projects: Vec<Project> = match caller.subject() {
+            Subject::User(user) => {
                 let grants = self.catalog.grants_of(&user.id).await?;
                 grants.into_iter().map(|grant| grant.project).collect()
             }
-            (_, Some(project)) => {
-                let key = ProjectKey::Id(project.clone());
-                self.catalog.list_projects(&key.filter(), ONE).await?.items
-            }
-            (_, None) => Vec::new(),
+            Subject::Key { .. } | Subject::Service => Vec::new(),
         };
+        // What a user of another Keystone works in no grant of ours tells.
+        if let Some(id) = caller.own_project()
+            && !projects.iter().any(|project| project.id == *id)
+        {
+            let key = ProjectKey::Id(id.clone());
+            projects.extend(self.catalog.list_projects(&key.filter(), ONE).await?.items);
+        }
         Ok(projects.into_iter().filter(|project| project.enabled).collect())
     }
 

@@ -1,5 +1,6 @@
 //! The commands: clients of the service, and those that read an RDB without it.
 
+mod access;
 mod audit;
 mod client;
 mod commands;
@@ -21,6 +22,10 @@ use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+pub(crate) use access::{
+    CredentialCommand, PolicyCommand, ProjectCommand, UserCommand, credential, policy, project,
+    user,
+};
 pub(crate) use audit::{AuditCommand, audit};
 pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};

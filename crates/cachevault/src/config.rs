@@ -6,9 +6,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use cachevault_app::TokenAuthority;
 use cachevault_domain::{Backoff, Identity};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
@@ -17,6 +19,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
+use crate::keystone::Keystone;
 use crate::listen::TlsFiles;
 use crate::stores::StoreConfig;
 
@@ -231,6 +234,15 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_TOKEN_LIFETIME")]
     token_lifetime: Option<String>,
 
+    /// URL of another Keystone, which ends with `/v3`, whose tokens count too: its roles reader,
+    /// member or operator, and admin; its projects are created here when they first come
+    #[arg(long, value_name = "URL", env = "CACHEVAULT_KEYSTONE_URL")]
+    keystone_url: Option<String>,
+
+    /// PEM file with the certificates to know that Keystone by [default: those that everyone trusts]
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_KEYSTONE_CA_FILE")]
+    keystone_ca_file: Option<PathBuf>,
+
     /// Longest time that a request may take [default: 60s]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_REQUEST_TIMEOUT")]
     request_timeout: Option<String>,
@@ -267,6 +279,7 @@ pub(crate) struct Config {
     pub(crate) history: SignedDuration,
     pub(crate) audit_keep: Duration,
     pub(crate) token_lifetime: SignedDuration,
+    pub(crate) keystone: Option<Arc<dyn TokenAuthority>>,
     pub(crate) request_timeout: Duration,
     pub(crate) shutdown_grace: Duration,
 }
@@ -376,6 +389,8 @@ impl Settings {
             history: self.history.or(other.history),
             audit_keep: self.audit_keep.or(other.audit_keep),
             token_lifetime: self.token_lifetime.or(other.token_lifetime),
+            keystone_url: self.keystone_url.or(other.keystone_url),
+            keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -488,6 +503,7 @@ impl Settings {
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
             token_lifetime: SignedDuration::try_from(token_lifetime)
                 .context("`token_lifetime` is too long")?,
+            keystone: keystone(self.keystone_url.as_deref(), self.keystone_ca_file.as_deref())?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
         })
@@ -560,6 +576,27 @@ fn public_url(text: &str) -> anyhow::Result<String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
+fn keystone(
+    url: Option<&str>,
+    ca_file: Option<&Path>,
+) -> anyhow::Result<Option<Arc<dyn TokenAuthority>>> {
+    let Some(text) = url else {
+        ensure!(ca_file.is_none(), "`keystone_ca_file` needs `keystone_url`");
+        return Ok(None);
+    };
+    let url = url::Url::parse(text)
+        .with_context(|| format!("`keystone_url` is `{text}`, which is no URL"))?;
+    let fits = matches!(url.scheme(), "http" | "https")
+        && url.path().trim_end_matches('/').ends_with("/v3")
+        && url.query().is_none();
+    ensure!(fits, "`keystone_url` is `{text}`; it must be http:// or https:// and end with /v3");
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))
+    };
+    let ca_pem = ca_file.map(read).transpose()?;
+    Ok(Some(Arc::new(Keystone::new(text, ca_pem.as_deref())?)))
+}
+
 fn region(text: String) -> anyhow::Result<String> {
     let plain = (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
@@ -604,6 +641,8 @@ mod tests {
             ("public_url = \"ftp://x\"", "public_url"),
             ("public_url = \"http://x/path\"", "public_url"),
             ("region = \"a b\"", "region"),
+            ("keystone_url = \"https://x/v2.0\"", "keystone_url"),
+            ("keystone_ca_file = \"ca.pem\"", "keystone_ca_file"),
             ("log_level = \"inof\"", "log_level"),
             ("listen = \"everywhere\"", "listen"),
             ("tls_cert_file = \"a.pem\"", "tls_key_file"),

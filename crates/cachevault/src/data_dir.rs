@@ -138,8 +138,7 @@ impl DataDir {
     }
 
     pub(crate) fn write_credentials(&self, credentials: &Credentials) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(credentials).context("encode credentials")?;
-        write_private(&self.credentials(), &format!("{text}\n"))
+        credentials.write(&self.credentials())
     }
 }
 
@@ -148,6 +147,12 @@ impl Credentials {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("read `{}`", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("in `{}`", path.display()))
+    }
+
+    /// Writes them where only the owner of the file may read them.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(self).context("encode credentials")?;
+        write_private(path, &format!("{text}\n"))
     }
 
     pub(crate) fn new(endpoint: String, region: String, credential: &NewCredential) -> Self {

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod entropy;
+mod keystone;
 mod listen;
 mod logging;
 mod serve;
@@ -18,8 +19,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
-    AuditCommand, BackupCommand, ClientOptions, DiffOptions, DrillOptions, InspectOptions,
-    InstanceCommand, RestoreCommand, VerifyOptions,
+    AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
+    InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand, UserCommand,
+    VerifyOptions,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -59,6 +61,34 @@ enum Command {
     Restore {
         #[command(subcommand)]
         command: RestoreCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Create and name projects, list them, let nobody in.
+    Project {
+        #[command(subcommand)]
+        command: ProjectCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Create users, give them roles in projects, disable and delete them.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Create, rotate, disable and delete access keys.
+    Credential {
+        #[command(subcommand)]
+        command: CredentialCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Write roles of a project's own.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -147,6 +177,10 @@ fn main() -> ExitCode {
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
+        Command::Project { command, options } => cli::exit(cli::project(command, &options)),
+        Command::User { command, options } => cli::exit(cli::user(command, &options)),
+        Command::Credential { command, options } => cli::exit(cli::credential(command, &options)),
+        Command::Policy { command, options } => cli::exit(cli::policy(command, &options)),
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
         Command::Audit { command, options } => cli::exit(cli::audit(command, &options)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use cachevault_api::{Api, Downloads, Throttle};
-use cachevault_app::{App, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
@@ -194,6 +194,7 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         clock: Arc::new(SystemClock),
         entropy,
         logins: Logins::new(config.token_lifetime),
+        foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

@@ -162,6 +162,7 @@ impl From<AppError> for DcsError {
             AppError::Access(_) => Self::InvalidField("access"),
             AppError::CatalogFailed(_)
             | AppError::HashingFailed(_)
+            | AppError::KeystoneFailed(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };

@@ -79,6 +79,7 @@ impl Error {
                 AppError::RemovalFailed { .. } => (StatusCode::BAD_GATEWAY, "removal_failed"),
                 AppError::CatalogFailed(_)
                 | AppError::HashingFailed(_)
+                | AppError::KeystoneFailed(_)
                 | AppError::SecretUnreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
                 AppError::StoreUnavailable(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")

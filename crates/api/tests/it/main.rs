@@ -4,6 +4,7 @@
 
 mod audit;
 mod documented;
+mod foreign_tokens;
 mod identity;
 mod instances;
 mod keystone;

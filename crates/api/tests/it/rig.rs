@@ -7,7 +7,9 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{Api, Downloads, metrics_router, router};
-use cachevault_app::{App, Logins, MasterKey, NewCredential, Prober, Sealer};
+use cachevault_app::{
+    App, ForeignTokens, Logins, MasterKey, NewCredential, Prober, Sealer, TokenAuthority,
+};
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
@@ -92,7 +94,29 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
+fn routes(app: App, downloads: Downloads, public_url: Option<&str>) -> Router {
+    router(Api {
+        app,
+        request_time_max: Duration::from_secs(30),
+        readiness: Arc::default(),
+        public_url: public_url.map(str::to_owned),
+        scheme: "http",
+        address: ([127, 0, 0, 1], 8635).into(),
+        downloads,
+        region: REGION.to_owned(),
+        throttle: Arc::default(),
+    })
+}
+
 impl Rig {
+    /// The same service, for which tokens of another Keystone count too.
+    pub(crate) fn trusting(mut self, authority: Arc<dyn TokenAuthority>) -> Self {
+        self.app.foreign_tokens = Some(ForeignTokens::new(authority));
+        let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
+        self.router = routes(self.app.clone(), downloads, None);
+        self
+    }
+
     /// A service with one project, and in it one instance with the id of the documents.
     pub(crate) async fn new() -> Self {
         Self::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30)), None).await
@@ -113,23 +137,14 @@ impl Rig {
             clock: clock.clone(),
             entropy,
             logins: Logins::default(),
+            foreign_tokens: None,
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };
         let credential = NewCredential::mint(&app);
         app.create_first_project(&credential, &REGION.parse().unwrap()).await.unwrap();
         let metrics = metrics_router(app.clone());
-        let router = router(Api {
-            app: app.clone(),
-            request_time_max: Duration::from_secs(30),
-            readiness: Arc::default(),
-            public_url: public_url.map(str::to_owned),
-            scheme: "http",
-            address: ([127, 0, 0, 1], 8635).into(),
-            downloads,
-            region: REGION.to_owned(),
-            throttle: Arc::default(),
-        });
+        let router = routes(app.clone(), downloads, public_url);
         let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
         rig

@@ -123,13 +123,27 @@ impl Client {
         self.answer(request)
     }
 
+    /// Writes a credential that was just created where a client of the same service finds it.
+    pub(crate) fn save(&self, made: &Value, path: &Path) -> anyhow::Result<()> {
+        let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
+        let credentials = Credentials {
+            endpoint: self.credentials.endpoint.clone(),
+            region: self.credentials.region.clone(),
+            project_id: text("project_id"),
+            access_key: text("access_key"),
+            secret_key: text("secret_key"),
+        };
+        credentials.write(path)
+    }
+
     /// All pages of the list at `path`, as one.
     pub(crate) fn list(&self, path: &str) -> Result<Value, Failure> {
         let mut items = Vec::new();
         loop {
             let offset = items.len();
-            let page =
-                self.call(Method::GET, &format!("{path}?limit={PAGE}&offset={offset}"), None)?;
+            let join = if path.contains('?') { '&' } else { '?' };
+            let page = format!("{path}{join}limit={PAGE}&offset={offset}");
+            let page = self.call(Method::GET, &page, None)?;
             let more = page["items"].as_array().cloned().unwrap_or_default();
             let is_last = more.len() < PAGE;
             items.extend(more);

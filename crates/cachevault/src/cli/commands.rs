@@ -233,14 +233,14 @@ fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
 }
 
 /// The whole seconds of a time such as `30m`.
-fn seconds(text: &str) -> Result<i64, Failure> {
+pub(super) fn seconds(text: &str) -> Result<i64, Failure> {
     let time = text.parse::<jiff::SignedDuration>();
     time.map(|time| time.as_secs())
         .map_err(|_| Failure::Usage(format!("`{text}` is no time such as `30m` or `2h`")))
 }
 
 /// Names and ids hold nothing that would mean something in a URL.
-fn plain(text: &str) -> Result<&str, Failure> {
+pub(super) fn plain(text: &str) -> Result<&str, Failure> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if !text.is_empty() && text.bytes().all(allowed) {
         Ok(text)
@@ -316,7 +316,7 @@ fn percent_decode(text: &str) -> Option<String> {
     (!decoded.contains('\u{fffd}')).then(|| decoded.into_owned())
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
+pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(FILE_BYTES_MAX).read_to_string(&mut text)

@@ -133,7 +133,7 @@ fn print(text: &dyn Display) {
     let _ = writeln!(io::stdout(), "{text}");
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -147,7 +147,7 @@ fn bytes(value: &Value) -> String {
 }
 
 /// A moment without its fraction of a second.
-fn seconds(value: &Value) -> String {
+pub(super) fn seconds(value: &Value) -> String {
     let text = text(value);
     text.split('.').next().map_or(text.clone(), |head| head.trim_end_matches('Z').to_owned())
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
 
+mod access;
 mod bucket;
 mod command_line;
 mod crashes;

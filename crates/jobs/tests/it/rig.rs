@@ -59,6 +59,7 @@ impl Rig {
             clock: clock.clone(),
             entropy: entropy.clone(),
             logins: Logins::default(),
+            foreign_tokens: None,
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

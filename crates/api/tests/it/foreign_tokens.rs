@@ -1,0 +1,114 @@
+//! Tokens of another Keystone.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use cachevault_app::{ForeignToken, TokenAuthority};
+use jiff::SignedDuration;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::rig::{REGION, Rig};
+
+const PROJECT: &str = "8538a3f13f9541b28c2620eb19065e45";
+
+/// A Keystone that knows one token.
+#[derive(Debug)]
+struct OneToken {
+    asked: AtomicUsize,
+    answer: Mutex<Result<Option<ForeignToken>, String>>,
+}
+
+#[async_trait]
+impl TokenAuthority for OneToken {
+    async fn validate(&self, token: &SecretString) -> Result<Option<ForeignToken>, String> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let answer = self.answer.lock().unwrap().clone();
+        answer.map(|found| found.filter(|_| token.expose_secret() == "gAAAAA"))
+    }
+}
+
+fn token(role: &str, name: &str) -> ForeignToken {
+    ForeignToken {
+        user_id: "3ec3164f750146be97f21559ee4d9c51".into(),
+        user_name: "jane".into(),
+        project: Some((PROJECT.into(), name.into())),
+        roles: vec![role.into()],
+        expires_at: "2019-05-10T10:40:00Z".parse().unwrap(),
+    }
+}
+
+async fn rig(first: ForeignToken) -> (Rig, Arc<OneToken>) {
+    let keystone =
+        Arc::new(OneToken { asked: AtomicUsize::new(0), answer: Mutex::new(Ok(Some(first))) });
+    (Rig::new().await.trusting(keystone.clone()), keystone)
+}
+
+async fn list(rig: &Rig, text: &str) -> (u16, String) {
+    let uri = format!("/v2/{PROJECT}/instances");
+    let answer = rig.with_token(text, "GET", &uri, "").await;
+    (answer.status.as_u16(), answer.body["error_msg"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn its_project_is_adopted_and_its_answer_holds_for_a_minute() {
+    let (rig, keystone) = rig(token("member", "their-project")).await;
+    for _ in 0..3 {
+        assert_eq!(list(&rig, "gAAAAA").await.0, 200);
+    }
+    assert_eq!(keystone.asked.load(Ordering::Relaxed), 1);
+    let adopted = rig.call("GET", &format!("/api/v1/projects/{PROJECT}"), "").await;
+    assert_eq!(adopted.body["name"], "their-project");
+    let own = rig.with_token("gAAAAA", "GET", "/v3/auth/projects", "").await.body;
+    assert_eq!(own["projects"][0]["id"], PROJECT);
+    assert_eq!(own["projects"].as_array().unwrap().len(), 1);
+    for (uri, code) in
+        [("/api/v1/users", "not_administrator"), ("/api/v1/projects/nowhere", "project_not_found")]
+    {
+        let answer = rig.with_token("gAAAAA", "GET", uri, "").await;
+        assert_eq!(answer.outcome().1, code, "{uri}: {}", answer.text);
+    }
+    *keystone.answer.lock().unwrap() = Ok(None);
+    rig.clock.advance(SignedDuration::from_secs(59));
+    assert_eq!(list(&rig, "gAAAAA").await.0, 200);
+    rig.clock.advance(SignedDuration::from_secs(1));
+    let (status, reason) = list(&rig, "gAAAAA").await;
+    assert!(status == 401 && reason.ends_with("decrypt token fail"), "{reason}");
+
+    rig.call("PATCH", &format!("/api/v1/projects/{PROJECT}"), r#"{"enabled": false}"#).await;
+    *keystone.answer.lock().unwrap() = Ok(Some(token("admin", "their-project")));
+    assert_eq!(list(&rig, "gAAAAA").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_here_is_left_and_other_roles_open_nothing() {
+    let (rig, keystone) = rig(token("reader", REGION)).await;
+    assert_eq!(list(&rig, "gAAAAA").await.0, 200);
+    let adopted = rig.call("GET", &format!("/api/v1/projects/{PROJECT}"), "").await;
+    assert_eq!(adopted.body["name"], PROJECT);
+    let ours = format!("/v2/{}/instances", rig.credential.project);
+    let other = rig.with_token("gAAAAA", "GET", &ours, "").await;
+    assert_eq!(other.outcome(), (400, "DCS.1004"));
+    rig.clock.advance(SignedDuration::from_mins(2));
+    *keystone.answer.lock().unwrap() = Ok(Some(token("auditor", REGION)));
+    let (status, _) = list(&rig, "gAAAAA").await;
+    assert_eq!(status, 400);
+    let answer = rig.with_token("gAAAAA", "GET", "/api/v1/instances", "").await;
+    assert_eq!(answer.outcome(), (403, "denied"));
+    rig.clock.advance(SignedDuration::from_hours(2));
+    let (status, reason) = list(&rig, "gAAAAA").await;
+    assert!(status == 401 && reason.contains("token expires"), "{reason}");
+}
+
+#[tokio::test]
+async fn while_it_does_not_answer_ours_go_on() {
+    let (rig, keystone) = rig(token("reader", "theirs")).await;
+    *keystone.answer.lock().unwrap() = Err("connection refused".into());
+    assert_eq!(list(&rig, "gAAAAA").await.0, 500);
+    rig.user("jane", "reader").await;
+    let before = keystone.asked.load(Ordering::Relaxed);
+    let token = rig.token("jane").await;
+    let answer = rig.with_token(&token, "GET", "/api/v1/instances", "").await;
+    assert_eq!(answer.status.as_u16(), 200);
+    assert_eq!(keystone.asked.load(Ordering::Relaxed), before);
+}

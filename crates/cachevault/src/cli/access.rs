@@ -1,0 +1,558 @@
+//! Projects, users, credentials and policies: one function for each noun.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
+
+use super::client::Client;
+use super::commands::{plain, read, seconds};
+use super::output::{self, Column};
+use super::{ClientOptions, Failure};
+
+const PROJECT: [Column; 4] = [
+    ("name", |row| output::text(&row["name"])),
+    ("id", |row| output::text(&row["id"])),
+    ("enabled", |row| output::text(&row["enabled"])),
+    ("created", |row| output::seconds(&row["created_at"])),
+];
+
+const USER: [Column; 5] = [
+    ("name", |row| output::text(&row["name"])),
+    ("id", |row| output::text(&row["id"])),
+    ("enabled", |row| output::text(&row["enabled"])),
+    ("administers service", |row| output::text(&row["administers_service"])),
+    ("created", |row| output::seconds(&row["created_at"])),
+];
+
+const CREDENTIAL: [Column; 7] = [
+    ("access key", |row| output::text(&row["access_key"])),
+    ("role", |row| match row["administers_service"].as_bool() {
+        Some(true) => format!("{}, administers the service", output::text(&row["role"])),
+        _ => output::text(&row["role"]),
+    }),
+    ("user", |row| output::text(&row["user_name"])),
+    ("enabled", |row| output::text(&row["enabled"])),
+    ("created", |row| output::seconds(&row["created_at"])),
+    ("expires", |row| output::seconds(&row["expires_at"])),
+    ("description", |row| output::text(&row["description"])),
+];
+
+const POLICY: [Column; 3] = [
+    ("name", |row| output::text(&row["name"])),
+    ("actions", |row| {
+        let actions = row["actions"].as_array().into_iter().flatten();
+        actions.map(output::text).collect::<Vec<_>>().join("\n")
+    }),
+    ("updated", |row| output::seconds(&row["updated_at"])),
+];
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProjectCommand {
+    /// Create a project; make a credential for it next
+    Create {
+        /// Name, unique in the service; SDKs look for the one named like their region
+        name: String,
+    },
+    /// List the projects that you may see
+    List,
+    /// Show one project
+    Show {
+        /// Name or id
+        project: String,
+    },
+    /// Give a project another name
+    Rename {
+        /// Name or id
+        project: String,
+        /// New name
+        name: String,
+    },
+    /// Let keys and tokens of a project work again
+    Enable {
+        /// Name or id
+        project: String,
+    },
+    /// Let nobody into a project; what it has stays, its jobs go on
+    Disable {
+        /// Name or id
+        project: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Create a user, who has no role in any project yet
+    Create {
+        /// Name, unique in the service
+        name: String,
+        #[command(flatten)]
+        password: PasswordOptions,
+        /// Let the user manage projects and users of the whole service
+        #[arg(long)]
+        administers_service: bool,
+    },
+    /// List users
+    List,
+    /// Show one user with its roles
+    Show {
+        /// Name or id
+        user: String,
+    },
+    /// Set a user's password; all its tokens end
+    Password {
+        /// Name or id
+        user: String,
+        #[command(flatten)]
+        password: PasswordOptions,
+    },
+    /// Let a user sign in again
+    Enable {
+        /// Name or id
+        user: String,
+    },
+    /// Let a user sign in no more; its tokens end, its credentials do not work
+    Disable {
+        /// Name or id
+        user: String,
+    },
+    /// Let a user manage projects and users of the whole service, or no longer
+    Administer {
+        /// Name or id
+        user: String,
+        /// No longer
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Give a user a role in a project, in place of one that it has there
+    Grant {
+        /// Name or id
+        user: String,
+        /// Name or id of the project
+        #[arg(long)]
+        project: String,
+        /// reader, operator, admin, or a policy of the project
+        #[arg(long)]
+        role: String,
+    },
+    /// Take away the role that a user has in a project
+    Revoke {
+        /// Name or id
+        user: String,
+        /// Name or id of the project
+        #[arg(long)]
+        project: String,
+    },
+    /// Delete a user with its roles, tokens and credentials
+    Delete {
+        /// Name or id
+        user: String,
+    },
+}
+
+/// Where a password comes from: never the command line, which others can see.
+#[derive(Debug, Args)]
+pub(crate) struct PasswordOptions {
+    /// File with the password, `-` for standard input [default: asks for it, or standard input
+    /// where that is no terminal]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialCommand {
+    /// Create a credential and show its secret, once
+    Create {
+        /// reader, operator, admin, or a policy of the project
+        #[arg(long)]
+        role: String,
+        /// Name or id of the project [default: your own]; for administrators of the service
+        #[arg(long)]
+        project: Option<String>,
+        /// Name or id of the user it belongs to: it then allows only what the user may do too
+        #[arg(long)]
+        user: Option<String>,
+        /// Free text, at most 128 characters
+        #[arg(long)]
+        description: Option<String>,
+        /// When it ends, such as 2027-01-31T00:00:00Z
+        #[arg(long, value_name = "MOMENT")]
+        expires_at: Option<String>,
+        /// Let it manage projects and users of the whole service
+        #[arg(long)]
+        administers_service: bool,
+        #[command(flatten)]
+        save: SaveOptions,
+    },
+    /// List the credentials of a project, oldest first
+    List {
+        /// Name or id of the project [default: your own]; for administrators of the service
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Show one credential, without its secret
+    Show {
+        /// Access key
+        access_key: String,
+    },
+    /// Give a credential another role
+    SetRole {
+        /// Access key
+        access_key: String,
+        /// reader, operator, admin, or a policy of the project
+        role: String,
+    },
+    /// Let a credential work again
+    Enable {
+        /// Access key
+        access_key: String,
+    },
+    /// Let a credential work no more
+    Disable {
+        /// Access key
+        access_key: String,
+    },
+    /// Create a credential in place of another, and show its secret, once
+    Rotate {
+        /// Access key
+        access_key: String,
+        /// How long the old one goes on working, such as `24h` [default: until it is disabled]
+        #[arg(long, value_name = "TIME")]
+        old_works_for: Option<String>,
+        #[command(flatten)]
+        save: SaveOptions,
+    },
+    /// Delete a credential
+    Delete {
+        /// Access key
+        access_key: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveOptions {
+    /// Write it to this file, for `--credentials FILE`, instead of showing the secret
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Write a policy: a role of the project's own
+    Create {
+        /// Name, by which it is given as a role
+        name: String,
+        #[command(flatten)]
+        policy: PolicyOptions,
+    },
+    /// List the policies of a project
+    List {
+        /// Name or id of the project [default: your own]; for administrators of the service
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Show one policy
+    Show {
+        /// Name
+        name: String,
+        /// Name or id of the project [default: your own]; for administrators of the service
+        #[arg(long)]
+        project: Option<String>,
+    },
+    /// Change what a policy allows, for everyone that has it at once
+    Update {
+        /// Name
+        name: String,
+        #[command(flatten)]
+        policy: PolicyOptions,
+    },
+    /// Delete a policy that nobody has
+    Delete {
+        /// Name
+        name: String,
+        /// Name or id of the project [default: your own]; for administrators of the service
+        #[arg(long)]
+        project: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyOptions {
+    /// Actions that it allows, such as `dcs:instance:get*`; give it several times
+    #[arg(long = "allow", value_name = "ACTION", required = true)]
+    actions: Vec<String>,
+    /// Name or id of the project [default: your own]; for administrators of the service
+    #[arg(long)]
+    project: Option<String>,
+}
+
+pub(crate) fn project(command: ProjectCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let change = |project: &str, body: Value| {
+        let path = format!("/projects/{}", named(project)?);
+        client.call(Method::PATCH, &path, Some(&body))
+    };
+    let project = match command {
+        ProjectCommand::List => {
+            output::list(options.output, &client.list("/projects")?, &PROJECT);
+            return Ok(());
+        }
+        ProjectCommand::Create { name } => {
+            client.call(Method::POST, "/projects", Some(&json!({"name": name})))?
+        }
+        ProjectCommand::Show { project } => {
+            client.call(Method::GET, &format!("/projects/{}", named(&project)?), None)?
+        }
+        ProjectCommand::Rename { project, name } => change(&project, json!({"name": name}))?,
+        ProjectCommand::Enable { project } => change(&project, json!({"enabled": true}))?,
+        ProjectCommand::Disable { project } => change(&project, json!({"enabled": false}))?,
+    };
+    output::one(options.output, &project);
+    Ok(())
+}
+
+pub(crate) fn user(command: UserCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let path = |user: &str| Ok::<_, Failure>(format!("/users/{}", named(user)?));
+    let change = |user: &str, body: Value| client.call(Method::PATCH, &path(user)?, Some(&body));
+    let grant = |user: &str, project: &str| {
+        Ok::<_, Failure>(format!("{}/grants/{}", path(user)?, named(project)?))
+    };
+    let user = match command {
+        UserCommand::List => {
+            output::list(options.output, &client.list("/users")?, &USER);
+            return Ok(());
+        }
+        UserCommand::Delete { user } => {
+            client.call(Method::DELETE, &path(&user)?, None)?;
+            output::say(options.output, &format!("deleted `{user}` with all that was its own"));
+            return Ok(());
+        }
+        UserCommand::Revoke { user, project } => {
+            client.call(Method::DELETE, &grant(&user, &project)?, None)?;
+            client.call(Method::GET, &path(&user)?, None)?
+        }
+        UserCommand::Create { name, password, administers_service } => {
+            let password = password.read()?;
+            let body = json!({
+                "name": name,
+                "password": password,
+                "administers_service": administers_service,
+            });
+            client.call(Method::POST, "/users", Some(&body))?
+        }
+        UserCommand::Show { user } => client.call(Method::GET, &path(&user)?, None)?,
+        UserCommand::Password { user, password } => {
+            change(&user, json!({"password": password.read()?}))?
+        }
+        UserCommand::Enable { user } => change(&user, json!({"enabled": true}))?,
+        UserCommand::Disable { user } => change(&user, json!({"enabled": false}))?,
+        UserCommand::Administer { user, revoke } => {
+            change(&user, json!({"administers_service": !revoke}))?
+        }
+        UserCommand::Grant { user, project, role } => {
+            client.call(Method::PUT, &grant(&user, &project)?, Some(&json!({"role": role})))?
+        }
+    };
+    output::one(options.output, &user);
+    Ok(())
+}
+
+pub(crate) fn credential(
+    command: CredentialCommand,
+    options: &ClientOptions,
+) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let path = |key: &str| Ok::<_, Failure>(format!("/credentials/{}", plain(key)?));
+    let change = |key: &str, body: Value| client.call(Method::PATCH, &path(key)?, Some(&body));
+    let credential = match command {
+        CredentialCommand::List { project } => {
+            let all = client.list(&in_project("/credentials", project.as_deref())?)?;
+            output::list(options.output, &all, &CREDENTIAL);
+            return Ok(());
+        }
+        CredentialCommand::Delete { access_key } => {
+            client.call(Method::DELETE, &path(&access_key)?, None)?;
+            output::say(options.output, &format!("deleted {access_key}"));
+            return Ok(());
+        }
+        CredentialCommand::Create {
+            role,
+            project,
+            user,
+            description,
+            expires_at,
+            administers_service,
+            save,
+        } => {
+            let body = without_nulls(json!({
+                "role": role,
+                "project": project,
+                "user": user,
+                "description": description,
+                "expires_at": expires_at,
+                "administers_service": administers_service,
+            }));
+            let made = client.call(Method::POST, "/credentials", Some(&body))?;
+            return save.show(&client, options, made);
+        }
+        CredentialCommand::Rotate { access_key, old_works_for, save } => {
+            let seconds = old_works_for.as_deref().map(seconds).transpose()?;
+            let body = json!({"old_works_for_seconds": seconds});
+            let path = format!("{}/rotate", path(&access_key)?);
+            let made = client.call(Method::POST, &path, Some(&body))?;
+            return save.show(&client, options, made);
+        }
+        CredentialCommand::Show { access_key } => {
+            client.call(Method::GET, &path(&access_key)?, None)?
+        }
+        CredentialCommand::SetRole { access_key, role } => {
+            change(&access_key, json!({"role": role}))?
+        }
+        CredentialCommand::Enable { access_key } => change(&access_key, json!({"enabled": true}))?,
+        CredentialCommand::Disable { access_key } => {
+            change(&access_key, json!({"enabled": false}))?
+        }
+    };
+    output::one(options.output, &credential);
+    Ok(())
+}
+
+pub(crate) fn policy(command: PolicyCommand, options: &ClientOptions) -> Result<(), Failure> {
+    let client = Client::new(options)?;
+    let path = |name: &str, project: &Option<String>| {
+        in_project(&format!("/policies/{}", plain(name)?), project.as_deref())
+    };
+    let policy = match command {
+        PolicyCommand::List { project } => {
+            let all = client.list(&in_project("/policies", project.as_deref())?)?;
+            output::list(options.output, &all, &POLICY);
+            return Ok(());
+        }
+        PolicyCommand::Delete { name, project } => {
+            client.call(Method::DELETE, &path(&name, &project)?, None)?;
+            output::say(options.output, &format!("deleted `{name}`"));
+            return Ok(());
+        }
+        PolicyCommand::Create { name, policy: PolicyOptions { actions, project } } => {
+            let body = json!({"name": name, "actions": actions});
+            let path = in_project("/policies", project.as_deref())?;
+            client.call(Method::POST, &path, Some(&body))?
+        }
+        PolicyCommand::Show { name, project } => {
+            client.call(Method::GET, &path(&name, &project)?, None)?
+        }
+        PolicyCommand::Update { name, policy: PolicyOptions { actions, project } } => {
+            let body = json!({"actions": actions});
+            client.call(Method::PUT, &path(&name, &project)?, Some(&body))?
+        }
+    };
+    output::one(options.output, &policy);
+    Ok(())
+}
+
+impl SaveOptions {
+    /// Shows a credential with its secret, or writes it where a client finds it.
+    fn show(&self, client: &Client, options: &ClientOptions, made: Value) -> Result<(), Failure> {
+        let Some(path) = &self.save else {
+            output::one(options.output, &made);
+            output::say(options.output, "the secret is not shown again");
+            return Ok(());
+        };
+        let saved = client.save(&made, path);
+        saved.map_err(|e| Failure::Failed(format!("{e:#}; the credential was created: {made}")))?;
+        let mut shown = made;
+        if let Some(fields) = shown.as_object_mut() {
+            fields.remove("secret_key");
+        }
+        output::one(options.output, &shown);
+        output::say(options.output, &format!("its secret is in `{}`", path.display()));
+        Ok(())
+    }
+}
+
+impl PasswordOptions {
+    fn read(&self) -> Result<String, Failure> {
+        let stdin = Path::new("-");
+        let text = match self.password_file.as_deref() {
+            None if std::io::stdin().is_terminal() => ask_twice()?,
+            path => read(path.unwrap_or(stdin))?,
+        };
+        Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+    }
+}
+
+fn ask_twice() -> Result<String, Failure> {
+    let first = ask("Password: ")?;
+    if ask("Again: ")? == first {
+        Ok(first)
+    } else {
+        Err(Failure::Usage("the two passwords differ".to_owned()))
+    }
+}
+
+/// Asks for a line that does not appear on the screen.
+fn ask(question: &str) -> Result<String, Failure> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let stdin = std::io::stdin();
+    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("read the password: {e}"));
+    eprint!("{question}");
+    let shown = tcgetattr(&stdin).map_err(|e| failed(&e))?;
+    let mut hidden = shown.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|e| failed(&e))?;
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
+    eprintln!();
+    read.map_err(|e| failed(&e))?;
+    restored.map_err(|e| failed(&e))?;
+    Ok(line)
+}
+
+/// A list, or one thing, of a project that is named.
+fn in_project(path: &str, project: Option<&str>) -> Result<String, Failure> {
+    match project {
+        Some(project) => Ok(format!("{path}?project={}", named(project)?)),
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// Names of projects and users hold nothing that would mean something in a URL, once `+` and `@`
+/// are written as such.
+fn named(text: &str) -> Result<String, Failure> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b);
+    if !text.is_empty() && text != "." && text != ".." && text.bytes().all(allowed) {
+        Ok(text.replace('+', "%2B").replace('@', "%40"))
+    } else {
+        Err(Failure::Usage(format!("`{text}` is neither a name nor an id")))
+    }
+}
+
+fn without_nulls(body: Value) -> Value {
+    match body {
+        Value::Object(fields) => {
+            let said: Map<_, _> =
+                fields.into_iter().filter(|(_, value)| !value.is_null()).collect();
+            Value::Object(said)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_part_of_a_url_and_nothing_else() {
+        assert_eq!(named("jane.doe+ops@example.org").unwrap(), "jane.doe%2Bops%40example.org");
+        for text in ["", ".", "..", "a/b", "a?b", "a b", "ä"] {
+            assert!(named(text).is_err(), "{text}");
+        }
+        assert_eq!(in_project("/policies", Some("eu-test")).unwrap(), "/policies?project=eu-test");
+        assert_eq!(without_nulls(json!({"a": null, "b": false})), json!({"b": false}));
+    }
+}

@@ -1,0 +1,99 @@
+//! Projects, users and keys by the command line, over restarts.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::service::{Service, folder};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// What a client of Keystone gets from the service, with the token where there is one.
+fn keystone(service: &Service, arguments: &[&str], path: &str) -> (String, Value) {
+    let url = format!("{}{path}", service.endpoint);
+    let output = Command::new("curl")
+        .args(["-s", "-i", "--noproxy", "*", "-H", "content-type: application/json"])
+        .args(arguments)
+        .arg(&url)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+#[test]
+fn a_team_gets_a_project_a_user_and_a_key_of_its_own() {
+    let (_folder, data_dir) = folder();
+    let mut service = Service::start(&data_dir, &["--region", "eu-test"]);
+    let first = service.json(&["project", "list"]);
+    assert_eq!((&first["total"], &first["items"][0]["name"]), (&json!(1), &json!("eu-test")));
+    service.json(&["project", "create", "team"]);
+    let password_file = data_dir.with_extension("password");
+    std::fs::write(&password_file, format!("{PASSWORD}\n")).unwrap();
+    let password_file = password_file.to_str().unwrap();
+    service.json(&["user", "create", "jane@example.org", "--password-file", password_file]);
+    let user = service.json(&[
+        "user",
+        "grant",
+        "jane@example.org",
+        "--project",
+        "team",
+        "--role",
+        "operator",
+    ]);
+    assert_eq!(user["grants"][0]["project_name"], "team");
+    let key_file = data_dir.with_extension("key.json");
+    let saved = key_file.to_str().unwrap();
+    let key = service.json(&[
+        "credential",
+        "create",
+        "--project",
+        "team",
+        "--role",
+        "admin",
+        "--save",
+        saved,
+    ]);
+    assert_eq!((&key["role"], key.get("secret_key")), (&json!("admin"), None));
+    assert_eq!(std::fs::metadata(&key_file).unwrap().permissions().mode() & 0o777, 0o600);
+    let of_team = service.json(&["project", "list", "--credentials", saved]);
+    assert_eq!((&of_team["total"], &of_team["items"][0]["name"]), (&json!(1), &json!("team")));
+    let denied = service.run(&["user", "list", "--credentials", saved]);
+    assert_eq!(denied.status.code(), Some(4));
+    let table = service.run(&["credential", "list", "--credentials", saved]);
+    let access_key = key["access_key"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&table.stdout).contains(access_key));
+
+    let user =
+        json!({"name": "jane@example.org", "password": PASSWORD, "domain": {"id": "default"}});
+    let identity = json!({"methods": ["password"], "password": {"user": user}});
+    let scope = json!({"project": {"name": "team"}});
+    let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
+    let (head, token) = keystone(&service, &["-d", &body], "/v3/auth/tokens");
+    assert!(head.starts_with("HTTP/1.1 201"), "{head}");
+    assert_eq!(token["token"]["roles"][0]["name"], "operator");
+    let text = head.lines().find_map(|line| line.strip_prefix("x-subject-token: ")).unwrap();
+    let header = format!("x-auth-token: {text}");
+    let url = token["token"]["catalog"][1]["endpoints"][0]["url"].as_str().unwrap();
+    let list = format!("{}/instances", url.strip_prefix(&service.endpoint).unwrap());
+
+    service.kill();
+    let address = service.endpoint.strip_prefix("http://").unwrap().to_owned();
+    let service = Service::start(&data_dir, &["--region", "eu-test", "--listen", &address]);
+    let (head, body) = keystone(&service, &["-H", &header], &list);
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(body["instance_num"], 0);
+    service.json(&["user", "disable", "jane@example.org"]);
+    let (head, _) = keystone(&service, &["-H", &header], &list);
+    assert!(head.starts_with("HTTP/1.1 401"), "{head}");
+    for secret in [PASSWORD, text] {
+        assert!(!service.log().contains(secret), "the log holds a secret");
+        for file in ["catalog.sqlite", "catalog.sqlite-wal"] {
+            let bytes = std::fs::read(data_dir.join(file)).unwrap();
+            let holds = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!holds, "{file} holds a secret in clear");
+        }
+    }
+}
