@@ -36,7 +36,13 @@ pub fn dcs_v1_0() -> Value {
         "Backups of Redis and Valkey servers by the vendor's older API. Deprecated: use v2.";
     let routes =
         OpenApiRouter::default().merge(dcs::versions::router()).nest("/v1.0", dcs::v1_0::router());
-    document(title, about, routes, Errors::V1_0)
+    let mut document = document(title, about, routes, Errors::V1_0);
+    // What this version's policy may leave out, the newer one's may not.
+    let policy = document.pointer_mut("/components/schemas/PolicyWish");
+    if let Some(policy) = policy.and_then(Value::as_object_mut) {
+        policy.remove("required");
+    }
+    document
 }
 
 /// The description of DCS v2.

@@ -4,6 +4,7 @@ use cachevault_app::AppError;
 use cachevault_domain::{Caller, InstanceId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 
 use super::error::DcsError;
 use crate::Api;
@@ -14,8 +15,14 @@ const INSTANCES_MAX: usize = 50;
 /// The instances that are to be deleted.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct DeleteInstances {
-    #[schema(min_items = 1, max_items = 50, required, nullable = false)]
+    #[schema(schema_with = instances_schema, required)]
     instances: Option<Vec<String>>,
+}
+
+fn instances_schema() -> Schema {
+    let id = ObjectBuilder::new().schema_type(Type::String);
+    let id = id.format(Some(SchemaFormat::Custom("uuid".to_owned())));
+    ArrayBuilder::new().items(id).min_items(Some(1)).max_items(Some(INSTANCES_MAX)).into()
 }
 
 /// What became of each of them.

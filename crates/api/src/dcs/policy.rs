@@ -18,7 +18,7 @@ const WEEKLY: &str = "weekly";
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PolicyWish {
     /// `auto` or `manual`; an empty text is `manual`. v2 wants it, v1.0 takes `manual` without it.
-    #[schema(example = "auto", pattern = "^(auto|manual|)$")]
+    #[schema(example = "auto", pattern = "^(auto|manual|)$", required, nullable = false)]
     backup_type: Option<String>,
     /// Days for which backups of the plan are kept; `auto` needs it.
     #[schema(example = 1, minimum = 1, maximum = 7)]
