@@ -18,8 +18,6 @@ mod restores;
 mod settings;
 mod users;
 
-use axum::Router;
-use axum::routing::{get, post, put};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -39,28 +37,22 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(backups::drill))
         .routes(routes!(backups::links))
         .routes(routes!(restores::show))
-        .route("/audit", get(audit::list))
-        .merge(access().into())
+        .routes(routes!(audit::list))
+        .merge(access())
 }
 
 /// Who may get in, and what is allowed there.
-fn access() -> Router<Api> {
-    Router::new()
-        .route("/projects", get(projects::list).post(projects::create))
-        .route("/projects/{project}", get(projects::show).patch(projects::update))
-        .route("/users", get(users::list).post(users::create))
-        .route("/users/{user}", get(users::show).patch(users::update).delete(users::remove))
-        .route("/users/{user}/grants/{project}", put(users::set_grant).delete(users::remove_grant))
-        .route("/password", post(users::change_own_password))
-        .route("/credentials", get(credentials::list).post(credentials::create))
-        .route(
-            "/credentials/{access_key}",
-            get(credentials::show).patch(credentials::update).delete(credentials::remove),
-        )
-        .route("/credentials/{access_key}/rotate", post(credentials::rotate))
-        .route("/policies", get(policies::list).post(policies::create))
-        .route(
-            "/policies/{policy}",
-            get(policies::show).put(policies::update).delete(policies::remove),
-        )
+fn access() -> OpenApiRouter<Api> {
+    OpenApiRouter::default()
+        .routes(routes!(projects::list, projects::create))
+        .routes(routes!(projects::show, projects::update))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::show, users::update, users::remove))
+        .routes(routes!(users::set_grant, users::remove_grant))
+        .routes(routes!(users::change_own_password))
+        .routes(routes!(credentials::list, credentials::create))
+        .routes(routes!(credentials::show, credentials::update, credentials::remove))
+        .routes(routes!(credentials::rotate))
+        .routes(routes!(policies::list, policies::create))
+        .routes(routes!(policies::show, policies::update, policies::remove))
 }

@@ -4,15 +4,17 @@ use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
 use cachevault_domain::{AccessKey, AuditRecord};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::Error;
 use super::instances::{PAGE_DEFAULT, PAGE_MAX};
+use super::parameters::AuditQuery;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::Query;
 
 /// A call that changed something, or tried to.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditBody {
     request_id: String,
     access_key: Option<String>,
@@ -29,7 +31,7 @@ pub(super) struct AuditBody {
 }
 
 /// Recorded calls.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditPageBody {
     items: Vec<AuditBody>,
 }
@@ -51,6 +53,10 @@ impl From<&AuditRecord> for AuditBody {
     }
 }
 
+/// List calls that changed something, or tried to
+#[utoipa::path(get, path = "/audit", operation_id = "ListAudit", tag = "Audit",
+    params(AuditQuery),
+    responses((status = 200, body = AuditPageBody)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

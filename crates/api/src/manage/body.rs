@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
+use utoipa::ToSchema;
+
 use super::error::Error;
 
 /// The body of a request.
@@ -35,7 +37,7 @@ pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 }
 
 /// A credential with its secret: shown once.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct WithSecret<T> {
     #[serde(flatten)]
     pub(super) thing: T,

@@ -12,47 +12,61 @@ use cachevault_domain::{AccessKey, Credential};
 use jiff::SignedDuration;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::body::{self, WithSecret, field, field_if, given};
 use super::error::Error;
 use super::instances::{PAGE_DEFAULT, PAGE_MAX};
 use super::model::PageBody;
+use super::parameters::{AccessKeyPath, OfProjectQuery, PageQuery};
 use super::path::PathId;
 use super::users;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 
-#[derive(Deserialize)]
+/// A credential to create.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CreateCredentialBody)]
 struct CreateBody {
     project: Option<String>,
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     role: String,
     user: Option<String>,
+    #[schema(max_length = 128)]
     description: Option<String>,
+    #[schema(format = DateTime)]
     expires_at: Option<String>,
     #[serde(default)]
     administers_service: bool,
 }
 
-#[derive(Deserialize)]
+/// What to change of a credential; what is left out stays, and null takes a description or an end away.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UpdateCredentialBody)]
 struct UpdateBody {
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     role: Option<String>,
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, max_length = 128)]
     description: Option<Option<String>>,
     enabled: Option<bool>,
     #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<Option<String>>,
 }
 
-#[derive(Deserialize, Default)]
+/// How long the old credential goes on working.
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RotateBody {
     old_works_for_seconds: Option<u32>,
 }
 
-#[derive(Serialize)]
+/// A credential without its secret.
+#[derive(Serialize, ToSchema)]
 pub(super) struct CredentialBody {
     access_key: String,
     project_id: String,
@@ -92,6 +106,10 @@ fn shown(shown: &ShownCredential) -> Shown {
     (StatusCode::CREATED, Json(body))
 }
 
+/// Create a credential; its secret is told this once
+#[utoipa::path(post, path = "/credentials", operation_id = "CreateCredential", tag = "Access",
+    request_body = CreateBody,
+    responses((status = 201, body = WithSecret<CredentialBody>)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -109,6 +127,10 @@ pub(super) async fn create(
     Ok(shown(&api.app.create_credential(&identity.caller, wish).await?))
 }
 
+/// List the credentials of a project
+#[utoipa::path(get, path = "/credentials", operation_id = "ListCredentials", tag = "Access",
+    params(OfProjectQuery, PageQuery),
+    responses((status = 200, body = PageBody<CredentialBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -122,6 +144,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a credential, without its secret
+#[utoipa::path(get, path = "/credentials/{access_key}", operation_id = "ShowCredential", tag = "Access",
+    params(AccessKeyPath),
+    responses((status = 200, body = CredentialBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -131,6 +157,11 @@ pub(super) async fn show(
     Ok(Json(CredentialBody::from(&found)))
 }
 
+/// Change a credential
+#[utoipa::path(patch, path = "/credentials/{access_key}", operation_id = "UpdateCredential", tag = "Access",
+    params(AccessKeyPath),
+    request_body = UpdateBody,
+    responses((status = 200, body = CredentialBody)))]
 pub(super) async fn update(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -149,6 +180,11 @@ pub(super) async fn update(
     Ok(Json(CredentialBody::from(&changed)))
 }
 
+/// Create a credential in place of another; its secret is told this once
+#[utoipa::path(post, path = "/credentials/{access_key}/rotate", operation_id = "RotateCredential", tag = "Access",
+    params(AccessKeyPath),
+    request_body = Option<RotateBody>,
+    responses((status = 201, body = WithSecret<CredentialBody>)))]
 pub(super) async fn rotate(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -162,6 +198,10 @@ pub(super) async fn rotate(
     Ok(shown(&api.app.rotate_credential(&identity.caller, &key, old_works_for).await?))
 }
 
+/// Delete a credential
+#[utoipa::path(delete, path = "/credentials/{access_key}", operation_id = "RemoveCredential", tag = "Access",
+    params(AccessKeyPath),
+    responses((status = 204, description = "The credential is gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

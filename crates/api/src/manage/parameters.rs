@@ -59,3 +59,63 @@ pub(super) struct WithBackups {
     #[param(default = false)]
     with_backups: Option<bool>,
 }
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct ProjectPath {
+    /// The project, by its id or its name.
+    #[param(example = "eu-test")]
+    project: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct UserPath {
+    /// The user, by its id or its name.
+    #[param(example = "ada")]
+    user: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct AccessKeyPath {
+    /// The public half of the credential.
+    #[param(example = "AKEXAMPLE1")]
+    access_key: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct PolicyPath {
+    /// The name of the policy.
+    #[param(example = "night-watch")]
+    policy: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct OfProjectQuery {
+    /// The project, by its id or its name, where it is not the caller's own: for administrators of
+    /// the service.
+    project: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AuditQuery {
+    /// Records to return at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// Which come first.
+    #[param(pattern = "^(newest|oldest)$", default = "newest")]
+    order: Option<String>,
+    /// Go on behind the record of this request.
+    #[param(pattern = "^[0-9a-f]{32}$")]
+    marker: Option<String>,
+    /// From this second on, UTC.
+    #[param(pattern = "^[0-9]{14}$", example = "20261121083000")]
+    begin_time: Option<String>,
+    /// Until this second, UTC.
+    #[param(pattern = "^[0-9]{14}$", example = "20261121083000")]
+    end_time: Option<String>,
+}

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use cachevault_app::{AccessError, AppError, ProjectKey};
 use cachevault_domain::{AccessPolicy, ActionPattern, RoleName};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::body::{self, field};
 use super::error::Error;
 use super::instances::{PAGE_DEFAULT, PAGE_MAX};
 use super::model::PageBody;
+use super::parameters::{OfProjectQuery, PageQuery, PolicyPath};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
@@ -21,20 +23,29 @@ use crate::query::{PageStart, Query};
 /// More patterns than there are actions say nothing that fewer would not.
 const ACTIONS_MAX: usize = 64;
 
-#[derive(Deserialize)]
+/// A policy to create.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CreatePolicyBody)]
 struct CreateBody {
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     name: String,
+    #[schema(max_items = 64)]
     actions: Vec<String>,
 }
 
-#[derive(Deserialize)]
+/// What a policy allows from now on.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UpdatePolicyBody)]
 struct UpdateBody {
+    #[schema(max_items = 64)]
     actions: Vec<String>,
 }
 
-#[derive(Serialize)]
+/// A role of a project: patterns of actions that it allows.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AccessPolicyBody)]
 pub(super) struct PolicyBody {
     name: String,
     project_id: String,
@@ -55,6 +66,11 @@ impl From<&AccessPolicy> for PolicyBody {
     }
 }
 
+/// Create a policy of a project
+#[utoipa::path(post, path = "/policies", operation_id = "CreatePolicy", tag = "Access",
+    params(OfProjectQuery),
+    request_body = CreateBody,
+    responses((status = 201, body = PolicyBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -68,6 +84,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(PolicyBody::from(&policy))))
 }
 
+/// List the policies of a project
+#[utoipa::path(get, path = "/policies", operation_id = "ListPolicies", tag = "Access",
+    params(OfProjectQuery, PageQuery),
+    responses((status = 200, body = PageBody<PolicyBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -80,6 +100,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a policy
+#[utoipa::path(get, path = "/policies/{policy}", operation_id = "ShowPolicy", tag = "Access",
+    params(PolicyPath, OfProjectQuery),
+    responses((status = 200, body = PolicyBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -91,6 +115,11 @@ pub(super) async fn show(
     Ok(Json(PolicyBody::from(&found)))
 }
 
+/// Change what a policy allows
+#[utoipa::path(put, path = "/policies/{policy}", operation_id = "UpdatePolicy", tag = "Access",
+    params(PolicyPath, OfProjectQuery),
+    request_body = UpdateBody,
+    responses((status = 200, body = PolicyBody)))]
 pub(super) async fn update(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -105,6 +134,10 @@ pub(super) async fn update(
     Ok(Json(PolicyBody::from(&changed)))
 }
 
+/// Delete a policy that nobody has
+#[utoipa::path(delete, path = "/policies/{policy}", operation_id = "RemovePolicy", tag = "Access",
+    params(PolicyPath, OfProjectQuery),
+    responses((status = 204, description = "The policy is gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

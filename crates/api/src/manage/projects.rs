@@ -7,30 +7,39 @@ use bytes::Bytes;
 use cachevault_app::{ProjectChanges, ProjectKey};
 use cachevault_domain::Project;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::body::{self, field, field_if};
 use super::error::Error;
 use super::instances::{PAGE_DEFAULT, PAGE_MAX};
 use super::model::PageBody;
+use super::parameters::{PageQuery, ProjectPath};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 
-#[derive(Deserialize)]
+/// A project to create.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CreateProjectBody)]
 struct CreateBody {
+    #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$")]
     name: String,
 }
 
-#[derive(Deserialize)]
+/// What to change of a project; what is left out or null stays.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UpdateProjectBody)]
 struct UpdateBody {
+    #[schema(pattern = "^[A-Za-z0-9_.-]{1,64}$")]
     name: Option<String>,
     enabled: Option<bool>,
 }
 
-#[derive(Serialize)]
+/// A tenant.
+#[derive(Serialize, ToSchema)]
 pub(super) struct ProjectBody {
     id: String,
     name: String,
@@ -49,6 +58,10 @@ impl From<&Project> for ProjectBody {
     }
 }
 
+/// Create a project; for administrators of the service
+#[utoipa::path(post, path = "/projects", operation_id = "CreateProject", tag = "Access",
+    request_body = CreateBody,
+    responses((status = 201, body = ProjectBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -59,6 +72,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(ProjectBody::from(&project))))
 }
 
+/// List the projects that the caller may see
+#[utoipa::path(get, path = "/projects", operation_id = "ListProjects", tag = "Access",
+    params(PageQuery),
+    responses((status = 200, body = PageBody<ProjectBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -70,6 +87,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a project
+#[utoipa::path(get, path = "/projects/{project}", operation_id = "ShowProject", tag = "Access",
+    params(ProjectPath),
+    responses((status = 200, body = ProjectBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -79,6 +100,11 @@ pub(super) async fn show(
     Ok(Json(ProjectBody::from(&project)))
 }
 
+/// Rename, disable or enable a project; for administrators of the service
+#[utoipa::path(patch, path = "/projects/{project}", operation_id = "UpdateProject", tag = "Access",
+    params(ProjectPath),
+    request_body = UpdateBody,
+    responses((status = 200, body = ProjectBody)))]
 pub(super) async fn update(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

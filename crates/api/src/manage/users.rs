@@ -10,49 +10,65 @@ use cachevault_app::{
 use cachevault_domain::{Grant, Subject, User};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::body::{self, field, field_if};
 use super::error::Error;
 use super::instances::{PAGE_DEFAULT, PAGE_MAX};
 use super::model::PageBody;
+use super::parameters::{PageQuery, ProjectPath, UserPath};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 use crate::throttle::Target;
 
-#[derive(Deserialize)]
+/// A user to create.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CreateUserBody)]
 struct CreateBody {
+    #[schema(pattern = "^[A-Za-z0-9_.@+-]{1,64}$")]
     name: String,
+    #[schema(value_type = String, format = Password)]
     password: SecretString,
     #[serde(default)]
     administers_service: bool,
 }
 
-#[derive(Deserialize)]
+/// What to change of a user; what is left out or null stays.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = UpdateUserBody)]
 struct UpdateBody {
+    #[schema(pattern = "^[A-Za-z0-9_.@+-]{1,64}$")]
     name: Option<String>,
+    #[schema(value_type = Option<String>, format = Password)]
     password: Option<SecretString>,
     enabled: Option<bool>,
     administers_service: Option<bool>,
 }
 
-#[derive(Deserialize)]
+/// A role to give.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantRoleBody {
+    #[schema(pattern = "^[A-Za-z0-9_-]{1,64}$")]
     role: String,
 }
 
-#[derive(Deserialize)]
+/// A change of the own password.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordBody {
+    #[schema(value_type = String, format = Password)]
     current: SecretString,
+    #[schema(value_type = String, format = Password)]
     new: SecretString,
 }
 
-#[derive(Serialize)]
+/// Somebody that signs in with a password.
+#[derive(Serialize, ToSchema)]
 pub(super) struct UserBody {
     id: String,
     name: String,
@@ -61,14 +77,16 @@ pub(super) struct UserBody {
     created_at: String,
 }
 
-#[derive(Serialize)]
+/// A user with its roles.
+#[derive(Serialize, ToSchema)]
 pub(super) struct UserDetailBody {
     #[serde(flatten)]
     user: UserBody,
     grants: Vec<GrantBody>,
 }
 
-#[derive(Serialize)]
+/// The role of a user in a project.
+#[derive(Serialize, ToSchema)]
 struct GrantBody {
     project_id: String,
     project_name: String,
@@ -98,6 +116,10 @@ impl From<&UserDetail> for UserDetailBody {
     }
 }
 
+/// Create a user, who has no role yet; for administrators of the service
+#[utoipa::path(post, path = "/users", operation_id = "CreateUser", tag = "Access",
+    request_body = CreateBody,
+    responses((status = 201, body = UserDetailBody)))]
 pub(super) async fn create(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -109,6 +131,10 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(UserDetailBody::from(&detail))))
 }
 
+/// List users; for administrators of the service
+#[utoipa::path(get, path = "/users", operation_id = "ListUsers", tag = "Access",
+    params(PageQuery),
+    responses((status = 200, body = PageBody<UserBody>)))]
 pub(super) async fn list(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -120,6 +146,10 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
+/// Show a user with its roles; for administrators of the service
+#[utoipa::path(get, path = "/users/{user}", operation_id = "ShowUser", tag = "Access",
+    params(UserPath),
+    responses((status = 200, body = UserDetailBody)))]
 pub(super) async fn show(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -129,6 +159,11 @@ pub(super) async fn show(
     Ok(Json(UserDetailBody::from(&detail)))
 }
 
+/// Change a user; for administrators of the service
+#[utoipa::path(patch, path = "/users/{user}", operation_id = "UpdateUser", tag = "Access",
+    params(UserPath),
+    request_body = UpdateBody,
+    responses((status = 200, body = UserDetailBody)))]
 pub(super) async fn update(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -142,6 +177,10 @@ pub(super) async fn update(
     Ok(Json(UserDetailBody::from(&detail)))
 }
 
+/// Delete a user with its roles, tokens and credentials; for administrators of the service
+#[utoipa::path(delete, path = "/users/{user}", operation_id = "RemoveUser", tag = "Access",
+    params(UserPath),
+    responses((status = 204, description = "The user is gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -151,6 +190,11 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Give a user a role in a project, in place of one that it has there; for administrators of the service
+#[utoipa::path(put, path = "/users/{user}/grants/{project}", operation_id = "SetGrant", tag = "Access",
+    params(UserPath, ProjectPath),
+    request_body = GrantRoleBody,
+    responses((status = 200, body = UserDetailBody)))]
 pub(super) async fn set_grant(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -163,6 +207,10 @@ pub(super) async fn set_grant(
     Ok(Json(UserDetailBody::from(&detail)))
 }
 
+/// Take away the role that a user has in a project; for administrators of the service
+#[utoipa::path(delete, path = "/users/{user}/grants/{project}", operation_id = "RemoveGrant", tag = "Access",
+    params(UserPath, ProjectPath),
+    responses((status = 204, description = "The user has no role there")))]
 pub(super) async fn remove_grant(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -173,7 +221,10 @@ pub(super) async fn remove_grant(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /api/v1/password`: a user changes its own.
+/// Change the password of the user that asks
+#[utoipa::path(post, path = "/password", operation_id = "ChangeOwnPassword", tag = "Access",
+    request_body = PasswordBody,
+    responses((status = 204, description = "The new one holds; tokens have ended")))]
 pub(super) async fn change_own_password(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
