@@ -104,8 +104,8 @@ def test_an_instance_is_set(service, openstack):
     shown = openstack("dcs", "instance", "show", service.instance_id)
     assert shown["description"] == "what the shop keeps"
     assert (shown["maintain_begin"], shown["maintain_end"]) == ("22:00:00", "02:00:00")
-    stored = service.run("instance", "show", service.instance_name)["backup_policy"]
-    assert stored["weekdays"] == [1, 5], stored
+    stored = service.run("instance", "show", service.instance_name)["policy"]
+    assert (stored["days"], stored["window"]) == ([1, 5], "02:00-03:00"), stored
     openstack("dcs", "instance", "set", service.instance_id, "--backup_policy", json.dumps({"backup_type": "manual"}))
 
 

@@ -142,6 +142,8 @@ fn add_answers(operation: &mut Value, errors: Errors) {
     let gateway = GatewayBody::name();
     // The pages of versions need no identity, and read nothing.
     let is_open = operation["security"] == json!([{}]);
+    // Whoever proves who it is may do some things, whatever its role.
+    let needs_permission = operation["x-any-identity"] != json!(true);
     let body = |names: &[&str]| {
         let shape = |name: &&str| json!({"$ref": format!("#/components/schemas/{name}")});
         let mut shapes: Vec<_> = names.iter().map(shape).collect();
@@ -149,7 +151,8 @@ fn add_answers(operation: &mut Value, errors: Errors) {
     };
     for answer in ANSWERS {
         let mut names: Vec<&str> = Vec::new();
-        if answer.own.contains(&errors) && !is_open {
+        let is_denial = answer.status == "403";
+        if answer.own.contains(&errors) && !is_open && (needs_permission || !is_denial) {
             names.push(&own);
         }
         if answer.is_gateway && (answer.is_always || !is_open) {
@@ -197,7 +200,7 @@ const OURS: &[Errors] = &[Errors::Ours];
 const ANSWERS: &[AnswerOfAll] = &[
     answer("400", "The request is wrong, or the state of things forbids it", EVERY, true),
     answer("401", "Who asks is not proven, or asks in another project", &[Errors::V1_0], true),
-    answer("403", "A permission is missing", EVERY, false),
+    answer("403", "A permission is missing, the password is wrong, or the project is disabled", EVERY, true),
     answer("404", "No such thing", EVERY, true),
     answer("409", "The state of things forbids it", OURS, false),
     answer("413", "The body has more than 12 MiB", &[], true),

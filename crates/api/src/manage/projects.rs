@@ -74,6 +74,7 @@ pub(super) async fn create(
 
 /// List the projects that the caller may see
 #[utoipa::path(get, path = "/projects", operation_id = "ListProjects", tag = "Access",
+    extensions(("x-any-identity" = json!(true))),
     params(PageQuery),
     responses((status = 200, body = PageBody<ProjectBody>)))]
 pub(super) async fn list(
@@ -89,6 +90,7 @@ pub(super) async fn list(
 
 /// Show a project
 #[utoipa::path(get, path = "/projects/{project}", operation_id = "ShowProject", tag = "Access",
+    extensions(("x-any-identity" = json!(true))),
     params(ProjectPath),
     responses((status = 200, body = ProjectBody)))]
 pub(super) async fn show(

@@ -13,3 +13,4 @@ mod manage;
 mod openapi;
 mod refusals;
 mod rig;
+mod walk;

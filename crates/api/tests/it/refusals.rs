@@ -2,111 +2,10 @@
 
 use axum::body::Body;
 use axum::http::Request;
-use cachevault_app::NewCredential;
 use cachevault_domain::Clock;
 use jiff::SignedDuration;
-use secrecy::SecretString;
 
 use crate::rig::{INSTANCE, Rig};
-
-/// Every route that needs a signature.
-const ROUTES: [(&str, &str); 59] = [
-    ("GET", "/v1.0/{p}/instances"),
-    ("GET", "/v1.0/{p}/instances/{i}"),
-    ("GET", "/v1.0/{p}/instances/{i}/backups"),
-    ("POST", "/v1.0/{p}/instances/{i}/backups"),
-    ("DELETE", "/v1.0/{p}/instances/{i}/backups/{i}"),
-    ("POST", "/v1.0/{p}/instances/{i}/backups/{i}/links"),
-    ("GET", "/v2/{p}/instances"),
-    ("GET", "/v2/{p}/instances/{i}"),
-    ("GET", "/v2/{p}/instances/{i}/backups"),
-    ("POST", "/v2/{p}/instances/{i}/backups"),
-    ("DELETE", "/v2/{p}/instances/{i}/backups/{i}"),
-    ("POST", "/v2/{p}/instances/{i}/backups/{i}/links"),
-    ("GET", "/api/v1/instances"),
-    ("POST", "/api/v1/instances"),
-    ("GET", "/api/v1/instances/{i}"),
-    ("DELETE", "/api/v1/instances/{i}"),
-    ("GET", "/api/v1/backups/{i}"),
-    ("DELETE", "/api/v1/backups/{i}"),
-    ("POST", "/api/v1/backups/{i}/links"),
-    ("POST", "/v1.0/{p}/instances"),
-    ("DELETE", "/v1.0/{p}/instances"),
-    ("PUT", "/v1.0/{p}/instances/{i}"),
-    ("DELETE", "/v1.0/{p}/instances/{i}"),
-    ("GET", "/v1.0/{p}/instances/{i}/restores"),
-    ("POST", "/v1.0/{p}/instances/{i}/restores"),
-    ("GET", "/v1.0/{p}/instances/{i}/configs"),
-    ("GET", "/v1.0/{p}/instances/statistic"),
-    ("GET", "/v1.0/{p}/instances/status"),
-    ("GET", "/v1.0/{p}/quota"),
-    ("GET", "/v1.0/instances/maintain-windows"),
-    ("POST", "/v2/{p}/instances"),
-    ("DELETE", "/v2/{p}/instances"),
-    ("PUT", "/v2/{p}/instances/{i}"),
-    ("DELETE", "/v2/{p}/instances/{i}"),
-    ("GET", "/v2/{p}/instances/{i}/restores"),
-    ("POST", "/v2/{p}/instances/{i}/restores"),
-    ("GET", "/v2/{p}/instances/{i}/configs"),
-    ("GET", "/v2/{p}/instances/statistic"),
-    ("GET", "/v2/{p}/instances/status"),
-    ("GET", "/v2/{p}/quota"),
-    ("GET", "/v2/instances/maintain-windows"),
-    ("GET", "/v1.0/availableZones"),
-    ("GET", "/v1.0/products"),
-    ("GET", "/v2/available-zones"),
-    ("GET", "/v2/{p}/flavors"),
-    ("GET", "/v2/{p}/instances/{i}/tags"),
-    ("POST", "/v2/{p}/dcs/{i}/tags/action"),
-    ("GET", "/v2/{p}/dcs/tags"),
-    ("GET", "/v2/{p}/instance/{i}/whitelist"),
-    ("PATCH", "/api/v1/instances/{i}"),
-    ("POST", "/api/v1/projects"),
-    ("PATCH", "/api/v1/projects/x"),
-    ("POST", "/api/v1/users"),
-    ("PUT", "/api/v1/users/x/grants/x"),
-    ("POST", "/api/v1/password"),
-    ("POST", "/api/v1/credentials"),
-    ("POST", "/api/v1/credentials/AAAAAAAA/rotate"),
-    ("POST", "/api/v1/policies"),
-    ("PUT", "/api/v1/policies/x"),
-];
-
-fn uri(route: &str, project: &str) -> String {
-    route.replace("{p}", project).replace("{i}", INSTANCE)
-}
-
-#[tokio::test]
-async fn nothing_is_answered_without_a_good_signature() {
-    let rig = Rig::new().await;
-    let stranger = NewCredential {
-        secret_key: SecretString::from("another".to_owned()),
-        ..rig.credential.clone()
-    };
-    let unknown =
-        NewCredential { access_key: "UNKNOWNKEY".parse().unwrap(), ..rig.credential.clone() };
-    for (method, route) in ROUTES {
-        // Five wrong ones in a row would lock the key.
-        rig.clock.advance(SignedDuration::from_mins(6));
-        let uri = uri(route, rig.credential.project.as_str());
-        let bare = Request::builder().method(method).uri(&uri).body(Body::empty()).unwrap();
-        let answers = [
-            (rig.send(bare).await, "x-auth-token not found"),
-            (rig.call_as(&stranger, method, &uri, "").await, "verify aksk signature fail"),
-            (rig.call_as(&unknown, method, &uri, "").await, "Get secretKey failed"),
-        ];
-        for (answer, reason) in answers {
-            assert_eq!(answer.status.as_u16(), 401, "{method} {uri}: {}", answer.text);
-            assert_eq!(answer.body["error_code"], "APIGW.0301");
-            let message = format!("Incorrect IAM authentication information: {reason}");
-            assert_eq!(answer.body["error_msg"], message.as_str());
-            assert_eq!(
-                answer.body["request_id"].as_str(),
-                answer.headers["x-request-id"].to_str().ok()
-            );
-        }
-    }
-}
 
 #[tokio::test]
 async fn an_old_signature_is_refused_even_though_it_is_right() {
@@ -141,48 +40,10 @@ async fn an_old_signature_is_refused_even_though_it_is_right() {
 }
 
 #[tokio::test]
-async fn another_projects_things_cannot_be_told_from_nothing() {
+async fn a_project_id_that_is_none_is_told_so() {
     let rig = Rig::new().await;
-    let other = "ffffffffffffffffffffffffffffffff";
-    for (method, route) in ROUTES.into_iter().filter(|(_, route)| route.contains("{p}")) {
-        let answer = rig.call(method, &uri(route, other), "").await;
-        let (status, code) = match route.starts_with("/v1.0") {
-            true => (401, answer.body["error"]["code"].clone()),
-            false => (400, answer.body["error_code"].clone()),
-        };
-        assert_eq!(answer.status.as_u16(), status, "{method} {route}");
-        assert!(code == "111401004" || code == "DCS.1004", "{method} {route}: {code}");
-    }
     let answer = rig.call("GET", "/v2/not-a-project/instances", "").await;
-    assert_eq!(
-        (answer.status.as_u16(), answer.body["error_code"].as_str()),
-        (400, Some("DCS.4002"))
-    );
-}
-
-#[tokio::test]
-async fn an_instance_id_that_is_none_is_told_so_on_every_route() {
-    let rig = Rig::new().await;
-    let of_instance = |route: &&(&str, &str)| {
-        route.1.contains("{p}") && (route.1.contains("instances/{i}") || route.1.contains("/{i}/"))
-    };
-    for (method, route) in ROUTES.iter().filter(of_instance) {
-        for id in [
-            "orders",
-            "5560df16cebf447395c4d1b573c16e79",
-            "%00",
-            "5560df16-cebf-4473-95c4-d1b573c16e7g",
-        ] {
-            let route = route.replacen("{i}", id, 1);
-            let answer = rig.call(method, &uri(&route, rig.credential.project.as_str()), "").await;
-            let code = match route.starts_with("/v1.0") {
-                true => answer.body["error"]["code"].clone(),
-                false => answer.body["error_code"].clone(),
-            };
-            assert_eq!(answer.status.as_u16(), 400, "{method} {route}: {}", answer.text);
-            assert!(code == "111400061" || code == "DCS.4061", "{method} {route}: {code}");
-        }
-    }
+    assert_eq!(answer.outcome(), (400, "DCS.4002"));
 }
 
 #[tokio::test]

@@ -325,6 +325,17 @@ impl Rig {
         uri: &str,
         body: &str,
     ) -> Answer {
+        self.send(self.signed(who, method, uri, body)).await
+    }
+
+    /// A request signed as the vendor's SDKs do.
+    pub(crate) fn signed(
+        &self,
+        who: &NewCredential,
+        method: &str,
+        uri: &str,
+        body: &str,
+    ) -> Request<Body> {
         let date = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let headers = [("host", "cachevault.test"), ("x-sdk-date", date.as_str())];
@@ -337,7 +348,7 @@ impl Rig {
         let request = Request::builder().method(method).uri(uri).header("authorization", signature);
         let request =
             headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
-        self.send(request.body(Body::from(body.to_owned())).unwrap()).await
+        request.body(Body::from(body.to_owned())).unwrap()
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {

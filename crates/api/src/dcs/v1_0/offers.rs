@@ -6,6 +6,7 @@ use crate::dcs::offers::{Products, Windows, ZonesTwice};
 
 /// List the availability zones
 #[utoipa::path(get, path = "/availableZones", operation_id = "ListAvailableZones", tag = "Offers",
+    extensions(("x-any-identity" = json!(true))),
     responses((status = 200, body = ZonesTwice)))]
 pub(crate) async fn zones() -> Json<ZonesTwice> {
     Json(ZonesTwice::all())
@@ -13,13 +14,15 @@ pub(crate) async fn zones() -> Json<ZonesTwice> {
 
 /// List the maintenance windows
 #[utoipa::path(get, path = "/instances/maintain-windows", operation_id = "ListMaintenanceWindows",
-    tag = "Offers", responses((status = 200, body = Windows)))]
+    tag = "Offers",
+    extensions(("x-any-identity" = json!(true))), responses((status = 200, body = Windows)))]
 pub(crate) async fn windows() -> Json<Windows> {
     Json(Windows::all())
 }
 
 /// List the specifications
 #[utoipa::path(get, path = "/products", operation_id = "ListProducts", tag = "Offers",
+    extensions(("x-any-identity" = json!(true))),
     responses((status = 200, body = Products)))]
 pub(crate) async fn products() -> Json<Products> {
     Json(Products::all())

@@ -10,6 +10,7 @@ use crate::dcs::parameters::ProjectPath;
 
 /// List the availability zones
 #[utoipa::path(get, path = "/available-zones", operation_id = "ListAvailableZones", tag = "Offers",
+    extensions(("x-any-identity" = json!(true))),
     responses((status = 200, body = Zones)))]
 pub(crate) async fn zones() -> Json<Zones> {
     Json(Zones::all())
@@ -17,13 +18,15 @@ pub(crate) async fn zones() -> Json<Zones> {
 
 /// List the maintenance windows
 #[utoipa::path(get, path = "/instances/maintain-windows", operation_id = "ListMaintenanceWindows",
-    tag = "Offers", responses((status = 200, body = Windows)))]
+    tag = "Offers",
+    extensions(("x-any-identity" = json!(true))), responses((status = 200, body = Windows)))]
 pub(crate) async fn windows() -> Json<Windows> {
     Json(Windows::all())
 }
 
 /// List the specifications
 #[utoipa::path(get, path = "/{project_id}/flavors", operation_id = "ListFlavors", tag = "Offers",
+    extensions(("x-any-identity" = json!(true))),
     params(ProjectPath), responses((status = 200, body = Flavors)))]
 pub(crate) async fn flavors(_: InProject<V2>) -> Result<Json<Flavors>, Error> {
     Ok(Json(Flavors::all()))
