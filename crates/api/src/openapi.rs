@@ -200,7 +200,12 @@ const OURS: &[Errors] = &[Errors::Ours];
 const ANSWERS: &[AnswerOfAll] = &[
     answer("400", "The request is wrong, or the state of things forbids it", EVERY, true),
     answer("401", "Who asks is not proven, or asks in another project", &[Errors::V1_0], true),
-    answer("403", "A permission is missing, the password is wrong, or the project is disabled", EVERY, true),
+    answer(
+        "403",
+        "A permission is missing, the password is wrong, or the project is disabled",
+        EVERY,
+        true,
+    ),
     answer("404", "No such thing", EVERY, true),
     answer("409", "The state of things forbids it", OURS, false),
     answer("413", "The body has more than 12 MiB", &[], true),

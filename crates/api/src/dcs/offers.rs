@@ -4,8 +4,6 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The name of the only region there is.
-const REGION: &str = "cachevault";
 /// One client's own tests want three; nothing of ours depends on which is chosen.
 const ZONES: [&str; 3] = ["cachevault-1", "cachevault-2", "cachevault-3"];
 /// The specification that clients look for before they ask for an instance.
@@ -37,13 +35,13 @@ fn zones() -> Vec<Zone> {
 /// The availability zones, as v2 shows them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Zones {
-    region_id: &'static str,
+    region_id: String,
     available_zones: Vec<Zone>,
 }
 
 impl Zones {
-    pub(crate) fn all() -> Self {
-        Self { region_id: REGION, available_zones: zones() }
+    pub(crate) fn of(region: &str) -> Self {
+        Self { region_id: region.to_owned(), available_zones: zones() }
     }
 }
 
@@ -52,14 +50,14 @@ impl Zones {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ZonesTwice {
     #[serde(rename = "regionId")]
-    region: &'static str,
+    region: String,
     #[serde(flatten)]
     zones: Zones,
 }
 
 impl ZonesTwice {
-    pub(crate) fn all() -> Self {
-        Self { region: REGION, zones: Zones::all() }
+    pub(crate) fn of(region: &str) -> Self {
+        Self { region: region.to_owned(), zones: Zones::of(region) }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Nothing of the data and no secret lies in clear where it does not belong.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cachevault_domain::Entropy;
 use cachevault_testkit::{S3Key, SeededEntropy, Server, newest_redis};
+use serde_json::json;
 
 use crate::bucket::Bucket;
 use crate::service::{Service, folder};
@@ -171,4 +173,69 @@ fn without_encryption_the_data_would_be_found() {
         !files.iter().any(|(_, bytes)| holds(bytes, &known.secret[0])),
         "the password is found"
     );
+}
+
+/// One call of the API as `curl` makes it, with a body; what comes back.
+fn post(service: &Service, path: &str, header: &str, body: &str) -> String {
+    let url = format!("{}{path}", service.endpoint);
+    let output = Command::new("curl")
+        .args(["-s", "-i", "--noproxy", "*", "-H", "content-type: application/json"])
+        .args(["-H", header, "-d", body, &url])
+        .output();
+    String::from_utf8(output.unwrap().stdout).unwrap()
+}
+
+#[test]
+fn what_proves_who_asks_lies_in_clear_nowhere() {
+    let entropy = SeededEntropy::new(22);
+    let (folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &["--region", "eu-test"]);
+    let [password, wrong, adopted] = [(); 3].map(|()| token(&entropy));
+    let file = folder.path().join("given");
+    std::fs::write(&file, &password).unwrap();
+    service.json(&["user", "create", "ada", "--password-file", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    service.json(&["user", "grant", "ada", "--project", "eu-test", "--role", "admin"]);
+    let key = service.json(&["credential", "create", "--role", "reader"]);
+    let secret_key = key["secret_key"].as_str().unwrap().to_owned();
+
+    let sign_in = |password: &str| {
+        let user = json!({"name": "ada", "domain": {"name": "Default"}, "password": password});
+        let identity = json!({"methods": ["password"], "password": {"user": user}});
+        let scope = json!({"project": {"name": "eu-test"}});
+        let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
+        post(&service, "/v3/auth/tokens", "x: x", &body)
+    };
+    let signed_in = sign_in(&password);
+    let token_of = |line: &str| Some(line.strip_prefix("x-subject-token: ")?.to_owned());
+    let given = signed_in.lines().find_map(token_of).unwrap();
+    let with = format!("x-auth-token: {given}");
+    let forged = format!("x-auth-token: {wrong}");
+    // Right ones, wrong ones, and ones in places where nobody expects them.
+    let nobody = json!({"name": "x", "host": "127.0.0.1", "port": 1, "password": adopted});
+    let answers = [
+        sign_in(&wrong),
+        post(&service, "/api/v1/instances", &with, &nobody.to_string()),
+        post(&service, "/api/v1/instances", &with, &format!("{{\"password\": \"{adopted}\"")),
+        post(&service, "/api/v1/instances", &with, &json!({"port": adopted}).to_string()),
+        post(&service, "/api/v1/policies", &with, &json!({"name": adopted}).to_string()),
+        post(&service, "/api/v1/instances", &forged, &nobody.to_string()),
+        post(&service, "/v3/auth/tokens", "x: x", &format!("{{\"auth\": \"{password}\"}}")),
+    ];
+    let audit = service.run(&["audit", "export"]);
+    let audit = String::from_utf8(audit.stdout).unwrap();
+    assert!(audit.lines().count() >= 5 && audit.contains("\"ada\""), "{audit}");
+    let mut places = contents(&[folder.path()]);
+    places.retain(|(path, _)| !path.ends_with("credentials.json"));
+    assert!(places.iter().any(|(path, _)| path.ends_with("data.log")));
+    places.push(("audit".into(), audit.into_bytes()));
+    places.extend(answers.into_iter().map(|answer| ("an answer".into(), answer.into_bytes())));
+    for (path, bytes) in &places {
+        for secret in [&password, &wrong, &secret_key, &given] {
+            assert!(!holds(bytes, secret.as_bytes()), "{} holds {secret}", path.display());
+        }
+        // What stands where a number or a name should is told back to who sent it, to nobody else.
+        let is_answer = path == Path::new("an answer");
+        assert!(is_answer || !holds(bytes, adopted.as_bytes()), "{}", path.display());
+    }
 }

@@ -1,15 +1,17 @@
 //! `/availableZones`, `/instances/maintain-windows`, `/products`
 
 use axum::Json;
+use axum::extract::State;
 
+use crate::Api;
 use crate::dcs::offers::{Products, Windows, ZonesTwice};
 
 /// List the availability zones
 #[utoipa::path(get, path = "/availableZones", operation_id = "ListAvailableZones", tag = "Offers",
     extensions(("x-any-identity" = json!(true))),
     responses((status = 200, body = ZonesTwice)))]
-pub(crate) async fn zones() -> Json<ZonesTwice> {
-    Json(ZonesTwice::all())
+pub(crate) async fn zones(State(api): State<Api>) -> Json<ZonesTwice> {
+    Json(ZonesTwice::of(&api.region))
 }
 
 /// List the maintenance windows

@@ -1,8 +1,10 @@
 //! `/available-zones`, `/instances/maintain-windows`, `/{project_id}/flavors`
 
 use axum::Json;
+use axum::extract::State;
 
 use super::Error;
+use crate::Api;
 use crate::dcs::error::V2;
 use crate::dcs::extract::InProject;
 use crate::dcs::offers::{Flavors, Windows, Zones};
@@ -12,8 +14,8 @@ use crate::dcs::parameters::ProjectPath;
 #[utoipa::path(get, path = "/available-zones", operation_id = "ListAvailableZones", tag = "Offers",
     extensions(("x-any-identity" = json!(true))),
     responses((status = 200, body = Zones)))]
-pub(crate) async fn zones() -> Json<Zones> {
-    Json(Zones::all())
+pub(crate) async fn zones(State(api): State<Api>) -> Json<Zones> {
+    Json(Zones::of(&api.region))
 }
 
 /// List the maintenance windows
