@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use self::body::project_body;
 use self::error::Error;
 use crate::Api;
+use crate::audit;
 use crate::auth::{self, Identity};
 use crate::download::base;
 use crate::query::Query;
@@ -32,7 +33,9 @@ const SIGN_IN_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) fn router(api: &Api) -> Router<Api> {
     let signed_in = from_fn_with_state(api.clone(), authenticate);
-    let shown = get(tokens::show).delete(tokens::revoke).route_layer(signed_in.clone());
+    let recorded = from_fn_with_state(api.clone(), audit::record);
+    let shown = get(tokens::show).delete(tokens::revoke);
+    let shown = shown.route_layer(recorded).route_layer(signed_in.clone());
     let sign_in = post(sign_in::sign_in).layer(DefaultBodyLimit::max(SIGN_IN_BYTES_MAX));
     let of_caller = Router::new()
         .route("/v3/auth/catalog", get(catalog::show))

@@ -1,6 +1,6 @@
 //! `POST /v3/auth/tokens`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{ConnectInfo, RawQuery, State};
@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use cachevault_app::{AccessError, AppError, ProjectKey, Proof, UserKey, WantedScope};
+use cachevault_app::{AccessError, AppError, ProjectKey, Proof, TokenDetail, UserKey, WantedScope};
+use cachevault_domain::NewAuditRecord;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -19,6 +20,7 @@ use super::is_domain;
 use crate::Api;
 use crate::auth::throttled;
 use crate::download::base;
+use crate::request;
 use crate::throttle::{Target, Throttled};
 
 /// The longest text that names a user in the throttle, bytes: no user has a longer name.
@@ -124,10 +126,32 @@ pub(super) async fn sign_in(
         api.throttle.settle(target.as_ref(), address, now, is_right).map_err(refused)?;
     }
     let (text, detail) = signed_in?;
+    record_sign_in(&api, &detail, address).await?;
     tracing::info!(user = %detail.user.name, "signed in");
     let catalog = wants_catalog(query.as_deref()).then(|| base(&api, &headers));
     let body = Json(token_body(&api, &detail, catalog.as_deref()));
     Ok((StatusCode::CREATED, subject_token(text.expose_secret()), body).into_response())
+}
+
+/// Records who has signed in. A token that cannot be recorded is told to nobody.
+async fn record_sign_in(
+    api: &Api,
+    detail: &TokenDetail,
+    address: Option<IpAddr>,
+) -> Result<(), AppError> {
+    let Some(request) = request::current() else { return Ok(()) };
+    let call = NewAuditRecord {
+        request,
+        project: detail.grant.as_ref().map(|grant| grant.project.id.clone()),
+        access_key: None,
+        user: Some(detail.user.name.to_string()),
+        address: address.map(|address| address.to_canonical()),
+        operation: "POST /v3/auth/tokens".to_owned(),
+        resource: "/v3/auth/tokens".to_owned(),
+        at: api.app.clock.now(),
+    };
+    api.app.begin_audit(&call).await?;
+    api.app.end_audit(&call.request, StatusCode::CREATED.as_u16(), None).await
 }
 
 /// A user that is locked learns no more than one with a wrong password.

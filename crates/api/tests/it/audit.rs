@@ -75,3 +75,23 @@ async fn records_are_read_page_by_page() {
     let answer = rig.call("GET", &format!("/api/v1/audit{unknown}"), "").await;
     assert_eq!(answer.body["error"]["code"], "marker_not_found", "{}", answer.text);
 }
+
+#[tokio::test]
+async fn signing_in_and_ending_a_token_is_recorded() {
+    let rig = Rig::new().await;
+    rig.user("ada", "admin").await;
+    let (kept, ended) = (rig.token("ada").await, rig.token("ada").await);
+    let headers = [("x-auth-token", kept.as_str()), ("x-subject-token", ended.as_str())];
+    assert_eq!(rig.plain("DELETE", "/v3/auth/tokens", &headers, "").await.status, 204);
+    let records = recorded(&rig, "?limit=3").await;
+    let shown: Vec<_> =
+        records.iter().map(|r| json!([r["operation"], r["user"], r["status"]])).collect();
+    let expected = [
+        json!(["DELETE /v3/auth/tokens", "ada", 204]),
+        json!(["POST /v3/auth/tokens", "ada", 201]),
+        json!(["POST /v3/auth/tokens", "ada", 201]),
+    ];
+    assert_eq!(shown, expected);
+    let told = records.iter().map(ToString::to_string).collect::<String>();
+    assert!(!told.contains(&kept) && !told.contains(&ended), "{told}");
+}
