@@ -50,6 +50,8 @@ struct BackupRow {
     drilling: bool,
     checked_at: Option<i64>,
     damage: Option<String>,
+    keep_until: Option<i64>,
+    held: bool,
 }
 
 impl TryFrom<BackupRow> for Backup {
@@ -81,6 +83,8 @@ impl TryFrom<BackupRow> for Backup {
             removed_at: row.moment_if(columns.removed_at)?,
             checked_at: row.moment_if(columns.checked_at)?,
             damage: columns.damage,
+            keep_until: row.moment_if(columns.keep_until)?,
+            is_held: columns.held,
             window: columns.period,
             phase: columns.phase,
         })

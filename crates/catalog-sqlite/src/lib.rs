@@ -16,6 +16,7 @@ mod listing;
 mod projects;
 mod restores;
 mod row;
+mod schedules;
 mod settings;
 
 use std::path::Path;

@@ -20,12 +20,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    AccessKey, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure,
-    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
-    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
-    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
-    Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup, Tag,
-    TagChange,
+    AccessKey, Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId,
+    Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
+    InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
+    NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
+    Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
+    SaveDays, SealedSecret, StepRecord, StoredBackup, Tag, TagChange, Tried, WeeklyPlan, Window,
 };
 use jiff::Timestamp;
 
@@ -83,6 +83,57 @@ pub struct StoredCredential {
     pub project: ProjectId,
     /// The secret half, sealed.
     pub secret: SealedSecret,
+}
+
+/// An automatic policy about which there is something to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePolicy {
+    /// The project.
+    pub project: ProjectId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// What it says.
+    pub plan: WeeklyPlan,
+    /// How long its backups are kept.
+    pub save_days: SaveDays,
+    /// Where it is.
+    pub agenda: Agenda,
+    /// What was tried in the window of the agenda.
+    pub tried: Tried,
+}
+
+/// A backup that a policy asks for, with the job that will make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewScheduledBackup {
+    /// The backup.
+    pub backup: NewBackup,
+    /// The window that it is made for.
+    pub window: Window,
+    /// Until when it is kept.
+    pub keep_until: Timestamp,
+}
+
+/// What to do for a policy that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing.
+    Rest,
+    /// Begin a backup.
+    Begin(NewScheduledBackup),
+    /// Record a backup that was never begun, and why.
+    Miss(NewScheduledBackup, Failure),
+}
+
+/// What was done for a policy that was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// What was asked for.
+    Done,
+    /// A backup that has failed was recorded instead of one that waits: a job needs the instance
+    /// for itself.
+    Busy(JobKind),
+    /// Nothing: somebody else had its turn before, or the policy has changed or is gone.
+    Superseded,
 }
 
 /// Projects and what opens them.
@@ -316,6 +367,28 @@ pub trait BackupCatalog: Send + Sync {
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError>;
 }
 
+/// Policies that are followed.
+#[async_trait]
+pub trait ScheduleCatalog: Send + Sync {
+    /// Automatic policies of all projects about which there is something to decide at `now`: first
+    /// those whose last decision is of a moment that has not come yet. Costs what these cost,
+    /// however many others there are.
+    async fn due_policies(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DuePolicy>, CatalogError>;
+
+    /// Does what was decided about a policy, and makes `then` its agenda, together or not at all;
+    /// nothing unless its agenda is still the one that was read.
+    async fn turn_policy(
+        &self,
+        due: &DuePolicy,
+        turn: &Turn,
+        then: &Agenda,
+    ) -> Result<Turned, CatalogError>;
+}
+
 /// Restores.
 #[async_trait]
 pub trait RestoreCatalog: Send + Sync {
@@ -544,6 +617,7 @@ pub trait Catalog:
     ProjectCatalog
     + InstanceCatalog
     + BackupCatalog
+    + ScheduleCatalog
     + RestoreCatalog
     + JobQueue
     + AuditCatalog
@@ -555,6 +629,7 @@ impl<T> Catalog for T where
     T: ProjectCatalog
         + InstanceCatalog
         + BackupCatalog
+        + ScheduleCatalog
         + RestoreCatalog
         + JobQueue
         + AuditCatalog
