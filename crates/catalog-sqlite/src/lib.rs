@@ -15,6 +15,7 @@ mod jobs;
 mod listing;
 mod projects;
 mod restores;
+mod retention;
 mod row;
 mod schedules;
 mod settings;

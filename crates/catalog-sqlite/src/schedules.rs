@@ -208,19 +208,21 @@ impl ScheduleCatalog for SqliteCatalog {
     }
 }
 
+/// How SQLite goes about a query.
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
+pub(crate) async fn plan_of(catalog: &SqliteCatalog, query: &str) -> String {
+    let rows: Vec<(i64, i64, i64, String)> =
+        sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
+            .fetch_all(&catalog.readers)
+            .await
+            .unwrap();
+    rows.into_iter().map(|(.., detail)| detail + "\n").collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// How SQLite goes about a query.
-    async fn plan_of(catalog: &SqliteCatalog, query: &str) -> String {
-        let rows: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
-                .fetch_all(&catalog.readers)
-                .await
-                .unwrap();
-        rows.into_iter().map(|(.., detail)| detail + "\n").collect()
-    }
 
     #[tokio::test]
     async fn what_is_due_is_found_by_an_index() {

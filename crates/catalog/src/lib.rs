@@ -53,6 +53,9 @@ pub enum CatalogError {
     /// The state of the restore does not allow it.
     #[error(transparent)]
     RestoreState(#[from] InvalidRestoreTransition),
+    /// Somebody has forbidden that the backup is removed.
+    #[error("the backup is held")]
+    Held,
     /// The backup did not succeed, or its files are removed or about to be.
     #[error("the backup has no files to restore from")]
     NotRestorable,
@@ -287,7 +290,7 @@ pub trait BackupCatalog: Send + Sync {
     /// [`CatalogError::State`] while the backup is waiting or running,
     /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore
     /// reads it or may still have to put it back as the safety backup of its target, and while a
-    /// drill of it is open.
+    /// drill of it is open, [`CatalogError::Held`].
     async fn request_removal(
         &self,
         project: &ProjectId,
@@ -389,6 +392,42 @@ pub trait ScheduleCatalog: Send + Sync {
     ) -> Result<Turned, CatalogError>;
 }
 
+/// What keeps backups, and what ends them.
+#[async_trait]
+pub trait RetentionCatalog: Send + Sync {
+    /// Forbids that a backup is removed, or allows it again. Doing so twice changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] without a backup that has files.
+    async fn hold_backup(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Instances of all projects of which backups may have to go: something has ended since this was
+    /// found out last, or the time of a backup is over. What waits longest comes first. Costs what
+    /// these cost.
+    async fn instances_to_retain(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<InstanceId>, CatalogError>;
+
+    /// Marks what has to go for removal, as many as there are ids for jobs, and records these; fixes
+    /// when that is to be found out again, together or not at all. The backups that go are those
+    /// that [`cachevault_domain::expired`] and, of more than `backups_max` with files,
+    /// [`cachevault_domain::beyond_limit`] name; once their files are removed they are expired.
+    async fn retain_backups(
+        &self,
+        instance: InstanceId,
+        backups_max: usize,
+        jobs: &[JobId],
+        now: Timestamp,
+    ) -> Result<Vec<BackupId>, CatalogError>;
+}
+
 /// Restores.
 #[async_trait]
 pub trait RestoreCatalog: Send + Sync {
@@ -481,7 +520,8 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// The files of the backup are removed and the job is done.
+    /// The files of the backup are removed and the job is done. The backup is expired where
+    /// [`RetentionCatalog::retain_backups`] has asked for it and nobody else since, else deleted.
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
     /// The restore that this job does.
@@ -618,6 +658,7 @@ pub trait Catalog:
     + InstanceCatalog
     + BackupCatalog
     + ScheduleCatalog
+    + RetentionCatalog
     + RestoreCatalog
     + JobQueue
     + AuditCatalog
@@ -630,6 +671,7 @@ impl<T> Catalog for T where
         + InstanceCatalog
         + BackupCatalog
         + ScheduleCatalog
+        + RetentionCatalog
         + RestoreCatalog
         + JobQueue
         + AuditCatalog

@@ -1,13 +1,13 @@
-//! Follows policies: begins automatic backups in their windows, tries again, and records what was
-//! missed.
+//! Follows policies: begins automatic backups in their windows, tries again, records what was missed,
+//! and lets backups go whose time is over.
 
 use std::time::Duration;
 
 use cachevault_app::App;
 use cachevault_catalog::{CatalogError, DuePolicy, NewScheduledBackup, Turn, Turned};
 use cachevault_domain::{
-    Agenda, BackupFormat, BackupId, Decision, Failure, FailureCode, JobId, MissedWindow, NewBackup,
-    RdbDialect, Trigger, Window, with_sources,
+    Agenda, BACKUPS_WITH_FILES_MAX, BackupFormat, BackupId, Decision, Failure, FailureCode,
+    InstanceId, JobId, MissedWindow, NewBackup, RdbDialect, Trigger, Window, with_sources,
 };
 use jiff::Timestamp;
 
@@ -17,6 +17,8 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_secs(1);
 /// What is done of what is due before it is looked again.
 const ROUND_MAX: u32 = 64;
+/// Backups of an instance that go in one transaction.
+const REMOVALS_MAX: usize = 8;
 
 /// Does what is due by itself. Several may run, on one node or on many: each turn of a policy is
 /// one transaction, and is done once.
@@ -49,6 +51,11 @@ impl Scheduler {
 
     /// Does some of what is due. Whether there is more that can be done now.
     pub async fn round(&self) -> bool {
+        let is_more = self.follow_round().await;
+        self.retain_round().await | is_more
+    }
+
+    async fn follow_round(&self) -> bool {
         let due = self.app.catalog.due_policies(self.app.clock.now(), ROUND_MAX).await;
         let due = match due {
             Ok(due) => due,
@@ -68,6 +75,38 @@ impl Scheduler {
             }
         }
         due.len() == ROUND_MAX as usize && failed == 0
+    }
+
+    async fn retain_round(&self) -> bool {
+        let due = self.app.catalog.instances_to_retain(self.app.clock.now(), ROUND_MAX).await;
+        let due = match due {
+            Ok(due) => due,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "it cannot be told whose backups may have to go");
+                return false;
+            }
+        };
+        let mut failed = 0;
+        for instance in &due {
+            if let Err(error) = self.retain(*instance).await {
+                let reason = with_sources(&error);
+                tracing::error!(%instance, reason, "it cannot be told which backups have to go");
+                failed += 1;
+            }
+        }
+        !due.is_empty() && failed == 0
+    }
+
+    async fn retain(&self, instance: InstanceId) -> Result<(), CatalogError> {
+        let app = &self.app;
+        let jobs = [(); REMOVALS_MAX].map(|()| JobId::mint(&*app.entropy));
+        let now = app.clock.now();
+        let gone = app.catalog.retain_backups(instance, BACKUPS_WITH_FILES_MAX, &jobs, now).await?;
+        for backup in gone {
+            tracing::info!(%instance, %backup, "a backup has to go: its time is over, or there are too many");
+        }
+        Ok(())
     }
 
     async fn follow(&self, due: &DuePolicy) -> Result<(), CatalogError> {
