@@ -49,7 +49,7 @@ impl Scheduler {
         }
     }
 
-    /// Does some of what is due. Whether there is more that can be done now.
+    /// Does some of what is due. Whether there may be more that can be done now.
     pub async fn round(&self) -> bool {
         let is_more = self.follow_round().await;
         self.retain_round().await | is_more
@@ -74,7 +74,7 @@ impl Scheduler {
                 failed += 1;
             }
         }
-        due.len() == ROUND_MAX as usize && failed == 0
+        !due.is_empty() && failed == 0
     }
 
     async fn retain_round(&self) -> bool {

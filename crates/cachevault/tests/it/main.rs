@@ -10,6 +10,7 @@ mod download;
 mod inspect;
 mod lifecycle;
 mod restore_crashes;
+mod schedules;
 mod secrets;
 mod service;
 mod sources;
