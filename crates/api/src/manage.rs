@@ -13,7 +13,7 @@ mod restores;
 mod settings;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 
 use crate::Api;
 
@@ -30,6 +30,7 @@ pub(crate) fn router() -> Router<Api> {
         .route("/instances/{instance_id}/restores/plan", post(restores::plan))
         .route("/backups/{backup_id}/check", post(backups::check))
         .route("/backups/{backup_id}/drill", post(backups::drill))
+        .route("/backups/{backup_id}/hold", put(backups::hold).delete(backups::release))
         .route("/backups/{backup_id}/links", post(backups::links))
         .route("/audit", get(audit::list))
         .route("/restores/{restore_id}", get(restores::show))

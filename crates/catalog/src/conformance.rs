@@ -2164,7 +2164,7 @@ pub async fn a_policy_is_due_when_there_is_something_to_decide(catalog: &impl Ca
         agenda: due[0].2,
         tried: Tried::NOTHING,
     };
-    assert_eq!(found, [expected.clone()]);
+    assert_eq!(found, std::slice::from_ref(&expected));
     // It rests until the next moment.
     let then = resting(inside(7200), inside(3600));
     let turned = catalog.turn_policy(&expected, &Turn::Rest, &then).await.unwrap();

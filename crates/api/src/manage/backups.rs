@@ -90,6 +90,24 @@ pub(super) async fn drill(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
+pub(super) async fn hold(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<StatusCode, Error> {
+    api.app.hold_backup(&identity.caller, parse(&backup)?, true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn release(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<StatusCode, Error> {
+    api.app.hold_backup(&identity.caller, parse(&backup)?, false).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(super) async fn links(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

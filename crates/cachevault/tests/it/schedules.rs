@@ -60,6 +60,19 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
     // One a window.
     std::thread::sleep(std::time::Duration::from_secs(3));
     assert_eq!(service.json(&["backup", "list", "orders"])["total"], 1);
+    let backup = made["backup_id"].as_str().unwrap();
+    let shown = service.json(&["backup", "show", backup]);
+    assert_eq!((&shown["trigger"], &shown["held"]), (&json!("automatic"), &json!(false)));
+    let moment = |key: &str| shown[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let kept = moment("keep_until").duration_since(moment("created_at"));
+    assert_eq!(kept, SignedDuration::from_hours(3 * 24));
+    service.json(&["backup", "hold", backup]);
+    let refused = service.run(&["backup", "delete", backup]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the backup is held"));
+    let v2 = dcs(&service, "DELETE", &format!("{instance}/backups/{backup}"), "");
+    assert!(v2.contains("DCS.4026"), "{v2}");
+    service.json(&["backup", "release", backup]);
+    service.json(&["backup", "delete", backup]);
     let manual = r#"{"instance_backup_policy": {"backup_type": "manual"}}"#;
     dcs(&service, "PUT", &instance, manual);
 }
