@@ -35,6 +35,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(restores::plan))
         .routes(routes!(backups::check))
         .routes(routes!(backups::drill))
+        .routes(routes!(backups::hold, backups::release))
         .routes(routes!(backups::links))
         .routes(routes!(restores::show))
         .routes(routes!(audit::list))

@@ -125,7 +125,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::BackupNotFound`] also when its files are gone already;
-    /// [`AppError::BackupUnsettled`] while it waits or runs; [`AppError::RemovalFailed`] when the
+    /// [`AppError::BackupUnsettled`] while it waits or runs; [`AppError::BackupHeld`];
+    /// [`AppError::RemovalFailed`] when the
     /// files are not gone in time, though the service goes on; [`AppError::CatalogFailed`].
     pub async fn remove_backup(
         &self,
@@ -139,6 +140,21 @@ impl App {
         let job =
             self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
         self.wait_for_removals(project, &[job]).await
+    }
+
+    /// Forbids that a backup is removed, by anybody or because its time is over, or allows it again.
+    ///
+    /// # Errors
+    /// [`AppError::BackupNotFound`] also when it has no files, or not for long;
+    /// [`AppError::CatalogFailed`].
+    pub async fn hold_backup(
+        &self,
+        caller: &Caller,
+        backup: BackupId,
+        is_held: bool,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::DeleteBackup)?;
+        Ok(self.catalog.hold_backup(project, backup, is_held, self.clock.now()).await?)
     }
 
     /// Waits until all of these jobs are done.

@@ -56,6 +56,9 @@ pub enum AppError {
     /// The backup is waiting or running; try again when it has ended.
     #[error("the backup has not ended yet")]
     BackupUnsettled(#[source] InvalidTransition),
+    /// Somebody has forbidden that the backup is removed; release it first.
+    #[error("the backup is held; release it first")]
+    BackupHeld,
     /// The instance still has backups with files; delete them first.
     #[error("the instance still has {0} backups with files; delete them first")]
     InstanceHasBackups(u64),
@@ -103,6 +106,7 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
+            CatalogError::Held => Self::BackupHeld,
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
             CatalogError::Taken("instance name") => Self::NameTaken,

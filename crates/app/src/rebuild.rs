@@ -143,6 +143,8 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             removed_at: None,
             checked_at: None,
             damage: None,
+            keep_until: None,
+            is_held: false,
         },
     })
 }

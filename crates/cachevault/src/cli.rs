@@ -195,6 +195,16 @@ pub(crate) enum BackupCommand {
         #[arg(long, value_name = "TIME", default_value = "1h")]
         expires: String,
     },
+    /// Keep a backup: neither its policy nor anybody removes it
+    Hold {
+        /// Id of the backup
+        backup: String,
+    },
+    /// Allow again that a backup is removed
+    Release {
+        /// Id of the backup
+        backup: String,
+    },
     /// Delete a backup's files; the record stays listed for a while
     Delete {
         /// Id of the backup

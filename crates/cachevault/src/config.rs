@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cachevault_app::TokenAuthority;
-use cachevault_domain::{Backoff, Identity};
+use cachevault_domain::{Backoff, Identity, MissedWindow};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
@@ -34,6 +34,25 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// What to do about a window in which no service ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MissedWindows {
+    /// Record that there is no backup of it.
+    Skip,
+    /// Make the backup at once.
+    CatchUp,
+}
+
+impl From<MissedWindows> for MissedWindow {
+    fn from(rule: MissedWindows) -> Self {
+        match rule {
+            MissedWindows::Skip => Self::Skip,
+            MissedWindows::CatchUp => Self::CatchUp,
+        }
+    }
 }
 
 /// What flags, environment or file may say. Durations are written like `30s`, `10m` or `6h`.
@@ -210,6 +229,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_DRILL_EVERY")]
     drill_every: Option<String>,
 
+    /// What to do about the window of an automatic backup in which no service ran: `skip` only
+    /// records it, `catch-up` makes the backup at once [default: skip]
+    #[arg(long, value_name = "RULE", env = "CACHEVAULT_MISSED_WINDOWS")]
+    missed_windows: Option<MissedWindows>,
+
     /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
     #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
     attempts_max: Option<u32>,
@@ -273,6 +297,7 @@ pub(crate) struct Config {
     pub(crate) ours: OurAddress,
     pub(crate) drill_servers: Vec<PathBuf>,
     pub(crate) drill_every: Option<Duration>,
+    pub(crate) missed_windows: MissedWindow,
     pub(crate) check_every: Duration,
     pub(crate) sweep_grace: Duration,
     pub(crate) observe_every: Duration,
@@ -391,6 +416,7 @@ impl Settings {
             token_lifetime: self.token_lifetime.or(other.token_lifetime),
             keystone_url: self.keystone_url.or(other.keystone_url),
             keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
+            missed_windows: self.missed_windows.or(other.missed_windows),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -497,6 +523,7 @@ impl Settings {
             check_every: time("check_every", self.check_every.as_deref(), "168h")?,
             sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
+            missed_windows: self.missed_windows.unwrap_or(MissedWindows::Skip).into(),
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
             history: signed_time("history", self.history.as_deref(), "168h")?,
             token_lifetime: signed_time("token_lifetime", self.token_lifetime.as_deref(), "24h")?,

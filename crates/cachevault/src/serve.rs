@@ -11,7 +11,8 @@ use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Shutdown, Tender, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Scheduler, Shutdown,
+    Tender, Worker,
 };
 use cachevault_store::SealedStore;
 use tokio::net::TcpListener;
@@ -104,11 +105,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts what looks after instances, store and proofs by itself.
+/// Starts what looks after policies, instances, store and proofs by itself.
 fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
+    let (scheduler, stop) =
+        (Scheduler { app: app.clone(), missed: config.missed_windows }, shutdown.clone());
+    tasks.spawn(async move { scheduler.run(&stop).await });
     let tender = Tender {
         app: app.clone(),
         check_every: config.check_every,

@@ -50,6 +50,8 @@ struct BackupRow {
     drilling: bool,
     checked_at: Option<i64>,
     damage: Option<String>,
+    keep_until: Option<i64>,
+    held: bool,
 }
 
 impl TryFrom<BackupRow> for Backup {
@@ -81,6 +83,8 @@ impl TryFrom<BackupRow> for Backup {
             removed_at: row.moment_if(columns.removed_at)?,
             checked_at: row.moment_if(columns.checked_at)?,
             damage: columns.damage,
+            keep_until: row.moment_if(columns.keep_until)?,
+            is_held: columns.held,
             window: columns.period,
             phase: columns.phase,
         })
@@ -410,8 +414,8 @@ async fn mark_for_removal(
     job: JobId,
     now: Timestamp,
 ) -> Result<JobId, CatalogError> {
-    let has_files: Option<bool> = sqlx::query_scalar(
-        "SELECT state NOT IN ('expired', 'deleted') FROM backups
+    let found: Option<(bool, bool)> = sqlx::query_as(
+        "SELECT state NOT IN ('expired', 'deleted'), held FROM backups
          WHERE id = ? AND project_id = ? AND instance_id = ?",
     )
     .bind(backup.to_string())
@@ -420,8 +424,10 @@ async fn mark_for_removal(
     .fetch_optional(&mut *tx)
     .await
     .map_err(unavailable)?;
-    if has_files != Some(true) {
-        return Err(CatalogError::NotFound("backup"));
+    match found {
+        Some((true, false)) => {}
+        Some((true, true)) => return Err(CatalogError::Held),
+        Some((false, _)) | None => return Err(CatalogError::NotFound("backup")),
     }
     if needed_by_restore(&mut *tx, backup).await? {
         return Err(CatalogError::Busy(JobKind::Restore));
@@ -431,6 +437,9 @@ async fn mark_for_removal(
     }
     next_state(&mut *tx, backup, BackupEvent::Removed).await?;
     if let Some(open) = hasten(&mut *tx, JobKind::Remove, backup, now).await? {
+        // A person's wish counts more than that its time is over.
+        let update = sqlx::query("UPDATE backups SET expiring = 0 WHERE id = ?");
+        update.bind(backup.to_string()).execute(tx).await.map_err(unavailable)?;
         return Ok(open);
     }
     sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")

@@ -1,16 +1,16 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupEvent, BackupId, BackupState, DrillFailure, Failure, InstanceId, Job, JobId, JobKind,
-    JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue, Restore,
-    RestoreOutcome, StepRecord,
+    BackupId, BackupState, DrillFailure, Failure, InstanceId, Job, JobId, JobKind, JobState, Lease,
+    NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue, Restore, RestoreOutcome,
+    StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, drills, restores, unavailable};
+use crate::{SqliteCatalog, backups, drills, restores, retention, unavailable};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -133,7 +133,9 @@ async fn end_job(
     lease: &Lease,
     state: JobState,
     error: Option<&str>,
+    now: Timestamp,
 ) -> Result<(), CatalogError> {
+    retention::note_end(&mut *tx, lease.job, now).await?;
     sqlx::query("UPDATE jobs SET state = ?, node_id = NULL, last_error = ? WHERE id = ?")
         .bind(state.as_str())
         .bind(error)
@@ -305,7 +307,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::finish(&mut tx, lease.backup, (stored_attempt, size_bytes), now).await?;
-        end_job(&mut tx, lease, JobState::Done, None).await?;
+        end_job(&mut tx, lease, JobState::Done, None, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -317,14 +319,14 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::fail(&mut tx, lease.backup, failure, now).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
+        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Remove, lease).await?;
-        let state = next_state(&mut tx, lease.backup, BackupEvent::Removed).await?;
-        debug_assert_eq!(state, BackupState::Deleted);
+        let event = retention::removal_event(&mut tx, lease.backup).await?;
+        let state = next_state(&mut tx, lease.backup, event).await?;
         sqlx::query("UPDATE backups SET state = ?, removed_at = ? WHERE id = ?")
             .bind(state.as_str())
             .bind(now.as_microsecond())
@@ -332,7 +334,7 @@ impl JobQueue for SqliteCatalog {
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
-        end_job(&mut tx, lease, JobState::Done, None).await?;
+        end_job(&mut tx, lease, JobState::Done, None, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -408,7 +410,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         restores::finish(&mut tx, lease, outcome, now).await?;
-        end_job(&mut tx, lease, JobState::Done, None).await?;
+        end_job(&mut tx, lease, JobState::Done, None, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -421,7 +423,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         restores::fail(&mut tx, lease, failure, outcome, now).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason)).await?;
+        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -433,7 +435,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
-        end_job(&mut tx, lease, JobState::Done, None).await?;
+        end_job(&mut tx, lease, JobState::Done, None, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -446,7 +448,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         let failure = DrillFailure { at: now, reason: reason.to_owned() };
         drills::fail(&mut tx, lease.backup, &failure).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(reason)).await?;
+        end_job(&mut tx, lease, JobState::Failed, Some(reason), now).await?;
         tx.commit().await.map_err(unavailable)
     }
 

@@ -2,8 +2,8 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    BackupPolicy, HourWindow, InstanceId, InstanceName, InstanceSettings, PolicyId, ProjectId,
-    SaveDays, StoredPolicy, TAGS_MAX, Tag, TagChange, Weekdays, WeeklyPlan,
+    Agenda, BackupPolicy, HourWindow, InstanceId, InstanceName, InstanceSettings, PolicyId,
+    ProjectId, SaveDays, StoredPolicy, TAGS_MAX, Tag, TagChange, Weekdays, WeeklyPlan,
 };
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
@@ -30,7 +30,7 @@ pub(crate) struct SettingsRow {
 }
 
 #[derive(sqlx::FromRow)]
-struct PolicyRow {
+pub(crate) struct PolicyRow {
     policy_id: Option<String>,
     is_automatic: Option<bool>,
     save_days: Option<i64>,
@@ -53,7 +53,7 @@ impl SettingsRow {
 }
 
 impl PolicyRow {
-    fn stored(&self, row: &RowOf<'_>) -> Result<Option<StoredPolicy>, CatalogError> {
+    pub(crate) fn stored(&self, row: &RowOf<'_>) -> Result<Option<StoredPolicy>, CatalogError> {
         let id = row.parse_if(self.policy_id.as_deref())?;
         let created_at = row.moment_if(self.policy_created_at)?;
         let updated_at = row.moment_if(self.policy_updated_at)?;
@@ -189,10 +189,15 @@ async fn put_policy(
     stored: &StoredPolicy,
 ) -> Result<(), CatalogError> {
     let plan = stored.policy.plan();
+    let due_plan = stored.policy.due_plan();
+    let agenda = due_plan.map(|(plan, _)| Agenda::first(&plan, id, stored.updated_at));
+    let window = agenda.and_then(|agenda| agenda.window);
+    let micros = |moment: Timestamp| moment.as_microsecond();
     sqlx::query(
         "INSERT OR REPLACE INTO backup_policies (instance_id, id, is_automatic, save_days,
-             plan_days, plan_begin, plan_end, created_at, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             plan_days, plan_begin, plan_end, created_at, updated_at, window_begin, window_end,
+             next_at, decided_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id.to_string())
     .bind(stored.id.to_string())
@@ -201,8 +206,12 @@ async fn put_policy(
     .bind(plan.map(|plan| i64::from(plan.days.bits())))
     .bind(plan.map(|plan| i64::from(plan.window.begin())))
     .bind(plan.map(|plan| i64::from(plan.window.end())))
-    .bind(stored.created_at.as_microsecond())
-    .bind(stored.updated_at.as_microsecond())
+    .bind(micros(stored.created_at))
+    .bind(micros(stored.updated_at))
+    .bind(window.map(|window| micros(window.begin)))
+    .bind(window.map(|window| micros(window.end)))
+    .bind(agenda.map_or(0, |agenda| micros(agenda.next_at)))
+    .bind(agenda.map_or(0, |agenda| micros(agenda.decided_at)))
     .execute(tx)
     .await
     .map(drop)

@@ -5,9 +5,9 @@
 use std::ops::Deref;
 use std::path::Path;
 
-use cachevault_catalog::{ProjectFilter, catalog_conformance};
+use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
-use cachevault_domain::{BackupId, Page, Permissions, ProjectId};
+use cachevault_domain::{BackupId, Decision, MissedWindow, Page, Permissions, ProjectId};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -146,6 +146,47 @@ async fn whoever_had_a_key_before_users_goes_on_doing_everything() {
     let named = catalog.list_projects(&filter, Page { offset: 0, limit: 9 }).await.unwrap();
     assert_eq!((named.items[0].id.clone(), named.items[0].enabled), (project, true));
     cachevault_catalog::conformance::a_token_ends_with_what_it_was_given_for(&catalog).await;
+}
+
+#[tokio::test]
+async fn a_policy_from_before_there_was_a_scheduler_is_due_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let migrations = [
+        INITIAL,
+        ("0006_instance_settings.sql", include_str!("../migrations/0006_instance_settings.sql")),
+    ];
+    let old = old_catalog(&path, &migrations).await;
+    sqlx::raw_sql(
+        "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0);
+         INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+             replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+             databases_used, observed_at, failed_looks, created_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', 'old', 'localhost', 6379, 0, 'redis',
+             '7.0.15', 'primary', 0, 1, 0, 1, 1, 1, 0, 0, 0);
+         INSERT INTO backup_policies (instance_id, id, is_automatic, save_days, plan_days, plan_begin,
+             plan_end, created_at, updated_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '7760df16-cebf-4473-95c4-d1b573c16e79', 1, 7, 127, 22, 23, 0, 0);",
+    )
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    use cachevault_catalog::ScheduleCatalog;
+    let now = "2026-11-22T12:00:00Z".parse().unwrap();
+    let due = catalog.due_policies(now, 10).await.unwrap();
+    assert_eq!((due.len(), due[0].agenda.window), (1, None));
+    let missed = MissedWindow::Skip;
+    let Decision::Rest(then) =
+        due[0].agenda.decide(&due[0].plan, missed, due[0].instance, due[0].tried, now)
+    else {
+        panic!("nothing was missed: there was no scheduler");
+    };
+    let turned = catalog.turn_policy(&due[0], &Turn::Rest, &then).await.unwrap();
+    assert_eq!(turned, Turned::Done);
+    assert_eq!(then.window.unwrap().to_string(), "22:00-23:00");
+    assert_eq!(catalog.due_policies(now, 10).await.unwrap(), []);
 }
 
 #[tokio::test]

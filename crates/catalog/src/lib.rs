@@ -21,11 +21,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure, Instance,
-    InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
+    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure,
+    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
     InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
     NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
-    Restore, RestoreFilter, RestoreId, RestoreOutcome, StepRecord, StoredBackup, Tag, TagChange,
+    Restore, RestoreFilter, RestoreId, RestoreOutcome, SaveDays, StepRecord, StoredBackup, Tag,
+    TagChange, Tried, WeeklyPlan, Window,
 };
 use jiff::Timestamp;
 
@@ -61,6 +62,9 @@ pub enum CatalogError {
     /// The state of the restore does not allow it.
     #[error(transparent)]
     RestoreState(#[from] InvalidRestoreTransition),
+    /// Somebody has forbidden that the backup is removed.
+    #[error("the backup is held")]
+    Held,
     /// The backup did not succeed, or its files are removed or about to be.
     #[error("the backup has no files to restore from")]
     NotRestorable,
@@ -80,6 +84,57 @@ pub enum CatalogError {
     /// The database failed.
     #[error("the catalog is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An automatic policy about which there is something to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePolicy {
+    /// The project.
+    pub project: ProjectId,
+    /// The instance.
+    pub instance: InstanceId,
+    /// What it says.
+    pub plan: WeeklyPlan,
+    /// How long its backups are kept.
+    pub save_days: SaveDays,
+    /// Where it is.
+    pub agenda: Agenda,
+    /// What was tried in the window of the agenda.
+    pub tried: Tried,
+}
+
+/// A backup that a policy asks for, with the job that will make it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewScheduledBackup {
+    /// The backup.
+    pub backup: NewBackup,
+    /// The window that it is made for.
+    pub window: Window,
+    /// Until when it is kept.
+    pub keep_until: Timestamp,
+}
+
+/// What to do for a policy that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing.
+    Rest,
+    /// Begin a backup.
+    Begin(NewScheduledBackup),
+    /// Record a backup that was never begun, and why.
+    Miss(NewScheduledBackup, Failure),
+}
+
+/// What was done for a policy that was due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turned {
+    /// What was asked for.
+    Done,
+    /// A backup that has failed was recorded instead of one that waits: a job needs the instance
+    /// for itself.
+    Busy(JobKind),
+    /// Nothing: somebody else had its turn before, or the policy has changed or is gone.
+    Superseded,
 }
 
 /// Instances.
@@ -198,7 +253,7 @@ pub trait BackupCatalog: Send + Sync {
     /// [`CatalogError::State`] while the backup is waiting or running,
     /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore
     /// reads it or may still have to put it back as the safety backup of its target, and while a
-    /// drill of it is open.
+    /// drill of it is open, [`CatalogError::Held`].
     async fn request_removal(
         &self,
         project: &ProjectId,
@@ -276,6 +331,64 @@ pub trait BackupCatalog: Send + Sync {
     /// Adds a backup that a store holds, with its instance and its project where they are missing,
     /// together or not at all. Whether the backup was missing; one that is known stays as it is.
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError>;
+}
+
+/// Policies that are followed.
+#[async_trait]
+pub trait ScheduleCatalog: Send + Sync {
+    /// Automatic policies of all projects about which there is something to decide at `now`: first
+    /// those whose last decision is of a moment that has not come yet. Costs what these cost,
+    /// however many others there are.
+    async fn due_policies(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DuePolicy>, CatalogError>;
+
+    /// Does what was decided about a policy, and makes `then` its agenda, together or not at all;
+    /// nothing unless its agenda is still the one that was read.
+    async fn turn_policy(
+        &self,
+        due: &DuePolicy,
+        turn: &Turn,
+        then: &Agenda,
+    ) -> Result<Turned, CatalogError>;
+}
+
+/// What keeps backups, and what ends them.
+#[async_trait]
+pub trait RetentionCatalog: Send + Sync {
+    /// Forbids that a backup is removed, or allows it again. Doing so twice changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] without a backup that has files.
+    async fn hold_backup(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        is_held: bool,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Instances of all projects of which backups may have to go: something has ended since this was
+    /// found out last, or the time of a backup is over. What waits longest comes first. Costs what
+    /// these cost.
+    async fn instances_to_retain(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<InstanceId>, CatalogError>;
+
+    /// Marks what has to go for removal, as many as there are ids for jobs, and records these; fixes
+    /// when that is to be found out again, together or not at all. The backups that go are those
+    /// that [`cachevault_domain::expired`] and, of more than `backups_max` with files,
+    /// [`cachevault_domain::beyond_limit`] name; once their files are removed they are expired.
+    async fn retain_backups(
+        &self,
+        instance: InstanceId,
+        backups_max: usize,
+        jobs: &[JobId],
+        now: Timestamp,
+    ) -> Result<Vec<BackupId>, CatalogError>;
 }
 
 /// Restores.
@@ -370,7 +483,8 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// The files of the backup are removed and the job is done.
+    /// The files of the backup are removed and the job is done. The backup is expired where
+    /// [`RetentionCatalog::retain_backups`] has asked for it and nobody else since, else deleted.
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
     /// The restore that this job does.
@@ -507,6 +621,8 @@ pub trait Catalog:
     + IdentityCatalog
     + InstanceCatalog
     + BackupCatalog
+    + ScheduleCatalog
+    + RetentionCatalog
     + RestoreCatalog
     + JobQueue
     + AuditCatalog
@@ -519,6 +635,8 @@ impl<T> Catalog for T where
         + IdentityCatalog
         + InstanceCatalog
         + BackupCatalog
+        + ScheduleCatalog
+        + RetentionCatalog
         + RestoreCatalog
         + JobQueue
         + AuditCatalog

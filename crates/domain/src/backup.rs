@@ -345,6 +345,11 @@ pub struct Backup {
     pub checked_at: Option<Timestamp>,
     /// What was wrong with them then.
     pub damage: Option<String>,
+    /// Until when it is kept at least; `None` where that was not fixed, so that only the number of
+    /// backups can end it.
+    pub keep_until: Option<Timestamp>,
+    /// Whether somebody has forbidden that it is removed.
+    pub is_held: bool,
 }
 
 impl Backup {

@@ -26,6 +26,8 @@
 //! | artifact | one object in the store: one shard's RDB, encoded |
 //! | manifest | the object that commits a backup set; written last |
 //! | policy, plan | whether an instance is backed up by itself; on which days and in which hours |
+//! | window | the hours in which a policy's backup begins |
+//! | agenda | which window of a policy comes next, and when there is something to decide |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
 //! | capture | stream the data of a live server into an artifact |
@@ -34,6 +36,7 @@
 #![deny(missing_docs)]
 
 mod access;
+mod agenda;
 mod audit;
 mod backup;
 mod clock;
@@ -56,6 +59,7 @@ pub use access::{
     Action, ActionPattern, BuiltInRole, Caller, Denied, InvalidActionPattern, NotAdministrator,
     Permissions, Subject,
 };
+pub use agenda::{Agenda, Decision, MissedWindow, Outcome, RETRIES_A_DAY_MAX, Tried, Windows};
 pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
     Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,

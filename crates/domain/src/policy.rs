@@ -1,14 +1,16 @@
 //! When an instance is backed up by itself, and for how long such backups are kept.
 //!
-//! Plain values and their laws. What runs them asks [`BackupPolicy::due_plan`].
+//! Plain values and their laws. What runs them asks [`BackupPolicy::due_plan`], and goes by an
+//! [`Agenda`](crate::Agenda).
 
 use std::fmt;
 use std::str::FromStr;
 
-use jiff::Timestamp;
 use jiff::civil::Weekday;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::PolicyId;
+use crate::{PolicyId, Window};
 
 /// The longest that backups of a plan are kept, days.
 pub const SAVE_DAYS_MAX: u8 = 7;
@@ -153,6 +155,12 @@ impl SaveDays {
     pub fn get(self) -> u8 {
         self.0
     }
+
+    /// Until when a backup of this moment is kept.
+    pub fn after(self, created_at: Timestamp) -> Timestamp {
+        let kept = SignedDuration::from_hours(24 * i64::from(self.0));
+        created_at.checked_add(kept).unwrap_or(Timestamp::MAX)
+    }
 }
 
 /// On which days of the week, and in which hours, to begin a backup.
@@ -162,6 +170,22 @@ pub struct WeeklyPlan {
     pub days: Weekdays,
     /// The hours.
     pub window: HourWindow,
+}
+
+impl WeeklyPlan {
+    /// The first window that begins after a moment; `None` when time ends first.
+    pub fn next_window(&self, after: Timestamp) -> Option<Window> {
+        let length = SignedDuration::from_hours(self.window.hours().into());
+        let mut day = after.to_zoned(TimeZone::UTC).date();
+        loop {
+            let begin = day.at(self.window.begin().cast_signed(), 0, 0, 0);
+            let begin = TimeZone::UTC.to_timestamp(begin).ok()?;
+            if begin > after && self.days.contains(day.weekday()) {
+                return Some(Window { begin, end: begin.checked_add(length).ok()? });
+            }
+            day = day.tomorrow().ok()?;
+        }
+    }
 }
 
 /// Whether, and when, an instance is backed up by itself.

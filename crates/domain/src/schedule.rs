@@ -135,6 +135,13 @@ impl PartialEq for Schedule {
     }
 }
 
+impl fmt::Display for Window {
+    /// Its hours in UTC, such as `22:00-23:00`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.begin.strftime("%H:%M"), self.end.strftime("%H:%M"))
+    }
+}
+
 impl Window {
     /// Whether a moment is in it.
     pub fn contains(&self, moment: Timestamp) -> bool {

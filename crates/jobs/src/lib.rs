@@ -11,8 +11,8 @@
 //!            └─ Restart: undo everything, come back later; Fail: undo everything, record why
 //! ```
 //!
-//! [`Worker`] runs jobs; [`Observer`] looks at instances from time to time, [`Tender`] after what is
-//! stored. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
+//! [`Worker`] runs jobs; [`Scheduler`] asks for those that are due by themselves; [`Observer`] looks at
+//! instances from time to time, [`Tender`] after what is stored. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
 
 #![deny(missing_docs)]
 
@@ -24,6 +24,7 @@ mod prober;
 mod remove;
 mod restore;
 mod runner;
+mod scheduler;
 mod shutdown;
 mod step;
 mod tender;
@@ -34,6 +35,7 @@ pub use observe::Observer;
 pub use opener::EngineOpener;
 pub use prober::EngineProber;
 pub use runner::{Injected, Injection, Runner};
+pub use scheduler::Scheduler;
 pub use shutdown::Shutdown;
 pub use tender::{Swept, Tender};
 pub use worker::{JobSettings, Worker};

@@ -118,6 +118,32 @@ pub(super) async fn drill(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
+/// Hold a backup: nothing removes it by itself
+#[utoipa::path(put, path = "/backups/{backup_id}/hold", operation_id = "HoldBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 204, description = "It is held")))]
+pub(super) async fn hold(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<StatusCode, Error> {
+    api.app.hold_backup(&identity.caller, parse(&backup)?, true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Hold a backup no longer
+#[utoipa::path(delete, path = "/backups/{backup_id}/hold", operation_id = "ReleaseBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 204, description = "It is not held")))]
+pub(super) async fn release(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<StatusCode, Error> {
+    api.app.hold_backup(&identity.caller, parse(&backup)?, false).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Get links to a backup's files
 #[utoipa::path(post, path = "/backups/{backup_id}/links", operation_id = "LinkBackup", tag = "Backups",
     params(BackupPath),

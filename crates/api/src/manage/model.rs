@@ -173,6 +173,11 @@ pub(crate) struct BackupBody {
     /// When its files were last read again, and what was wrong with them.
     checked_at: Option<String>,
     damage: Option<String>,
+    /// The hours, UTC, of the window of an automatic backup, and until when it is kept.
+    window: Option<String>,
+    keep_until: Option<String>,
+    /// Whether it may not be removed.
+    held: bool,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -218,6 +223,9 @@ impl From<&Backup> for BackupBody {
             drill_failure: backup.drill_failure.as_ref().map(|failure| failure.reason.clone()),
             checked_at: backup.checked_at.map(|at| at.to_string()),
             damage: backup.damage.clone(),
+            window: backup.window.clone(),
+            keep_until: backup.keep_until.map(|until| until.to_string()),
+            held: backup.is_held,
         }
     }
 }

@@ -103,6 +103,14 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let links = client.call(Method::POST, &path, Some(&body))?;
             output::links(options.output, &links);
         }
+        BackupCommand::Hold { backup } => {
+            client.call(Method::PUT, &format!("/backups/{}/hold", plain(&backup)?), None)?;
+            output::say(options.output, &format!("{backup} is kept until it is released"));
+        }
+        BackupCommand::Release { backup } => {
+            client.call(Method::DELETE, &format!("/backups/{}/hold", plain(&backup)?), None)?;
+            output::say(options.output, &format!("{backup} may be removed again"));
+        }
         BackupCommand::Delete { backup } => {
             client.call(Method::DELETE, &format!("/backups/{}", plain(&backup)?), None)?;
             output::say(options.output, &format!("deleted the files of {backup}"));

@@ -11,6 +11,7 @@ mod download;
 mod inspect;
 mod lifecycle;
 mod restore_crashes;
+mod schedules;
 mod secrets;
 mod service;
 mod sources;

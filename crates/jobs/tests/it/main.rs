@@ -8,5 +8,6 @@ mod every_kind;
 mod failures;
 mod restores;
 mod rig;
+mod scheduling;
 mod tending;
 mod worker;

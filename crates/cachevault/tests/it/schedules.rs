@@ -1,0 +1,78 @@
+//! Automatic backups by the real service.
+
+use std::process::Command;
+
+use cachevault_domain::{Clock, SystemClock};
+use cachevault_testkit::{Server, eventually, newest_redis, repository_file};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::service::{Service, folder};
+
+/// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
+#[track_caller]
+fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
+    let output = Command::new(repository_file("scripts/dcs-curl"))
+        .args([method, path])
+        .args((!body.is_empty()).then_some(body))
+        .env("CACHEVAULT_DATA_DIR", &service.data_dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A window of 23 hours in whose last the present moment is, so that every instance has begun.
+fn window_that_is_open() -> String {
+    let hour = |hours: i64| {
+        let moment = SystemClock.now() + SignedDuration::from_hours(hours);
+        moment.strftime("%H:00").to_string()
+    };
+    format!("{}-{}", hour(-22), hour(1))
+}
+
+#[test]
+fn a_policy_set_over_dcs_makes_an_automatic_backup() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(2000, 100);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let instances = service.json(&["instance", "list"]);
+    let instance =
+        format!("/v2/{{project_id}}/instances/{}", instances["items"][0]["id"].as_str().unwrap());
+    let window = window_that_is_open();
+    let policy = json!({"instance_backup_policy": {
+        "backup_type": "auto",
+        "save_days": 3,
+        "periodical_backup_plan":
+            {"begin_at": window, "period_type": "weekly", "backup_at": [1, 2, 3, 4, 5, 6, 7]},
+    }});
+    dcs(&service, "PUT", &instance, &policy.to_string());
+    let made = eventually("the automatic backup succeeds", || {
+        let listed = dcs(&service, "GET", &format!("{instance}/backups"), "");
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let newest = listed["backup_record_response"][0].clone();
+        (newest["status"] == "succeed").then_some(newest)
+    });
+    assert_eq!((&made["backup_type"], &made["period"]), (&json!("auto"), &json!(window)), "{made}");
+    assert_eq!(made["is_support_restore"], "TRUE");
+    // One a window.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(service.json(&["backup", "list", "orders"])["total"], 1);
+    let backup = made["backup_id"].as_str().unwrap();
+    let shown = service.json(&["backup", "show", backup]);
+    assert_eq!((&shown["trigger"], &shown["held"]), (&json!("automatic"), &json!(false)));
+    let moment = |key: &str| shown[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let kept = moment("keep_until").duration_since(moment("created_at"));
+    assert_eq!(kept, SignedDuration::from_hours(3 * 24));
+    service.json(&["backup", "hold", backup]);
+    let refused = service.run(&["backup", "delete", backup]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the backup is held"));
+    let v2 = dcs(&service, "DELETE", &format!("{instance}/backups/{backup}"), "");
+    assert!(v2.contains("DCS.4026"), "{v2}");
+    service.json(&["backup", "release", backup]);
+    service.json(&["backup", "delete", backup]);
+    let manual = r#"{"instance_backup_policy": {"backup_type": "manual"}}"#;
+    dcs(&service, "PUT", &instance, manual);
+}
