@@ -12,7 +12,11 @@ use cachevault_domain::NewAuditRecord;
 use crate::Api;
 use crate::auth::Identity;
 use crate::gateway::GatewayError;
+use crate::query::Query;
 use crate::request;
+
+/// Routes about all projects, which only administrators of the service use.
+const OF_SERVICE: [&str; 2] = ["/api/v1/projects", "/api/v1/users"];
 
 /// The code that an error is answered with, for the record.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +53,16 @@ fn call(api: &Api, identity: &Identity, request: &Request) -> Option<NewAuditRec
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or_else(|| request.uri().path(), MatchedPath::as_str);
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let call = identity.caller.call(request::current()?, api.app.clock.now());
+    // What is done to the service, or in another project, is nothing that this project may learn.
+    let of_service = OF_SERVICE.iter().any(|prefix| route.starts_with(prefix));
+    let names_project = Query::parse(request.uri().query()).project().is_some();
+    let project = call.project.clone().filter(|_| !of_service && !names_project);
     Some(NewAuditRecord {
+        project,
         address: address.map(|ConnectInfo(address)| address.ip().to_canonical()),
         operation: format!("{} {route}", request.method()),
         resource: request.uri().path().to_owned(),
-        ..identity.caller.call(request::current()?, api.app.clock.now())
+        ..call
     })
 }

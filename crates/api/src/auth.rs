@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -17,11 +17,18 @@ use cachevault_app::{AppError, KeyProof, TokenRefusal};
 use cachevault_domain::Caller;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
 
 use crate::gateway::{AuthFailure, GatewayError};
 use crate::signing::{Authorization, Dialect, SignedRequest};
 use crate::throttle::{Target, Throttled};
 use crate::{Api, BODY_BYTES_MAX};
+
+/// No client of the APIs sends more, though the gateway's limit allows it.
+const SMALL_BODY_BYTES: u64 = 64 << 10;
+/// So many larger bodies are held at a time, by the whole process: before its signature is checked a
+/// body belongs to nobody.
+static LARGE_BODIES: Semaphore = Semaphore::const_new(8);
 
 /// How far a signature's date may be from our clock, either way.
 const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
@@ -189,6 +196,12 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayErro
     if declared.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(GatewayError::BodyTooLarge);
     }
+    let _place = match declared {
+        Some(length) if length <= SMALL_BODY_BYTES => None,
+        // What has no body at all says no length either.
+        None if body.is_end_stream() => None,
+        _ => Some(LARGE_BODIES.try_acquire().map_err(|_| GatewayError::TooManyAtOnce)?),
+    };
     axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
         let too_large = std::error::Error::source(&error)
             .is_some_and(|source| source.to_string().contains("length limit"));

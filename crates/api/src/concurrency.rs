@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use cachevault_domain::Subject;
 
+use crate::auth::Identity;
 use crate::gateway::GatewayError;
 
 /// Requests of one credential that are answered at a time. Those that wait for files to be removed
@@ -54,24 +55,24 @@ impl Drop for Running {
 /// behind authentication: nobody can use up what another's credential may.
 pub(crate) async fn limit(
     State(concurrency): State<Concurrency>,
+    Extension(identity): Extension<Identity>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(_running) = concurrency.begin(credential(request.headers())) else {
+    let Some(_running) = concurrency.begin(credential(identity.caller.subject())) else {
         tracing::warn!("too many requests of one credential");
         return GatewayError::TooManyAtOnce.into_response();
     };
     next.run(request).await
 }
 
-/// What stays the same in all requests of one credential: its name in the signature, or the token.
-fn credential(headers: &HeaderMap) -> String {
-    let text = |value: Option<&HeaderValue>| {
-        value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
-    };
-    let signature = text(headers.get(AUTHORIZATION));
-    let name = signature.split_once(',').map_or(signature.as_str(), |(name, _)| name);
-    if name.is_empty() { text(headers.get("x-auth-token")) } else { name.to_owned() }
+/// What stays the same in all requests of one credential or user, however they are spelt.
+fn credential(subject: &Subject) -> String {
+    match subject {
+        Subject::Key { access_key, .. } => access_key.to_string(),
+        Subject::User(user) => user.id.to_string(),
+        Subject::Service => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -89,18 +90,5 @@ mod tests {
         assert!(begin("a").is_some());
         drop(running);
         assert!(concurrency.0.lock().unwrap().is_empty(), "nothing is kept of what is over");
-    }
-
-    #[test]
-    fn a_credential_is_told_by_its_name_or_its_token() {
-        let of = |name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            credential(&headers)
-        };
-        let first = of("authorization", "SDK-HMAC-SHA256 Access=AK, SignedHeaders=a, Signature=1");
-        let second = of("authorization", "SDK-HMAC-SHA256 Access=AK, SignedHeaders=b, Signature=2");
-        assert_eq!((first.as_str(), &first), ("SDK-HMAC-SHA256 Access=AK", &second));
-        assert_eq!(of("x-auth-token", "token"), "token");
     }
 }

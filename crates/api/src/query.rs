@@ -117,6 +117,7 @@ impl Query {
             from,
             to,
             after: after.map_err(|_| DcsError::InvalidPage("marker"))?,
+            with_service: false,
             oldest_first: match self.text("order") {
                 None | Some("newest") => false,
                 Some("oldest") => true,

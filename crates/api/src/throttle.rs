@@ -77,11 +77,13 @@ impl Throttle {
             state.check(target, address, now)?;
             match target {
                 Some(target) if is_right => state.targets.forget(target),
-                Some(target) => state.targets.count(target, now, LOCKED_FOR, Since::Last),
+                Some(target) => {
+                    state.targets.count(target, now, LOCKED_FOR, Since::Last, IN_A_ROW_MAX)
+                }
                 None => {}
             }
             if let (false, Some(address)) = (is_right, address) {
-                state.addresses.count(&address, now, WINDOW, Since::First);
+                state.addresses.count(&address, now, WINDOW, Since::First, OF_ADDRESS_MAX);
             }
             Ok(())
         })
@@ -134,7 +136,8 @@ impl<K> Default for Bounded<K> {
 }
 
 impl<K: Eq + Hash + Clone> Bounded<K> {
-    fn count(&mut self, key: &K, now: Timestamp, kept: SignedDuration, since: Since) {
+    /// Counts a try. Where there is no room the oldest entry goes that is below its `limit`.
+    fn count(&mut self, key: &K, now: Timestamp, kept: SignedDuration, since: Since, limit: u32) {
         let is_over = |tries: &Tries| {
             let began = match since {
                 Since::First => tries.first,
@@ -153,8 +156,11 @@ impl<K: Eq + Hash + Clone> Bounded<K> {
             self.0.retain(|_, tries| !is_over(tries));
         }
         if self.0.len() >= ENTRIES_MAX
-            && let Some(oldest) =
-                self.0.iter().min_by_key(|(_, tries)| tries.last).map(|(key, _)| key.clone())
+            && let Some(oldest) = self
+                .0
+                .iter()
+                .min_by_key(|(_, tries)| (tries.count >= limit, tries.last))
+                .map(|(key, _)| key.clone())
         {
             self.0.remove(&oldest);
         }

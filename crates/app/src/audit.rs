@@ -29,7 +29,8 @@ impl App {
         Ok(self.catalog.end_audit(request, &result).await?)
     }
 
-    /// Recorded calls about the project, `limit` at the most.
+    /// Recorded calls about the project, `limit` at the most; for administrators of the service
+    /// those about the whole service, too.
     ///
     /// # Errors
     /// [`AppError::AuditRecordNotFound`] where the list is to follow one that is not there;
@@ -41,6 +42,8 @@ impl App {
         limit: u32,
     ) -> Result<Vec<AuditRecord>, AppError> {
         let project = caller.may(Action::ReadAudit)?;
-        Ok(self.catalog.list_audit(project, filter, limit).await?)
+        let with_service = caller.administers_service().is_ok();
+        let filter = AuditFilter { with_service, ..filter.clone() };
+        Ok(self.catalog.list_audit(project, &filter, limit).await?)
     }
 }

@@ -3,7 +3,7 @@
 use cachevault_catalog::{CredentialChanges, KeyHolder, StoredCredential, UserKey};
 use cachevault_domain::{
     AccessKey, Action, BuiltInRole, Caller, Credential, Listing, Note, Page, ProjectId, RoleName,
-    Subject,
+    Subject, UserRef,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
@@ -152,7 +152,9 @@ impl App {
             }
             Some(key) => {
                 let found = self.catalog.find_user(key).await?;
-                Some(found.ok_or(AccessError::UserNotFound)?.0.reference())
+                let user = found.ok_or(AccessError::UserNotFound)?.0.reference();
+                check_speaks_for(caller, &user)?;
+                Some(user)
             }
             None => None,
         };
@@ -239,6 +241,9 @@ impl App {
         let found =
             self.changeable_credential(caller, access_key, Action::CreateCredential).await?;
         let now = self.clock.now();
+        if let Some(user) = &found.user {
+            check_speaks_for(caller, user)?;
+        }
         let access = AccessKey::mint(&*self.entropy);
         let credential = Credential { access_key: access, enabled: true, created_at: now, ..found };
         let secret_key = mint_secret(self);
@@ -322,6 +327,15 @@ impl App {
         } else {
             Err(AccessError::GrantsTooMuch(role.clone()).into())
         }
+    }
+}
+
+/// Who holds a key of a user acts in its name: only the user itself, or an administrator of the
+/// service, gets one.
+fn check_speaks_for(caller: &Caller, user: &UserRef) -> Result<(), AccessError> {
+    match caller.subject() {
+        Subject::User(own) | Subject::Key { user: Some(own), .. } if own.id == user.id => Ok(()),
+        _ => Ok(caller.administers_service()?),
     }
 }
 

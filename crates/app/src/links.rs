@@ -152,7 +152,7 @@ impl App {
     }
 
     /// The file that a link opens; `None` when it opens nothing, whatever the reason: it was
-    /// altered, its time is over, or the backup is gone.
+    /// altered, its time is over, the backup is gone, or its project is disabled.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
@@ -164,6 +164,9 @@ impl App {
         // The signature comes first: without one nothing is looked up.
         let is_ours = self.sealer.has_signed_link(&ticket.to_string(), signature);
         if !is_ours || self.clock.now().as_second() >= ticket.expires_at {
+            return Ok(None);
+        }
+        if !self.is_enabled(&ticket.project).await? {
             return Ok(None);
         }
         let detail = match self.find_backup(&ticket.project, ticket.backup).await {

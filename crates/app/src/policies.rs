@@ -79,6 +79,7 @@ impl App {
     /// Removes a policy that nobody has.
     ///
     /// # Errors
+    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do;
     /// [`AccessError::PolicyInUse`], [`AccessError::PolicyNotFound`].
     pub async fn remove_policy(
         &self,
@@ -87,6 +88,7 @@ impl App {
         name: &RoleName,
     ) -> Result<(), AppError> {
         let project = self.project_for(caller, project, Action::DeletePolicy).await?;
+        check_actions(caller, name, &self.find_policy(&project, name).await?.actions)?;
         Ok(self.catalog.remove_policy(&project, name).await?)
     }
 

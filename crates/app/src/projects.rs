@@ -136,6 +136,13 @@ impl App {
         Ok(projects.into_iter().filter(|project| project.enabled).collect())
     }
 
+    /// Whether a project lets anybody in.
+    pub(crate) async fn is_enabled(&self, id: &ProjectId) -> Result<bool, AppError> {
+        let key = ProjectKey::Id(id.clone());
+        let found = self.catalog.list_projects(&key.filter(), ONE).await?.items.pop();
+        Ok(found.is_some_and(|project| project.enabled))
+    }
+
     /// A project that the caller may see.
     ///
     /// # Errors

@@ -91,23 +91,24 @@ impl App {
         scope: WantedScope,
     ) -> Result<(SecretString, TokenDetail), AppError> {
         let now = self.clock.now();
-        let (user, password, sign_in, expires_at) = match proof {
+        let (user, password, parent, expires_at) = match proof {
             Proof::Password { user, password } => {
                 let (user, hash) = self.check_password(user, password).await?;
                 let end = now.checked_add(self.logins.token_lifetime).unwrap_or(Timestamp::MAX);
-                (user, hash, SignIn::Password, end)
+                (user, hash, None, end)
             }
             Proof::Token(token) => {
-                let (user, hash, end) = self.check_token(&token).await?;
-                (user, hash, SignIn::Token, end)
+                let (user, hash, parent, end) = self.check_token(&token).await?;
+                (user, hash, Some(parent), end)
             }
         };
         let (scope, grant) = self.resolve_scope(&user, scope).await?;
         let (text, hash) = mint(&*self.entropy);
+        let sign_in = if parent.is_some() { SignIn::Token } else { SignIn::Password };
         let token =
             Token { hash, user: user.id.clone(), scope, sign_in, issued_at: now, expires_at };
         let forget_before = now.checked_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
-        match self.catalog.add_token(&token, &password, forget_before).await {
+        match self.catalog.add_token(&token, &password, parent.as_ref(), forget_before).await {
             // Somebody disabled the user or changed its password in between.
             Err(CatalogError::NotFound(_)) => return Err(AccessError::SignInRefused.into()),
             added => added?,
@@ -135,14 +136,14 @@ impl App {
     async fn check_token(
         &self,
         token: &SecretString,
-    ) -> Result<(User, PasswordHash, Timestamp), AppError> {
+    ) -> Result<(User, PasswordHash, TokenHash, Timestamp), AppError> {
         let Ok(TokenDetail { token, user, .. }) = self.find_token(token.expose_secret()).await?
         else {
             return Err(AccessError::SignInRefused.into());
         };
         let found = self.catalog.find_user(&UserKey::Id(user.id)).await?;
         let (user, hash) = found.ok_or(AccessError::SignInRefused)?;
-        Ok((user, hash, token.expires_at))
+        Ok((user, hash, token.hash, token.expires_at))
     }
 
     async fn resolve_scope(

@@ -40,6 +40,10 @@ pub struct UserDetail {
     pub grants: Vec<Grant>,
 }
 
+/// A user that has just shown that it knows its password.
+#[derive(Debug)]
+pub struct ProvenUser(UserId);
+
 impl App {
     /// Creates a user, who has nothing in any project yet.
     ///
@@ -162,17 +166,16 @@ impl App {
         Ok(self.catalog.remove_grant(&found.id, &project.id).await?)
     }
 
-    /// Lets a user change its own password; all its tokens end, the caller's too.
+    /// Whether a caller knows the password of the user that it signed in as.
     ///
     /// # Errors
-    /// [`AccessError::SignInRefused`] for a wrong password, and for a caller that signed in with
-    /// something else; [`AccessError::BadPassword`].
-    pub async fn change_own_password(
+    /// [`AccessError::SignInRefused`] for a wrong one, and for a caller that signed in with something
+    /// else.
+    pub async fn prove_own_password(
         &self,
         caller: &Caller,
         current: SecretString,
-        new: SecretString,
-    ) -> Result<(), AppError> {
+    ) -> Result<ProvenUser, AppError> {
         let Subject::User(user) = caller.subject() else {
             return Err(AccessError::SignInRefused.into());
         };
@@ -181,9 +184,21 @@ impl App {
         if !self.logins.verify(current, hash).await? {
             return Err(AccessError::SignInRefused.into());
         }
+        Ok(ProvenUser(user.id.clone()))
+    }
+
+    /// Lets a user change its own password; all its tokens end, the caller's too.
+    ///
+    /// # Errors
+    /// [`AccessError::BadPassword`].
+    pub async fn change_own_password(
+        &self,
+        ProvenUser(user): ProvenUser,
+        new: SecretString,
+    ) -> Result<(), AppError> {
         let password = Some(self.logins.hash(new, &*self.entropy).await?);
         let changes = UserChanges { password, ..UserChanges::default() };
-        Ok(self.catalog.update_user(&user.id, &changes).await?)
+        Ok(self.catalog.update_user(&user, &changes).await?)
     }
 }
 

@@ -40,11 +40,14 @@ CREATE TABLE tokens (
     scope      TEXT    NOT NULL,
     project_id TEXT    REFERENCES projects (id),
     sign_in    TEXT    NOT NULL,
+    -- The token that it was got with, and with which it ends.
+    parent     BLOB    REFERENCES tokens (hash) ON DELETE CASCADE,
     issued_at  INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX tokens_by_end ON tokens (expires_at);
 CREATE INDEX tokens_by_user ON tokens (user_id, project_id);
+CREATE INDEX tokens_by_parent ON tokens (parent);
 
 -- Whoever had a key before could do everything, and goes on so.
 ALTER TABLE credentials ADD COLUMN role TEXT NOT NULL DEFAULT 'admin';

@@ -108,8 +108,12 @@ impl AuditCatalog for SqliteCatalog {
         limit: u32,
     ) -> Result<Vec<AuditRecord>, CatalogError> {
         let mut query: QueryBuilder<Sqlite> =
-            QueryBuilder::new("SELECT * FROM audit WHERE project_id = ");
+            QueryBuilder::new("SELECT * FROM audit WHERE (project_id = ");
         query.push_bind(project.as_str());
+        if filter.with_service {
+            query.push(" OR project_id IS NULL");
+        }
+        query.push(")");
         if let Some(from) = filter.from {
             query.push(" AND at >= ").push_bind(from.as_microsecond());
         }
@@ -118,7 +122,7 @@ impl AuditCatalog for SqliteCatalog {
         }
         let (behind, order) = if filter.oldest_first { (">", "ASC") } else { ("<", "DESC") };
         if let Some(after) = &filter.after {
-            let seq = self.audit_seq(project, after).await?;
+            let seq = self.audit_seq(project, filter.with_service, after).await?;
             query.push(format_args!(" AND seq {behind} ")).push_bind(seq);
         }
         query.push(format_args!(" ORDER BY seq {order} LIMIT ")).push_bind(i64::from(limit));
@@ -143,11 +147,13 @@ impl SqliteCatalog {
     async fn audit_seq(
         &self,
         project: &ProjectId,
+        with_service: bool,
         request: &RequestId,
     ) -> Result<i64, CatalogError> {
         let found: Option<i64> =
-            sqlx::query_scalar("SELECT seq FROM audit WHERE project_id = ? AND request_id = ?")
+            sqlx::query_scalar("SELECT seq FROM audit WHERE (project_id = ? OR (? AND project_id IS NULL)) AND request_id = ?")
                 .bind(project.as_str())
+                .bind(with_service)
                 .bind(request.as_str())
                 .fetch_optional(&self.readers)
                 .await

@@ -27,6 +27,7 @@ pub(crate) async fn insert(
     tx: &mut SqliteConnection,
     token: &Token,
     password: &PasswordHash,
+    parent: Option<&TokenHash>,
     forget_before: Timestamp,
 ) -> Result<(), CatalogError> {
     sqlx::query("DELETE FROM tokens WHERE expires_at < ?")
@@ -40,8 +41,10 @@ pub(crate) async fn insert(
         TokenScope::Unscoped => (UNSCOPED, None),
     };
     let inserted = sqlx::query(
-        "INSERT INTO tokens (hash, user_id, scope, project_id, sign_in, issued_at, expires_at)
-         SELECT ?1, id, ?3, ?4, ?5, ?6, ?7 FROM users WHERE id = ?2 AND password = ?8 AND enabled",
+        "INSERT INTO tokens
+             (hash, user_id, scope, project_id, sign_in, issued_at, expires_at, parent)
+         SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?9 FROM users WHERE id = ?2 AND password = ?8 AND enabled
+             AND (?9 IS NULL OR EXISTS (SELECT 1 FROM tokens WHERE hash = ?9))",
     )
     .bind(&token.hash.0[..])
     .bind(token.user.as_str())
@@ -51,6 +54,7 @@ pub(crate) async fn insert(
     .bind(token.issued_at.as_microsecond())
     .bind(token.expires_at.as_microsecond())
     .bind(&password.0)
+    .bind(parent.map(|parent| &parent.0[..]))
     .execute(tx)
     .await
     .map_err(unavailable)?;

@@ -189,10 +189,11 @@ impl IdentityCatalog for SqliteCatalog {
         &self,
         token: &Token,
         password: &PasswordHash,
+        parent: Option<&TokenHash>,
         forget_before: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
-        tokens::insert(&mut tx, token, password, forget_before).await?;
+        tokens::insert(&mut tx, token, password, parent, forget_before).await?;
         tx.commit().await.map_err(unavailable)
     }
 

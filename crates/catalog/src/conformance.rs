@@ -2493,6 +2493,8 @@ pub async fn no_project_sees_the_calls_of_another(catalog: &impl Catalog) {
     catalog.begin_audit(&other).await.unwrap();
     catalog.begin_audit(&of_none).await.unwrap();
     assert_eq!(called(catalog, AuditFilter::default(), 10).await, []);
+    let administrator = AuditFilter { with_service: true, ..AuditFilter::default() };
+    assert_eq!(called(catalog, administrator, 10).await, [request_id(2)]);
     let behind = AuditFilter { after: Some(request_id(1)), ..AuditFilter::default() };
     let refused = catalog.list_audit(&project(1), &behind, 10).await;
     assert!(matches!(refused, Err(CatalogError::NotFound("audit record"))));

@@ -270,14 +270,16 @@ pub trait IdentityCatalog: Send + Sync {
     async fn remove_policy(&self, project: &ProjectId, name: &RoleName)
     -> Result<(), CatalogError>;
 
-    /// Adds a token, and removes those that were over before `forget_before`.
+    /// Adds a token, and removes those that were over before `forget_before`. One that was got with
+    /// another, its `parent`, goes with it.
     ///
-    /// [`CatalogError::NotFound`] unless its user is enabled and still has `password`, so that who
-    /// signed in with what is no longer right gets nothing.
+    /// [`CatalogError::NotFound`] unless its user is enabled and still has `password`, and the parent
+    /// is still there, so that who signed in with what is no longer right gets nothing.
     async fn add_token(
         &self,
         token: &Token,
         password: &PasswordHash,
+        parent: Option<&TokenHash>,
         forget_before: Timestamp,
     ) -> Result<(), CatalogError>;
 

@@ -385,6 +385,13 @@ impl Caller {
         }
     }
 
+    /// The same caller for reading back what it has just been allowed to do: the answer to a call
+    /// needs no permission of its own.
+    #[must_use]
+    pub fn for_answer(&self) -> Self {
+        Self { permissions: Permissions::everything(), ..self.clone() }
+    }
+
     /// Whether this is the caller's project.
     pub fn is_in(&self, project: &ProjectId) -> bool {
         self.project.as_ref() == Some(project)

@@ -59,6 +59,8 @@ pub struct AuditFilter {
     pub to: Option<Timestamp>,
     /// Behind this one, in the order of the list.
     pub after: Option<RequestId>,
+    /// What is about no project, too: projects and users of the service.
+    pub with_service: bool,
     /// The oldest first; the newest otherwise.
     pub oldest_first: bool,
 }

@@ -6,6 +6,7 @@ use cachevault_app::{AppError, LinkLifetime, RequestBackup};
 use cachevault_domain::{BackupFilter, BackupId, RdbDialect};
 use serde::de::DeserializeOwned;
 
+use super::body;
 use super::error::Error;
 use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
 use super::model::{
@@ -37,7 +38,7 @@ pub(super) async fn create(
     let dialect = if body.portable { RdbDialect::Portable } else { RdbDialect::Native };
     let id =
         api.app.request_backup(&identity.caller, instance, RequestBackup { note, dialect }).await?;
-    let detail = api.app.get_backup(&identity.caller, id).await?;
+    let detail = api.app.get_backup(&identity.caller.for_answer(), id).await?;
     Ok((StatusCode::CREATED, Json(detail.into())))
 }
 
@@ -99,7 +100,7 @@ pub(super) async fn check(
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let backup = parse(&backup)?;
     api.app.request_check(&identity.caller, backup).await?;
-    let detail = api.app.get_backup(&identity.caller, backup).await?;
+    let detail = api.app.get_backup(&identity.caller.for_answer(), backup).await?;
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
@@ -114,7 +115,7 @@ pub(super) async fn drill(
 ) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
     let backup = parse(&backup)?;
     api.app.request_drill(&identity.caller, backup).await?;
-    let detail = api.app.get_backup(&identity.caller, backup).await?;
+    let detail = api.app.get_backup(&identity.caller.for_answer(), backup).await?;
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
@@ -173,6 +174,5 @@ fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, Error> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body)
-        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))
+    body::parse(body)
 }

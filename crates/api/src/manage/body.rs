@@ -9,8 +9,17 @@ use super::error::Error;
 
 /// The body of a request.
 pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Error> {
-    serde_json::from_slice(body)
-        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))
+    serde_json::from_slice(body).map_err(unexpected)
+}
+
+/// What is wrong with a body, by its place alone where the text could hold a secret: an unknown or
+/// missing field is named, a value never.
+pub(super) fn unexpected(error: serde_json::Error) -> Error {
+    let (line, column) = (error.line(), error.column());
+    let text = error.to_string();
+    let names_fields = text.starts_with("unknown field") || text.starts_with("missing field");
+    let what = if names_fields { text } else { format!("see line {line} column {column}") };
+    Error::BadRequest(format!("the body is not what is expected: {what}"))
 }
 
 /// What a field says, in the words of its error where it cannot be.

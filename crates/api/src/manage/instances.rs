@@ -5,6 +5,7 @@ use bytes::Bytes;
 use cachevault_app::{AddInstance, AppError, FirstSettings};
 use cachevault_domain::{InstanceFilter, InstanceId};
 
+use super::body;
 use super::error::Error;
 use super::model::{AddInstanceBody, InstanceBody, PageBody};
 use super::parameters::{InstancePath, InstancesQuery, WithBackups};
@@ -29,8 +30,7 @@ pub(super) async fn add(
     Extension(identity): Extension<Identity>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<InstanceBody>), Error> {
-    let body: AddInstanceBody = serde_json::from_slice(&body)
-        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let body: AddInstanceBody = body::parse(&body)?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
     let target = body.target().map_err(Error::BadRequest)?;
     let instance = api
@@ -87,11 +87,10 @@ pub(super) async fn change(
     body: Bytes,
 ) -> Result<Json<InstanceBody>, Error> {
     let instance = parse(&instance)?;
-    let body: ChangeInstanceBody = serde_json::from_slice(&body)
-        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let body: ChangeInstanceBody = body::parse(&body)?;
     let change = body.change().map_err(Error::BadRequest)?;
     api.app.change_instance(&identity.caller, instance, &change).await?;
-    let instance = api.app.get_instance(&identity.caller, instance).await?;
+    let instance = api.app.get_instance(&identity.caller.for_answer(), instance).await?;
     Ok(Json(InstanceBody::from(&instance)))
 }
 

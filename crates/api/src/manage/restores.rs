@@ -5,6 +5,7 @@ use bytes::Bytes;
 use cachevault_app::{AppError, RequestRestore};
 use cachevault_domain::{RestoreFilter, RestoreId};
 
+use super::body;
 use super::error::Error;
 use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
 use super::model::{PageBody, PlanBody, RestoreBody, RestoreWishBody};
@@ -44,7 +45,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<RestoreBody>), Error> {
     let instance = instances::parse(&instance)?;
     let id = api.app.request_restore(&identity.caller, instance, parse_body(&body)?).await?;
-    let restore = api.app.get_restore(&identity.caller, id).await?;
+    let restore = api.app.get_restore(&identity.caller.for_answer(), id).await?;
     Ok((StatusCode::CREATED, Json((&restore).into())))
 }
 
@@ -81,7 +82,6 @@ pub(super) async fn show(
 }
 
 fn parse_body(body: &Bytes) -> Result<RequestRestore, Error> {
-    let body: RestoreWishBody = serde_json::from_slice(body)
-        .map_err(|e| Error::BadRequest(format!("the body is not what is expected: {e}")))?;
+    let body: RestoreWishBody = body::parse(body)?;
     body.wish().map_err(Error::BadRequest)
 }

@@ -238,12 +238,13 @@ pub(super) async fn change_own_password(
     };
     let refused = |_| Error::App(AppError::Access(AccessError::SignInRefused));
     api.throttle.check(target.as_ref(), None, api.app.clock.now()).map_err(refused)?;
-    let changed = api.app.change_own_password(&identity.caller, current, new).await;
-    if let Ok(()) | Err(AppError::Access(AccessError::SignInRefused)) = &changed {
-        let (now, is_right) = (api.app.clock.now(), changed.is_ok());
+    let proven = api.app.prove_own_password(&identity.caller, current).await;
+    if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &proven {
+        // Before anything changes: of many tries at once those beyond the limit must gain nothing.
+        let (now, is_right) = (api.app.clock.now(), proven.is_ok());
         api.throttle.settle(target.as_ref(), None, now, is_right).map_err(refused)?;
     }
-    changed?;
+    api.app.change_own_password(proven?, new).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

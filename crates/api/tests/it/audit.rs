@@ -95,3 +95,16 @@ async fn signing_in_and_ending_a_token_is_recorded() {
     let told = records.iter().map(ToString::to_string).collect::<String>();
     assert!(!told.contains(&kept) && !told.contains(&ended), "{told}");
 }
+
+#[tokio::test]
+async fn a_project_does_not_learn_what_is_done_to_others() {
+    let rig = Rig::new().await;
+    rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
+    rig.call("POST", "/api/v1/policies?project=second", r#"{"name": "some", "actions": []}"#).await;
+    let auditor = rig.key(json!({"role": "admin"})).await;
+    let seen = rig.call_as(&auditor, "GET", "/api/v1/audit", "").await;
+    let seen = seen.body["items"].as_array().unwrap().clone();
+    assert_eq!(seen.len(), 1, "only the key of the auditor: {seen:?}");
+    // Who administers the service sees all of it.
+    assert_eq!(recorded(&rig, "").await.len(), 3);
+}

@@ -344,3 +344,76 @@ async fn users_are_managed_and_change_their_own_password() {
     assert_eq!(rig.call("GET", "/api/v1/users/jane", "").await.outcome(), (404, "user_not_found"));
     assert_eq!(rig.call("GET", "/api/v1/users", "").await.body["total"], 0);
 }
+
+#[tokio::test]
+async fn what_was_allowed_is_answered_though_reading_it_is_not() {
+    let rig = Rig::new().await;
+    let policy =
+        json!({"name": "asks", "actions": ["dcs:instance:backupData", "dcs:instance:modify"]});
+    rig.call("POST", "/api/v1/policies", &policy.to_string()).await;
+    let key = rig.key(json!({"role": "asks"})).await;
+    let backups = format!("/api/v1/instances/{INSTANCE}/backups");
+    let made = as_key(&rig, &key, "POST", &backups, json!({})).await;
+    assert_eq!((made.status.as_u16(), &made.body["state"]), (201, &json!("waiting")));
+    let listed = as_key(&rig, &key, "GET", &backups, Value::Null).await;
+    assert_eq!(listed.outcome(), (403, "denied"));
+    let instance = format!("/api/v1/instances/{INSTANCE}");
+    let change = json!({"description": "changed"});
+    assert_eq!(as_key(&rig, &key, "PATCH", &instance, change).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_of_a_user_is_for_the_user_alone() {
+    let rig = Rig::new().await;
+    rig.user("ada", "admin").await;
+    rig.user("bob", "admin").await;
+    let ada = rig.token("ada").await;
+    let ask = async |user: &str| {
+        let wish = json!({"role": "reader", "user": user}).to_string();
+        rig.with_token(&ada, "POST", "/api/v1/credentials", &wish).await
+    };
+    assert_eq!(ask("bob").await.outcome(), (403, "not_administrator"));
+    let own = ask("ada").await;
+    assert_eq!(own.status, 201, "{}", own.text);
+    let key = rig.key(json!({"role": "reader", "user": "bob"})).await;
+    let rotate = format!("/api/v1/credentials/{}/rotate", key.access_key);
+    let rotated = rig.with_token(&ada, "POST", &rotate, "").await;
+    assert_eq!(rotated.outcome(), (403, "not_administrator"));
+}
+
+#[tokio::test]
+async fn a_password_beyond_the_limit_of_tries_changes_nothing_though_it_is_right() {
+    let rig = Rig::new().await;
+    rig.user("ada", "admin").await;
+    let token = rig.token("ada").await;
+    let ask = async |current: &str| {
+        let body = json!({"current": current, "new": "another password"}).to_string();
+        rig.with_token(&token, "POST", "/api/v1/password", &body).await
+    };
+    for _ in 0..5 {
+        assert_eq!(ask("wrong wrong").await.outcome(), (403, "wrong_password"));
+    }
+    assert_eq!(ask(PASSWORD).await.outcome(), (403, "wrong_password"));
+    rig.clock.advance(SignedDuration::from_mins(6));
+    rig.token("ada").await;
+}
+
+#[tokio::test]
+async fn no_value_of_a_body_is_told_back() {
+    let rig = Rig::new().await;
+    for (method, uri, body) in [
+        ("POST", "/api/v1/users", r#"{"name": "x", "password": 12345678}"#),
+        ("PATCH", "/api/v1/users/x", r#"{"password": 12345678}"#),
+        ("POST", "/api/v1/password", r#"{"current": 12345678, "new": 12345678}"#),
+        (
+            "POST",
+            "/api/v1/instances",
+            r#"{"name": "x", "host": "h", "port": 1, "password": 12345678}"#,
+        ),
+        ("POST", "/api/v1/credentials", r#""12345678""#),
+    ] {
+        let answer = rig.call(method, uri, body).await;
+        assert_eq!(answer.status, 400, "{method} {uri}: {}", answer.text);
+        assert!(!answer.text.contains("12345678"), "{method} {uri}: {}", answer.text);
+    }
+}

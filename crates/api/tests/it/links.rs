@@ -555,3 +555,18 @@ async fn a_configured_url_stands_before_every_link() {
     let link = answer.body["links"][0]["link"].as_str().unwrap();
     assert!(link.starts_with("https://backup.example/download/"), "{link}");
 }
+
+#[tokio::test]
+async fn links_into_a_disabled_project_open_nothing() {
+    let rig = Rig::new().await;
+    rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
+    let administrator =
+        rig.key(json!({"project": "second", "role": "admin", "administers_service": true})).await;
+    let url = rig.link(rig.stored(BACKUP, &rdb(1000)).await).await;
+    let project = format!("/api/v1/projects/{}", rig.credential.project);
+    for (enabled, status) in [(true, 200), (false, 403), (true, 200)] {
+        let body = json!({"enabled": enabled}).to_string();
+        assert_eq!(rig.call_as(&administrator, "PATCH", &project, &body).await.status, 200);
+        assert_eq!(rig.fetch(&url).await.status().as_u16(), status);
+    }
+}

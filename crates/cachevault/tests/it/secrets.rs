@@ -231,11 +231,8 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     places.push(("audit".into(), audit.into_bytes()));
     places.extend(answers.into_iter().map(|answer| ("an answer".into(), answer.into_bytes())));
     for (path, bytes) in &places {
-        for secret in [&password, &wrong, &secret_key, &given] {
+        for secret in [&password, &wrong, &secret_key, &given, &adopted] {
             assert!(!holds(bytes, secret.as_bytes()), "{} holds {secret}", path.display());
         }
-        // What stands where a number or a name should is told back to who sent it, to nobody else.
-        let is_answer = path == Path::new("an answer");
-        assert!(is_answer || !holds(bytes, adopted.as_bytes()), "{}", path.display());
     }
 }

@@ -325,7 +325,7 @@ pub async fn a_user_that_goes_takes_all_that_is_its_own(catalog: &impl Catalog) 
     let owned = other(2, |credential| credential.user = Some(user(1, "jane").reference()));
     catalog.add_credential(&owned).await.unwrap();
     let given = token(1, TokenScope::Project(project(1)));
-    catalog.add_token(&given, &password(1), at(0)).await.unwrap();
+    catalog.add_token(&given, &password(1), None, at(0)).await.unwrap();
     catalog.remove_user(&user_id(1)).await.unwrap();
     is_missing(catalog.remove_user(&user_id(1)).await, "user");
     assert_eq!(catalog.find_token(&given.hash).await.unwrap(), None);
@@ -411,7 +411,7 @@ pub async fn a_token_is_found_with_what_it_opens(catalog: &impl Catalog) {
         [(1, TokenScope::Project(project(1))), (2, TokenScope::Domain), (3, TokenScope::Unscoped)]
     {
         let given = Token { sign_in: SignIn::Token, ..token(n, scope.clone()) };
-        catalog.add_token(&given, &password(1), at(0)).await.unwrap();
+        catalog.add_token(&given, &password(1), None, at(0)).await.unwrap();
         let found = catalog.find_token(&given.hash).await.unwrap().unwrap();
         assert_eq!((found.token, found.user), (given, user(1, "jane")));
         let permissions = found.grant.map(|grant| grant.permissions);
@@ -430,7 +430,7 @@ pub async fn a_token_ends_with_what_it_was_given_for(catalog: &impl Catalog) {
     with_reader(catalog).await;
     let scoped = || TokenScope::Project(project(1));
     let give = |n, scope, n_password| async move {
-        catalog.add_token(&token(n, scope), &password(n_password), at(0)).await.unwrap();
+        catalog.add_token(&token(n, scope), &password(n_password), None, at(0)).await.unwrap();
     };
     let left = || async {
         let mut left = Vec::new();
@@ -464,20 +464,20 @@ pub async fn a_token_ends_with_what_it_was_given_for(catalog: &impl Catalog) {
 pub async fn tokens_that_are_over_are_forgotten_in_time(catalog: &impl Catalog) {
     with_reader(catalog).await;
     let first = token(1, TokenScope::Unscoped);
-    catalog.add_token(&first, &password(1), at(0)).await.unwrap();
-    catalog.add_token(&token(2, TokenScope::Unscoped), &password(1), at(100)).await.unwrap();
+    catalog.add_token(&first, &password(1), None, at(0)).await.unwrap();
+    catalog.add_token(&token(2, TokenScope::Unscoped), &password(1), None, at(100)).await.unwrap();
     // One that is over is still told from one that never was.
     assert!(catalog.find_token(&first.hash).await.unwrap().is_some());
-    catalog.add_token(&token(3, TokenScope::Unscoped), &password(1), at(101)).await.unwrap();
+    catalog.add_token(&token(3, TokenScope::Unscoped), &password(1), None, at(101)).await.unwrap();
     assert_eq!(catalog.find_token(&first.hash).await.unwrap(), None);
 }
 
 pub async fn a_token_is_given_only_for_the_password_that_holds(catalog: &impl Catalog) {
     with_reader(catalog).await;
     let given = token(1, TokenScope::Unscoped);
-    is_missing(catalog.add_token(&given, &password(2), at(0)).await, "user");
+    is_missing(catalog.add_token(&given, &password(2), None, at(0)).await, "user");
     let disable = UserChanges { enabled: Some(false), ..UserChanges::default() };
     catalog.update_user(&user_id(1), &disable).await.unwrap();
-    is_missing(catalog.add_token(&given, &password(1), at(0)).await, "user");
+    is_missing(catalog.add_token(&given, &password(1), None, at(0)).await, "user");
     assert_eq!(catalog.find_token(&given.hash).await.unwrap(), None);
 }
