@@ -210,7 +210,6 @@ impl ScheduleCatalog for SqliteCatalog {
 
 /// How SQLite goes about a query.
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 pub(crate) async fn plan_of(catalog: &SqliteCatalog, query: &str) -> String {
     let rows: Vec<(i64, i64, i64, String)> =
         sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}")))
