@@ -125,7 +125,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             format: BackupFormat::Rdb,
             dialect: RdbDialect::Native,
             note: manifest.note.as_deref().and_then(|note| note.parse::<Note>().ok()),
-            window: None,
+            window: manifest.window.clone(),
             state: BackupState::Succeeded,
             progress: Progress::DONE,
             received_bytes: manifest.artifacts.iter().map(|entry| entry.rdb.size_bytes).sum(),
@@ -143,7 +143,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             removed_at: None,
             checked_at: None,
             damage: None,
-            keep_until: None,
+            keep_until: manifest.keep_until,
             is_held: false,
         },
     })

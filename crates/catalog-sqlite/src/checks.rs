@@ -126,8 +126,8 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     let inserted = sqlx::query(
         "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, period,
              state, progress, received_bytes, size_bytes, stored_attempt, created_at, started_at,
-             completed_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             completed_at, keep_until)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     )
     .bind(backup.id.to_string())
@@ -146,6 +146,7 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     .bind(backup.created_at.as_microsecond())
     .bind(moment(backup.started_at))
     .bind(moment(backup.completed_at))
+    .bind(moment(backup.keep_until))
     .execute(tx)
     .await
     .map_err(unavailable)?;

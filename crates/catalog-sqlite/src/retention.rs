@@ -16,7 +16,7 @@ use crate::{SqliteCatalog, unavailable};
 
 const DUE: &str = "SELECT id FROM instances WHERE retain_at <= ? ORDER BY retain_at LIMIT ?";
 
-/// An automatic backup without a time, known from its store alone, is treated as one that somebody
+/// An automatic backup without a time, known from an old manifest alone, is treated as one that somebody
 /// asked for.
 const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS NULL AS is_good, b.held,
         b.started_by = 'automatic' AND b.keep_until IS NOT NULL AS is_automatic,

@@ -2064,7 +2064,15 @@ pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Ca
     assert_eq!(backup(catalog, 1).await, known);
     // Of another project and another instance, whose name is in use only here.
     let (project, instance) = (project(2), instance_id(2));
-    let lost = Backup { id: backup_id(2), project: project.clone(), instance, ..known.clone() };
+    let lost = Backup {
+        id: backup_id(2),
+        project: project.clone(),
+        instance,
+        trigger: Trigger::Automatic,
+        window: Some("22:00-23:00".into()),
+        keep_until: Some(at(1000)),
+        ..known.clone()
+    };
     for is_new in [true, false] {
         assert_eq!(catalog.adopt_stored(&stored(lost.clone(), "one")).await.unwrap(), is_new);
         let found = catalog.find_backup(&project, lost.id).await.unwrap().unwrap();

@@ -271,6 +271,8 @@ pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured)
         }
         .to_owned(),
         note: backup.note.as_ref().map(|note| note.as_str().to_owned()),
+        window: backup.window.clone(),
+        keep_until: backup.keep_until,
         created_at: backup.created_at,
         started_at: captured.started_at,
         completed_at: captured.completed_at,

@@ -128,6 +128,8 @@ impl Suite<'_> {
             instance_name: "conformance".to_owned(),
             trigger: "manual".to_owned(),
             note: Some(note.to_owned()),
+            window: Some("22:00-23:00".to_owned()),
+            keep_until: Some(jiff::Timestamp::UNIX_EPOCH),
             created_at: jiff::Timestamp::UNIX_EPOCH,
             started_at: jiff::Timestamp::UNIX_EPOCH,
             completed_at: jiff::Timestamp::UNIX_EPOCH,

@@ -25,6 +25,12 @@ pub struct Manifest {
     pub trigger: String,
     /// A person's words about it.
     pub note: Option<String>,
+    /// The hours, UTC, of the window of an automatic backup, such as `22:00-23:00`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<String>,
+    /// Until when it is kept at least, as it was promised at first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<Timestamp>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When its capture began.

@@ -259,6 +259,8 @@ impl Rig {
             instance_name: "orders".into(),
             trigger: "manual".into(),
             note: None,
+            window: None,
+            keep_until: None,
             created_at: at.parse().unwrap(),
             started_at: at.parse().unwrap(),
             completed_at: at.parse().unwrap(),

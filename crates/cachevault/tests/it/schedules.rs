@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::service::{Service, folder};
+use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
 #[track_caller]
@@ -72,7 +73,16 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
     let v2 = dcs(&service, "DELETE", &format!("{instance}/backups/{backup}"), "");
     assert!(v2.contains("DCS.4026"), "{v2}");
     service.json(&["backup", "release", backup]);
+    // What was promised is in the store too.
+    drop(service);
+    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        let _ = std::fs::remove_file(data_dir.join(name));
+    }
+    offline(&data_dir, &["catalog", "rebuild", "--listen", "127.0.0.1:0"]);
+    let service = Service::start(&data_dir, &[]);
+    let rebuilt = service.json(&["backup", "show", backup]);
+    for key in ["trigger", "window", "keep_until"] {
+        assert_eq!(rebuilt[key], shown[key], "{rebuilt}");
+    }
     service.json(&["backup", "delete", backup]);
-    let manual = r#"{"instance_backup_policy": {"backup_type": "manual"}}"#;
-    dcs(&service, "PUT", &instance, manual);
 }

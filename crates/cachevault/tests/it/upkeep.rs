@@ -26,7 +26,7 @@ fn file(data_dir: &Path, part: &str) -> PathBuf {
 
 /// Runs a command on the data folder of a service that is stopped.
 #[track_caller]
-fn offline(data_dir: &Path, words: &[&str]) -> String {
+pub(crate) fn offline(data_dir: &Path, words: &[&str]) -> String {
     let mut command = Command::new(BINARY);
     let Output { status, stdout, stderr } =
         command.args(words).arg("--data-dir").arg(data_dir).output().unwrap();

@@ -280,10 +280,11 @@ struct Simulation {
     model: Model,
     dice: Dice,
     lease: Option<Lease>,
+    nodes: usize,
 }
 
 impl Simulation {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, nodes: usize) -> Self {
         let dice = Dice(SeededEntropy::new(seed));
         let rig = Rig::new().await;
         let days: Vec<_> = (1..=7).filter(|day| *day == 3 || !dice.is_one_in(3)).collect();
@@ -308,7 +309,7 @@ impl Simulation {
         ))
         .await;
         model.set_automatic(true, rig.clock.now());
-        Self { rig, scheduler, model, dice, lease: None }
+        Self { rig, scheduler, model, dice, lease: None, nodes }
     }
 
     /// One thing happens, time passes, and what is due is done.
@@ -327,6 +328,10 @@ impl Simulation {
             _ => {}
         }
         let now = self.rig.clock.now();
+        if self.nodes > 1 {
+            // What both have read, one of them does.
+            tokio::join!(self.scheduler.round(), self.scheduler.round());
+        }
         settle(&self.scheduler).await;
         while self.model.look(now) {}
         self.model.expire(now);
@@ -436,8 +441,8 @@ impl Simulation {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_year_and_some_months_go_by_as_the_model_predicts() {
     for seed in 0..4 {
-        let mut simulation = Simulation::new(seed).await;
-        let days = if seed == 0 { 365 } else { 60 };
+        let (days, nodes) = if seed == 0 { (365, 1) } else { (60, 2) };
+        let mut simulation = Simulation::new(seed, nodes).await;
         let end = simulation.rig.clock.now() + DAY * days;
         let mut steps = 0;
         while simulation.rig.clock.now() < end {
