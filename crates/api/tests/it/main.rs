@@ -13,4 +13,5 @@ mod manage;
 mod openapi;
 mod refusals;
 mod rig;
+mod tenants;
 mod walk;
