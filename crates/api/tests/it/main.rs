@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 mod audit;
+mod clients;
 mod documented;
 mod foreign_tokens;
 mod identity;
