@@ -7,7 +7,7 @@ use cachevault_testkit::SeededEntropy;
 use serde_json::{Value, json};
 
 use crate::links::rdb;
-use crate::rig::{ADOPTABLE, Answer, INSTANCE, Rig};
+use crate::rig::{ADOPTABLE, Answer, INSTANCE, PASSWORD, Rig};
 use crate::walk::Operation;
 
 /// What no thing is named by.
@@ -283,4 +283,24 @@ async fn lists_and_figures_of_a_new_project_show_nothing_of_the_one_beside_it() 
     }
     let tags = get(&format!("/v2/{}/dcs/tags", their.project)).await;
     assert_eq!(tags, json!({"tags": []}));
+}
+
+#[tokio::test]
+async fn no_list_names_another_project_or_its_users() {
+    let neighbours = Neighbours::new().await;
+    let rig = &neighbours.rig;
+    let body = json!({"name": "evelyn", "password": PASSWORD}).to_string();
+    let user = text(&rig.call("POST", "/api/v1/users", &body).await, "id");
+    let grant = "/api/v1/users/evelyn/grants/second";
+    assert_eq!(rig.call("PUT", grant, r#"{"role":"admin"}"#).await.status.as_u16(), 200);
+    let theirs = [user.as_str(), "evelyn", neighbours.their.project.as_str(), "second"];
+    // The audit of a project is of its callers: it names what its administrator of the service did.
+    let gets = own_gets(&neighbours.own).into_iter().filter(|uri| uri != "/api/v1/audit");
+    for uri in gets.chain(["/v3/projects", "/v3/auth/projects", "/v3/auth/catalog"].map(Into::into))
+    {
+        let answer = neighbours.ask("GET", &uri, "").await;
+        for name in theirs {
+            assert!(!answer.text.contains(name), "{uri} {name}: {}", answer.text);
+        }
+    }
 }
