@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
 
 mod audit;
+mod clients;
 mod documented;
 mod foreign_tokens;
 mod identity;
@@ -13,4 +14,5 @@ mod manage;
 mod openapi;
 mod refusals;
 mod rig;
+mod tenants;
 mod walk;

@@ -14,9 +14,9 @@ use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId,
-    InstanceSettings, JobId, JobKind, Lease, NewBackup, NodeId, Observation, ProbeError,
-    RdbDialect, RestoreOptions, RestorePlan, Role, SealedConnection, ServerVersion, Target,
-    Trigger,
+    InstanceSettings, JobId, JobKind, Lease, Loading, NewBackup, NodeId, Observation, ProbeError,
+    RdbDialect, RestoreOptions, RestorePlan, RestoreWay, Role, SealedConnection, ServerVersion,
+    Target, Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
@@ -46,20 +46,37 @@ struct Unreachable;
 #[async_trait]
 impl Prober for Unreachable {
     async fn probe(&self, target: &Target) -> Result<Observation, ProbeError> {
-        if target.address.host == ADOPTABLE { Ok(observation()) } else { self.look(target).await }
+        self.look(target).await
     }
 
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
-        Err(ProbeError::Refused { address: target.address.clone() })
+        match target.address.host == ADOPTABLE {
+            true => Ok(observation()),
+            false => Err(ProbeError::Refused { address: target.address.clone() }),
+        }
     }
 
     async fn plan(
         &self,
-        _: &Target,
-        _: &ArtifactEntry,
-        _: &RestoreOptions,
+        target: &Target,
+        entry: &ArtifactEntry,
+        options: &RestoreOptions,
     ) -> Result<RestorePlan, String> {
-        Err("unreachable".to_owned())
+        let observed = self.look(target).await.map_err(|_| "unreachable".to_owned())?;
+        Ok(RestorePlan {
+            way: RestoreWay::Replica,
+            because: "it is the fastest".to_owned(),
+            loading: Loading::Swap,
+            header: entry.rdb.header.clone(),
+            engine: observed.engine,
+            version: observed.version,
+            keys: None,
+            replaced_keys: observed.keys,
+            needed_bytes: 0,
+            prove: options.prove.unwrap_or(true),
+            blockers: Vec::new(),
+            notes: Vec::new(),
+        })
     }
 }
 
@@ -94,10 +111,18 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-fn routes(app: App, downloads: Downloads, public_url: Option<&str>) -> Router {
+/// Longer than any request of a test takes.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+fn routes(
+    app: App,
+    downloads: Downloads,
+    public_url: Option<&str>,
+    request_time_max: Duration,
+) -> Router {
     router(Api {
         app,
-        request_time_max: Duration::from_secs(30),
+        request_time_max,
         readiness: Arc::default(),
         public_url: public_url.map(str::to_owned),
         scheme: "http",
@@ -113,7 +138,14 @@ impl Rig {
     pub(crate) fn trusting(mut self, authority: Arc<dyn TokenAuthority>) -> Self {
         self.app.foreign_tokens = Some(ForeignTokens::new(authority));
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
-        self.router = routes(self.app.clone(), downloads, None);
+        self.router = routes(self.app.clone(), downloads, None, REQUEST_TIME_MAX);
+        self
+    }
+
+    /// The same service, in which no request may take longer than this.
+    pub(crate) fn hurried(mut self, request_time_max: Duration) -> Self {
+        let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
+        self.router = routes(self.app.clone(), downloads, None, request_time_max);
         self
     }
 
@@ -144,7 +176,7 @@ impl Rig {
         let credential = NewCredential::mint(&app);
         app.create_first_project(&credential, &REGION.parse().unwrap()).await.unwrap();
         let metrics = metrics_router(app.clone());
-        let router = routes(app.clone(), downloads, public_url);
+        let router = routes(app.clone(), downloads, public_url, REQUEST_TIME_MAX);
         let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;
         rig

@@ -17,10 +17,10 @@ const UNKNOWN: &str = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 
 /// One operation of one description.
-struct Operation {
+pub(crate) struct Operation {
     id: String,
-    method: String,
-    path: String,
+    pub(crate) method: String,
+    pub(crate) path: String,
     /// Whether it is for everybody, without proof of who asks.
     is_open: bool,
     /// Whether it says in its own words that a permission is missing.
@@ -28,7 +28,7 @@ struct Operation {
 }
 
 impl Operation {
-    fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         let documents = [dcs_v1_0(), dcs_v2(), cachevault_v1()];
         documents.iter().flat_map(Self::of).collect()
     }
