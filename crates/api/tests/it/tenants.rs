@@ -216,6 +216,7 @@ async fn what_another_project_has_is_refused_exactly_as_what_nobody_has() {
     let backup = (theirs.backup.as_str(), UNKNOWN);
     let instance = (theirs.instance.as_str(), UNKNOWN);
     let request = (theirs.request.as_str(), UNKNOWN_REQUEST);
+    let restored = (theirs.restore.as_str(), UNKNOWN);
     let restore = r#"{"backup_id":"ID"}"#;
     let expiration = r#"{"expiration":300}"#;
     let refusals = [
@@ -229,6 +230,7 @@ async fn what_another_project_has_is_refused_exactly_as_what_nobody_has() {
         ("POST", v2(&format!("{own}/backups/ID/links")), expiration, backup, (400, "DCS.4031")),
         ("DELETE", v1("/instances"), r#"{"instances":["ID"]}"#, instance, (200, "")),
         ("DELETE", v2("/instances"), r#"{"instances":["ID"]}"#, instance, (200, "")),
+        ("GET", "/api/v1/restores/ID".to_owned(), "", restored, (404, "restore_not_found")),
         ("GET", "/api/v1/audit?marker=ID".to_owned(), "", request, (400, "marker_not_found")),
     ];
     for (method, uri, body, (theirs, nobodys), expected) in refusals {
