@@ -211,7 +211,7 @@ class Cachevault:
         directory.mkdir()
         with self.stderr.open("wb") as log:
             self._process = subprocess.Popen(
-                [binary, "serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:0", *store],
+                [binary, "serve", "--data-dir", str(self.data_dir), "--listen", f"{HOST}:0", "--backups-max", "1000", *store],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=_clean_environment(),
                 text=True, encoding="utf-8",
             )

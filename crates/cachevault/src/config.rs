@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cachevault_app::TokenAuthority;
-use cachevault_domain::{Backoff, Identity, MissedWindow};
+use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity, MissedWindow};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
@@ -234,6 +234,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "RULE", env = "CACHEVAULT_MISSED_WINDOWS")]
     missed_windows: Option<MissedWindows>,
 
+    /// Backups with files that an instance may have, 1 to 10000: of more the oldest automatic one
+    /// goes first [default: 24, as the vendor has it]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_BACKUPS_MAX")]
+    backups_max: Option<usize>,
+
     /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
     #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
     attempts_max: Option<u32>,
@@ -298,6 +303,7 @@ pub(crate) struct Config {
     pub(crate) drill_servers: Vec<PathBuf>,
     pub(crate) drill_every: Option<Duration>,
     pub(crate) missed_windows: MissedWindow,
+    pub(crate) backups_max: usize,
     pub(crate) check_every: Duration,
     pub(crate) sweep_grace: Duration,
     pub(crate) observe_every: Duration,
@@ -417,6 +423,7 @@ impl Settings {
             keystone_url: self.keystone_url.or(other.keystone_url),
             keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
             missed_windows: self.missed_windows.or(other.missed_windows),
+            backups_max: self.backups_max.or(other.backups_max),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }
@@ -524,6 +531,11 @@ impl Settings {
             sweep_grace,
             observe_every: time("observe_every", self.observe_every.as_deref(), "30s")?,
             missed_windows: self.missed_windows.unwrap_or(MissedWindows::Skip).into(),
+            backups_max: within(
+                "backups_max",
+                self.backups_max.unwrap_or(BACKUPS_WITH_FILES_MAX),
+                1..=10_000,
+            )?,
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
             history: signed_time("history", self.history.as_deref(), "168h")?,
             token_lifetime: signed_time("token_lifetime", self.token_lifetime.as_deref(), "24h")?,

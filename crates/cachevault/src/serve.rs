@@ -110,8 +110,14 @@ fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
-    let (scheduler, stop) =
-        (Scheduler { app: app.clone(), missed: config.missed_windows }, shutdown.clone());
+    let (scheduler, stop) = (
+        Scheduler {
+            app: app.clone(),
+            missed: config.missed_windows,
+            backups_max: config.backups_max,
+        },
+        shutdown.clone(),
+    );
     tasks.spawn(async move { scheduler.run(&stop).await });
     let tender = Tender {
         app: app.clone(),

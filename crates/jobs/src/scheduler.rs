@@ -6,8 +6,8 @@ use std::time::Duration;
 use cachevault_app::App;
 use cachevault_catalog::{CatalogError, DuePolicy, NewScheduledBackup, Turn, Turned};
 use cachevault_domain::{
-    Agenda, BACKUPS_WITH_FILES_MAX, BackupFormat, BackupId, Decision, Failure, FailureCode,
-    InstanceId, JobId, MissedWindow, NewBackup, RdbDialect, Trigger, Window, with_sources,
+    Agenda, BackupFormat, BackupId, Decision, Failure, FailureCode, InstanceId, JobId,
+    MissedWindow, NewBackup, RdbDialect, Trigger, Window, with_sources,
 };
 use jiff::Timestamp;
 
@@ -28,6 +28,8 @@ pub struct Scheduler {
     pub app: App,
     /// What to do about windows in which the service did not run.
     pub missed: MissedWindow,
+    /// How many backups with files an instance may have.
+    pub backups_max: usize,
 }
 
 impl Scheduler {
@@ -102,7 +104,7 @@ impl Scheduler {
         let app = &self.app;
         let jobs = [(); REMOVALS_MAX].map(|()| JobId::mint(&*app.entropy));
         let now = app.clock.now();
-        let gone = app.catalog.retain_backups(instance, BACKUPS_WITH_FILES_MAX, &jobs, now).await?;
+        let gone = app.catalog.retain_backups(instance, self.backups_max, &jobs, now).await?;
         for backup in gone {
             tracing::info!(%instance, %backup, "a backup has to go: its time is over, or there are too many");
         }

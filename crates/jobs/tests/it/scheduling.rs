@@ -2,9 +2,9 @@
 
 use cachevault_catalog::{BackupCatalog, JobQueue, RetentionCatalog};
 use cachevault_domain::{
-    Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy, BackupState, Clock, Entropy,
-    Failure, FailureCode, InstanceChange, JobId, JobKind, Lease, MissedWindow, NewBackup, Page,
-    RdbDialect, SaveDays, Trigger, Weekdays, WeeklyPlan, Window,
+    BACKUPS_WITH_FILES_MAX, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy,
+    BackupState, Clock, Entropy, Failure, FailureCode, InstanceChange, JobId, JobKind, Lease,
+    MissedWindow, NewBackup, Page, RdbDialect, SaveDays, Trigger, Weekdays, WeeklyPlan, Window,
 };
 use cachevault_jobs::Scheduler;
 use cachevault_testkit::SeededEntropy;
@@ -39,7 +39,7 @@ impl Rig {
     }
 
     fn scheduler(&self, missed: MissedWindow) -> Scheduler {
-        Scheduler { app: self.app.clone(), missed }
+        Scheduler { app: self.app.clone(), missed, backups_max: BACKUPS_WITH_FILES_MAX }
     }
 
     fn move_to(&self, moment: &str) {
