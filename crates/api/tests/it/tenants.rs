@@ -296,7 +296,7 @@ async fn no_list_names_another_project_or_its_users() {
     let grant = "/api/v1/users/evelyn/grants/second";
     assert_eq!(rig.call("PUT", grant, r#"{"role":"admin"}"#).await.status.as_u16(), 200);
     let theirs = [user.as_str(), "evelyn", neighbours.their.project.as_str(), "second"];
-    let gets = own_gets(&neighbours.own);
+    let gets = own_gets(&neighbours.own).into_iter();
     for uri in gets.chain(["/v3/projects", "/v3/auth/projects", "/v3/auth/catalog"].map(Into::into))
     {
         let answer = neighbours.ask("GET", &uri, "").await;
