@@ -142,8 +142,6 @@ fn add_answers(operation: &mut Value, errors: Errors) {
     let gateway = GatewayBody::name();
     // The pages of versions need no identity, and read nothing.
     let is_open = operation["security"] == json!([{}]);
-    // Whoever proves who it is may do some things, whatever its role.
-    let needs_permission = operation["x-any-identity"] != json!(true);
     let body = |names: &[&str]| {
         let shape = |name: &&str| json!({"$ref": format!("#/components/schemas/{name}")});
         let mut shapes: Vec<_> = names.iter().map(shape).collect();
@@ -151,8 +149,7 @@ fn add_answers(operation: &mut Value, errors: Errors) {
     };
     for answer in ANSWERS {
         let mut names: Vec<&str> = Vec::new();
-        let is_denial = answer.status == "403";
-        if answer.own.contains(&errors) && !is_open && (needs_permission || !is_denial) {
+        if answer.own.contains(&errors) && !is_open {
             names.push(&own);
         }
         if answer.is_gateway && (answer.is_always || !is_open) {

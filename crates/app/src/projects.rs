@@ -107,6 +107,7 @@ impl App {
         if caller.administers_service().is_ok() {
             return Ok(self.catalog.list_projects(&ProjectFilter::default(), page).await?);
         }
+        caller.may(Action::ListProjects)?;
         let own = self.own_projects(caller).await?;
         let total = own.len() as u64;
         let skip = usize::try_from(page.offset).unwrap_or(usize::MAX);
@@ -152,6 +153,17 @@ impl App {
         caller: &Caller,
         key: &ProjectKey,
     ) -> Result<Project, AppError> {
+        if caller.administers_service().is_err() {
+            caller.may(Action::GetProject)?;
+        }
+        self.visible_project(caller, key).await
+    }
+
+    async fn visible_project(
+        &self,
+        caller: &Caller,
+        key: &ProjectKey,
+    ) -> Result<Project, AppError> {
         let found = if caller.administers_service().is_ok() {
             self.catalog.list_projects(&key.filter(), ONE).await?.items.pop()
         } else {
@@ -191,7 +203,7 @@ impl App {
         action: Action,
     ) -> Result<ProjectId, AppError> {
         let Some(named) = named else { return Ok(caller.may(action)?.clone()) };
-        let project = self.get_project(caller, named).await?;
+        let project = self.visible_project(caller, named).await?;
         if caller.is_in(&project.id) {
             return Ok(caller.may(action)?.clone());
         }

@@ -64,6 +64,10 @@ actions! {
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
     DrillBackup = "cachevault:backup:drill",
+    /// List the projects that the caller can work in.
+    ListProjects = "cachevault:project:list",
+    /// Show a project that the caller can work in.
+    GetProject = "cachevault:project:get",
     /// List and show the project's credentials, without their secrets.
     ListCredentials = "cachevault:credential:list",
     /// Create a credential, also in place of another.

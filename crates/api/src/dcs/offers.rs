@@ -1,8 +1,12 @@
 //! What a cloud offers to choose from. We make no instances, so these are only what clients need to
 //! read before they ask for anything; none of it depends on the project.
 
+use cachevault_app::AppError;
+use cachevault_domain::Action;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::auth::Identity;
 
 /// One client's own tests want three; nothing of ours depends on which is chosen.
 const ZONES: [&str; 3] = ["cachevault-1", "cachevault-2", "cachevault-3"];
@@ -11,6 +15,12 @@ const SPEC_CODE: &str = "redis.ha.xu1.tiny.r2.128";
 const CAPACITY: &str = "0.125";
 /// What we adopt, by its first and second number.
 const ENGINE_VERSIONS: &str = "5.0;6.0;7.0;7.2;7.4;8.0";
+
+/// What there is to choose from is for those who may see what was chosen.
+pub(crate) fn may_choose(identity: &Identity) -> Result<(), AppError> {
+    identity.caller.may(Action::ListInstances)?;
+    Ok(())
+}
 
 /// An availability zone.
 #[derive(Debug, Serialize, ToSchema)]

@@ -74,7 +74,6 @@ pub(super) async fn create(
 
 /// List the projects that the caller may see
 #[utoipa::path(get, path = "/projects", operation_id = "ListProjects", tag = "Access",
-    extensions(("x-any-identity" = json!(true))),
     params(PageQuery),
     responses((status = 200, body = PageBody<ProjectBody>)))]
 pub(super) async fn list(
@@ -90,7 +89,6 @@ pub(super) async fn list(
 
 /// Show a project
 #[utoipa::path(get, path = "/projects/{project}", operation_id = "ShowProject", tag = "Access",
-    extensions(("x-any-identity" = json!(true))),
     params(ProjectPath),
     responses((status = 200, body = ProjectBody)))]
 pub(super) async fn show(

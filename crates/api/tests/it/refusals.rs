@@ -139,8 +139,13 @@ async fn too_many_requests_of_one_credential_wait_their_turn() {
     let waiting =
         futures_util::future::join_all((0..RUNNING_MAX).map(|_| rig.call("DELETE", &path, "")));
     let asking = async {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        rig.call("GET", &rig.path("v2", "/instances"), "").await
+        loop {
+            let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
+            if answer.status != 200 {
+                return answer;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     };
     let answer = tokio::select! {
         _ = waiting => unreachable!("nobody removes it"),
