@@ -96,3 +96,39 @@ fn a_team_gets_a_project_a_user_and_a_key_of_its_own() {
         }
     }
 }
+
+#[test]
+fn tokens_of_another_keystone_count_where_it_is_named() {
+    // The other one is a service of ours, which speaks Keystone to everybody.
+    let (_their_folder, their_data) = folder();
+    let theirs = Service::start(&their_data, &["--region", "theirs"]);
+    let file = their_data.with_extension("password");
+    std::fs::write(&file, PASSWORD).unwrap();
+    theirs.json(&["user", "create", "jane", "--password-file", file.to_str().unwrap()]);
+    theirs.json(&["user", "grant", "jane", "--project", "theirs", "--role", "reader"]);
+    let user = json!({"name": "jane", "password": PASSWORD, "domain": {"id": "default"}});
+    let identity = json!({"methods": ["password"], "password": {"user": user}});
+    let scope = json!({"project": {"name": "theirs"}});
+    let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
+    let (head, token) = keystone(&theirs, &["-d", &body], "/v3/auth/tokens");
+    let project = token["token"]["project"]["id"].as_str().unwrap();
+    let text = head.lines().find_map(|line| line.strip_prefix("x-subject-token: ")).unwrap();
+
+    let (_folder, data_dir) = folder();
+    let url = format!("{}/v3", theirs.endpoint);
+    let service = Service::start(&data_dir, &["--keystone-url", &url]);
+    let with = |token: &str, method: &str, rest: &str| {
+        let header = format!("x-auth-token: {token}");
+        let path = format!("/v2/{project}/instances{rest}");
+        keystone(&service, &["-X", method, "-H", &header], &path)
+    };
+    let (head, listed) = with(text, "GET", "");
+    assert!(head.starts_with("HTTP/1.1 200"), "{head} {listed}");
+    assert_eq!(listed["instance_num"], 0);
+    // A reader there is one here.
+    let (head, denied) = with(text, "DELETE", "/5560df16-cebf-4473-95c4-d1b573c16e79");
+    assert!(head.starts_with("HTTP/1.1 403"), "{head} {denied}");
+    let (head, refused) = with(&text.replace(char::is_alphabetic, "x"), "GET", "");
+    assert!(head.starts_with("HTTP/1.1 401"), "{head} {refused}");
+    assert!(!service.log().contains(text) && !theirs.log().contains(text));
+}

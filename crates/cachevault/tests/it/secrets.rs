@@ -5,7 +5,7 @@ use std::process::Command;
 
 use cachevault_domain::Entropy;
 use cachevault_testkit::{S3Key, SeededEntropy, Server, newest_redis};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::bucket::Bucket;
 use crate::service::{Service, folder};
@@ -185,12 +185,17 @@ fn post(service: &Service, path: &str, header: &str, body: &str) -> String {
     String::from_utf8(output.unwrap().stdout).unwrap()
 }
 
+/// A server that nobody runs, with a password.
+fn nobody(password: &str) -> Value {
+    json!({"host": "127.0.0.1", "port": 1, "password": password})
+}
+
 #[test]
 fn what_proves_who_asks_lies_in_clear_nowhere() {
     let entropy = SeededEntropy::new(22);
     let (folder, data_dir) = folder();
     let service = Service::start(&data_dir, &["--region", "eu-test"]);
-    let [password, wrong, adopted] = [(); 3].map(|()| token(&entropy));
+    let [password, wrong, adopted, changed] = [(); 4].map(|()| token(&entropy));
     let file = folder.path().join("given");
     std::fs::write(&file, &password).unwrap();
     service.json(&["user", "create", "ada", "--password-file", file.to_str().unwrap()]);
@@ -198,6 +203,10 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     service.json(&["user", "grant", "ada", "--project", "eu-test", "--role", "admin"]);
     let key = service.json(&["credential", "create", "--role", "reader"]);
     let secret_key = key["secret_key"].as_str().unwrap().to_owned();
+    let access_key = key["access_key"].as_str().unwrap();
+    let rotated = service.json(&["credential", "rotate", access_key]);
+    let rotated = rotated["secret_key"].as_str().unwrap().to_owned();
+    assert_ne!(rotated, secret_key);
 
     let sign_in = |password: &str| {
         let user = json!({"name": "ada", "domain": {"name": "Default"}, "password": password});
@@ -211,8 +220,16 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     let given = signed_in.lines().find_map(token_of).unwrap();
     let with = format!("x-auth-token: {given}");
     let forged = format!("x-auth-token: {wrong}");
+    // A client of the vendor's adopts with a password too, and our own gets it in a URL.
+    let project = service.json(&["project", "list"])["items"][0]["id"].as_str().unwrap().to_owned();
+    let of_vendor = json!({"name": "orders", "cachevault": nobody(&adopted)}).to_string();
+    let url = format!("redis://:{adopted}@127.0.0.1:1");
+    let refused = service.run(&["instance", "add", "--name", "x", &url]);
+    assert!(!refused.status.success());
     // Right ones, wrong ones, and ones in places where nobody expects them.
-    let nobody = json!({"name": "x", "host": "127.0.0.1", "port": 1, "password": adopted});
+    let mut wish = nobody(&adopted);
+    wish["name"] = json!("x");
+    let nobody = wish;
     let answers = [
         sign_in(&wrong),
         post(&service, "/api/v1/instances", &with, &nobody.to_string()),
@@ -221,7 +238,24 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
         post(&service, "/api/v1/policies", &with, &json!({"name": adopted}).to_string()),
         post(&service, "/api/v1/instances", &forged, &nobody.to_string()),
         post(&service, "/v3/auth/tokens", "x: x", &format!("{{\"auth\": \"{password}\"}}")),
+        post(&service, &format!("/v1.0/{project}/instances"), &with, &of_vendor),
+        post(&service, &format!("/v2/{project}/instances"), &with, &of_vendor),
+        post(
+            &service,
+            "/api/v1/users",
+            &with,
+            &json!({"name": "x", "password": [wrong]}).to_string(),
+        ),
+        String::from_utf8_lossy(&refused.stderr).into_owned(),
+        // The last: its tokens end with it.
+        post(
+            &service,
+            "/api/v1/password",
+            &with,
+            &json!({"current": password, "new": changed}).to_string(),
+        ),
     ];
+    assert!(answers.last().unwrap().starts_with("HTTP/1.1 204"), "{answers:?}");
     let audit = service.run(&["audit", "export"]);
     let audit = String::from_utf8(audit.stdout).unwrap();
     assert!(audit.lines().count() >= 5 && audit.contains("\"ada\""), "{audit}");
@@ -231,7 +265,7 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     places.push(("audit".into(), audit.into_bytes()));
     places.extend(answers.into_iter().map(|answer| ("an answer".into(), answer.into_bytes())));
     for (path, bytes) in &places {
-        for secret in [&password, &wrong, &secret_key, &given, &adopted] {
+        for secret in [&password, &wrong, &secret_key, &rotated, &given, &adopted, &changed] {
             assert!(!holds(bytes, secret.as_bytes()), "{} holds {secret}", path.display());
         }
     }
