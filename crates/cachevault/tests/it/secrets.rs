@@ -190,6 +190,15 @@ fn nobody(password: &str) -> Value {
     json!({"host": "127.0.0.1", "port": 1, "password": password})
 }
 
+/// What `ada` gets for a password.
+fn sign_in(service: &Service, password: &str) -> String {
+    let user = json!({"name": "ada", "domain": {"name": "Default"}, "password": password});
+    let identity = json!({"methods": ["password"], "password": {"user": user}});
+    let scope = json!({"project": {"name": "eu-test"}});
+    let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
+    post(service, "/v3/auth/tokens", "x: x", &body)
+}
+
 #[test]
 fn what_proves_who_asks_lies_in_clear_nowhere() {
     let entropy = SeededEntropy::new(22);
@@ -208,14 +217,7 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     let rotated = rotated["secret_key"].as_str().unwrap().to_owned();
     assert_ne!(rotated, secret_key);
 
-    let sign_in = |password: &str| {
-        let user = json!({"name": "ada", "domain": {"name": "Default"}, "password": password});
-        let identity = json!({"methods": ["password"], "password": {"user": user}});
-        let scope = json!({"project": {"name": "eu-test"}});
-        let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
-        post(&service, "/v3/auth/tokens", "x: x", &body)
-    };
-    let signed_in = sign_in(&password);
+    let signed_in = sign_in(&service, &password);
     let token_of = |line: &str| Some(line.strip_prefix("x-subject-token: ")?.to_owned());
     let given = signed_in.lines().find_map(token_of).unwrap();
     let with = format!("x-auth-token: {given}");
@@ -231,7 +233,7 @@ fn what_proves_who_asks_lies_in_clear_nowhere() {
     wish["name"] = json!("x");
     let nobody = wish;
     let answers = [
-        sign_in(&wrong),
+        sign_in(&service, &wrong),
         post(&service, "/api/v1/instances", &with, &nobody.to_string()),
         post(&service, "/api/v1/instances", &with, &format!("{{\"password\": \"{adopted}\"")),
         post(&service, "/api/v1/instances", &with, &json!({"port": adopted}).to_string()),
