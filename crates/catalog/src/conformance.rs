@@ -136,6 +136,7 @@ macro_rules! catalog_conformance {
             a_token_ends_with_what_it_was_given_for
             tokens_that_are_over_are_forgotten_in_time
             a_token_is_given_only_for_the_password_that_holds
+            a_token_that_was_got_with_another_goes_with_it
         }
     };
     (@cases $fresh:expr; $($case:ident)+) => {$(

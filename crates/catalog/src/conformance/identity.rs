@@ -481,3 +481,19 @@ pub async fn a_token_is_given_only_for_the_password_that_holds(catalog: &impl Ca
     is_missing(catalog.add_token(&given, &password(1), None, at(0)).await, "user");
     assert_eq!(catalog.find_token(&given.hash).await.unwrap(), None);
 }
+
+pub async fn a_token_that_was_got_with_another_goes_with_it(catalog: &impl Catalog) {
+    with_reader(catalog).await;
+    let [first, second, third] = [1, 2, 3].map(|n| token(n, TokenScope::Unscoped));
+    let add = async |token: &Token, parent: Option<&TokenHash>| {
+        catalog.add_token(token, &password(1), parent, at(0)).await
+    };
+    add(&first, None).await.unwrap();
+    add(&second, Some(&first.hash)).await.unwrap();
+    add(&third, Some(&second.hash)).await.unwrap();
+    assert!(catalog.revoke_token(&first.hash).await.unwrap());
+    for gone in [&second, &third] {
+        assert!(catalog.find_token(&gone.hash).await.unwrap().is_none());
+    }
+    is_missing(add(&second, Some(&first.hash)).await, "user");
+}
