@@ -12,14 +12,14 @@ use crate::engines::Engine;
 
 pub use cachevault_proto::Reply;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A file of this repository.
 pub fn repository_file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// Waits until `condition` gives something; fails the test after 30 seconds.
+/// Waits until `condition` gives something; fails the test after two minutes.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;

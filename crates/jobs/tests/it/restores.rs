@@ -109,6 +109,7 @@ impl Restoring {
 
     /// A restore after whatever happened before.
     async fn assert_restorable(&self) {
+        self.target.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
         self.rig.pass(120);
         let id = self.request().await;
         self.rig.run(None).await;
@@ -258,7 +259,7 @@ async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
 
 /// Makes the target take its time to load, so that something can happen meanwhile.
 fn slow_down(restoring: &Restoring) {
-    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "500"]);
+    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "100"]);
 }
 
 /// Runs the restore until the target has all bytes and loads them, and then breaks our process off
