@@ -173,6 +173,19 @@ impl Server {
         text(&reply)
     }
 
+    /// Makes the server take 20 ms for each key that it loads, until [`Self::load_at_once`]: what a
+    /// test does in the middle of a load then does not depend on how fast the machine is. The
+    /// server answers meanwhile, at about every kilobyte.
+    pub fn load_slowly(&self) {
+        self.ask(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]);
+        self.ask(&["CONFIG", "SET", "key-load-delay", "20000"]);
+    }
+
+    /// Lets a load that [`Self::load_slowly`] made slow go on at full speed.
+    pub fn load_at_once(&self) {
+        self.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
+    }
+
     /// The server's own fingerprint of its whole data set.
     pub fn digest(&self) -> String {
         self.ask(&["DEBUG", "DIGEST"])

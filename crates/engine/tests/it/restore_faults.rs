@@ -141,7 +141,7 @@ async fn a_target_that_cannot_reach_us_is_told_so_and_not_touched() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_not_the_target_gets_nothing() {
     let restoring = Restoring::new().await;
-    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "1000"]);
+    restoring.target.load_slowly();
     let target = restoring.target.target();
     let ours = free_port();
     let address = OurAddress { port: ours, ..OurAddress::default() };
@@ -168,6 +168,7 @@ async fn who_is_not_the_target_gets_nothing() {
                 let said = answer.escape_ascii().to_string();
                 assert!(!said.contains("FULLRESYNC"), "{wish}: {said}");
             }
+            restoring.target.load_at_once();
         });
     loaded.unwrap();
 }

@@ -109,7 +109,7 @@ impl Restoring {
 
     /// A restore after whatever happened before.
     async fn assert_restorable(&self) {
-        self.target.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
+        self.target.load_at_once();
         self.rig.pass(120);
         let id = self.request().await;
         self.rig.run(None).await;
@@ -257,11 +257,6 @@ async fn a_target_with_an_aof_survives_being_killed_right_after_the_restore() {
     assert_eq!(restoring.target.digest(), restoring.new);
 }
 
-/// Makes the target take its time to load, so that something can happen meanwhile.
-fn slow_down(restoring: &Restoring) {
-    restoring.target.ask(&["CONFIG", "SET", "key-load-delay", "100"]);
-}
-
 /// Runs the restore until the target has all bytes and loads them, and then breaks our process off
 /// as a crash would; the job is then let go.
 async fn crash_while_loading(restoring: &Restoring, id: RestoreId) {
@@ -284,9 +279,10 @@ async fn crash_while_loading(restoring: &Restoring, id: RestoreId) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_while_the_target_loads_is_gone_on_from() {
     let restoring = Restoring::new().await;
-    slow_down(&restoring);
+    restoring.target.load_slowly();
     let id = restoring.request().await;
     crash_while_loading(&restoring, id).await;
+    restoring.target.load_at_once();
     restoring.rig.run(None).await;
     let restore = restoring.record(id).await;
     assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
@@ -298,7 +294,7 @@ async fn a_target_that_is_killed_while_it_loads_comes_back_with_its_old_data() {
     for options in [&["--appendonly", "yes"][..], &[]] {
         let mut restoring = Restoring::into_server(options, 500).await;
         restoring.target.ask(&["SAVE"]);
-        slow_down(&restoring);
+        restoring.target.load_slowly();
         let id = restoring.request().await;
         crash_while_loading(&restoring, id).await;
         restoring.target.kill();
@@ -319,7 +315,7 @@ async fn a_target_that_is_killed_while_it_loads_comes_back_with_its_old_data() {
 async fn a_target_that_is_gone_for_a_while_gets_its_old_data_when_it_is_back() {
     let mut restoring = Restoring::new().await;
     restoring.target.ask(&["SAVE"]);
-    slow_down(&restoring);
+    restoring.target.load_slowly();
     let id = restoring.request().await;
     crash_while_loading(&restoring, id).await;
     restoring.target.kill();
@@ -453,7 +449,7 @@ async fn eviction_is_held_off_while_keys_are_written() {
 async fn a_service_that_is_stopped_while_the_target_loads_puts_the_old_data_back() {
     for keys in [500, 0] {
         let restoring = Restoring::into_server(&[], keys).await;
-        slow_down(&restoring);
+        restoring.target.load_slowly();
         let id = restoring.request().await;
         let lease = restoring.rig.claim().await.unwrap();
         let (runner, stop) = (restoring.rig.runner(None), CancellationToken::new());
@@ -464,6 +460,7 @@ async fn a_service_that_is_stopped_while_the_target_loads_puts_the_old_data_back
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
         stop.cancel();
+        restoring.target.load_at_once();
         running.await.unwrap();
         let restore = restoring.record(id).await;
         assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");

@@ -170,13 +170,13 @@ async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
         (S3Call::Delete, Bytes::from_static(b"short")),
         (S3Call::List, Bytes::from_static(b"short")),
     ];
-    let mut running = JoinSet::new();
-    for (call, bytes) in calls {
-        for fault in faults {
-            running.spawn(pass_once(call, fault, bytes.clone()));
+    for fault in faults {
+        let mut running = JoinSet::new();
+        for (call, bytes) in &calls {
+            running.spawn(pass_once(*call, fault, bytes.clone()));
         }
+        running.join_all().await;
     }
-    running.join_all().await;
 }
 
 async fn pass_once(call: S3Call, fault: S3Fault, bytes: Bytes) {
