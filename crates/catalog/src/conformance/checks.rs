@@ -1,0 +1,106 @@
+//! What the store told: backups that were read again, and such as only it knows.
+
+use cachevault_domain::{
+    Address, Backup, EngineKind, Health, ServerVersion, StoredBackup, Trigger,
+};
+
+use super::{
+    at, backup, backup_id, instance_id, job_id, new_restore, prepare, project, succeed, to_drill,
+};
+use crate::{Catalog, CatalogError};
+
+async fn to_check(catalog: &impl Catalog, before: i64) -> Vec<u8> {
+    let due = catalog.backups_to_check(at(before), 10).await.unwrap();
+    let number = |id| (0..=u8::MAX).find(|n| backup_id(*n) == id).unwrap();
+    due.into_iter().map(|(_, id)| number(id)).collect()
+}
+
+pub async fn what_was_checked_longest_ago_is_due_first(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    for (n, seconds) in [(1, 10), (2, 20), (3, 30)] {
+        succeed(catalog, n, seconds).await;
+    }
+    let made = |n| async move { backup(catalog, n).await.completed_at.unwrap() };
+    let after = made(3).await.as_second() - at(0).as_second() + 1;
+    assert_eq!(to_check(catalog, after).await, [1, 2, 3]);
+    assert_eq!(to_check(catalog, 0).await, [0; 0]);
+    catalog.record_check(backup_id(1), 1, None, at(99), at(100)).await.unwrap();
+    assert_eq!(backup(catalog, 1).await.checked_at, Some(at(100)));
+    assert_eq!(to_check(catalog, after).await, [2, 3]);
+    assert_eq!(to_check(catalog, 101).await, [2, 3, 1]);
+    // What was asked for comes first, and stays due when it was asked for during the check.
+    catalog.request_check(&project(1), backup_id(1), at(200)).await.unwrap();
+    assert_eq!(to_check(catalog, 0).await, [1]);
+    assert_eq!(to_check(catalog, after).await, [1, 2, 3]);
+    catalog.record_check(backup_id(1), 1, None, at(199), at(201)).await.unwrap();
+    assert_eq!(to_check(catalog, 0).await, [1]);
+    catalog.record_check(backup_id(1), 1, None, at(202), at(203)).await.unwrap();
+    assert_eq!(to_check(catalog, 0).await, [0; 0]);
+    for (project, id) in [(project(2), backup_id(1)), (project(1), backup_id(9))] {
+        let refused = catalog.request_check(&project, id, at(300)).await;
+        assert!(matches!(refused, Err(CatalogError::NotFound(_))), "{refused:?}");
+    }
+}
+
+pub async fn a_damaged_backup_is_not_restored_and_can_be_removed(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed(catalog, 1, 10).await;
+    // Of other files of the same backup nothing is noted.
+    catalog.record_check(backup_id(1), 7, Some("gone"), at(99), at(100)).await.unwrap();
+    assert_eq!(backup(catalog, 1).await.damage, None);
+    catalog.record_check(backup_id(1), 1, Some("gone"), at(99), at(100)).await.unwrap();
+    let found = backup(catalog, 1).await;
+    assert_eq!((found.damage.as_deref(), found.is_restorable()), (Some("gone"), false));
+    let refused = catalog.request_restore(&new_restore(2, 1, 1, 110)).await;
+    assert!(matches!(refused, Err(CatalogError::NotRestorable)), "{refused:?}");
+    let refused = catalog.request_drill(&project(1), backup_id(1), job_id(3), at(110)).await;
+    assert!(matches!(refused, Err(CatalogError::NotRestorable)), "{refused:?}");
+    assert_eq!(to_drill(catalog, 1000, 9).await, [0; 0]);
+    // What is found sound again is restorable again.
+    catalog.record_check(backup_id(1), 1, None, at(119), at(120)).await.unwrap();
+    assert!(backup(catalog, 1).await.is_restorable());
+    catalog.record_check(backup_id(1), 1, Some("gone"), at(129), at(130)).await.unwrap();
+    let (instance, backup) = (instance_id(1), backup_id(1));
+    catalog.request_removal(&project(1), instance, backup, job_id(4), at(140)).await.unwrap();
+    assert_eq!(to_check(catalog, 1000).await, [0; 0]);
+}
+
+pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed(catalog, 1, 10).await;
+    let known = backup(catalog, 1).await;
+    let stored = |backup: Backup, name: &str| StoredBackup {
+        instance_name: name.parse().unwrap(),
+        engine: EngineKind::Redis,
+        server_version: ServerVersion { major: 7, minor: 0, patch: 15 },
+        address: Address { host: "db".into(), port: 6379 },
+        backup,
+    };
+    assert!(!catalog.adopt_stored(&stored(known.clone(), "one")).await.unwrap());
+    assert_eq!(backup(catalog, 1).await, known);
+    // Of another project and another instance, whose name is in use only here.
+    let (project, instance) = (project(2), instance_id(2));
+    let lost = Backup {
+        id: backup_id(2),
+        project: project.clone(),
+        instance,
+        trigger: Trigger::Automatic,
+        window: Some("22:00-23:00".into()),
+        keep_until: Some(at(1000)),
+        ..known.clone()
+    };
+    for is_new in [true, false] {
+        assert_eq!(catalog.adopt_stored(&stored(lost.clone(), "one")).await.unwrap(), is_new);
+        let found = catalog.find_backup(&project, lost.id).await.unwrap().unwrap();
+        assert_eq!(found, lost);
+    }
+    let found = catalog.find_instance(&project, instance).await.unwrap().unwrap();
+    assert_eq!((found.name.as_str(), found.connection.address.port), ("one", 6379));
+    assert!(found.connection.password.is_none());
+    assert!(matches!(found.health, Health::Unreachable { .. }));
+    // An instance that has its name by now keeps it.
+    let clash = Backup { id: backup_id(3), instance: instance_id(3), ..known };
+    assert!(catalog.adopt_stored(&stored(clash, "one")).await.unwrap());
+    let found = catalog.find_instance(&self::project(1), instance_id(3)).await.unwrap().unwrap();
+    assert!(found.name.as_str().starts_with("restored-"), "{}", found.name);
+}

@@ -1,0 +1,145 @@
+//! Which backups go by themselves, and when.
+
+use cachevault_domain::{Agenda, BackupFilter, BackupState, JobKind};
+
+use super::schedules::{inside, scheduled};
+use super::{
+    ALL, backup, backup_id, claim_kind, instance_id, job_id, listed, node, prepare, project,
+    request_drill, succeed,
+};
+use crate::{Catalog, CatalogError, NewScheduledBackup, Turn, Turned};
+
+/// Brings an automatic backup of instance 1 to its success, kept until the second `until`.
+async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: i64) {
+    let mut read = catalog.due_policies(inside(1_000_000), 10).await.unwrap();
+    let due = read.remove(0);
+    let then = Agenda { decided_at: inside(seconds), ..due.agenda };
+    let new = NewScheduledBackup { keep_until: inside(until), ..scheduled(n, inside(seconds)) };
+    let turned = catalog.turn_policy(&due, &Turn::Begin(new), &then).await.unwrap();
+    assert_eq!(turned, Turned::Done);
+    let claimed = catalog.claim_job(JobKind::Capture, node(), inside(seconds), inside(seconds + 9));
+    let lease = claimed.await.unwrap().unwrap();
+    catalog.start_backup(&lease, inside(seconds)).await.unwrap();
+    catalog.finish_backup(&lease, 1, 1000, inside(seconds)).await.unwrap();
+}
+
+/// The numbers of the backups that have to go; their jobs have numbers from `job`.
+async fn retain(catalog: &impl Catalog, limit: usize, job: u8, seconds: i64) -> Vec<u8> {
+    let jobs: Vec<_> = (job..job + 3).map(job_id).collect();
+    let gone = catalog.retain_backups(instance_id(1), limit, &jobs, inside(seconds)).await.unwrap();
+    let number = |id| (0..=u8::MAX).find(|n| backup_id(*n) == id).unwrap();
+    gone.into_iter().map(number).collect()
+}
+
+async fn remove_files(catalog: &impl Catalog, seconds: i64) {
+    let now = inside(seconds);
+    while let Some(lease) =
+        catalog.claim_job(JobKind::Remove, node(), now, inside(seconds + 9)).await.unwrap()
+    {
+        catalog.finish_removal(&lease, now).await.unwrap();
+    }
+}
+
+async fn to_retain(catalog: &impl Catalog, seconds: i64) -> usize {
+    catalog.instances_to_retain(inside(seconds), 10).await.unwrap().len()
+}
+
+pub async fn a_backup_whose_time_is_over_expires(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    keep(catalog, 1, 0, 100).await;
+    keep(catalog, 2, 10, 110).await;
+    assert_eq!(retain(catalog, 24, 100, 99).await, [0; 0]);
+    assert_eq!(retain(catalog, 24, 100, 100).await, [1]);
+    let marked = backup(catalog, 1).await;
+    assert_eq!(marked.state, BackupState::Succeeded, "its files are there");
+    assert!(!marked.is_restorable());
+    assert_eq!(retain(catalog, 24, 110, 100).await, [0; 0], "once is enough");
+    remove_files(catalog, 101).await;
+    let gone = backup(catalog, 1).await;
+    assert_eq!((gone.state, gone.removed_at), (BackupState::Expired, Some(inside(101))));
+    let (listed, _) = listed(catalog, BackupFilter::default(), ALL).await;
+    assert_eq!(listed, [backup_id(2), backup_id(1)]);
+    // The newest good one stays, and nobody forgets that it is one.
+    assert_eq!(retain(catalog, 24, 120, 1000).await, [0; 0]);
+    keep(catalog, 3, 1000, 2000).await;
+    assert_eq!(retain(catalog, 24, 130, 1000).await, [2]);
+}
+
+pub async fn it_is_told_when_backups_may_have_to_go(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    assert_eq!(to_retain(catalog, 1_000_000).await, 0);
+    keep(catalog, 1, 0, 100).await;
+    keep(catalog, 2, 10, 110).await;
+    assert_eq!(to_retain(catalog, 9).await, 1, "something has ended");
+    assert_eq!(retain(catalog, 24, 100, 20).await, [0; 0]);
+    assert_eq!((to_retain(catalog, 99).await, to_retain(catalog, 100).await), (0, 1));
+    assert_eq!(retain(catalog, 24, 110, 100).await, [1]);
+    assert_eq!((to_retain(catalog, 109).await, to_retain(catalog, 110).await), (0, 1));
+    // What stays though its time is over waits for something to end.
+    assert_eq!(retain(catalog, 24, 120, 110).await, [0; 0]);
+    assert_eq!(to_retain(catalog, 1_000_000).await, 0);
+    remove_files(catalog, 200).await;
+    assert_eq!(to_retain(catalog, 200).await, 1);
+}
+
+pub async fn what_is_held_or_in_use_goes_later(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let hold = |n, is_held| async move {
+        catalog.hold_backup(&project(1), backup_id(n), is_held, inside(30)).await
+    };
+    assert!(matches!(hold(1, true).await, Err(CatalogError::NotFound("backup"))));
+    keep(catalog, 1, 0, 100).await;
+    keep(catalog, 2, 10, 100).await;
+    keep(catalog, 3, 20, 100).await;
+    for _ in 0..2 {
+        hold(1, true).await.unwrap();
+    }
+    let (stranger, id) = (project(2), backup_id(1));
+    let refused = catalog.hold_backup(&stranger, id, false, inside(30)).await;
+    assert!(matches!(refused, Err(CatalogError::NotFound("backup"))));
+    assert!(backup(catalog, 1).await.is_held);
+    let (project, instance) = (project(1), instance_id(1));
+    let refused = catalog.request_removal(&project, instance, id, job_id(90), inside(30)).await;
+    assert!(matches!(refused, Err(CatalogError::Held)), "{refused:?}");
+    request_drill(catalog, 2, 91, 0).await.unwrap();
+    let lease = claim_kind(catalog, JobKind::Drill, 0).await.unwrap();
+    assert_eq!(retain(catalog, 24, 100, 200).await, [0; 0]);
+    assert_eq!(to_retain(catalog, 1_000_000).await, 0);
+    catalog.finish_drill(&lease, "redis", inside(300)).await.unwrap();
+    assert_eq!(to_retain(catalog, 300).await, 1);
+    assert_eq!(retain(catalog, 24, 110, 300).await, [2]);
+    assert_eq!(to_retain(catalog, 1_000_000).await, 0);
+    hold(1, false).await.unwrap();
+    assert_eq!(to_retain(catalog, 300).await, 1);
+    assert_eq!(retain(catalog, 24, 120, 300).await, [1]);
+    assert!(matches!(hold(1, true).await, Err(CatalogError::NotFound("backup"))));
+}
+
+pub async fn the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    for n in 1..=6 {
+        succeed(catalog, n, i64::from(n)).await;
+    }
+    keep(catalog, 7, 0, 1000).await;
+    keep(catalog, 8, 1, 1000).await;
+    assert_eq!(retain(catalog, 8, 100, 10).await, [0; 0]);
+    // What a policy asked for goes first, and then what is oldest.
+    assert_eq!(retain(catalog, 3, 110, 10).await, [7, 1, 2]);
+    assert_eq!(to_retain(catalog, 10).await, 1, "that was not all");
+    assert_eq!(retain(catalog, 3, 120, 10).await, [3, 4]);
+    assert_eq!(retain(catalog, 0, 130, 10).await, [5, 6], "the newest good one stays");
+    remove_files(catalog, 11).await;
+    assert_eq!(backup(catalog, 1).await.state, BackupState::Expired);
+}
+
+pub async fn a_person_who_deletes_what_expires_has_it_deleted(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    keep(catalog, 1, 0, 100).await;
+    keep(catalog, 2, 10, 200).await;
+    assert_eq!(retain(catalog, 24, 100, 100).await, [1]);
+    let (project, id, now) = (project(1), backup_id(1), inside(101));
+    let job = catalog.request_removal(&project, instance_id(1), id, job_id(90), now).await;
+    assert_eq!(job.unwrap(), job_id(100));
+    remove_files(catalog, 101).await;
+    assert_eq!(backup(catalog, 1).await.state, BackupState::Deleted);
+}
