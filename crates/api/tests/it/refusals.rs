@@ -1,9 +1,14 @@
 //! Requests that must not get through, and what they learn.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::http::Request;
+use bytes::Bytes;
 use cachevault_domain::Clock;
 use jiff::SignedDuration;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use crate::rig::{INSTANCE, Rig};
 
@@ -58,6 +63,35 @@ async fn a_body_that_is_too_large_is_the_gateways_413() {
             (413, Some("APIGW.0201"))
         );
     }
+}
+
+/// A request with a token whose body never ends.
+fn endless(rig: &Rig, token: &str) -> Request<Body> {
+    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
+    let request = Request::builder().method("PUT").header("x-auth-token", token);
+    request.uri(rig.path("v2", &format!("/instances/{INSTANCE}"))).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn only_some_large_bodies_are_taken_at_a_time_and_small_ones_pass_by() {
+    let rig = Rig::new().await;
+    rig.user("jane", "operator").await;
+    let token = rig.token("jane").await;
+    let mut held = JoinSet::new();
+    for _ in 0..9 {
+        held.spawn(rig.router.clone().oneshot(endless(&rig, &token)));
+    }
+    // Eight never end.
+    let refused = held.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(refused.status().as_u16(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    let path = rig.path("v2", &format!("/instances/{INSTANCE}"));
+    let wish = r#"{"description": "small"}"#;
+    let headers = [("x-auth-token", token.as_str()), ("content-length", "24")];
+    assert_eq!(rig.plain("PUT", &path, &headers, wish).await.status.as_u16(), 204);
+    held.shutdown().await;
+    let large = format!(r#"{{"description": "{}"}}"#, "x".repeat(100_000));
+    assert_eq!(rig.with_token(&token, "PUT", &path, &large).await.status.as_u16(), 400);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, Downloads, metrics_router, router};
+use cachevault_api::{Api, Downloads, LargeBodies, metrics_router, router};
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, Prober, Sealer, TokenAuthority,
 };
@@ -130,6 +130,7 @@ fn routes(
         downloads,
         region: REGION.to_owned(),
         throttle: Arc::default(),
+        large_bodies: LargeBodies::default(),
     })
 }
 
