@@ -150,6 +150,16 @@ impl Rig {
         self
     }
 
+    /// The same service, which does not back up instances without a replica; the instance has lost
+    /// its own.
+    pub(crate) async fn refusing_single_nodes(mut self) -> Self {
+        let lonely = Observation { replicas_online: 0, ..observation() };
+        let instance = INSTANCE.parse().unwrap();
+        self.catalog.record_look(instance, Ok(&lonely), self.clock.now()).await.unwrap();
+        self.app.single_node_backups = false;
+        self.hurried(REQUEST_TIME_MAX)
+    }
+
     /// A service with one project, and in it one instance with the id of the documents.
     pub(crate) async fn new() -> Self {
         Self::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30)), None).await
