@@ -35,6 +35,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(backups::show, backups::remove))
         .routes(routes!(restores::list, restores::create))
         .routes(routes!(restores::plan))
+        .routes(routes!(backups::cancel))
         .routes(routes!(backups::check))
         .routes(routes!(backups::drill))
         .routes(routes!(backups::hold, backups::release))

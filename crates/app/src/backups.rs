@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, InstanceId, Job, JobId, JobState,
-    Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
+    Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, Cancellation, InstanceId, Job,
+    JobId, JobState, Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
 use cachevault_store::{BackupKey, Manifest};
 
@@ -120,6 +120,20 @@ impl App {
         let shards = (0..).zip(artifacts).map(|(shard, _)| key.artifact(shard));
         let locations = shards.map(|artifact| self.store.locate(&artifact)).collect();
         Ok(BackupDetail { backup, manifest, locations })
+    }
+
+    /// Breaks off a backup that waits or runs; its record says by whom. One that nobody has begun
+    /// has failed when this returns. A running one fails when its worker has broken it off, which
+    /// takes seconds; one that succeeds first has been cancelled too late. Asking again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`AppError::BackupNotFound`]; [`AppError::BackupEnded`]; [`AppError::InstanceBusy`] for one
+    /// that a restore makes; [`AppError::CatalogFailed`].
+    pub async fn cancel_backup(&self, caller: &Caller, backup: BackupId) -> Result<(), AppError> {
+        let project = caller.may(Action::CancelBackup)?;
+        let wish = Cancellation { by: caller.subject().to_string(), at: self.clock.now() };
+        Ok(self.catalog.cancel_backup(project, backup, &wish).await?)
     }
 
     /// Removes a backup's files, and waits for it. The record stays as deleted.

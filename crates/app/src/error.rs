@@ -2,7 +2,8 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError, TAGS_MAX,
+    BackupState, Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
+    TAGS_MAX,
 };
 use cachevault_store::StoreError;
 
@@ -59,6 +60,9 @@ pub enum AppError {
     /// The backup is waiting or running; try again when it has ended.
     #[error("the backup has not ended yet")]
     BackupUnsettled(#[source] InvalidTransition),
+    /// The backup has ended; there is nothing to cancel.
+    #[error("the backup has ended already: it is `{}`", .0.as_str())]
+    BackupEnded(BackupState),
     /// Somebody has forbidden that the backup is removed; release it first.
     #[error("the backup is held; release it first")]
     BackupHeld,
@@ -110,6 +114,7 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
+            CatalogError::Ended(state) => Self::BackupEnded(state),
             CatalogError::Held => Self::BackupHeld,
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),

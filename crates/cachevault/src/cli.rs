@@ -206,6 +206,11 @@ pub(crate) enum BackupCommand {
         #[arg(long, value_name = "TIME", default_value = "1h")]
         expires: String,
     },
+    /// Break off a backup that waits or runs, and wait until that is done
+    Cancel {
+        /// Id of the backup
+        backup: String,
+    },
     /// Keep a backup: neither its policy nor anybody removes it
     Hold {
         /// Id of the backup

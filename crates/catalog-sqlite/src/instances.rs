@@ -373,7 +373,7 @@ impl InstanceCatalog for SqliteCatalog {
             return Err(CatalogError::NotFound("backup policy"));
         }
         // What its rules kept beyond its time is kept by nothing now.
-        retention::look_again(&mut tx, id, now).await?;
+        retention::look_at(&mut tx, &id.to_string(), now).await?;
         tx.commit().await.map_err(unavailable)
     }
 

@@ -60,6 +60,24 @@ impl TryFrom<RetainedRow> for Retained {
     }
 }
 
+/// From this moment on it is to be found out which backups of an instance have to go.
+pub(crate) async fn look_at(
+    tx: &mut SqliteConnection,
+    instance: &str,
+    at: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1)
+         WHERE id = ?2 AND removed_at IS NULL",
+    )
+    .bind(at.as_microsecond())
+    .bind(instance)
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
+
 /// Something about a job's backup, or about its instance, may have made another backup superfluous.
 pub(crate) async fn note_end(
     tx: &mut SqliteConnection,
@@ -124,24 +142,6 @@ async fn with_files(
     rows.into_iter().map(Retained::try_from).collect()
 }
 
-/// It is to be found out whether backups of an instance have to go.
-pub(crate) async fn look_again(
-    tx: &mut SqliteConnection,
-    instance: InstanceId,
-    now: Timestamp,
-) -> Result<(), CatalogError> {
-    sqlx::query(
-        "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1)
-         WHERE id = ?2 AND removed_at IS NULL",
-    )
-    .bind(now.as_microsecond())
-    .bind(instance.to_string())
-    .execute(tx)
-    .await
-    .map(drop)
-    .map_err(unavailable)
-}
-
 /// What has to go, each once.
 fn superfluous(
     backups: &[Retained],
@@ -178,8 +178,7 @@ impl RetentionCatalog for SqliteCatalog {
         .await
         .map_err(unavailable)?;
         let instance = instance.ok_or(CatalogError::NotFound("backup"))?;
-        let instance = RowOf { table: "instances", key: &instance }.parse(&instance)?;
-        look_again(&mut tx, instance, now).await?;
+        look_at(&mut tx, &instance, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 

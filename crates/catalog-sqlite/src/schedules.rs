@@ -70,8 +70,8 @@ async fn tried(
     window: Window,
 ) -> Result<Tried, CatalogError> {
     let (begin, end) = Tried::day_of(window);
-    let rows: Vec<(i64, String, bool)> = sqlx::query_as(
-        "SELECT window_begin, state, stored_attempt IS NOT NULL FROM backups
+    let rows: Vec<(i64, String, bool, bool)> = sqlx::query_as(
+        "SELECT window_begin, state, stored_attempt IS NOT NULL, cancelled_at IS NOT NULL FROM backups
          WHERE instance_id = ? AND window_begin >= ? AND window_begin < ?",
     )
     .bind(instance.to_string())
@@ -82,11 +82,12 @@ async fn tried(
     .map_err(unavailable)?;
     let key = instance.to_string();
     let row = RowOf { table: "backups", key: &key };
-    let one = |(begin, state, succeeded): (i64, String, bool)| {
+    let one = |(begin, state, succeeded, cancelled): (i64, String, bool, bool)| {
         let state = row.named(&BackupState::ALL, BackupState::as_str, &state)?;
         let outcome = match (state.is_settled(), succeeded) {
             (false, _) => Outcome::Open,
             (true, true) => Outcome::Succeeded,
+            (true, false) if cancelled => Outcome::Cancelled,
             (true, false) => Outcome::Failed,
         };
         Ok((row.moment(begin)?, outcome))

@@ -238,7 +238,7 @@ pub(crate) async fn change_policy(
     };
     put_policy(&mut *tx, id, &stored).await?;
     // Other rules may keep less.
-    retention::look_again(tx, id, now).await
+    retention::look_at(tx, &id.to_string(), now).await
 }
 
 async fn put_policy(

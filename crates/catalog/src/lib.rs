@@ -21,9 +21,9 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, DuePlan,
-    Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
-    InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
+    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, BackupState,
+    Cancellation, DuePlan, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter,
+    InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
     NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
     Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
     StepRecord, StoredBackup, Tag, TagChange, Tried, Window,
@@ -56,6 +56,12 @@ pub enum CatalogError {
     /// The instance would have more tags than it may.
     #[error("an instance has {} tags at the most", cachevault_domain::TAGS_MAX)]
     TooManyTags,
+    /// The backup has ended already.
+    #[error("the backup has ended: it is `{}`", .0.as_str())]
+    Ended(BackupState),
+    /// Somebody wants the backup to end: it can only fail.
+    #[error("the backup is being cancelled")]
+    Cancelled,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -273,6 +279,20 @@ pub trait BackupCatalog: Send + Sync {
     /// RDB size of the newest backup of an instance that succeeded, bytes.
     async fn last_size(&self, instance: InstanceId) -> Result<Option<u64>, CatalogError>;
 
+    /// Notes that somebody wants a backup to end before it is done. One that nobody has begun has
+    /// failed with that, and so has its job; the worker of one that has begun breaks it off, and
+    /// until then it can only fail: who comes first, the wish or the success, wins. Where it was
+    /// noted already nothing changes.
+    ///
+    /// [`CatalogError::NotFound`] without the backup, [`CatalogError::Ended`] when it has ended,
+    /// [`CatalogError::Busy`] when it is made for a restore, with which it ends.
+    async fn cancel_backup(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        wish: &Cancellation,
+    ) -> Result<(), CatalogError>;
+
     /// Marks a settled backup for removal and records the job that will do it, together or not
     /// at all. Asking again while that job is open gives the same job.
     ///
@@ -469,6 +489,18 @@ pub trait JobQueue: Send + Sync {
         until: Timestamp,
     ) -> Result<Option<Lease>, CatalogError>;
 
+    /// Claims a capture as [`JobQueue::claim_job`] does, but none of an instance whose host, as its
+    /// address names it, has `host_max` that are leased. The records of those that are passed over
+    /// say so ([`cachevault_domain::waiting_for_host`]); they are due again when one of their host
+    /// has ended. Costs what the jobs cost that are passed over for the first time.
+    async fn claim_capture(
+        &self,
+        node: NodeId,
+        host_max: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, CatalogError>;
+
     /// Extends a lease.
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError>;
 
@@ -491,6 +523,9 @@ pub trait JobQueue: Send + Sync {
     /// Removes a step from the log: its work was undone.
     async fn unlog_step(&self, lease: &Lease, step: &str) -> Result<(), CatalogError>;
 
+    /// Who wants the backup of this capture to end, if anybody.
+    async fn cancellation(&self, lease: &Lease) -> Result<Option<Cancellation>, CatalogError>;
+
     /// The backup of this job is running from now on.
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
@@ -505,6 +540,8 @@ pub trait JobQueue: Send + Sync {
 
     /// The backup has succeeded and the job is done. `stored_attempt` is the attempt whose files
     /// are the backup, `size_bytes` the size of the RDB in them.
+    ///
+    /// [`CatalogError::Cancelled`] when somebody wants it to end.
     async fn finish_backup(
         &self,
         lease: &Lease,
@@ -513,7 +550,7 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// The backup has failed, and with it the job.
+    /// The backup has failed, and with it the job; because it was cancelled, if somebody wanted that.
     async fn fail_backup(
         &self,
         lease: &Lease,

@@ -99,6 +99,8 @@ pub enum Outcome {
     Untried,
     /// One waits or runs.
     Open,
+    /// Somebody broke one off: there is to be none.
+    Cancelled,
     /// All failed.
     Failed,
     /// One succeeded, whatever became of its files.
@@ -132,7 +134,7 @@ impl Tried {
     pub fn of(window: Window, tries: &[(Timestamp, Outcome)]) -> Self {
         let here = || tries.iter().filter(|(begin, _)| *begin == window.begin);
         let is_any = |wanted| here().any(|(_, outcome)| *outcome == wanted);
-        let known = [Outcome::Succeeded, Outcome::Open, Outcome::Failed];
+        let known = [Outcome::Succeeded, Outcome::Open, Outcome::Cancelled, Outcome::Failed];
         let outcome = known.into_iter().find(|outcome| is_any(*outcome));
         let mut windows: Vec<_> = tries.iter().map(|(begin, _)| *begin).collect();
         windows.sort();
@@ -217,7 +219,9 @@ impl Agenda {
                 Decision::Begin(window, then)
             }
             Outcome::Open if !is_over => Decision::Rest(then),
-            Outcome::Open | Outcome::Failed | Outcome::Succeeded => Decision::Rest(next),
+            Outcome::Open | Outcome::Cancelled | Outcome::Failed | Outcome::Succeeded => {
+                Decision::Rest(next)
+            }
         }
     }
 }
@@ -337,6 +341,20 @@ mod tests {
             let Decision::Rest(next) = decided else { panic!("{decided:?}") };
             agenda = next;
         }
+    }
+
+    #[test]
+    fn a_try_that_somebody_broke_off_is_not_made_again() {
+        let plan = plan(DAILY, "22:00-23:00");
+        let now = at("2026-11-22T22:30:00Z");
+        let agenda = Agenda::first(&plan, instance(0), now);
+        let begin = agenda.window.unwrap().begin;
+        let tries = [(begin, Outcome::Failed), (begin, Outcome::Cancelled)];
+        let tried = Tried::of(agenda.window.unwrap(), &tries);
+        assert_eq!(tried.outcome, Outcome::Cancelled);
+        let decision = agenda.decide(&plan, MissedWindow::Skip, instance(0), tried, now);
+        let Decision::Rest(then) = decision else { panic!("{decision:?}") };
+        assert_eq!(then.window.unwrap().begin, at("2026-11-23T22:00:00Z"));
     }
 
     #[test]

@@ -63,8 +63,9 @@ pub use access::{
 pub use agenda::{Agenda, Decision, MissedWindow, Outcome, RETRIES_A_DAY_MAX, Tried, Windows};
 pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
-    Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
-    NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,
+    Backup, BackupEvent, BackupFormat, BackupState, Cancellation, Failure, FailureCode,
+    InvalidTransition, NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect,
+    StoredBackup, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
@@ -81,7 +82,7 @@ pub use instance::{
     Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InstanceState, InvalidInstanceName,
     Observation, SealedConnection, SealedSecret,
 };
-pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
+pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord, waiting_for_host};
 pub use listing::{BackupFilter, InstanceCounts, InstanceFilter, Listing, Page, RestoreFilter};
 pub use plan::{Blocker, Loading, RestorePlan};
 pub use policy::{

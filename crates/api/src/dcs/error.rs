@@ -146,6 +146,7 @@ impl From<AppError> for DcsError {
             AppError::CannotPlan { .. } => Self::NotRunning,
             AppError::InstanceBusy(JobKind::Remove | JobKind::Drill)
             | AppError::BackupUnsettled(_)
+            | AppError::BackupEnded(_)
             | AppError::BackupHeld
             | AppError::InstanceHasBackups(_) => Self::WrongState,
             AppError::InstanceDown(_) => Self::NotRunning,

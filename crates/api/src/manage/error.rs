@@ -72,6 +72,7 @@ impl Error {
                 AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
+                AppError::BackupEnded(_) => (StatusCode::CONFLICT, "backup_ended"),
                 AppError::BackupHeld => (StatusCode::CONFLICT, "backup_held"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),

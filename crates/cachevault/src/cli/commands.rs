@@ -109,6 +109,15 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let links = client.call(Method::POST, &path, Some(&body))?;
             output::links(options.output, &links);
         }
+        BackupCommand::Cancel { backup } => {
+            let path = format!("/backups/{}/cancel", plain(&backup)?);
+            client.call(Method::POST, &path, None)?;
+            let ended = progress::follow_backup(&client, &backup)?;
+            output::one(options.output, &ended);
+            if ended["state"] != "failed" {
+                return Err(Failure::Failed("the backup came to its end first".into()));
+            }
+        }
         BackupCommand::Hold { backup } => {
             client.call(Method::PUT, &format!("/backups/{}/hold", plain(&backup)?), None)?;
             output::say(options.output, &format!("{backup} is kept until it is released"));
