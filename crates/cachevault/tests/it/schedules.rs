@@ -14,7 +14,7 @@ use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
 #[track_caller]
-fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
+pub(crate) fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
     let output = Command::new(repository_file("scripts/dcs-curl"))
         .args([method, path])
         .args((!body.is_empty()).then_some(body))
@@ -27,7 +27,7 @@ fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
 
 /// A window of 23 hours of which more than three quarters are over, so that every instance has begun,
 /// and more than one is left.
-fn window_that_is_open() -> String {
+pub(crate) fn window_that_is_open() -> String {
     let hour = |hours: i64| {
         let moment = SystemClock.now() + SignedDuration::from_hours(hours);
         moment.strftime("%H:00").to_string()
