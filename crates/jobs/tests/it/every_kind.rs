@@ -1,11 +1,14 @@
 //! What must hold for every kind of job, at every step of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cachevault_domain::{BackupId, BackupState, JobKind};
+use cachevault_domain::{BackupId, BackupState, FailureCode, JobKind};
 use cachevault_jobs::Injected;
 
 use crate::rig::{Inject, Rig, STEPS};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// A rig whose due job is of this kind; the backup that it is about.
 async fn due(kind: JobKind) -> (Rig, BackupId) {
@@ -99,6 +102,31 @@ async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
                 assert_eq!(rig.backup(backup).await.state, done(kind));
                 rig.assert_truthful(backup).await;
             }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_never_returns_ends_by_its_deadline() {
+    for (kind, steps) in STEPS {
+        for step in steps {
+            let (mut rig, backup) = due(kind).await;
+            rig.settings.capture.total = Duration::from_secs(2);
+            (rig.settings.verify, rig.settings.commit) = (SECOND, SECOND);
+            rig.run(Some(Inject::after(step, Injected::Hang))).await;
+            let reason = format!("the step `{step}` was not done after");
+            if kind == JobKind::Remove {
+                assert_eq!(rig.claim().await, None, "it waits before it tries again");
+                rig.pass(2);
+                rig.run(None).await;
+                assert_eq!(rig.backup(backup).await.state, BackupState::Deleted);
+                continue;
+            }
+            let failure = rig.backup(backup).await.failure.unwrap();
+            assert_eq!(failure.code, FailureCode::TimedOut, "{failure:?}");
+            assert!(failure.reason.starts_with(&reason), "{failure:?}");
+            rig.assert_truthful(backup).await;
+            rig.request().await;
         }
     }
 }

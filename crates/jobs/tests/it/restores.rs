@@ -1,11 +1,12 @@
 //! Restores: what must hold whatever happens at any step of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
 use cachevault_domain::{
-    BackupFilter, BackupId, BackupState, ConflictRule, InstanceId, KeyFilter, Page, Restore,
-    RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
+    BackupFilter, BackupId, BackupState, ConflictRule, FailureCode, InstanceId, KeyFilter, Page,
+    Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
 };
 use cachevault_jobs::Injected;
 use cachevault_testkit::{Server, newest_redis};
@@ -115,6 +116,25 @@ impl Restoring {
         self.rig.run(None).await;
         assert_eq!(self.record(id).await.state, RestoreState::Succeeded);
         self.assert_truthful(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_never_returns_ends_by_its_deadline() {
+    for step in STEPS {
+        let mut restoring = Restoring::new().await;
+        let settings = &mut restoring.rig.settings;
+        // Longer than what is really done takes.
+        settings.restore.total = Duration::from_secs(5);
+        settings.capture.total = Duration::from_secs(5);
+        (settings.verify, settings.commit) = (Duration::from_secs(2), Duration::from_secs(2));
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after(step, Injected::Hang))).await;
+        let failure = restoring.record(id).await.failure.unwrap();
+        assert_eq!(failure.code, FailureCode::TimedOut, "{failure:?}");
+        assert!(failure.reason.starts_with(&format!("the step `{step}` was not done after")));
+        restoring.assert_truthful(id).await;
+        restoring.assert_restorable().await;
     }
 }
 
