@@ -37,13 +37,13 @@ async fn a_backup_that_loads_is_proven_with_time_and_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drill_that_never_returns_ends_by_its_deadline() {
     let (mut rig, id) = backed_up().await;
-    rig.settings.restore.total = Duration::from_secs(5);
+    rig.settings.restore.total = Duration::from_secs(10);
     rig.app.request_drill(&rig.caller, id).await.unwrap();
     rig.run(Some(Inject::after("drill", Injected::Hang))).await;
     let backup = rig.backup(id).await;
     assert!(!backup.drilling);
     let reason = backup.drill_failure.unwrap().reason;
-    assert_eq!(reason, "the step `drill` was not done after 10 s, the limit");
+    assert_eq!(reason, "the step `drill` was not done after 20 s, the limit");
     let throw_away = std::fs::read_dir(rig.folder.path().join("drills")).unwrap();
     assert_eq!(throw_away.count(), 0);
 }
