@@ -203,7 +203,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs a step, for as long as it may take.
+    /// Runs a step, for as long as it may take, or as a lease lasts once it was told to break off.
     async fn run_step(
         &self,
         at: usize,
@@ -225,15 +225,22 @@ impl Runner {
             }
         };
         let limit = step.limit(&self.settings);
-        tokio::time::timeout(limit, running).await.unwrap_or_else(|_| {
+        // Steps break off by themselves, and in order; one that does not is left.
+        let left = async {
+            context.cancel.cancelled().await;
+            tokio::time::sleep(self.settings.lease).await;
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(limit, running) => ended,
+            () = left => return Err(failed(StepError::Stopped)),
+        };
+        ended.unwrap_or_else(|_| {
             let reason = not_done("step", step, limit);
             let failure = Failure { code: FailureCode::TimedOut, reason };
-            // Files that ought to be gone are tried for ever.
-            let is_removal = context.lease.kind == JobKind::Remove;
-            Err(failed(if is_removal {
-                StepError::Retry(failure)
-            } else {
-                StepError::Fail(failure)
+            Err(failed(match context.lease.kind {
+                // Files that ought to be gone are tried for ever.
+                JobKind::Remove => StepError::Retry(failure),
+                _ => StepError::Fail(failure),
             }))
         })
     }
