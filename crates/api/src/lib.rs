@@ -34,6 +34,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+pub use crate::auth::LargeBodies;
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
@@ -64,6 +65,8 @@ pub struct Api {
     pub region: String,
     /// Bounds on wrong credentials.
     pub throttle: Arc<Throttle>,
+    /// Bounds what bodies take of the memory.
+    pub large_bodies: LargeBodies,
 }
 
 /// All routes.

@@ -38,8 +38,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::CannotAdopt`] says exactly what is wrong with the server;
-    /// [`AppError::NameTaken`], [`AppError::TooManyTags`]; [`AppError::SingleNode`] for a policy
-    /// where the configuration asks for it; [`AppError::CatalogFailed`].
+    /// [`AppError::NameTaken`], [`AppError::TooManyTags`]; [`AppError::SingleNode`] for an
+    /// automatic policy where the configuration asks for it; [`AppError::CatalogFailed`].
     pub async fn add_instance(
         &self,
         caller: &Caller,
@@ -48,7 +48,8 @@ impl App {
         let project = caller.may(Action::CreateInstance)?;
         let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
         let is_single = observation.replicas_online == 0;
-        if wish.settings.policy.is_some() && is_single && !self.single_node_backups {
+        let is_automatic = wish.settings.policy.as_ref().is_some_and(BackupPolicy::is_automatic);
+        if is_automatic && is_single && !self.single_node_backups {
             return Err(AppError::SingleNode);
         }
         let now = self.clock.now();
@@ -90,8 +91,8 @@ impl App {
     /// Changes what is said about an instance.
     ///
     /// # Errors
-    /// [`AppError::InstanceNotFound`], [`AppError::NameTaken`]; [`AppError::SingleNode`] for a
-    /// policy where the configuration asks for it; [`AppError::CatalogFailed`].
+    /// [`AppError::InstanceNotFound`], [`AppError::NameTaken`]; [`AppError::SingleNode`] for an
+    /// automatic policy where the configuration asks for it; [`AppError::CatalogFailed`].
     pub async fn change_instance(
         &self,
         caller: &Caller,
@@ -99,7 +100,9 @@ impl App {
         change: &InstanceChange,
     ) -> Result<(), AppError> {
         let project = caller.may(Action::ModifyInstance)?;
-        if change.policy.is_some() && !self.single_node_backups {
+        // Switching it off is always possible, also where the last replica has gone.
+        let is_automatic = change.policy.as_ref().is_some_and(BackupPolicy::is_automatic);
+        if is_automatic && !self.single_node_backups {
             let found = self.find_instance(project, id).await?;
             if found.observation.replicas_online == 0 {
                 return Err(AppError::SingleNode);

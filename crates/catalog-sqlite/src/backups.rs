@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
-    DrillFailure, Failure, InstanceId, JobId, JobKind, JobState, Listing, NewBackup, Page,
-    Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
+    DrillFailure, Failure, FailureCode, InstanceId, JobId, JobKind, JobState, Listing, NewBackup,
+    Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -259,6 +259,49 @@ pub(crate) async fn fail(
     .bind(failure.code.as_str())
     .bind(&failure.reason)
     .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The files of the backup could not be removed yet.
+pub(crate) async fn note_unremovable(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    reason: &str,
+) -> Result<(), CatalogError> {
+    // Why a backup failed is worth more than why its leftovers stay.
+    sqlx::query(
+        "UPDATE backups SET failure_code = ?1, failure_reason = ?2
+         WHERE id = ?3 AND coalesce(failure_code, ?1) = ?1",
+    )
+    .bind(FailureCode::RemovalFailed.as_str())
+    .bind(reason)
+    .bind(backup.to_string())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The files of the backup are gone, and with them why they could not be removed.
+pub(crate) async fn removed(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    state: BackupState,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE backups SET state = ?1, removed_at = ?2,
+             failure_reason = iif(failure_code = ?3, NULL, failure_reason),
+             failure_code = nullif(failure_code, ?3)
+         WHERE id = ?4",
+    )
+    .bind(state.as_str())
+    .bind(now.as_microsecond())
+    .bind(FailureCode::RemovalFailed.as_str())
     .bind(backup.to_string())
     .execute(tx)
     .await

@@ -441,13 +441,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Remove, lease).await?;
         let event = retention::removal_event(&mut tx, lease.backup).await?;
         let state = next_state(&mut tx, lease.backup, event).await?;
-        sqlx::query("UPDATE backups SET state = ?, removed_at = ? WHERE id = ?")
-            .bind(state.as_str())
-            .bind(now.as_microsecond())
-            .bind(lease.backup.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        backups::removed(&mut tx, lease.backup, state, now).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         tx.commit().await.map_err(unavailable)
     }
@@ -586,6 +580,9 @@ impl JobQueue for SqliteCatalog {
             .await
             .map_err(unavailable)?;
         hosts::wake(&mut tx, lease.job).await?;
+        if lease.kind == JobKind::Remove && why == Requeue::Failed {
+            backups::note_unremovable(&mut tx, lease.backup, reason).await?;
+        }
         self.commit_capture(tx).await
     }
 

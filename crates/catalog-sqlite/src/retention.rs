@@ -56,6 +56,21 @@ impl TryFrom<RetainedRow> for Retained {
     }
 }
 
+/// From this moment on it is to be found out which backups of an instance have to go.
+pub(crate) async fn look_at(
+    tx: &mut SqliteConnection,
+    instance: &str,
+    at: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query("UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1) WHERE id = ?2")
+        .bind(at.as_microsecond())
+        .bind(instance)
+        .execute(tx)
+        .await
+        .map(drop)
+        .map_err(unavailable)
+}
+
 /// Something about a job's backup, or about its instance, may have made another backup superfluous.
 pub(crate) async fn note_end(
     tx: &mut SqliteConnection,
@@ -148,14 +163,7 @@ impl RetentionCatalog for SqliteCatalog {
         .await
         .map_err(unavailable)?;
         let instance = instance.ok_or(CatalogError::NotFound("backup"))?;
-        sqlx::query(
-            "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1) WHERE id = ?2",
-        )
-        .bind(now.as_microsecond())
-        .bind(instance)
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        look_at(&mut tx, &instance, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 

@@ -608,7 +608,10 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// Puts the job back into the queue, due at `due`, with the reason for an operator.
+    /// Puts the job back into the queue, due at `due`, with the reason for an operator. Until the files
+    /// are gone, the backup of a removal that failed says so too: [`FailureCode::RemovalFailed`].
+    ///
+    /// [`FailureCode::RemovalFailed`]: cachevault_domain::FailureCode::RemovalFailed
     async fn requeue(
         &self,
         lease: &Lease,

@@ -336,6 +336,11 @@ impl Runner {
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
                     continue;
                 }
+                if is_refused_for_good(lease, &verdict) {
+                    // Trying on would not change that: the tender removes what is left, some day.
+                    tracing::warn!(job = %lease.job, step = step.name(), reason, "left to the tender: the store takes our key no longer");
+                    continue;
+                }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
                 let due = self.next_at(lease, u32::MAX).unwrap_or_else(|| self.app.clock.now());
@@ -419,6 +424,12 @@ impl Runner {
 fn not_done(what: &str, step: &dyn Step, limit: Duration) -> String {
     let seconds = limit.as_secs_f32();
     format!("the {what} `{}` was not done after {seconds} s, the limit", step.name())
+}
+
+/// Whether a capture ends because the store takes our key no longer, which its removals need too.
+fn is_refused_for_good(lease: &Lease, verdict: &Verdict) -> bool {
+    lease.kind == JobKind::Capture
+        && matches!(verdict, Verdict::GiveUp(why) if why.code == FailureCode::StoreCredentials)
 }
 
 enum Verdict {

@@ -187,7 +187,10 @@ pub(crate) struct BackupBody {
 struct FailureBody {
     code: &'static str,
     dcs_code: &'static str,
+    /// What happened, to what.
     reason: String,
+    /// What to do about it.
+    hint: &'static str,
 }
 
 impl From<&Failure> for FailureBody {
@@ -196,6 +199,7 @@ impl From<&Failure> for FailureBody {
             code: failure.code.as_str(),
             dcs_code: failure_word(failure.code),
             reason: failure.reason.clone(),
+            hint: failure.code.hint(),
         }
     }
 }

@@ -192,6 +192,24 @@ async fn a_policy_is_stored_and_shown_wrapped() {
 }
 
 #[tokio::test]
+async fn an_instance_that_lost_its_replica_keeps_a_policy_that_can_be_switched_off() {
+    let rig = Rig::new().await;
+    let automatic =
+        format!(r#"{{"instance_backup_policy":{{"backup_type":"auto","save_days":1,{PLAN}}}}}"#);
+    assert_eq!(rig.call("PUT", &at("v2", &rig), &automatic).await.status.as_u16(), 204);
+    let rig = rig.refusing_single_nodes().await;
+    for version in VERSIONS {
+        let answer = rig.call("PUT", &at(version, &rig), &automatic).await;
+        assert_eq!(refused(&answer, version, 400), "DCS.4086");
+        let path = format!("{}/backups", at(version, &rig));
+        let answer = rig.call("POST", &path, "{}").await;
+        assert_eq!(refused(&answer, version, 400), "DCS.4086");
+        let manual = r#"{"instance_backup_policy":{"backup_type":"manual"}}"#;
+        assert_eq!(rig.call("PUT", &at(version, &rig), manual).await.status.as_u16(), 204);
+    }
+}
+
+#[tokio::test]
 async fn v1_takes_a_policy_as_text_and_without_its_type() {
     let rig = Rig::new().await;
     let policy = format!(r#"{{"save_days":1,{PLAN}}}"#);

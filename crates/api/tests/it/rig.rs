@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, Downloads, metrics_router, router};
+use cachevault_api::{Api, Downloads, LargeBodies, metrics_router, router};
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, Prober, Sealer, TokenAuthority,
 };
@@ -130,6 +130,7 @@ fn routes(
         downloads,
         region: REGION.to_owned(),
         throttle: Arc::default(),
+        large_bodies: LargeBodies::default(),
     })
 }
 
@@ -147,6 +148,16 @@ impl Rig {
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
         self.router = routes(self.app.clone(), downloads, None, request_time_max);
         self
+    }
+
+    /// The same service, which does not back up instances without a replica; the instance has lost
+    /// its own.
+    pub(crate) async fn refusing_single_nodes(mut self) -> Self {
+        let lonely = Observation { replicas_online: 0, ..observation() };
+        let instance = INSTANCE.parse().unwrap();
+        self.catalog.record_look(instance, Ok(&lonely), self.clock.now()).await.unwrap();
+        self.app.single_node_backups = false;
+        self.hurried(REQUEST_TIME_MAX)
     }
 
     /// A service with one project, and in it one instance with the id of the documents.

@@ -12,7 +12,7 @@ use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
 #[track_caller]
-fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
+pub(crate) fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
     let output = Command::new(repository_file("scripts/dcs-curl"))
         .args([method, path])
         .args((!body.is_empty()).then_some(body))
@@ -23,13 +23,14 @@ fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A window of 23 hours in whose last the present moment is, so that every instance has begun.
-fn window_that_is_open() -> String {
+/// A window of 23 hours of which more than three quarters are over, so that every instance has begun,
+/// and more than one is left.
+pub(crate) fn window_that_is_open() -> String {
     let hour = |hours: i64| {
         let moment = SystemClock.now() + SignedDuration::from_hours(hours);
         moment.strftime("%H:00").to_string()
     };
-    format!("{}-{}", hour(-22), hour(1))
+    format!("{}-{}", hour(-21), hour(2))
 }
 
 #[test]
