@@ -72,7 +72,8 @@ impl App {
         Ok(backup.id)
     }
 
-    /// Backups of an instance, newest first, as long as they are to be listed.
+    /// Backups of an instance, newest first, as long as they are to be listed: also of one that was
+    /// let go while they were kept.
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
@@ -84,7 +85,7 @@ impl App {
         page: Page,
     ) -> Result<Listing<Backup>, AppError> {
         let project = caller.may(Action::ListBackups)?;
-        self.find_instance(project, instance).await?;
+        self.require_instance(project, instance).await?;
         let removed_since = self.clock.now().checked_sub(self.history).ok();
         let filter = BackupFilter { removed_since, ..filter };
         Ok(self.catalog.list_backups(project, instance, &filter, page).await?)
@@ -149,7 +150,7 @@ impl App {
         backup: BackupId,
     ) -> Result<(), AppError> {
         let project = caller.may(Action::DeleteBackup)?;
-        self.find_instance(project, instance).await?;
+        self.require_instance(project, instance).await?;
         let job = JobId::mint(&*self.entropy);
         let job =
             self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;

@@ -28,6 +28,9 @@ pub enum AppError {
     /// No such restore in this project.
     #[error("this restore does not exist")]
     RestoreNotFound,
+    /// The instance has no backup policy.
+    #[error("this instance has no backup policy")]
+    BackupPolicyNotFound,
     /// No such record of a call in this project.
     #[error("there is no such record to follow")]
     AuditRecordNotFound,
@@ -63,8 +66,8 @@ pub enum AppError {
     /// Somebody has forbidden that the backup is removed; release it first.
     #[error("the backup is held; release it first")]
     BackupHeld,
-    /// The instance still has backups with files; delete them first.
-    #[error("the instance still has {0} backups with files; delete them first")]
+    /// The instance still has backups with files; say what becomes of them.
+    #[error("the instance still has {0} backups with files; say whether to delete or to keep them")]
     InstanceHasBackups(u64),
     /// The instance would have more tags than it may; take some away first.
     #[error("an instance has {TAGS_MAX} tags at the most")]
@@ -107,6 +110,7 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("backup") => Self::BackupNotFound,
             CatalogError::NotFound("instance") => Self::InstanceNotFound,
             CatalogError::NotFound("restore") => Self::RestoreNotFound,
+            CatalogError::NotFound("backup policy") => Self::BackupPolicyNotFound,
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),

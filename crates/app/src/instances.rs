@@ -179,6 +179,17 @@ impl App {
         self.catalog.find_instance(project, id).await?.ok_or(AppError::InstanceNotFound)
     }
 
+    /// Refuses unless the project has the instance, or backups of one that was let go.
+    pub(crate) async fn require_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
+        let is_known = self.catalog.find_instance(project, id).await?.is_some()
+            || self.catalog.has_backups(project, id).await?;
+        if is_known { Ok(()) } else { Err(AppError::InstanceNotFound) }
+    }
+
     /// Instances of the project, newest first.
     ///
     /// # Errors
@@ -210,6 +221,21 @@ impl App {
     pub async fn remove_instance(&self, caller: &Caller, id: InstanceId) -> Result<(), AppError> {
         let project = caller.may(Action::DeleteInstance)?;
         Ok(self.catalog.remove_instance(project, id, self.clock.now()).await?)
+    }
+
+    /// Lets an instance go and keeps its backups: none of them expires, each stays until somebody
+    /// deletes it.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::InstanceBusy`], [`AppError::CatalogFailed`].
+    pub async fn remove_instance_keeping_backups(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::DeleteInstance)?;
+        let now = self.clock.now();
+        Ok(self.catalog.remove_instance_keeping_backups(project, id, now).await?)
     }
 
     /// Removes the files of all backups of an instance, waits for it, and lets the instance go.

@@ -331,6 +331,22 @@ impl BackupCatalog for SqliteCatalog {
         find(&self.readers, project, id).await
     }
 
+    async fn has_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+    ) -> Result<bool, CatalogError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM backups
+                            WHERE instance_id = ? AND project_id = ? AND state = 'succeeded')",
+        )
+        .bind(instance.to_string())
+        .bind(project.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)
+    }
+
     async fn list_backups(
         &self,
         project: &ProjectId,

@@ -59,6 +59,9 @@ macro_rules! catalog_conformance {
             a_change_touches_only_what_it_names
             a_taken_name_changes_nothing
             a_policy_keeps_its_id_and_what_nobody_changes
+            every_form_of_a_policy_reads_back_as_it_was_set
+            a_policy_is_taken_away_once
+            backups_are_kept_of_an_instance_that_is_let_go
             tags_are_added_replaced_and_taken_away
             the_tags_of_a_project_are_listed_once
             instances_are_filtered_and_counted_by_state
@@ -140,6 +143,8 @@ macro_rules! catalog_conformance {
             a_backup_whose_time_is_over_expires
             it_is_told_when_backups_may_have_to_go
             what_is_held_or_in_use_goes_later
+            what_count_and_generations_keep_stays_beyond_its_time
+            what_is_being_read_goes_later
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             a_person_who_deletes_what_expires_has_it_deleted
             a_call_is_recorded_before_it_is_answered

@@ -22,11 +22,11 @@ use std::fmt;
 use async_trait::async_trait;
 use cachevault_domain::{
     Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, BackupState,
-    Cancellation, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
-    InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
+    Cancellation, DuePlan, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter,
+    InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
     NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
     Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
-    SaveDays, StepRecord, StoredBackup, Tag, TagChange, Tried, WeeklyPlan, Window,
+    StepRecord, StoredBackup, Tag, TagChange, Tried, Window,
 };
 use jiff::Timestamp;
 
@@ -100,9 +100,7 @@ pub struct DuePolicy {
     /// The instance.
     pub instance: InstanceId,
     /// What it says.
-    pub plan: WeeklyPlan,
-    /// How long its backups are kept.
-    pub save_days: SaveDays,
+    pub says: DuePlan,
     /// Where it is.
     pub agenda: Agenda,
     /// What was tried in the window of the agenda.
@@ -116,8 +114,8 @@ pub struct NewScheduledBackup {
     pub backup: NewBackup,
     /// The window that it is made for.
     pub window: Window,
-    /// Until when it is kept.
-    pub keep_until: Timestamp,
+    /// Until when it is promised to be kept; `None` where only count and generations decide.
+    pub keep_until: Option<Timestamp>,
 }
 
 /// What to do for a policy that is due.
@@ -181,6 +179,16 @@ pub trait InstanceCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Takes the backup policy of an instance away. What it made stays as long as it was promised.
+    ///
+    /// [`CatalogError::NotFound`] without the instance, or without a policy of it.
+    async fn remove_backup_policy(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
     /// Changes an instance's tags, all of it or nothing.
     ///
     /// [`CatalogError::NotFound`] without the instance, [`CatalogError::TooManyTags`].
@@ -202,6 +210,17 @@ pub trait InstanceCatalog: Send + Sync {
     /// [`CatalogError::Busy`] while a job needs it, [`CatalogError::HasBackups`] while backups of
     /// it have files.
     async fn remove_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Lets an instance go without its backups: nothing expires of them from then on, and they are
+    /// found by their ids and by that of the instance until somebody deletes them.
+    ///
+    /// [`CatalogError::Busy`] while a job needs the instance.
+    async fn remove_instance_keeping_backups(
         &self,
         project: &ProjectId,
         id: InstanceId,
@@ -240,6 +259,13 @@ pub trait BackupCatalog: Send + Sync {
         project: &ProjectId,
         id: BackupId,
     ) -> Result<Option<Backup>, CatalogError>;
+
+    /// Whether any backup of an instance has files, of one that was let go, too.
+    async fn has_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+    ) -> Result<bool, CatalogError>;
 
     /// Backups of an instance, newest first. The caller knows that the instance exists.
     async fn list_backups(
@@ -389,8 +415,19 @@ pub trait RetentionCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Keeps a backup from expiring because its files are read, until then at least; its removal by a
+    /// person waits for nothing. An earlier moment than before changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] without a backup that has files to stay.
+    async fn note_reading(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        until: Timestamp,
+    ) -> Result<(), CatalogError>;
+
     /// Instances of all projects of which backups may have to go: something has ended since this was
-    /// found out last, or the time of a backup is over. What waits longest comes first. Costs what
+    /// found out last, or the time of a backup is over, or of its being read. What waits longest comes first. Costs what
     /// these cost.
     async fn instances_to_retain(
         &self,
@@ -400,7 +437,8 @@ pub trait RetentionCatalog: Send + Sync {
 
     /// Marks what has to go for removal, as many as there are ids for jobs, and records these; fixes
     /// when that is to be found out again, together or not at all. The backups that go are those
-    /// that [`cachevault_domain::expired`] and, of more than `backups_max` with files,
+    /// that [`cachevault_domain::expired`] names by the rules of the instance's policy, if it has
+    /// one, and, of more than `backups_max` with files,
     /// [`cachevault_domain::beyond_limit`] name; once their files are removed they are expired.
     async fn retain_backups(
         &self,

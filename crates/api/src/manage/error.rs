@@ -59,6 +59,9 @@ impl Error {
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::BackupPolicyNotFound => {
+                    (StatusCode::NOT_FOUND, "backup_policy_not_found")
+                }
                 AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
                 AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),

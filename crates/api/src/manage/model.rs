@@ -286,7 +286,7 @@ pub(crate) struct RestoreWishBody {
 }
 
 /// The value of this name, or which names there are.
-fn named<T: Copy>(
+pub(super) fn named<T: Copy>(
     field: &str,
     all: &[T],
     name: fn(T) -> &'static str,

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::links::rdb;
 use crate::rig::{ADOPTABLE, Answer, INSTANCE, Rig};
 
 const VERSIONS: [&str; 2] = ["v1.0", "v2"];
@@ -344,15 +345,45 @@ async fn our_own_api_deletes_backups_only_when_it_is_told_to() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let path = format!("/api/v1/instances/{INSTANCE}");
-    for query in ["", "?with_backups=false"] {
-        let answer = rig.removing(rig.call("DELETE", &format!("{path}{query}"), "")).await;
-        assert_eq!(answer.body["error"]["code"], "instance_has_backups", "{}", answer.text);
-    }
-    let answer = rig.call("DELETE", &format!("{path}?with_backups=maybe"), "").await;
+    let answer = rig.removing(rig.call("DELETE", &path, "")).await;
+    assert_eq!(answer.body["error"]["code"], "instance_has_backups", "{}", answer.text);
+    let answer = rig.call("DELETE", &format!("{path}?backups=some"), "").await;
     assert_eq!(answer.status.as_u16(), 400);
-    let answer = rig.removing(rig.call("DELETE", &format!("{path}?with_backups=true"), "")).await;
+    let answer = rig.removing(rig.call("DELETE", &format!("{path}?backups=delete"), "")).await;
     assert_eq!(answer.status.as_u16(), 204, "{}", answer.text);
     assert_eq!(rig.call("GET", &path, "").await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn backups_are_kept_of_an_instance_that_is_let_go() {
+    let rig = Rig::new().await;
+    let rdb = rdb(1000);
+    rig.stored(BACKUP, &rdb).await;
+    let path = format!("/api/v1/instances/{INSTANCE}");
+    let answer = rig.call("DELETE", &format!("{path}?backups=keep"), "").await;
+    assert_eq!(answer.status.as_u16(), 204, "{}", answer.text);
+    assert_eq!(rig.call("GET", &path, "").await.status.as_u16(), 404);
+    for version in VERSIONS {
+        assert_eq!(names(&rig, version, "").await, [""; 0]);
+    }
+    // Its name is free, and its backups are still there.
+    rig.adopt(OTHER, "orders").await;
+    let list = rig.call("GET", &format!("{path}/backups"), "").await;
+    assert_eq!(list.body["items"][0]["id"], json!(BACKUP), "{}", list.text);
+    let backup = format!("/api/v1/backups/{BACKUP}");
+    let shown = rig.call("GET", &backup, "").await.body;
+    assert_eq!((&shown["restorable"], &shown["held"]), (&json!(true), &json!(false)));
+    let links = rig.call("POST", &format!("{backup}/links"), "").await;
+    assert_eq!(links.status.as_u16(), 200, "{}", links.text);
+    for call in ["PUT", "DELETE"] {
+        let held = rig.call(call, &format!("{backup}/hold"), "").await;
+        assert_eq!(held.status.as_u16(), 204, "{call}: {}", held.text);
+    }
+    let deleted = rig.removing(rig.call("DELETE", &backup, "")).await;
+    assert_eq!(deleted.status.as_u16(), 204, "{}", deleted.text);
+    assert_eq!(rig.call("GET", &backup, "").await.body["state"], "deleted");
+    let list = rig.call("GET", &format!("{path}/backups"), "").await;
+    assert_eq!(list.body["error"]["code"], "instance_not_found", "nothing is left of it");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, Response};
 use cachevault_api::Downloads;
-use cachevault_catalog::{BackupCatalog, JobQueue};
+use cachevault_catalog::{BackupCatalog, JobQueue, RetentionCatalog};
 use cachevault_domain::{BackupId, Clock, Failure, FailureCode, JobId};
 use cachevault_testkit::SeededEntropy;
 use crc_fast::{CrcAlgorithm, checksum};
@@ -555,4 +555,35 @@ async fn links_into_a_disabled_project_open_nothing() {
         assert_eq!(rig.call_as(&administrator, "PATCH", &project, &body).await.status, 200);
         assert_eq!(rig.fetch(&url).await.status().as_u16(), status);
     }
+}
+
+/// The numbers of backups of the instance whose removal retention asks for now.
+async fn expiring(rig: &Rig) -> Vec<BackupId> {
+    let (now, job) = (rig.clock.now(), JobId::mint(&SeededEntropy::new(99)));
+    if rig.catalog.instances_to_retain(now, 1).await.unwrap().is_empty() {
+        return Vec::new();
+    }
+    rig.catalog.retain_backups(rig.instance(), 24, &[job], now).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_downloaded_expires_only_afterwards() {
+    let rig = Rig::new().await;
+    let rdb = rdb(LARGE);
+    let backup = rig.promised(BACKUP, &rdb, "2019-05-10T08:41:00Z").await;
+    let newer = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029";
+    rig.succeeded(newer, None, ["2019-05-10T08:35:00Z"; 3], 5).await;
+    let mut body = rig.fetch(&rig.link(backup).await).await.into_body();
+    let mut received = Vec::new();
+    // Its time is over after a few pieces, and the reading goes on for minutes.
+    while let Some(frame) = body.frame().await {
+        received.extend_from_slice(frame.unwrap().data_ref().unwrap());
+        rig.clock.advance(SignedDuration::from_secs(20));
+        assert_eq!(expiring(&rig).await, [], "after {} bytes", received.len());
+    }
+    assert!(rig.clock.now() > "2019-05-10T08:46:00Z".parse().unwrap());
+    assert!(received == rdb);
+    // Nobody says that it has ended: the last while passes, of twice the longest pause.
+    rig.clock.advance(SignedDuration::from_mins(2));
+    assert_eq!(expiring(&rig).await, [backup]);
 }
