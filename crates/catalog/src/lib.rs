@@ -487,7 +487,7 @@ pub trait RestoreCatalog: Send + Sync {
 #[async_trait]
 pub trait JobQueue: Send + Sync {
     /// Claims the job of this kind that has been due longest: a queued one, or one whose lease has
-    /// run out.
+    /// run out. What [`JobQueue::claim_capture`] has passed over waits.
     async fn claim_job(
         &self,
         kind: JobKind,
