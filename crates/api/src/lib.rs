@@ -14,6 +14,7 @@ mod concurrency;
 mod connection;
 mod dcs;
 mod download;
+mod figures;
 mod gateway;
 mod health;
 mod keystone;
@@ -36,6 +37,7 @@ use cachevault_app::App;
 
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
+pub use crate::figures::HttpFigures;
 pub use crate::health::Readiness;
 pub use crate::metrics::metrics_router;
 pub use crate::throttle::Throttle;
@@ -64,6 +66,8 @@ pub struct Api {
     pub region: String,
     /// Bounds on wrong credentials.
     pub throttle: Arc<Throttle>,
+    /// What requests count.
+    pub figures: HttpFigures,
 }
 
 /// All routes.
@@ -88,5 +92,6 @@ pub fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api.clone(), request::bound))
         .layer(from_fn_with_state(api.clone(), request::identify))
+        .layer(from_fn_with_state(api.figures.clone(), figures::count))
         .with_state(api)
 }

@@ -16,6 +16,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod identity;
+mod watch;
 
 use std::fmt;
 
@@ -34,6 +35,7 @@ pub use identity::{
     CredentialChanges, FoundToken, IdentityCatalog, KeyHolder, PasswordHash, ProjectCatalog,
     ProjectChanges, ProjectFilter, StoredCredential, UserChanges, UserKey,
 };
+pub use watch::{OpenJobs, WatchCatalog, WatchedInstance};
 
 /// Why a catalog method did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -628,6 +630,7 @@ pub trait Catalog:
     + RetentionCatalog
     + RestoreCatalog
     + JobQueue
+    + WatchCatalog
     + AuditCatalog
     + fmt::Debug
 {
@@ -642,6 +645,7 @@ impl<T> Catalog for T where
         + RetentionCatalog
         + RestoreCatalog
         + JobQueue
+        + WatchCatalog
         + AuditCatalog
         + fmt::Debug
 {

@@ -12,7 +12,7 @@ use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
 };
 use cachevault_jobs::{
-    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobSettings, Runner,
+    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobFigures, JobSettings, Runner,
 };
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, newest_redis};
@@ -112,6 +112,7 @@ impl Rig {
                 servers: installed_engines().into_iter().map(|engine| engine.binary).collect(),
                 folder: self.folder.path().join("drills"),
             },
+            figures: JobFigures::default(),
             injection,
         }
     }

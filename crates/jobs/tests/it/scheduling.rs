@@ -6,7 +6,7 @@ use cachevault_domain::{
     BackupState, Clock, Entropy, Failure, FailureCode, InstanceChange, JobId, JobKind, Lease,
     MissedWindow, NewBackup, Page, RdbDialect, SaveDays, Trigger, Weekdays, WeeklyPlan, Window,
 };
-use cachevault_jobs::Scheduler;
+use cachevault_jobs::{JobFigures, Scheduler};
 use cachevault_testkit::SeededEntropy;
 use jiff::{SignedDuration, Timestamp};
 
@@ -39,7 +39,12 @@ impl Rig {
     }
 
     fn scheduler(&self, missed: MissedWindow) -> Scheduler {
-        Scheduler { app: self.app.clone(), missed, backups_max: BACKUPS_WITH_FILES_MAX }
+        Scheduler {
+            app: self.app.clone(),
+            missed,
+            backups_max: BACKUPS_WITH_FILES_MAX,
+            figures: JobFigures::default(),
+        }
     }
 
     fn move_to(&self, moment: &str) {
