@@ -35,6 +35,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+pub use crate::auth::LargeBodies;
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::figures::HttpFigures;
@@ -68,6 +69,8 @@ pub struct Api {
     pub throttle: Arc<Throttle>,
     /// What requests count.
     pub figures: HttpFigures,
+    /// Bounds what bodies take of the memory.
+    pub large_bodies: LargeBodies,
 }
 
 /// All routes.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, HttpFigures, Throttle};
+use cachevault_api::{Api, Downloads, HttpFigures, LargeBodies, Throttle};
 use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
@@ -97,6 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         region: config.region,
         throttle: Arc::new(Throttle::default()),
         figures: figures.http,
+        large_bodies: LargeBodies::default(),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });

@@ -203,6 +203,23 @@ pub struct Failure {
     pub reason: String,
 }
 
+/// Somebody's wish that a backup ends before it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancellation {
+    /// Who asked for it, such as `user ada`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Cancellation {
+    /// What the record of the backup says when it has ended for this reason.
+    pub fn failure(&self) -> Failure {
+        // Of the vendor's codes this is the one for a transfer that did not come to its end.
+        Failure { code: FailureCode::ToolFailed, reason: format!("cancelled by {}", self.by) }
+    }
+}
+
 /// How much of a job is done, in hundredths of a percent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Progress(u16);
@@ -363,6 +380,8 @@ pub struct Backup {
     pub stored_attempt: Option<u32>,
     /// Why it failed; of one that has files, why they cannot be removed.
     pub failure: Option<Failure>,
+    /// Who wanted it to end before it was done; it may have failed for another reason first.
+    pub cancellation: Option<Cancellation>,
     /// What the newest drill that succeeded has proven. A later one that fails takes nothing away:
     /// it may have been the drill's own server that failed.
     pub proof: Option<Proof>,
