@@ -205,15 +205,6 @@ impl App {
         Ok(self.catalog.list_instances(project, filter, page).await?)
     }
 
-    /// Instances of all projects, 10,000 at the most: for whoever watches the whole service.
-    ///
-    /// # Errors
-    /// [`AppError::CatalogFailed`].
-    pub async fn every_instance(&self) -> Result<Vec<Instance>, AppError> {
-        const INSTANCES_MAX: u32 = 10_000;
-        Ok(self.catalog.instances_seen_before(jiff::Timestamp::MAX, INSTANCES_MAX).await?)
-    }
-
     /// Lets an instance go; the server itself is not touched.
     ///
     /// # Errors

@@ -16,6 +16,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod identity;
+mod watch;
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub use identity::{
     ProjectChanges, ProjectFilter, StoredCredential, TOKEN_CHAIN_MAX, TOKENS_OF_USER_MAX,
     UserChanges, UserKey,
 };
+pub use watch::{OpenJobs, WatchCatalog, WatchedInstance};
 
 /// Why a catalog method did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -710,6 +712,7 @@ pub trait Catalog:
     + RetentionCatalog
     + RestoreCatalog
     + JobQueue
+    + WatchCatalog
     + AuditCatalog
     + fmt::Debug
 {
@@ -724,6 +727,7 @@ impl<T> Catalog for T where
         + RetentionCatalog
         + RestoreCatalog
         + JobQueue
+        + WatchCatalog
         + AuditCatalog
         + fmt::Debug
 {
