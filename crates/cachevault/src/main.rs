@@ -20,8 +20,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
     AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
-    InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand, UserCommand,
-    VerifyOptions,
+    InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
+    ScheduleCommand, UserCommand, VerifyOptions,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -54,6 +54,13 @@ enum Command {
     Backup {
         #[command(subcommand)]
         command: BackupCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Say when an instance is backed up by itself, and what is kept.
+    Schedule {
+        #[command(subcommand)]
+        command: ScheduleCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -176,6 +183,7 @@ fn main() -> ExitCode {
         }
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
+        Command::Schedule { command, options } => cli::exit(cli::schedule(command, &options)),
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
         Command::Project { command, options } => cli::exit(cli::project(command, &options)),
         Command::User { command, options } => cli::exit(cli::user(command, &options)),

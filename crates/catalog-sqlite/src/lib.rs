@@ -11,6 +11,7 @@ mod backups;
 mod checks;
 mod credentials;
 mod drills;
+mod hosts;
 mod instances;
 mod jobs;
 mod listing;

@@ -60,6 +60,8 @@ actions! {
     ListRestores = "dcs:instance:getDataRestoreLog",
     /// Read who did what in the project.
     ReadAudit = "cachevault:audit:read",
+    /// Break off a backup that waits or runs.
+    CancelBackup = "cachevault:backup:cancel",
     /// Have a backup's stored files read again.
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
@@ -250,6 +252,7 @@ impl BuiltInRole {
             "dcs:instance:backupData",
             "dcs:instance:restoreData",
             "dcs:instance:downloadBackupData",
+            "cachevault:backup:cancel",
             "cachevault:backup:check",
             "cachevault:backup:drill",
         ];

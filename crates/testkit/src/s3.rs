@@ -70,6 +70,8 @@ pub enum S3Call {
 pub enum S3Fault {
     /// Nothing is done, and the server says so.
     Refuse,
+    /// Nothing is done: the key may not do this.
+    Deny,
     /// It is done, and the server says that it failed: who tries again does it twice.
     LoseReply,
     /// The body that is read ends in the middle.
@@ -124,11 +126,16 @@ fn refused() -> S3Error {
     s3_error!(ServiceUnavailable, "refused on purpose")
 }
 
+fn denied() -> S3Error {
+    s3_error!(AccessDenied, "the key may not do this")
+}
+
 /// Does a call with whatever is to go wrong with it.
 macro_rules! faulty {
     ($self:ident, $call:expr, $doing:expr) => {{
         match $self.state.take($call) {
             Some(S3Fault::Refuse) => return Err(refused()),
+            Some(S3Fault::Deny) => return Err(denied()),
             Some(S3Fault::LoseReply) => {
                 $doing.await?;
                 return Err(refused());
@@ -165,8 +172,10 @@ impl S3 for Wrapped {
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         req.input.key = shorten(&req.input.key);
         let fault = self.state.take(S3Call::Get);
-        if fault == Some(S3Fault::Refuse) {
-            return Err(refused());
+        match fault {
+            Some(S3Fault::Refuse) => return Err(refused()),
+            Some(S3Fault::Deny) => return Err(denied()),
+            _ => {}
         }
         let mut answer = self.read(req).await?;
         if fault == Some(S3Fault::CutBody)

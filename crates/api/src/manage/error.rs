@@ -59,6 +59,9 @@ impl Error {
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::BackupPolicyNotFound => {
+                    (StatusCode::NOT_FOUND, "backup_policy_not_found")
+                }
                 AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
                 AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
@@ -69,6 +72,7 @@ impl Error {
                 AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
+                AppError::BackupEnded(_) => (StatusCode::CONFLICT, "backup_ended"),
                 AppError::BackupHeld => (StatusCode::CONFLICT, "backup_held"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),
