@@ -179,6 +179,8 @@ async fn too_many_requests_of_one_credential_wait_their_turn() {
         (429, Some("APIGW.0308"))
     );
     assert!(answer.headers.contains_key("retry-after"));
+    let refused = rig.call("DELETE", "/api/v1/instances/none", "").await;
+    assert_eq!(refused.status, 429, "{}", refused.text);
     // To give them up frees their places.
     drop(waiting);
     let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
