@@ -109,12 +109,12 @@ fn every_command_of_the_page_on_schedules_works() {
     let service = Service::start(&data_dir, &[]);
     service.adopt(&server);
     let binaries = Path::new(BINARY).parent().unwrap().display();
-    let path = format!("{binaries}:{}", std::env::var("PATH").unwrap());
     let commands = commands_of("docs/how-to/schedules.md");
     assert!(commands.lines().count() > 6, "{commands}");
+    let commands = format!("PATH={binaries}:$PATH\n{commands}");
     let mut shell = Command::new("sh");
-    let shell = shell.args(["-e", "-c", &commands]).env("PATH", path);
-    let output = shell.env("CACHEVAULT_DATA_DIR", &data_dir).output().unwrap();
+    let shell = shell.args(["-e", "-c", &commands]).env("CACHEVAULT_DATA_DIR", &data_dir);
+    let output = shell.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(told.contains("next_start") && told.contains("its backups stay"), "{told}");
