@@ -24,6 +24,7 @@ mod schedules;
 mod settings;
 mod tokens;
 mod users;
+mod watch;
 
 use std::path::Path;
 use std::time::Duration;

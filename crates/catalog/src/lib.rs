@@ -16,6 +16,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod identity;
+mod watch;
 
 use std::fmt;
 
@@ -32,8 +33,10 @@ use jiff::Timestamp;
 
 pub use identity::{
     CredentialChanges, FoundToken, IdentityCatalog, KeyHolder, PasswordHash, ProjectCatalog,
-    ProjectChanges, ProjectFilter, StoredCredential, UserChanges, UserKey,
+    ProjectChanges, ProjectFilter, StoredCredential, TOKEN_CHAIN_MAX, TOKENS_OF_USER_MAX,
+    UserChanges, UserKey,
 };
+pub use watch::{OpenJobs, WatchCatalog, WatchedInstance};
 
 /// Why a catalog method did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,12 @@ pub enum CatalogError {
     /// Somebody wants the backup to end: it can only fail.
     #[error("the backup is being cancelled")]
     Cancelled,
+    /// Each of the tokens was got with the one before it, and there are as many as there may be.
+    #[error(
+        "a token is got with a token {} times in a row at the most",
+        TOKEN_CHAIN_MAX - 1
+    )]
+    TokenChain,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -703,6 +712,7 @@ pub trait Catalog:
     + RetentionCatalog
     + RestoreCatalog
     + JobQueue
+    + WatchCatalog
     + AuditCatalog
     + fmt::Debug
 {
@@ -717,6 +727,7 @@ impl<T> Catalog for T where
         + RetentionCatalog
         + RestoreCatalog
         + JobQueue
+        + WatchCatalog
         + AuditCatalog
         + fmt::Debug
 {

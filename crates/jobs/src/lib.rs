@@ -18,6 +18,7 @@
 
 mod capture;
 mod drill;
+mod figures;
 mod observe;
 mod opener;
 mod prober;
@@ -31,6 +32,7 @@ mod tender;
 mod worker;
 
 pub use drill::{DrillSettings, Driller};
+pub use figures::JobFigures;
 pub use observe::Observer;
 pub use opener::EngineOpener;
 pub use prober::EngineProber;

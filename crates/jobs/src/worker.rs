@@ -73,12 +73,13 @@ impl Worker {
     /// Leases that an earlier process of the same node held are let go first.
     pub async fn run(&self, shutdown: &Shutdown) {
         let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
-        if let Err(error) = catalog.release_node(self.node, clock.now()).await {
+        match catalog.release_node(self.node, clock.now()).await {
+            Ok(count) => self.runner.figures.leases_released(count),
             // They run out by themselves.
-            tracing::warn!(
+            Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "leases of the last run could not be released"
-            );
+            ),
         }
         // Removals do not wait behind captures: somebody is waiting for them.
         tokio::join!(

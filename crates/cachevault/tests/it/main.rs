@@ -11,6 +11,8 @@ mod diff;
 mod download;
 mod inspect;
 mod lifecycle;
+mod load;
+mod monitoring;
 mod restore_crashes;
 mod schedules;
 mod secrets;

@@ -13,7 +13,7 @@ use cachevault_engine::{
     verify_artifact,
 };
 use cachevault_jobs::{
-    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobSettings, Runner,
+    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobFigures, JobSettings, Runner,
 };
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, newest_redis};
@@ -113,6 +113,7 @@ impl Rig {
                 servers: installed_engines().into_iter().map(|engine| engine.binary).collect(),
                 folder: self.folder.path().join("drills"),
             },
+            figures: JobFigures::default(),
             injection,
         }
     }
