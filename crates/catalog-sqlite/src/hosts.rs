@@ -13,8 +13,8 @@ const PASSED_OVER_MAX: u32 = 64;
 /// was raised is reached soon; a claim passes over again what is too much.
 const WOKEN_MAX: i64 = 4;
 
-const NEXT: &str = "SELECT j.seq, j.state = 'leased', j.backup_id, i.host
-    FROM jobs j JOIN instances i ON i.id = j.instance_id
+const NEXT: &str = "SELECT j.seq, j.state = 'leased' OR b.cancelled_at IS NOT NULL, j.backup_id, i.host
+    FROM jobs j JOIN instances i ON i.id = j.instance_id JOIN backups b ON b.id = j.backup_id
     WHERE j.state IN ('queued', 'leased') AND j.waits_for_host IS NULL AND j.kind = 'capture' AND j.due_at <= ?
     ORDER BY j.due_at, j.seq LIMIT 1";
 
@@ -48,9 +48,9 @@ pub(crate) async fn next_capture(
             .fetch_optional(&mut *tx)
             .await
             .map_err(unavailable)?;
-        let Some((seq, is_leased, backup, host)) = due else { return Ok(Next::Nothing) };
-        // One whose lease has run out counts already.
-        if is_leased {
+        let Some((seq, is_free, backup, host)) = due else { return Ok(Next::Nothing) };
+        // One whose lease has run out counts already, and one that is cancelled asks for no fork.
+        if is_free {
             return Ok(Next::Capture(seq));
         }
         let running: i64 = sqlx::query_scalar(RUNNING)

@@ -99,6 +99,7 @@ macro_rules! catalog_conformance {
             a_backup_that_has_ended_is_not_cancelled
             a_backup_that_a_restore_makes_is_not_cancelled_alone
             captures_of_one_host_wait_for_each_other
+            a_cancelled_capture_waits_for_no_host
             a_host_may_have_more_captures_than_one
             a_capture_that_waits_for_its_host_survives_its_neighbours
             a_requested_restore_waits_and_its_target_shows_it

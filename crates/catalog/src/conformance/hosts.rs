@@ -54,6 +54,18 @@ pub async fn captures_of_one_host_wait_for_each_other(catalog: &impl Catalog) {
     assert_eq!(next(catalog, 2, 20).await, None, "who waits is woken by an end");
 }
 
+pub async fn a_cancelled_capture_waits_for_no_host(catalog: &impl Catalog) {
+    queue_up(catalog).await;
+    let first = claim_capture(catalog, 1, 10).await.unwrap();
+    catalog.start_backup(&first, at(10)).await.unwrap();
+    catalog.requeue(&first, Requeue::Failed, at(500), "later").await.unwrap();
+    assert_eq!(next(catalog, 1, 11).await, Some(2));
+    cancel(catalog, 1, "key A", 12).await.unwrap();
+    assert_eq!(next(catalog, 1, 12).await, Some(4));
+    assert_eq!(next(catalog, 1, 12).await, Some(1), "its worker has only to clean up");
+    assert_eq!(next(catalog, 1, 12).await, None);
+}
+
 pub async fn a_host_may_have_more_captures_than_one(catalog: &impl Catalog) {
     queue_up(catalog).await;
     assert_eq!(next(catalog, 2, 10).await, Some(1));
