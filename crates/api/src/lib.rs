@@ -79,8 +79,8 @@ pub fn router(api: Api) -> Router {
         .nest("/v1.0", dcs::v1_0::router().into())
         .nest("/v2", dcs::v2::router().into())
         .nest("/api/v1", manage::router().into())
-        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
         .route_layer(from_fn_with_state(api.clone(), audit::record))
+        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)

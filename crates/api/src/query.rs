@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use cachevault_domain::{AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter, Tag};
+use cachevault_domain::{
+    AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter, TAGS_MAX, Tag,
+};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -250,7 +252,12 @@ fn tags(text: &str) -> Result<Vec<Tag>, DcsError> {
         let (key, value) = pair.split_once(sign).unwrap_or((pair, ""));
         Tag::new(&unquoted(key), &unquoted(value)).map_err(|_| invalid())
     };
-    braced.unwrap_or(text).split(',').map(tag).collect()
+    let pairs = braced.unwrap_or(text);
+    // No instance has more, and what asks for each of them has to stay small.
+    if pairs.split(',').count() > TAGS_MAX {
+        return Err(invalid());
+    }
+    pairs.split(',').map(tag).collect()
 }
 
 #[cfg(test)]
@@ -350,6 +357,7 @@ mod tests {
             "capacity=-1",
             "capacity=NaN",
             "tags=%00",
+            &format!("tags={}", ["a"; TAGS_MAX + 1].join(",")),
             "include_failure=maybe",
             "nameEqual=1",
         ] {

@@ -48,6 +48,7 @@ use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreError
 use jiff::SignedDuration;
 
 pub use access::AccessError;
+pub use audit::Named;
 pub use authority::{ForeignToken, ForeignTokens, TokenAuthority};
 pub use backups::{BackupDetail, RequestBackup};
 pub use cachevault_catalog::{
@@ -57,7 +58,7 @@ pub use credentials::{CreateCredential, KeyProof, NewCredential, ShownCredential
 pub use error::AppError;
 pub use instances::{AddInstance, FirstSettings};
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
-pub use passwords::Logins;
+pub use passwords::{Logins, PasswordTurn};
 pub use projects::ProjectKey;
 pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;

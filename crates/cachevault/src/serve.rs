@@ -161,6 +161,7 @@ fn tend(
         sweep_every: SWEEP_EVERY,
         grace: config.sweep_grace,
         audit_keep: config.audit_keep,
+        time_max: config.jobs.verify,
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();

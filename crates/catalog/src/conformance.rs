@@ -174,6 +174,8 @@ macro_rules! catalog_conformance {
             tokens_that_are_over_are_forgotten_in_time
             a_token_is_given_only_for_the_password_that_holds
             a_token_that_was_got_with_another_goes_with_it
+            a_chain_of_tokens_ends_whatever_ends_it
+            the_oldest_token_makes_room_for_one_more
         }
     };
     (@cases $fresh:expr; $($case:ident)+) => {$(

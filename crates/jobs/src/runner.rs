@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cachevault_app::App;
 use cachevault_catalog::CatalogError;
@@ -25,6 +26,8 @@ pub enum Injected {
     Repeat,
     /// The step fails after it ran, with an error that may pass.
     Fail,
+    /// The step never returns.
+    Hang,
     /// The process is gone: nothing is written any more.
     Die,
 }
@@ -196,19 +199,7 @@ impl Runner {
             }
             tracing::debug!(job = %lease.job, attempt = lease.attempt, step = step.name(), "step begins");
             let context = self.context(lease, outputs, cancel);
-            let mut output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
-            match self.injected(|injection| injection.after(step.name())) {
-                Injected::Nothing => {}
-                Injected::Repeat => {
-                    output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
-                }
-                Injected::Fail => {
-                    let failure =
-                        Failure { code: FailureCode::ToolFailed, reason: "injected".into() };
-                    return Err(End::Step(at, StepError::Retry(failure)));
-                }
-                Injected::Die => return Err(End::Died),
-            }
+            let output = self.run_step(at, *step, &context).await?;
             let now = self.app.clock.now();
             self.app
                 .catalog
@@ -221,6 +212,55 @@ impl Runner {
             outputs.push((step.name().to_owned(), output));
         }
         Ok(())
+    }
+
+    /// Runs a step, for as long as it may take, or as a lease lasts once it was told to break off.
+    async fn run_step(
+        &self,
+        at: usize,
+        step: &dyn Step,
+        context: &StepContext<'_>,
+    ) -> Result<String, End> {
+        let failed = |error| End::Step(at, error);
+        let running = async {
+            let output = step.run(context).await.map_err(failed)?;
+            match self.injected(|injection| injection.after(step.name())) {
+                Injected::Nothing => Ok(output),
+                Injected::Repeat => step.run(context).await.map_err(failed),
+                Injected::Fail => {
+                    let (code, reason) = (FailureCode::ToolFailed, "injected".to_owned());
+                    Err(failed(StepError::Retry(Failure { code, reason })))
+                }
+                Injected::Hang => std::future::pending().await,
+                Injected::Die => Err(End::Died),
+            }
+        };
+        let limit = step.limit(&self.settings);
+        // Steps break off by themselves, and in order; one that does not is left.
+        let left = async {
+            context.cancel.cancelled().await;
+            tokio::time::sleep(self.settings.lease).await;
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(limit, running) => ended,
+            () = left => return Err(failed(StepError::Stopped)),
+        };
+        ended.unwrap_or_else(|_| {
+            let reason = not_done("step", step, limit);
+            let failure = Failure { code: FailureCode::TimedOut, reason };
+            Err(failed(match context.lease.kind {
+                // Files that ought to be gone are tried for ever.
+                JobKind::Remove => StepError::Retry(failure),
+                _ => StepError::Fail(failure),
+            }))
+        })
+    }
+
+    /// Undoes a step; why not, where that failed or took too long.
+    async fn undo(&self, step: &dyn Step, context: &StepContext<'_>) -> Result<(), String> {
+        let limit = step.undo_limit(&self.settings);
+        let undone = tokio::time::timeout(limit, step.undo(context)).await;
+        undone.unwrap_or_else(|_| Err(not_done("undoing of step", step, limit)))
     }
 
     fn injected(&self, ask: impl FnOnce(&dyn Injection) -> Injected) -> Injected {
@@ -302,7 +342,7 @@ impl Runner {
             // The log forgets the step first: a crash in between must not leave an entry whose work
             // is gone, while work without an entry is undone by the next attempt.
             self.app.catalog.unlog_step(lease, step.name()).await?;
-            if let Err(reason) = step.undo(context).await {
+            if let Err(reason) = self.undo(*step, context).await {
                 if lease.kind == JobKind::Restore && lease.attempt > self.settings.attempts_max {
                     // The record will say that what the target holds is uncertain.
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
@@ -399,6 +439,11 @@ impl Runner {
             }
         }
     }
+}
+
+fn not_done(what: &str, step: &dyn Step, limit: Duration) -> String {
+    let seconds = limit.as_secs_f32();
+    format!("the {what} `{}` was not done after {seconds} s, the limit", step.name())
 }
 
 /// Whether a capture ends because the store takes our key no longer, which its removals need too.

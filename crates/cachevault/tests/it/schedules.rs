@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::service::{Service, folder};
+use crate::service::{BINARY, Service, folder};
 use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
@@ -113,6 +113,34 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
         assert_eq!(rebuilt[key], shown[key], "{rebuilt}");
     }
     service.json(&["backup", "delete", backup]);
+}
+
+/// What people are told to type, one command after the other.
+fn commands_of(page: &str) -> String {
+    let page = std::fs::read_to_string(repository_file(page)).unwrap();
+    let blocks = page.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks
+        .flat_map(str::lines)
+        .map(|line| line.trim_start_matches("$ ").to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_page_on_schedules_works() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let binaries = Path::new(BINARY).parent().unwrap().display();
+    let commands = commands_of("docs/how-to/schedules.md");
+    assert!(commands.lines().count() > 6, "{commands}");
+    let commands = format!("PATH={binaries}:$PATH\n{commands}");
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-e", "-c", &commands]).env("CACHEVAULT_DATA_DIR", &data_dir);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("next_start") && told.contains("its backups stay"), "{told}");
 }
 
 #[test]

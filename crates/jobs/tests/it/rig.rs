@@ -9,7 +9,8 @@ use cachevault_domain::{
     NodeId, ProjectId,
 };
 use cachevault_engine::{
-    CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
+    CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, SourceLimits,
+    verify_artifact,
 };
 use cachevault_jobs::{
     DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobFigures, JobSettings, Runner,
@@ -185,6 +186,7 @@ impl Rig {
 fn settings() -> JobSettings {
     JobSettings {
         running_max: 2,
+        host_max: 1,
         lease: Duration::from_secs(30),
         poll: Duration::from_millis(50),
         backoff: Backoff {
@@ -200,7 +202,10 @@ fn settings() -> JobSettings {
             stall: Duration::from_secs(20),
             busy_wait: Duration::from_secs(20),
             total: Duration::from_secs(60),
+            source: Some(SourceLimits::default()),
         },
+        verify: Duration::from_secs(60),
+        commit: Duration::from_secs(60),
         restore: RestoreLimits {
             command: Duration::from_secs(5),
             stall: Duration::from_secs(5),
