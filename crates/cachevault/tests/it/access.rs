@@ -58,11 +58,6 @@ fn a_team_gets_a_project_a_user_and_a_key_of_its_own() {
     let table = service.run(&["credential", "list", "--credentials", saved]);
     let access_key = key["access_key"].as_str().unwrap();
     assert!(String::from_utf8_lossy(&table.stdout).contains(access_key));
-    let bare =
-        ["credential", "create", "--project", "team", "--role", "reader", "--save", "bare.json"];
-    let created = client_command(&data_dir, &bare).current_dir(&data_dir).output().unwrap();
-    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
-    assert!(data_dir.join("bare.json").exists());
 
     let user =
         json!({"name": "jane@example.org", "password": PASSWORD, "domain": {"id": "default"}});
@@ -97,6 +92,16 @@ fn assert_nowhere_in_clear(service: &Service, secret: &str) {
         let holds = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!holds, "{file} holds a secret in clear");
     }
+}
+
+#[test]
+fn a_key_is_saved_in_a_file_by_a_bare_name() {
+    let (_folder, data_dir) = folder();
+    let _service = Service::start(&data_dir, &[]);
+    let bare = ["credential", "create", "--role", "reader", "--save", "bare.json"];
+    let created = client_command(&data_dir, &bare).current_dir(&data_dir).output().unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    assert!(data_dir.join("bare.json").exists());
 }
 
 #[test]
