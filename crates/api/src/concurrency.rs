@@ -17,21 +17,35 @@ use crate::gateway::GatewayError;
 const RUNNING_MAX: usize = 128;
 
 /// Counts the requests that are being answered, by what proves who asks.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Concurrency(Arc<Mutex<HashMap<String, usize>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Concurrency {
+    running: Arc<Mutex<HashMap<String, usize>>>,
+    max: usize,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self::of(RUNNING_MAX)
+    }
+}
 
 /// One request that is being answered, until it is dropped.
-struct Running {
+pub(crate) struct Running {
     concurrency: Concurrency,
     credential: String,
 }
 
 impl Concurrency {
+    /// So many at a time.
+    pub(crate) fn of(max: usize) -> Self {
+        Self { running: Arc::default(), max }
+    }
+
     /// One request more, unless there are too many.
-    fn begin(&self, credential: String) -> Option<Running> {
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin(&self, credential: String) -> Option<Running> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.entry(credential.clone()).or_default();
-        if *count >= RUNNING_MAX {
+        if *count >= self.max {
             return None;
         }
         *count += 1;
@@ -41,7 +55,7 @@ impl Concurrency {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.concurrency.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.concurrency.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = running.get_mut(&self.credential) {
             *count -= 1;
             if *count == 0 {
@@ -89,6 +103,6 @@ mod tests {
         running.pop();
         assert!(begin("a").is_some());
         drop(running);
-        assert!(concurrency.0.lock().unwrap().is_empty(), "nothing is kept of what is over");
+        assert!(concurrency.running.lock().unwrap().is_empty(), "nothing is kept of what is over");
     }
 }

@@ -37,6 +37,7 @@ use cachevault_app::App;
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
+pub use crate::manage::{EventStreamLimits, EventStreams};
 pub use crate::metrics::metrics_router;
 pub use crate::throttle::Throttle;
 
@@ -64,6 +65,8 @@ pub struct Api {
     pub region: String,
     /// Bounds on wrong credentials.
     pub throttle: Arc<Throttle>,
+    /// Streams of events.
+    pub events: EventStreams,
 }
 
 /// All routes.

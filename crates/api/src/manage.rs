@@ -8,6 +8,8 @@ mod backups;
 mod body;
 mod credentials;
 mod error;
+mod event_stream;
+mod events;
 mod instances;
 mod model;
 mod parameters;
@@ -24,6 +26,7 @@ use utoipa_axum::routes;
 use crate::Api;
 
 pub(crate) use error::ErrorBody;
+pub use event_stream::{EventStreamLimits, EventStreams};
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::default()
@@ -39,6 +42,10 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(backups::links))
         .routes(routes!(restores::show))
         .routes(routes!(audit::list))
+        .routes(routes!(events::list))
+        .routes(routes!(events::list_of_instance))
+        .routes(routes!(event_stream::follow))
+        .routes(routes!(event_stream::follow_instance))
         .merge(access())
 }
 

@@ -20,6 +20,7 @@ mod checks;
 mod credentials;
 mod drills;
 mod error;
+mod events;
 mod instances;
 mod links;
 mod passwords;

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod diff;
 mod diff_table;
+mod event;
 mod inspect;
 mod inspect_document;
 mod inspect_summary;
@@ -29,6 +30,7 @@ pub(crate) use access::{
 pub(crate) use audit::{AuditCommand, audit};
 pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
+pub(crate) use event::{EventCommand, event};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 
 /// How results are printed.

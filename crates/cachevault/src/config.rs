@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use cachevault_api::EventStreamLimits;
 use cachevault_app::TokenAuthority;
 use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity, MissedWindow};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
@@ -117,6 +118,15 @@ pub(crate) struct Settings {
     /// Downloads that run at a time, 1 to 256 [default: 8]
     #[arg(long, value_name = "N", env = "CACHEVAULT_DOWNLOADS_MAX")]
     downloads_max: Option<usize>,
+
+    /// Streams of events that are open at a time, 1 to 16384; one project gets a quarter of them
+    /// [default: 256]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_EVENT_STREAMS_MAX")]
+    event_streams_max: Option<usize>,
+
+    /// How long a stream of events goes on before its client has to come back [default: 15m]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENT_STREAM_LIFETIME")]
+    event_stream_lifetime: Option<String>,
 
     /// Whether to capture from a replica in sync where there is one [default: true]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
@@ -259,6 +269,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_AUDIT_KEEP")]
     audit_keep: Option<String>,
 
+    /// How long it is kept what has happened [default: 2160h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENTS_KEEP")]
+    events_keep: Option<String>,
+
     /// How long a token works that a user signs in for [default: 24h]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_TOKEN_LIFETIME")]
     token_lifetime: Option<String>,
@@ -293,6 +307,7 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) public_url: Option<String>,
     pub(crate) downloads_max: usize,
+    pub(crate) event_streams: EventStreamLimits,
     pub(crate) region: String,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: LevelFilter,
@@ -309,6 +324,7 @@ pub(crate) struct Config {
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) audit_keep: Duration,
+    pub(crate) events_keep: Duration,
     pub(crate) token_lifetime: SignedDuration,
     pub(crate) keystone: Option<Arc<dyn TokenAuthority>>,
     pub(crate) request_timeout: Duration,
@@ -391,6 +407,8 @@ impl Settings {
             log_level: self.log_level.or(other.log_level),
             jobs_max: self.jobs_max.or(other.jobs_max),
             downloads_max: self.downloads_max.or(other.downloads_max),
+            event_streams_max: self.event_streams_max.or(other.event_streams_max),
+            event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
@@ -419,6 +437,7 @@ impl Settings {
             observe_every: self.observe_every.or(other.observe_every),
             history: self.history.or(other.history),
             audit_keep: self.audit_keep.or(other.audit_keep),
+            events_keep: self.events_keep.or(other.events_keep),
             token_lifetime: self.token_lifetime.or(other.token_lifetime),
             keystone_url: self.keystone_url.or(other.keystone_url),
             keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
@@ -509,6 +528,10 @@ impl Settings {
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             downloads_max: within("downloads_max", self.downloads_max.unwrap_or(8), 1..=256)?,
+            event_streams: EventStreamLimits::new(
+                within("event_streams_max", self.event_streams_max.unwrap_or(256), 1..=16_384)?,
+                time("event_stream_lifetime", self.event_stream_lifetime.as_deref(), "15m")?,
+            ),
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
@@ -537,6 +560,7 @@ impl Settings {
                 1..=10_000,
             )?,
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
+            events_keep: time("events_keep", self.events_keep.as_deref(), "2160h")?,
             history: signed_time("history", self.history.as_deref(), "168h")?,
             token_lifetime: signed_time("token_lifetime", self.token_lifetime.as_deref(), "24h")?,
             keystone: keystone(self.keystone_url.as_deref(), self.keystone_ca_file.as_deref())?,

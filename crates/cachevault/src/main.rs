@@ -20,8 +20,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
     AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
-    InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand, UserCommand,
-    VerifyOptions,
+    EventCommand, InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
+    UserCommand, VerifyOptions,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -106,6 +106,13 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// See what has happened in the project, and follow it.
+    Event {
+        #[command(subcommand)]
+        command: EventCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// See who did what in the project.
     Audit {
         #[command(subcommand)]
@@ -183,6 +190,7 @@ fn main() -> ExitCode {
         Command::Policy { command, options } => cli::exit(cli::policy(command, &options)),
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
+        Command::Event { command, options } => cli::exit(cli::event(command, &options)),
         Command::Audit { command, options } => cli::exit(cli::audit(command, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),

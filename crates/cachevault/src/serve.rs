@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, Throttle};
+use cachevault_api::{Api, Downloads, EventStreams, Throttle};
 use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
@@ -90,6 +90,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
         region: config.region,
         throttle: Arc::new(Throttle::default()),
+        events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });
@@ -125,6 +126,7 @@ fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>
         sweep_every: SWEEP_EVERY,
         grace: config.sweep_grace,
         audit_keep: config.audit_keep,
+        events_keep: config.events_keep,
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();

@@ -1,9 +1,9 @@
 use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, DrillFailure, Failure,
-    InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect,
-    StoredBackup, Trigger,
+    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, DrillFailure,
+    EventKind, Failure, InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId,
+    Proof, RdbDialect, StoredBackup, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -13,7 +13,7 @@ use crate::jobs::{hasten, insert_job, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, checks, drills, unavailable};
+use crate::{SqliteCatalog, checks, drills, events, unavailable};
 
 const SELECT: &str = "SELECT backups.*, EXISTS (
         SELECT 1 FROM jobs
@@ -179,6 +179,11 @@ pub(crate) async fn start(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     let state = next_state(tx, backup, BackupEvent::Started).await?;
+    let query = sqlx::query_scalar("SELECT started_at IS NULL FROM backups WHERE id = ?");
+    let is_first = query.bind(backup.to_string()).fetch_one(&mut *tx).await;
+    if is_first.map_err(unavailable)? {
+        events::note_backup(tx, backup, (EventKind::BackupStarted, None), now).await?;
+    }
     sqlx::query("UPDATE backups SET state = ?, started_at = coalesce(started_at, ?), received_bytes = 0 WHERE id = ?")
         .bind(state.as_str())
         .bind(now.as_microsecond())
@@ -209,15 +214,26 @@ pub(crate) async fn finish(
     .bind(i64::from(stored_attempt))
     .bind(now.as_microsecond())
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    events::note_backup(tx, backup, (EventKind::BackupSucceeded, None), now).await
 }
 
 /// The backup has failed.
 pub(crate) async fn fail(
     tx: &mut SqliteConnection,
+    backup: BackupId,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    fail_as(tx, EventKind::BackupFailed, backup, failure, now).await
+}
+
+/// The backup has failed, of which this kind of event tells.
+pub(crate) async fn fail_as(
+    tx: &mut SqliteConnection,
+    kind: EventKind,
     backup: BackupId,
     failure: &Failure,
     now: Timestamp,
@@ -232,10 +248,10 @@ pub(crate) async fn fail(
     .bind(&failure.reason)
     .bind(now.as_microsecond())
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    events::note_backup(tx, backup, (kind, Some(&failure.reason)), now).await
 }
 
 #[async_trait]
@@ -247,7 +263,9 @@ impl BackupCatalog for SqliteCatalog {
         insert(&mut tx, backup).await?;
         let of = (&backup.project, backup.instance, backup.id);
         insert_job(&mut tx, backup.job, JobKind::Capture, of, backup.created_at).await?;
-        tx.commit().await.map_err(unavailable)?;
+        let what = (EventKind::BackupRequested, None);
+        events::note_backup(&mut tx, backup.id, what, backup.created_at).await?;
+        self.commit_telling(tx).await?;
         self.job_queued(JobKind::Capture).notify_one();
         Ok(())
     }
@@ -364,7 +382,7 @@ impl BackupCatalog for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         checks::record(&mut tx, backup, stored_attempt, damage, began, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError> {

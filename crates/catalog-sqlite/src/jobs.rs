@@ -1,16 +1,16 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupId, BackupState, DrillFailure, Failure, InstanceId, Job, JobId, JobKind, JobState, Lease,
-    NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue, Restore, RestoreOutcome,
-    StepRecord,
+    BackupEvent, BackupId, BackupState, DrillFailure, EventKind, Failure, InstanceId, Job, JobId,
+    JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue,
+    Restore, RestoreOutcome, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, drills, restores, retention, unavailable};
+use crate::{SqliteCatalog, backups, drills, events, restores, retention, unavailable};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -276,7 +276,7 @@ impl JobQueue for SqliteCatalog {
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::start(&mut tx, lease.backup, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn report_progress(
@@ -308,7 +308,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::finish(&mut tx, lease.backup, (stored_attempt, size_bytes), now).await?;
         end_job(&mut tx, lease, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_backup(
@@ -320,7 +320,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::fail(&mut tx, lease.backup, failure, now).await?;
         end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
@@ -334,8 +334,13 @@ impl JobQueue for SqliteCatalog {
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
+        let kind = match event {
+            BackupEvent::Expired => EventKind::BackupExpired,
+            _ => EventKind::BackupDeleted,
+        };
+        events::note_backup(&mut tx, lease.backup, (kind, None), now).await?;
         end_job(&mut tx, lease, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn restore_of(&self, lease: &Lease) -> Result<Restore, CatalogError> {
@@ -369,7 +374,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<BackupId, CatalogError> {
         let mut tx = self.fenced(lease).await?;
         let id = restores::begin_safety_backup(&mut tx, lease, backup, now).await?;
-        tx.commit().await.map_err(unavailable)?;
+        self.commit_telling(tx).await?;
         Ok(id)
     }
 
@@ -385,7 +390,7 @@ impl JobQueue for SqliteCatalog {
         if safety.state != BackupState::Succeeded {
             backups::finish(&mut tx, safety.id, (stored_attempt, size_bytes), now).await?;
         }
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_safety_backup(
@@ -399,7 +404,7 @@ impl JobQueue for SqliteCatalog {
         if safety.state != BackupState::Failed {
             backups::fail(&mut tx, safety.id, failure, now).await?;
         }
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn finish_restore(
@@ -411,7 +416,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced(lease).await?;
         restores::finish(&mut tx, lease, outcome, now).await?;
         end_job(&mut tx, lease, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_restore(
@@ -424,7 +429,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced(lease).await?;
         restores::fail(&mut tx, lease, failure, outcome, now).await?;
         end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn finish_drill(
@@ -436,7 +441,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
         end_job(&mut tx, lease, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_drill(
@@ -449,7 +454,7 @@ impl JobQueue for SqliteCatalog {
         let failure = DrillFailure { at: now, reason: reason.to_owned() };
         drills::fail(&mut tx, lease.backup, &failure).await?;
         end_job(&mut tx, lease, JobState::Failed, Some(reason), now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn requeue(

@@ -20,6 +20,7 @@ mod audit;
 mod backups;
 mod checks;
 mod drills;
+mod events;
 mod identity;
 mod instances;
 mod jobs;
@@ -32,6 +33,7 @@ pub use audit::*;
 pub use backups::*;
 pub use checks::*;
 pub use drills::*;
+pub use events::*;
 use identity::open_project;
 pub use identity::*;
 pub use instances::*;
@@ -132,6 +134,16 @@ macro_rules! catalog_conformance {
             a_call_is_recorded_before_it_is_answered
             calls_are_listed_in_both_orders_and_by_time
             no_project_sees_the_calls_of_another
+            what_happens_to_a_backup_is_told_once
+            what_was_refused_is_not_told
+            what_happens_to_a_restore_is_told_with_its_safety_backup
+            what_a_drill_found_is_told
+            what_is_done_to_an_instance_is_told
+            an_instance_goes_down_once_and_comes_back_once
+            what_a_policy_does_is_told
+            events_are_listed_in_both_orders_and_between_others
+            old_events_are_forgotten_and_their_numbers_with_them
+            who_waits_for_an_event_is_woken_by_it
             a_project_and_its_credential_are_found_again
             a_project_is_created_once
             a_second_key_opens_the_same_project
@@ -182,6 +194,7 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/schedules.rs"),
         include_str!("conformance/retention.rs"),
         include_str!("conformance/audit.rs"),
+        include_str!("conformance/events.rs"),
         include_str!("conformance/identity.rs"),
     ];
     files

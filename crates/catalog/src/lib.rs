@@ -21,12 +21,12 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Failure,
-    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
-    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
-    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
-    Restore, RestoreFilter, RestoreId, RestoreOutcome, SaveDays, StepRecord, StoredBackup, Tag,
-    TagChange, Tried, WeeklyPlan, Window,
+    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, EventFilter,
+    EventId, EventPage, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter,
+    InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
+    NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
+    Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
+    SaveDays, StepRecord, StoredBackup, Tag, TagChange, Tried, WeeklyPlan, Window,
 };
 use jiff::Timestamp;
 
@@ -183,6 +183,7 @@ pub trait InstanceCatalog: Send + Sync {
         project: &ProjectId,
         id: InstanceId,
         change: &TagChange,
+        now: Timestamp,
     ) -> Result<(), CatalogError>;
 
     /// The tags of all instances of a project, each once, by key and value.
@@ -615,6 +616,28 @@ pub trait AuditCatalog: Send + Sync {
     async fn drop_audit(&self, before: Timestamp) -> Result<u64, CatalogError>;
 }
 
+/// What has happened. Every method of the other traits that makes something happen records the event
+/// together with it, or not at all.
+#[async_trait]
+pub trait EventCatalog: Send + Sync {
+    /// Events of a project, `limit` at the most, in the order that the filter says. Once an event is
+    /// listed none with a lower number comes any more.
+    async fn list_events(
+        &self,
+        project: &ProjectId,
+        filter: &EventFilter,
+        limit: u32,
+    ) -> Result<EventPage, CatalogError>;
+
+    /// Forgets events from before a moment, `limit` at the most; how many. Numbers are not given
+    /// again.
+    async fn drop_events(&self, before: Timestamp, limit: u32) -> Result<u64, CatalogError>;
+
+    /// Returns when an event behind this one may have been recorded. Events may come without it:
+    /// never the only trigger.
+    async fn wait_for_event(&self, after: EventId);
+}
+
 /// Everything that is known, durably.
 pub trait Catalog:
     ProjectCatalog
@@ -626,6 +649,7 @@ pub trait Catalog:
     + RestoreCatalog
     + JobQueue
     + AuditCatalog
+    + EventCatalog
     + fmt::Debug
 {
 }
@@ -640,6 +664,7 @@ impl<T> Catalog for T where
         + RestoreCatalog
         + JobQueue
         + AuditCatalog
+        + EventCatalog
         + fmt::Debug
 {
 }

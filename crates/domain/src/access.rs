@@ -58,6 +58,8 @@ actions! {
     Restore = "dcs:instance:restoreData",
     /// List and show restores.
     ListRestores = "dcs:instance:getDataRestoreLog",
+    /// List what has happened in the project, and follow it.
+    ListEvents = "cachevault:event:list",
     /// Read who did what in the project.
     ReadAudit = "cachevault:audit:read",
     /// Have a backup's stored files read again.

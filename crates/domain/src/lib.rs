@@ -30,6 +30,7 @@
 //! | agenda | which window of a policy comes next, and when there is something to decide |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
+//! | event | that something has happened to an instance, a backup or a restore; numbered, kept for a time |
 //! | capture | stream the data of a live server into an artifact |
 //! | job, step, attempt, lease | durable unit of work; its parts; one try; the right to run it until a time |
 
@@ -42,6 +43,7 @@ mod backup;
 mod clock;
 mod drill;
 mod error_text;
+mod event;
 mod id;
 mod identity;
 mod instance;
@@ -68,6 +70,10 @@ pub use backup::{
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use error_text::with_sources;
+pub use event::{
+    EVENT_DETAIL_CHARS_MAX, Event, EventFilter, EventId, EventKind, EventPage, InvalidEventId,
+    UnknownEventKind,
+};
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
     RestoreId, UserId,

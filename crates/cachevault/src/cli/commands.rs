@@ -231,7 +231,7 @@ fn restore_body(wish: &RestoreWish) -> Value {
 }
 
 /// The id of the instance with this name, or the id itself.
-fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
+pub(super) fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
     let name = plain(name_or_id)?;
     let found = client.call(Method::GET, &format!("/instances?name={name}"), None)?;
     match found["items"][0]["id"].as_str() {

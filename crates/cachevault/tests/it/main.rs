@@ -8,6 +8,7 @@ mod command_line;
 mod crashes;
 mod diff;
 mod download;
+mod events;
 mod inspect;
 mod lifecycle;
 mod restore_crashes;

@@ -25,6 +25,7 @@ fn tender(app: &App) -> Tender {
         sweep_every: DAY,
         grace: DAY,
         audit_keep: DAY * 30,
+        events_keep: DAY * 30,
         tried: Mutex::default(),
     }
 }
