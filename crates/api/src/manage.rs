@@ -19,6 +19,7 @@ mod projects;
 mod restores;
 mod settings;
 mod users;
+mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -46,6 +47,9 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(events::list_of_instance))
         .routes(routes!(event_stream::follow))
         .routes(routes!(event_stream::follow_instance))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::test))
         .merge(access())
 }
 

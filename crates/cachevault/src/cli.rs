@@ -16,6 +16,7 @@ mod rdb_name;
 mod rdb_pass;
 mod rdb_source;
 mod stored_backup;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +33,7 @@ pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use event::{EventCommand, event};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
+pub(crate) use webhook::{WebhookCommand, webhook};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use cachevault_api::EventStreamLimits;
-use cachevault_app::TokenAuthority;
+use cachevault_app::{TokenAuthority, WebhookRules};
 use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity, MissedWindow};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
 use cachevault_jobs::JobSettings;
@@ -19,8 +19,9 @@ use clap::ValueEnum;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
+use ureq::tls::RootCerts;
 
-use crate::keystone::Keystone;
+use crate::keystone::{Keystone, trusted};
 use crate::listen::TlsFiles;
 use crate::stores::StoreConfig;
 
@@ -127,6 +128,24 @@ pub(crate) struct Settings {
     /// How long a stream of events goes on before its client has to come back [default: 15m]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENT_STREAM_LIFETIME")]
     event_stream_lifetime: Option<String>,
+
+    /// Whether webhooks may be reached without TLS, by http:// [default: false]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_HTTP")]
+    webhook_http: Option<bool>,
+
+    /// Whether webhooks may be on this machine, or at addresses of its own link alone
+    /// [default: false]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_LOCAL")]
+    webhook_local: Option<bool>,
+
+    /// PEM file with the certificates to know webhooks by [default: those that everyone trusts]
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_WEBHOOK_CA_FILE")]
+    webhook_ca_file: Option<PathBuf>,
+
+    /// How old an event may become before a webhook that cannot be told of it never is
+    /// [default: 24h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_WEBHOOK_GIVE_UP")]
+    webhook_give_up: Option<String>,
 
     /// Whether to capture from a replica in sync where there is one [default: true]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
@@ -308,6 +327,10 @@ pub(crate) struct Config {
     pub(crate) public_url: Option<String>,
     pub(crate) downloads_max: usize,
     pub(crate) event_streams: EventStreamLimits,
+    pub(crate) webhook_rules: WebhookRules,
+    /// Whom webhooks are known by.
+    pub(crate) webhook_trusted: RootCerts,
+    pub(crate) webhook_give_up: Duration,
     pub(crate) region: String,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: LevelFilter,
@@ -409,6 +432,10 @@ impl Settings {
             downloads_max: self.downloads_max.or(other.downloads_max),
             event_streams_max: self.event_streams_max.or(other.event_streams_max),
             event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
+            webhook_http: self.webhook_http.or(other.webhook_http),
+            webhook_local: self.webhook_local.or(other.webhook_local),
+            webhook_ca_file: self.webhook_ca_file.or(other.webhook_ca_file),
+            webhook_give_up: self.webhook_give_up.or(other.webhook_give_up),
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
@@ -532,6 +559,12 @@ impl Settings {
                 within("event_streams_max", self.event_streams_max.unwrap_or(256), 1..=16_384)?,
                 time("event_stream_lifetime", self.event_stream_lifetime.as_deref(), "15m")?,
             ),
+            webhook_rules: WebhookRules {
+                plain_http: self.webhook_http.unwrap_or(false),
+                local: self.webhook_local.unwrap_or(false),
+            },
+            webhook_trusted: webhook_trusted(self.webhook_ca_file.as_deref())?,
+            webhook_give_up: time("webhook_give_up", self.webhook_give_up.as_deref(), "24h")?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
@@ -660,6 +693,12 @@ fn keystone(
     };
     let ca_pem = ca_file.map(read).transpose()?;
     Ok(Some(Arc::new(Keystone::new(text, ca_pem.as_deref())?)))
+}
+
+fn webhook_trusted(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
+    let Some(path) = ca_file else { return Ok(RootCerts::WebPki) };
+    let pem = std::fs::read_to_string(path);
+    trusted("webhook_ca_file", &pem.with_context(|| format!("read `{}`", path.display()))?)
 }
 
 fn region(text: String) -> anyhow::Result<String> {

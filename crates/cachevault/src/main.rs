@@ -13,6 +13,7 @@ mod listen;
 mod logging;
 mod serve;
 mod stores;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cli::{
     AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
     EventCommand, InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
-    UserCommand, VerifyOptions,
+    UserCommand, VerifyOptions, WebhookCommand,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -113,6 +114,13 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// Have URLs told what happens in the project.
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// See who did what in the project.
     Audit {
         #[command(subcommand)]
@@ -191,6 +199,7 @@ fn main() -> ExitCode {
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
         Command::Event { command, options } => cli::exit(cli::event(command, &options)),
+        Command::Webhook { command, options } => cli::exit(cli::webhook(command, &options)),
         Command::Audit { command, options } => cli::exit(cli::audit(command, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use cachevault_api::{Api, Downloads, EventStreams, Throttle};
-use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_app::{
+    App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
+};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, Observer, Runner, Scheduler, Shutdown,
-    Tender, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, Messenger, Observer, Runner, Scheduler,
+    Shutdown, Tender, Worker,
 };
 use cachevault_store::SealedStore;
 use tokio::net::TcpListener;
@@ -24,6 +26,7 @@ use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
 use crate::listen::{ConnectionLimits, Tls, answer};
 use crate::logging;
+use crate::webhooks::HttpSender;
 
 /// How far we stand back for others on the same machine, 0 to 19.
 const NICENESS: i32 = 10;
@@ -73,6 +76,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
+    let messenger = Messenger { app: app.clone(), node, give_up_after: config.webhook_give_up };
+    let stop = shutdown.clone();
+    tasks.spawn(async move { messenger.run(&stop).await });
     tend(&app, &config, &shutdown, &mut tasks);
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address).await;
@@ -207,6 +213,10 @@ async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<
         entropy,
         logins: Logins::new(config.token_lifetime),
         foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
+        webhooks: Webhooks {
+            sender: Arc::new(HttpSender::new(config.webhook_rules, config.webhook_trusted.clone())),
+            rules: config.webhook_rules,
+        },
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

@@ -112,7 +112,7 @@ pub(crate) async fn note_restore(
 }
 
 /// The newest event there ever was.
-async fn newest(tx: &mut SqliteConnection) -> Result<EventId, CatalogError> {
+pub(crate) async fn newest(tx: &mut SqliteConnection) -> Result<EventId, CatalogError> {
     let seq: Option<i64> =
         sqlx::query_scalar("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
             .fetch_optional(tx)
@@ -172,10 +172,10 @@ impl EventCatalog for SqliteCatalog {
         Ok(dropped.rows_affected())
     }
 
-    async fn wait_for_event(&self, after: EventId) {
+    async fn wait_for_event(&self, after: EventId) -> EventId {
         let mut newest = self.newest_event.subscribe();
         // It fails only where the sender is gone, which lives as long as this.
-        let _ = newest.wait_for(|newest| *newest > after).await;
+        newest.wait_for(|newest| *newest > after).await.map_or(after, |newest| *newest)
     }
 }
 

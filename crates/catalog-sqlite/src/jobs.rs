@@ -10,7 +10,7 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, drills, events, restores, retention, unavailable};
+use crate::{SqliteCatalog, backups, drills, events, restores, retention, unavailable, webhooks};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -217,6 +217,7 @@ impl JobQueue for SqliteCatalog {
         .execute(&self.writer)
         .await
         .map_err(unavailable)?;
+        webhooks::release_node(&self.writer, node).await?;
         for kind in JobKind::ALL {
             self.job_queued(kind).notify_one();
         }

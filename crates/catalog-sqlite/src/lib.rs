@@ -24,6 +24,7 @@ mod schedules;
 mod settings;
 mod tokens;
 mod users;
+mod webhooks;
 
 use std::path::Path;
 use std::time::Duration;

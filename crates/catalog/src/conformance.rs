@@ -27,6 +27,7 @@ mod jobs;
 mod restores;
 mod retention;
 mod schedules;
+mod webhooks;
 
 use crate::{Catalog, CatalogError};
 pub use audit::*;
@@ -41,6 +42,7 @@ pub use jobs::*;
 pub use restores::*;
 pub use retention::*;
 pub use schedules::*;
+pub use webhooks::*;
 
 /// Makes one `#[tokio::test]` of every case.
 #[macro_export]
@@ -144,6 +146,12 @@ macro_rules! catalog_conformance {
             events_are_listed_in_both_orders_and_between_others
             old_events_are_forgotten_and_their_numbers_with_them
             who_waits_for_an_event_is_woken_by_it
+            a_webhook_reads_back_as_it_was_added_and_changed
+            a_project_has_so_many_webhooks_and_no_more
+            a_webhook_is_told_in_order_of_its_kinds_since_it_was_added
+            a_delivery_that_failed_waits_and_is_given_up_in_time
+            a_delivery_has_one_holder_at_a_time
+            a_disabled_webhook_is_told_nothing_not_even_later
             a_project_and_its_credential_are_found_again
             a_project_is_created_once
             a_second_key_opens_the_same_project
@@ -195,6 +203,7 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/retention.rs"),
         include_str!("conformance/audit.rs"),
         include_str!("conformance/events.rs"),
+        include_str!("conformance/webhooks.rs"),
         include_str!("conformance/identity.rs"),
     ];
     files

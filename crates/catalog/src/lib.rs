@@ -21,12 +21,13 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, EventFilter,
-    EventId, EventPage, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter,
-    InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
-    NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
-    Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
-    SaveDays, StepRecord, StoredBackup, Tag, TagChange, Tried, WeeklyPlan, Window,
+    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Delivery,
+    DeliveryResult, EventFilter, EventId, EventPage, Failure, Instance, InstanceChange,
+    InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition, InvalidTransition, Job,
+    JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId,
+    Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter,
+    RestoreId, RestoreOutcome, SaveDays, SealedSecret, StepRecord, StoredBackup, Tag, TagChange,
+    Tried, Webhook, WebhookChange, WebhookId, WeeklyPlan, Window,
 };
 use jiff::Timestamp;
 
@@ -56,6 +57,9 @@ pub enum CatalogError {
     /// The instance would have more tags than it may.
     #[error("an instance has {} tags at the most", cachevault_domain::TAGS_MAX)]
     TooManyTags,
+    /// The project would have more webhooks than it may.
+    #[error("a project has {} webhooks at the most", cachevault_domain::WEBHOOKS_MAX)]
+    TooManyWebhooks,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -435,8 +439,8 @@ pub trait JobQueue: Send + Sync {
     /// Extends a lease.
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError>;
 
-    /// Lets go of every lease of a node, whose process is known to have ended: the jobs are due
-    /// at once. Returns how many there were.
+    /// Lets go of every lease of a node, whose process is known to have ended, those of deliveries
+    /// too: the jobs are due at once. Returns how many jobs there were.
     async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError>;
 
     /// The finished steps of a job, oldest first.
@@ -635,7 +639,65 @@ pub trait EventCatalog: Send + Sync {
 
     /// Returns when an event behind this one may have been recorded. Events may come without it:
     /// never the only trigger.
-    async fn wait_for_event(&self, after: EventId);
+    /// Gives the newest that is known.
+    async fn wait_for_event(&self, after: EventId) -> EventId;
+}
+
+/// Webhooks, and what they are still to be told.
+#[async_trait]
+pub trait WebhookCatalog: Send + Sync {
+    /// Adds a webhook, which is told of what happens from then on.
+    ///
+    /// [`CatalogError::TooManyWebhooks`], [`CatalogError::NotFound`] without the project.
+    async fn add_webhook(
+        &self,
+        webhook: &Webhook,
+        secret: &SealedSecret,
+    ) -> Result<(), CatalogError>;
+
+    /// The webhook, with its secret.
+    async fn find_webhook(
+        &self,
+        project: &ProjectId,
+        id: WebhookId,
+    ) -> Result<Option<(Webhook, SealedSecret)>, CatalogError>;
+
+    /// All webhooks of a project, oldest first.
+    async fn list_webhooks(&self, project: &ProjectId) -> Result<Vec<Webhook>, CatalogError>;
+
+    /// Changes a webhook. With a new URL, or enabled again, it is tried at once.
+    ///
+    /// [`CatalogError::NotFound`].
+    async fn change_webhook(
+        &self,
+        project: &ProjectId,
+        id: WebhookId,
+        change: &WebhookChange,
+    ) -> Result<(), CatalogError>;
+
+    /// Removes a webhook; it is told nothing more.
+    ///
+    /// [`CatalogError::NotFound`].
+    async fn remove_webhook(&self, project: &ProjectId, id: WebhookId) -> Result<(), CatalogError>;
+
+    /// Claims the oldest event that a webhook of any project is still to be told of. Of one webhook
+    /// one is claimed at a time, and the next only when that was delivered or given up.
+    async fn claim_delivery(
+        &self,
+        node: NodeId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Delivery>, CatalogError>;
+
+    /// Records how a delivery ended.
+    ///
+    /// [`CatalogError::LostLease`] where somebody else has claimed it since, or the webhook is gone.
+    async fn end_delivery(
+        &self,
+        delivery: &Delivery,
+        result: &DeliveryResult,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
 }
 
 /// Everything that is known, durably.
@@ -650,6 +712,7 @@ pub trait Catalog:
     + JobQueue
     + AuditCatalog
     + EventCatalog
+    + WebhookCatalog
     + fmt::Debug
 {
 }
@@ -665,6 +728,7 @@ impl<T> Catalog for T where
         + JobQueue
         + AuditCatalog
         + EventCatalog
+        + WebhookCatalog
         + fmt::Debug
 {
 }

@@ -31,6 +31,7 @@
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
 //! | event | that something has happened to an instance, a backup or a restore; numbered, kept for a time |
+//! | webhook, delivery | a URL that is told of events; telling it of one |
 //! | capture | stream the data of a live server into an artifact |
 //! | job, step, attempt, lease | durable unit of work; its parts; one try; the right to run it until a time |
 
@@ -56,6 +57,7 @@ mod retention;
 mod schedule;
 mod server;
 mod settings;
+mod webhook;
 
 pub use access::{
     Action, ActionPattern, BuiltInRole, Caller, Denied, InvalidActionPattern, NotAdministrator,
@@ -76,7 +78,7 @@ pub use event::{
 };
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
-    RestoreId, UserId,
+    RestoreId, UserId, WebhookId,
 };
 pub use identity::{
     AccessPolicy, Credential, Grant, InvalidName, Project, ProjectName, RoleName, SignIn, Token,
@@ -109,4 +111,7 @@ pub use server::{
 pub use settings::{
     DESCRIPTION_CHARS_MAX, Description, DescriptionTooLong, InstanceChange, InstanceSettings,
     InvalidTag, TAG_KEY_CHARS_MAX, TAG_VALUE_CHARS_MAX, TAGS_MAX, Tag, TagChange,
+};
+pub use webhook::{
+    Delivery, DeliveryResult, WEBHOOKS_MAX, Webhook, WebhookChange, is_public_enough,
 };

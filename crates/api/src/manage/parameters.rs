@@ -134,6 +134,14 @@ pub(super) struct LastEventHeader {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct WebhookPath {
+    /// The webhook.
+    #[param(format = "uuid", example = "2f6d9a7e-51c4-4b1a-8f0e-7a3c2d1b9e05")]
+    webhook_id: String,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
     /// Records to return at the most.

@@ -8,7 +8,8 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{Api, Downloads, EventStreamLimits, EventStreams, metrics_router, router};
 use cachevault_app::{
-    App, ForeignTokens, Logins, MasterKey, NewCredential, Prober, Sealer, TokenAuthority,
+    App, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober, Sealer,
+    TokenAuthority, WebhookMessage, WebhookRules, WebhookSender, Webhooks,
 };
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -78,6 +79,17 @@ impl Prober for Unreachable {
             blockers: Vec::new(),
             notes: Vec::new(),
         })
+    }
+}
+
+/// Webhooks are tested with real receivers elsewhere; here nobody takes a message.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl WebhookSender for Nobody {
+    async fn send(&self, _: &WebhookMessage) -> Result<(), NotDelivered> {
+        Err(NotDelivered::because("nobody is there"))
     }
 }
 
@@ -203,6 +215,7 @@ impl Rig {
             entropy,
             logins: Logins::default(),
             foreign_tokens: None,
+            webhooks: Webhooks { sender: Arc::new(Nobody), rules: WebhookRules::default() },
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

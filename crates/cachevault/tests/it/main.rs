@@ -18,3 +18,4 @@ mod service;
 mod sources;
 mod tls;
 mod upkeep;
+mod webhooks;

@@ -6,6 +6,7 @@
 mod drills;
 mod every_kind;
 mod failures;
+mod messages;
 mod restores;
 mod rig;
 mod scheduling;
