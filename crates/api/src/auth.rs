@@ -4,6 +4,7 @@
 //! [`crate::throttle`].
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request, State};
@@ -26,12 +27,21 @@ use crate::{Api, BODY_BYTES_MAX};
 
 /// No client of the APIs sends more, though the gateway's limit allows it.
 const SMALL_BODY_BYTES: u64 = 64 << 10;
-/// So many larger bodies are held at a time, by the whole process: before its signature is checked a
-/// body belongs to nobody.
-static LARGE_BODIES: Semaphore = Semaphore::const_new(8);
+const LARGE_BODIES_MAX: usize = 8;
 
 /// How far a signature's date may be from our clock, either way.
 const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
+
+/// Places for request bodies of more than 64 KiB: 8 are read at a time, by the whole service. Before
+/// its signature is checked a body belongs to nobody.
+#[derive(Debug, Clone)]
+pub struct LargeBodies(Arc<Semaphore>);
+
+impl Default for LargeBodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LARGE_BODIES_MAX)))
+    }
+}
 
 /// Who sent a request.
 #[derive(Debug, Clone)]
@@ -123,7 +133,7 @@ async fn check_signature(
         return Err(GatewayError::Unauthenticated(AuthFailure::UnknownKey));
     };
     // Only now, for a key that is known, is anything large taken into memory.
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(api, &parts.headers, body).await?;
     let is_right = verifies(parts, &body, &authorization, &key.secret_key);
     let now = api.app.clock.now();
     api.throttle.settle(Some(&target), address, now, is_right).map_err(throttled)?;
@@ -144,7 +154,7 @@ async fn check_token(
     let text = text.ok_or(GatewayError::Unauthenticated(AuthFailure::NoCredentials))?;
     let found = api.app.find_caller(text.to_str().unwrap_or_default()).await;
     match found.map_err(|error| internal(&error))? {
-        Ok(caller) => Ok((caller, read_body(headers, body).await?)),
+        Ok(caller) => Ok((caller, read_body(api, headers, body).await?)),
         Err(TokenRefusal::Unknown) => {
             let now = api.app.clock.now();
             api.throttle.settle(None, address, now, false).map_err(throttled)?;
@@ -216,7 +226,7 @@ async fn find_key(
     api.app.find_key(&access_key).await.map_err(|error| internal(&error))
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayError> {
+async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayError> {
     let declared = header(headers, "content-length").and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(GatewayError::BodyTooLarge);
@@ -225,7 +235,7 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayErro
         Some(length) if length <= SMALL_BODY_BYTES => None,
         // What has no body at all says no length either.
         None if body.is_end_stream() => None,
-        _ => Some(LARGE_BODIES.try_acquire().map_err(|_| GatewayError::TooManyAtOnce)?),
+        _ => Some(api.large_bodies.0.try_acquire().map_err(|_| GatewayError::TooManyAtOnce)?),
     };
     axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
         let too_large = std::error::Error::source(&error)

@@ -104,7 +104,8 @@ async fn open(
     part: std::ops::Range<u64>,
     slot: OwnedSemaphorePermit,
 ) -> Result<Body, GatewayError> {
-    match api.app.open_download(download).await {
+    // Between two pieces the store may stall, and the client.
+    match api.app.open_download(download, api.downloads.stall * 2).await {
         Ok(pieces) => Ok(body::stream(pieces, part, api.downloads.stall, slot)),
         // Removed since it was looked up.
         Err(RdbUnreadable::Gone) => Err(GatewayError::LinkRefused),

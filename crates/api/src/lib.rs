@@ -34,6 +34,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use cachevault_app::App;
 
+pub use crate::auth::LargeBodies;
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::health::Readiness;
@@ -67,6 +68,8 @@ pub struct Api {
     pub throttle: Arc<Throttle>,
     /// Streams of events.
     pub events: EventStreams,
+    /// Bounds what bodies take of the memory.
+    pub large_bodies: LargeBodies,
 }
 
 /// All routes.

@@ -17,6 +17,7 @@ mod path;
 mod policies;
 mod projects;
 mod restores;
+mod schedules;
 mod settings;
 mod users;
 mod webhooks;
@@ -33,10 +34,12 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::default()
         .routes(routes!(instances::list, instances::add))
         .routes(routes!(instances::show, instances::change, instances::remove))
+        .routes(routes!(schedules::show, schedules::set, schedules::remove))
         .routes(routes!(backups::list, backups::create))
         .routes(routes!(backups::show, backups::remove))
         .routes(routes!(restores::list, restores::create))
         .routes(routes!(restores::plan))
+        .routes(routes!(backups::cancel))
         .routes(routes!(backups::check))
         .routes(routes!(backups::drill))
         .routes(routes!(backups::hold, backups::release))

@@ -30,6 +30,13 @@ pub(crate) enum PageStart {
     Zero,
 }
 
+/// What becomes of the backups of an instance that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BackupsOfRemoved {
+    Delete,
+    Keep,
+}
+
 /// The parameters of one request.
 #[derive(Debug)]
 pub(crate) struct Query(HashMap<String, String>);
@@ -75,9 +82,14 @@ impl Query {
         self.flag("allfailure", "all_failure")
     }
 
-    /// Whether an instance is to go together with its backups.
-    pub(crate) fn with_backups(&self) -> Result<bool, DcsError> {
-        self.flag("withbackups", "with_backups")
+    /// What is to become of the backups of an instance that goes.
+    pub(crate) fn backups_of_removed(&self) -> Result<Option<BackupsOfRemoved>, DcsError> {
+        match self.text("backups") {
+            None => Ok(None),
+            Some("delete") => Ok(Some(BackupsOfRemoved::Delete)),
+            Some("keep") => Ok(Some(BackupsOfRemoved::Keep)),
+            Some(_) => Err(DcsError::InvalidQuery("backups")),
+        }
     }
 
     fn number(

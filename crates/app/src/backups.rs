@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use cachevault_domain::{
-    Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, InstanceId, Job, JobId, JobState,
-    Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
+    Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, Cancellation, InstanceId, Job,
+    JobId, JobState, Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
 use cachevault_store::{BackupKey, Manifest};
 
@@ -72,7 +72,8 @@ impl App {
         Ok(backup.id)
     }
 
-    /// Backups of an instance, newest first, as long as they are to be listed.
+    /// Backups of an instance, newest first, as long as they are to be listed: also of one that was
+    /// let go while they were kept.
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::CatalogFailed`].
@@ -84,7 +85,7 @@ impl App {
         page: Page,
     ) -> Result<Listing<Backup>, AppError> {
         let project = caller.may(Action::ListBackups)?;
-        self.find_instance(project, instance).await?;
+        self.require_instance(project, instance).await?;
         let removed_since = self.clock.now().checked_sub(self.history).ok();
         let filter = BackupFilter { removed_since, ..filter };
         Ok(self.catalog.list_backups(project, instance, &filter, page).await?)
@@ -121,6 +122,20 @@ impl App {
         Ok(BackupDetail { backup, manifest, locations })
     }
 
+    /// Breaks off a backup that waits or runs; its record says by whom. One that nobody has begun
+    /// has failed when this returns. A running one fails when its worker has broken it off, which
+    /// takes seconds; one that succeeds first has been cancelled too late. Asking again changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`AppError::BackupNotFound`]; [`AppError::BackupEnded`]; [`AppError::InstanceBusy`] for one
+    /// that a restore makes; [`AppError::CatalogFailed`].
+    pub async fn cancel_backup(&self, caller: &Caller, backup: BackupId) -> Result<(), AppError> {
+        let project = caller.may(Action::CancelBackup)?;
+        let wish = Cancellation { by: caller.subject().to_string(), at: self.clock.now() };
+        Ok(self.catalog.cancel_backup(project, backup, &wish).await?)
+    }
+
     /// Removes a backup's files, and waits for it. The record stays as deleted.
     ///
     /// # Errors
@@ -135,7 +150,7 @@ impl App {
         backup: BackupId,
     ) -> Result<(), AppError> {
         let project = caller.may(Action::DeleteBackup)?;
-        self.find_instance(project, instance).await?;
+        self.require_instance(project, instance).await?;
         let job = JobId::mint(&*self.entropy);
         let job =
             self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;

@@ -2,8 +2,8 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError, TAGS_MAX,
-    WEBHOOKS_MAX,
+    BackupState, Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
+    TAGS_MAX, WEBHOOKS_MAX,
 };
 use cachevault_store::StoreError;
 
@@ -29,6 +29,9 @@ pub enum AppError {
     /// No such restore in this project.
     #[error("this restore does not exist")]
     RestoreNotFound,
+    /// The instance has no backup policy.
+    #[error("this instance has no backup policy")]
+    BackupPolicyNotFound,
     /// No such record of a call in this project.
     #[error("there is no such record to follow")]
     AuditRecordNotFound,
@@ -67,11 +70,14 @@ pub enum AppError {
     /// The backup is waiting or running; try again when it has ended.
     #[error("the backup has not ended yet")]
     BackupUnsettled(#[source] InvalidTransition),
+    /// The backup has ended; there is nothing to cancel.
+    #[error("the backup has ended already: it is `{}`", .0.as_str())]
+    BackupEnded(BackupState),
     /// Somebody has forbidden that the backup is removed; release it first.
     #[error("the backup is held; release it first")]
     BackupHeld,
-    /// The instance still has backups with files; delete them first.
-    #[error("the instance still has {0} backups with files; delete them first")]
+    /// The instance still has backups with files; say what becomes of them.
+    #[error("the instance still has {0} backups with files; say whether to delete or to keep them")]
     InstanceHasBackups(u64),
     /// The instance would have more tags than it may; take some away first.
     #[error("an instance has {TAGS_MAX} tags at the most")]
@@ -114,11 +120,13 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("backup") => Self::BackupNotFound,
             CatalogError::NotFound("instance") => Self::InstanceNotFound,
             CatalogError::NotFound("restore") => Self::RestoreNotFound,
+            CatalogError::NotFound("backup policy") => Self::BackupPolicyNotFound,
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
             CatalogError::NotFound("webhook") => Self::WebhookNotFound,
             CatalogError::TooManyWebhooks => Self::TooManyWebhooks,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
+            CatalogError::Ended(state) => Self::BackupEnded(state),
             CatalogError::Held => Self::BackupHeld,
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),

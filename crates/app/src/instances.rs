@@ -38,8 +38,8 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::CannotAdopt`] says exactly what is wrong with the server;
-    /// [`AppError::NameTaken`], [`AppError::TooManyTags`]; [`AppError::SingleNode`] for a policy
-    /// where the configuration asks for it; [`AppError::CatalogFailed`].
+    /// [`AppError::NameTaken`], [`AppError::TooManyTags`]; [`AppError::SingleNode`] for an
+    /// automatic policy where the configuration asks for it; [`AppError::CatalogFailed`].
     pub async fn add_instance(
         &self,
         caller: &Caller,
@@ -48,7 +48,8 @@ impl App {
         let project = caller.may(Action::CreateInstance)?;
         let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
         let is_single = observation.replicas_online == 0;
-        if wish.settings.policy.is_some() && is_single && !self.single_node_backups {
+        let is_automatic = wish.settings.policy.as_ref().is_some_and(BackupPolicy::is_automatic);
+        if is_automatic && is_single && !self.single_node_backups {
             return Err(AppError::SingleNode);
         }
         let now = self.clock.now();
@@ -90,8 +91,8 @@ impl App {
     /// Changes what is said about an instance.
     ///
     /// # Errors
-    /// [`AppError::InstanceNotFound`], [`AppError::NameTaken`]; [`AppError::SingleNode`] for a
-    /// policy where the configuration asks for it; [`AppError::CatalogFailed`].
+    /// [`AppError::InstanceNotFound`], [`AppError::NameTaken`]; [`AppError::SingleNode`] for an
+    /// automatic policy where the configuration asks for it; [`AppError::CatalogFailed`].
     pub async fn change_instance(
         &self,
         caller: &Caller,
@@ -99,7 +100,9 @@ impl App {
         change: &InstanceChange,
     ) -> Result<(), AppError> {
         let project = caller.may(Action::ModifyInstance)?;
-        if change.policy.is_some() && !self.single_node_backups {
+        // Switching it off is always possible, also where the last replica has gone.
+        let is_automatic = change.policy.as_ref().is_some_and(BackupPolicy::is_automatic);
+        if is_automatic && !self.single_node_backups {
             let found = self.find_instance(project, id).await?;
             if found.observation.replicas_online == 0 {
                 return Err(AppError::SingleNode);
@@ -176,6 +179,17 @@ impl App {
         self.catalog.find_instance(project, id).await?.ok_or(AppError::InstanceNotFound)
     }
 
+    /// Refuses unless the project has the instance, or backups of one that was let go.
+    pub(crate) async fn require_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
+        let is_known = self.catalog.find_instance(project, id).await?.is_some()
+            || self.catalog.has_backups(project, id).await?;
+        if is_known { Ok(()) } else { Err(AppError::InstanceNotFound) }
+    }
+
     /// Instances of the project, newest first.
     ///
     /// # Errors
@@ -207,6 +221,21 @@ impl App {
     pub async fn remove_instance(&self, caller: &Caller, id: InstanceId) -> Result<(), AppError> {
         let project = caller.may(Action::DeleteInstance)?;
         Ok(self.catalog.remove_instance(project, id, self.clock.now()).await?)
+    }
+
+    /// Lets an instance go and keeps its backups: none of them expires, each stays until somebody
+    /// deletes it.
+    ///
+    /// # Errors
+    /// [`AppError::InstanceNotFound`], [`AppError::InstanceBusy`], [`AppError::CatalogFailed`].
+    pub async fn remove_instance_keeping_backups(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::DeleteInstance)?;
+        let now = self.clock.now();
+        Ok(self.catalog.remove_instance_keeping_backups(project, id, now).await?)
     }
 
     /// Removes the files of all backups of an instance, waits for it, and lets the instance go.

@@ -5,14 +5,18 @@
 //! time is over or its backup is deleted, whichever comes first.
 
 use std::fmt;
+use std::time::Duration;
 
+use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Action, BackupEvent, BackupId, BackupState, Caller, InstanceId, InvalidTransition, ProjectId,
+    with_sources,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, Manifest};
 use jiff::Timestamp;
 
 use crate::backups::{BackupDetail, backup_key};
+use crate::reading::{KeptPieces, Reading};
 use crate::{App, AppError, RdbPieces, RdbUnreadable};
 
 /// The longest part of a file name that comes from outside, characters.
@@ -119,7 +123,7 @@ impl App {
         lifetime: LinkLifetime,
     ) -> Result<BackupLinks, AppError> {
         let project = caller.may(Action::DownloadBackup)?;
-        self.find_instance(project, instance).await?;
+        self.require_instance(project, instance).await?;
         let BackupDetail { backup, manifest, .. } = self.find_backup(project, backup).await?;
         if backup.instance != instance {
             return Err(AppError::BackupNotFound);
@@ -188,16 +192,26 @@ impl App {
         }))
     }
 
-    /// Opens the file. A backup that is deleted from then on ends the reading with an error, or
-    /// not at all; never with other bytes.
+    /// Opens the file. The backup does not expire while it is read, as long as no more than
+    /// `pause_max` passes between two pieces. One that somebody deletes from then on ends the reading
+    /// with an error, or not at all; never with other bytes.
     ///
     /// # Errors
     /// [`RdbUnreadable`].
     pub async fn open_download(
         &self,
         download: &Download,
+        pause_max: Duration,
     ) -> Result<Box<dyn RdbPieces>, RdbUnreadable> {
-        self.opener.open(&*self.store, &download.key, &download.entry).await
+        let backup = &download.key.attempt.backup;
+        let id = (backup.project.clone(), backup.backup);
+        let reading = Reading::begin(self.catalog.clone(), self.clock.clone(), id, pause_max).await;
+        let reading = reading.map_err(|error| match error {
+            CatalogError::NotFound(_) => RdbUnreadable::Gone,
+            error => RdbUnreadable::Failed(with_sources(&error)),
+        })?;
+        let rdb = self.opener.open(&*self.store, &download.key, &download.entry).await?;
+        Ok(Box::new(KeptPieces { rdb, reading }))
     }
 }
 

@@ -133,6 +133,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             size_bytes: manifest.artifacts.iter().map(|entry| entry.rdb.size_bytes).sum(),
             stored_attempt: Some(attempt.attempt),
             failure: None,
+            cancellation: None,
             proof: None,
             drill_failure: None,
             drilling: false,

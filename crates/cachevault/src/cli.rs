@@ -15,6 +15,7 @@ mod progress;
 mod rdb_name;
 mod rdb_pass;
 mod rdb_source;
+mod schedule;
 mod stored_backup;
 mod webhook;
 
@@ -33,6 +34,7 @@ pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
 pub(crate) use event::{EventCommand, event};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
+pub(crate) use schedule::{ScheduleCommand, schedule};
 pub(crate) use webhook::{WebhookCommand, webhook};
 
 /// How results are printed.
@@ -89,10 +91,19 @@ pub(crate) enum InstanceCommand {
     Remove {
         /// Name or id
         instance: String,
-        /// Delete the files of all of its backups, too
-        #[arg(long)]
-        with_backups: bool,
+        /// What becomes of its backups that have files; without, nothing is done while there are any
+        #[arg(long, value_name = "WHAT")]
+        backups: Option<BackupsOfRemoved>,
     },
+}
+
+/// What becomes of the backups of an instance that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackupsOfRemoved {
+    /// Their files are deleted, too.
+    Delete,
+    /// They stay until somebody deletes them.
+    Keep,
 }
 
 /// What is not given stays.
@@ -198,6 +209,11 @@ pub(crate) enum BackupCommand {
         /// How long they work, such as `30m`: 5 minutes to 24 hours
         #[arg(long, value_name = "TIME", default_value = "1h")]
         expires: String,
+    },
+    /// Break off a backup that waits or runs, and wait until that is done
+    Cancel {
+        /// Id of the backup
+        backup: String,
     },
     /// Keep a backup: neither its policy nor anybody removes it
     Hold {

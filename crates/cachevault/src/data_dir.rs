@@ -19,6 +19,7 @@ use cachevault_app::{MasterKey, NewCredential};
 use cachevault_domain::{Entropy, NodeId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 /// A folder that no other process uses as long as this lives.
 pub(crate) struct DataDir {
@@ -208,18 +209,15 @@ fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
 
 /// Writes a file that only its owner may read, whole or not at all, durably.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
+    // Of a bare name the parent is the empty path, which is no folder to open.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
     let write = || {
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&partial)?;
+        let mut file = NamedTempFile::new_in(folder)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)?;
-        File::open(path.parent().unwrap_or(path))?.sync_all()
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        File::open(folder)?.sync_all()
     };
     write().with_context(|| format!("write `{}`", path.display()))
 }

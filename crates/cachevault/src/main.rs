@@ -22,7 +22,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::cli::{
     AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
     EventCommand, InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
-    UserCommand, VerifyOptions, WebhookCommand,
+    ScheduleCommand, UserCommand, VerifyOptions, WebhookCommand,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -55,6 +55,13 @@ enum Command {
     Backup {
         #[command(subcommand)]
         command: BackupCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Say when an instance is backed up by itself, and what is kept.
+    Schedule {
+        #[command(subcommand)]
+        command: ScheduleCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
@@ -191,6 +198,7 @@ fn main() -> ExitCode {
         }
         Command::Instance { command, options } => cli::exit(cli::instance(command, &options)),
         Command::Backup { command, options } => cli::exit(cli::backup(command, &options)),
+        Command::Schedule { command, options } => cli::exit(cli::schedule(command, &options)),
         Command::Restore { command, options } => cli::exit(cli::restore(command, &options)),
         Command::Project { command, options } => cli::exit(cli::project(command, &options)),
         Command::User { command, options } => cli::exit(cli::user(command, &options)),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, EventStreams, Throttle};
+use cachevault_api::{Api, Downloads, EventStreams, LargeBodies, Throttle};
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
 };
@@ -97,6 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         region: config.region,
         throttle: Arc::new(Throttle::default()),
         events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
+        large_bodies: LargeBodies::default(),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });

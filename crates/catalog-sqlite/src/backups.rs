@@ -1,15 +1,15 @@
 use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, DrillFailure,
-    EventKind, Failure, InstanceId, JobId, JobKind, Listing, NewBackup, Page, Progress, ProjectId,
-    Proof, RdbDialect, StoredBackup, Trigger,
+    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
+    DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind, JobState, Listing,
+    NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
 
 use crate::instances::require_instance;
-use crate::jobs::{hasten, insert_job, refuse_busy};
+use crate::jobs::{end_job, hasten, insert_job, make_due, open_capture, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
@@ -38,6 +38,8 @@ struct BackupRow {
     stored_attempt: Option<i64>,
     failure_code: Option<String>,
     failure_reason: Option<String>,
+    cancelled_at: Option<i64>,
+    cancelled_by: Option<String>,
     created_at: i64,
     started_at: Option<i64>,
     completed_at: Option<i64>,
@@ -73,6 +75,7 @@ impl TryFrom<BackupRow> for Backup {
             size_bytes: row.number(columns.size_bytes)?,
             stored_attempt: row.number_if(columns.stored_attempt)?,
             failure: row.failure(columns.failure_code.as_deref(), columns.failure_reason)?,
+            cancellation: cancellation(&row, columns.cancelled_at, columns.cancelled_by)?,
             proof: proof(&row, columns.proven_at, columns.proven_by)?,
             drill_failure: drill_failure(&row, columns.drill_failed_at, columns.drill_failure)?,
             drilling: columns.drilling,
@@ -107,6 +110,31 @@ fn drill_failure(
 ) -> Result<Option<DrillFailure>, CatalogError> {
     let Some(at) = row.moment_if(at)? else { return Ok(None) };
     Ok(Some(DrillFailure { at, reason: reason.unwrap_or_default() }))
+}
+
+fn cancellation(
+    row: &RowOf<'_>,
+    at: Option<i64>,
+    by: Option<String>,
+) -> Result<Option<Cancellation>, CatalogError> {
+    let Some(at) = row.moment_if(at)? else { return Ok(None) };
+    Ok(Some(Cancellation { by: by.unwrap_or_default(), at }))
+}
+
+/// Who wants a backup to end, if anybody.
+pub(crate) async fn cancellation_of(
+    executor: impl SqliteExecutor<'_>,
+    backup: BackupId,
+) -> Result<Option<Cancellation>, CatalogError> {
+    let key = backup.to_string();
+    let found: Option<(Option<i64>, Option<String>)> =
+        sqlx::query_as("SELECT cancelled_at, cancelled_by FROM backups WHERE id = ?")
+            .bind(&key)
+            .fetch_optional(executor)
+            .await
+            .map_err(unavailable)?;
+    let (at, by) = found.unwrap_or_default();
+    cancellation(&RowOf { table: "backups", key: &key }, at, by)
 }
 
 fn state(row: &RowOf<'_>, text: &str) -> Result<BackupState, CatalogError> {
@@ -227,7 +255,11 @@ pub(crate) async fn fail(
     failure: &Failure,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    fail_as(tx, EventKind::BackupFailed, backup, failure, now).await
+    let kind = match cancellation_of(&mut *tx, backup).await? {
+        Some(_) => EventKind::BackupCancelled,
+        None => EventKind::BackupFailed,
+    };
+    fail_as(tx, kind, backup, failure, now).await
 }
 
 /// The backup has failed, of which this kind of event tells.
@@ -254,6 +286,49 @@ pub(crate) async fn fail_as(
     events::note_backup(tx, backup, (kind, Some(&failure.reason)), now).await
 }
 
+/// The files of the backup could not be removed yet.
+pub(crate) async fn note_unremovable(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    reason: &str,
+) -> Result<(), CatalogError> {
+    // Why a backup failed is worth more than why its leftovers stay.
+    sqlx::query(
+        "UPDATE backups SET failure_code = ?1, failure_reason = ?2
+         WHERE id = ?3 AND coalesce(failure_code, ?1) = ?1",
+    )
+    .bind(FailureCode::RemovalFailed.as_str())
+    .bind(reason)
+    .bind(backup.to_string())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// The files of the backup are gone, and with them why they could not be removed.
+pub(crate) async fn removed(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    state: BackupState,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE backups SET state = ?1, removed_at = ?2,
+             failure_reason = iif(failure_code = ?3, NULL, failure_reason),
+             failure_code = nullif(failure_code, ?3)
+         WHERE id = ?4",
+    )
+    .bind(state.as_str())
+    .bind(now.as_microsecond())
+    .bind(FailureCode::RemovalFailed.as_str())
+    .bind(backup.to_string())
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
 #[async_trait]
 impl BackupCatalog for SqliteCatalog {
     async fn request_backup(&self, backup: &NewBackup) -> Result<(), CatalogError> {
@@ -276,6 +351,22 @@ impl BackupCatalog for SqliteCatalog {
         id: BackupId,
     ) -> Result<Option<Backup>, CatalogError> {
         find(&self.readers, project, id).await
+    }
+
+    async fn has_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+    ) -> Result<bool, CatalogError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM backups
+                            WHERE instance_id = ? AND project_id = ? AND state = 'succeeded')",
+        )
+        .bind(instance.to_string())
+        .bind(project.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)
     }
 
     async fn list_backups(
@@ -314,6 +405,19 @@ impl BackupCatalog for SqliteCatalog {
         .await
         .map_err(unavailable)?;
         Ok(size.map(i64::unsigned_abs))
+    }
+
+    async fn cancel_backup(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        wish: &Cancellation,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        cancel(&mut tx, project, backup, wish).await?;
+        self.commit_telling(tx).await?;
+        self.job_queued(JobKind::Capture).notify_one();
+        Ok(())
     }
 
     async fn request_removal(
@@ -422,6 +526,41 @@ impl BackupCatalog for SqliteCatalog {
         limit: u32,
     ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError> {
         drills::due(&self.readers, proven_before, limit).await
+    }
+}
+
+/// Notes that a backup is to end, and ends it where nobody has begun with it.
+async fn cancel(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    backup: BackupId,
+    wish: &Cancellation,
+) -> Result<(), CatalogError> {
+    let found = find(&mut *tx, project, backup).await?.ok_or(CatalogError::NotFound("backup"))?;
+    if found.state.is_settled() {
+        return Err(CatalogError::Ended(found.state));
+    }
+    // A backup that has not ended and has no capture of its own is made for a restore.
+    let capture = open_capture(&mut *tx, found.instance).await?;
+    let capture = capture.ok_or(CatalogError::Busy(JobKind::Restore))?;
+    if found.cancellation.is_none() {
+        sqlx::query("UPDATE backups SET cancelled_at = ?, cancelled_by = ? WHERE id = ?")
+            .bind(wish.at.as_microsecond())
+            .bind(&wish.by)
+            .bind(backup.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+    }
+    match (capture.is_queued, found.state) {
+        // Nothing of it was stored yet.
+        (true, BackupState::Waiting) => {
+            let failure = found.cancellation.as_ref().unwrap_or(wish).failure();
+            fail(&mut *tx, backup, &failure, wish.at).await?;
+            end_job(tx, capture.job, JobState::Failed, Some(&failure.reason), wish.at).await
+        }
+        (true, _) => make_due(tx, capture.job, wish.at).await,
+        (false, _) => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
 use crate::row::{owned_backup, signed};
-use crate::{events, unavailable};
+use crate::{events, retention, unavailable};
 
 /// What is to be checked: what somebody asked for, then what was checked longest ago.
 pub(crate) async fn due(
@@ -131,7 +131,11 @@ pub(crate) async fn adopt(
         .await
         .map_err(unavailable)?;
     }
-    insert(tx, backup).await
+    let is_new = insert(&mut *tx, backup).await?;
+    if let Some(until) = backup.keep_until.filter(|_| is_new) {
+        retention::look_at(tx, &instance, until).await?;
+    }
+    Ok(is_new)
 }
 
 async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, CatalogError> {

@@ -10,7 +10,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::row::{RowOf, signed};
 use crate::settings::{self, SettingsRow};
-use crate::{SqliteCatalog, events, unavailable};
+use crate::{SqliteCatalog, events, retention, unavailable};
 
 const OPERATION: &str = "(SELECT j.kind FROM jobs j
         WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore'))";
@@ -161,6 +161,49 @@ pub(crate) async fn require_instance(
     if found { Ok(()) } else { Err(CatalogError::NotFound("instance")) }
 }
 
+/// Refuses while a job of any kind is about the instance.
+async fn refuse_open_job(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    id: InstanceId,
+) -> Result<(), CatalogError> {
+    let open: Option<String> = sqlx::query_scalar(
+        "SELECT kind FROM jobs WHERE instance_id = ? AND project_id = ? AND state IN ('queued', 'leased') LIMIT 1",
+    )
+    .bind(id.to_string())
+    .bind(project.as_str())
+    .fetch_optional(tx)
+    .await
+    .map_err(unavailable)?;
+    let Some(kind) = open else { return Ok(()) };
+    let row = RowOf { table: "jobs", key: &kind };
+    Err(CatalogError::Busy(row.named(&JobKind::ALL, JobKind::as_str, &kind)?))
+}
+
+/// Takes an instance out of all lists, with its secrets, its policy and its tags.
+async fn let_go(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    id: InstanceId,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let removed = sqlx::query(
+        "UPDATE instances SET removed_at = ?, password = NULL, tls_key_pem = NULL, retain_at = NULL
+         WHERE id = ? AND project_id = ? AND removed_at IS NULL",
+    )
+    .bind(now.as_microsecond())
+    .bind(id.to_string())
+    .bind(project.as_str())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    if removed.rows_affected() == 0 {
+        return Err(CatalogError::NotFound("instance"));
+    }
+    settings::forget(&mut *tx, id).await?;
+    events::note_instance(tx, id, (EventKind::InstanceRemoved, None), now).await
+}
+
 #[async_trait]
 impl InstanceCatalog for SqliteCatalog {
     async fn add_instance(&self, instance: &Instance) -> Result<(), CatalogError> {
@@ -263,18 +306,7 @@ impl InstanceCatalog for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
-        let open: Option<String> = sqlx::query_scalar(
-            "SELECT kind FROM jobs WHERE instance_id = ? AND project_id = ? AND state IN ('queued', 'leased') LIMIT 1",
-        )
-        .bind(id.to_string())
-        .bind(project.as_str())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if let Some(kind) = open {
-            let row = RowOf { table: "jobs", key: &kind };
-            return Err(CatalogError::Busy(row.named(&JobKind::ALL, JobKind::as_str, &kind)?));
-        }
+        refuse_open_job(&mut tx, project, id).await?;
         let with_files: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM backups WHERE instance_id = ? AND project_id = ? AND state = 'succeeded'",
         )
@@ -286,21 +318,19 @@ impl InstanceCatalog for SqliteCatalog {
         if with_files > 0 {
             return Err(CatalogError::HasBackups(with_files.unsigned_abs()));
         }
-        let removed = sqlx::query(
-            "UPDATE instances SET removed_at = ?, password = NULL, tls_key_pem = NULL
-             WHERE id = ? AND project_id = ? AND removed_at IS NULL",
-        )
-        .bind(now.as_microsecond())
-        .bind(id.to_string())
-        .bind(project.as_str())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-        if removed.rows_affected() == 0 {
-            return Err(CatalogError::NotFound("instance"));
-        }
-        settings::forget(&mut tx, id).await?;
-        events::note_instance(&mut tx, id, (EventKind::InstanceRemoved, None), now).await?;
+        let_go(&mut tx, project, id, now).await?;
+        self.commit_telling(tx).await
+    }
+
+    async fn remove_instance_keeping_backups(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        refuse_open_job(&mut tx, project, id).await?;
+        let_go(&mut tx, project, id, now).await?;
         self.commit_telling(tx).await
     }
 
@@ -323,13 +353,30 @@ impl InstanceCatalog for SqliteCatalog {
         if let Some(window) = change.maintenance {
             settings::set_maintenance(&mut tx, id, window).await?;
         }
-        if let Some(policy) = change.policy {
+        if let Some(policy) = change.policy.clone() {
             settings::change_policy(&mut tx, id, policy, policy_id, now).await?;
             events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
         }
         if change.name.is_some() || change.description.is_some() || change.maintenance.is_some() {
             events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
         }
+        self.commit_telling(tx).await
+    }
+
+    async fn remove_backup_policy(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        require_instance(&mut tx, project, id).await?;
+        if !settings::remove_policy(&mut tx, id).await? {
+            return Err(CatalogError::NotFound("backup policy"));
+        }
+        // What its rules kept beyond its time is kept by nothing now.
+        retention::look_at(&mut tx, &id.to_string(), now).await?;
+        events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
         self.commit_telling(tx).await
     }
 

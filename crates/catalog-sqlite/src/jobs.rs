@@ -1,16 +1,19 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupEvent, BackupId, BackupState, DrillFailure, EventKind, Failure, InstanceId, Job, JobId,
-    JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue,
-    Restore, RestoreOutcome, StepRecord,
+    BackupEvent, BackupId, BackupState, Cancellation, DrillFailure, EventKind, Failure, InstanceId,
+    Job, JobId, JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof,
+    Requeue, Restore, RestoreOutcome, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 
 use crate::backups::next_state;
+use crate::hosts::Next;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, drills, events, restores, retention, unavailable, webhooks};
+use crate::{
+    SqliteCatalog, backups, drills, events, hosts, restores, retention, unavailable, webhooks,
+};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -45,6 +48,10 @@ impl TryFrom<JobRow> for Job {
 
 const COLUMNS: &str =
     "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
+
+const NEXT_DUE: &str = "SELECT seq FROM jobs
+    WHERE state IN ('queued', 'leased') AND waits_for_host IS NULL AND kind = ? AND due_at <= ?
+    ORDER BY due_at, seq LIMIT 1";
 
 /// Refuses unless the lease still holds. Every write of a worker begins with it.
 async fn fence(tx: &mut SqliteConnection, lease: &Lease) -> Result<(), CatalogError> {
@@ -119,31 +126,108 @@ pub(crate) async fn hasten(
     .await
     .map_err(unavailable)?;
     let Some(open) = open else { return Ok(None) };
-    sqlx::query("UPDATE jobs SET due_at = ?, last_error = NULL WHERE id = ? AND state = 'queued'")
-        .bind(now.as_microsecond())
-        .bind(&open)
-        .execute(tx)
-        .await
-        .map_err(unavailable)?;
-    RowOf { table: "jobs", key: &open }.parse(&open).map(Some)
+    let open = RowOf { table: "jobs", key: &open }.parse(&open)?;
+    make_due(tx, open, now).await?;
+    Ok(Some(open))
 }
 
-async fn end_job(
+/// Where the job waits, it is due from now on.
+pub(crate) async fn make_due(
     tx: &mut SqliteConnection,
-    lease: &Lease,
+    job: JobId,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE jobs SET due_at = ?, last_error = NULL, waits_for_host = NULL
+         WHERE id = ? AND state = 'queued'",
+    )
+    .bind(now.as_microsecond())
+    .bind(job.to_string())
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
+
+pub(crate) async fn end_job(
+    tx: &mut SqliteConnection,
+    job: JobId,
     state: JobState,
     error: Option<&str>,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    retention::note_end(&mut *tx, lease.job, now).await?;
+    retention::note_end(&mut *tx, job, now).await?;
+    hosts::wake(&mut *tx, job).await?;
     sqlx::query("UPDATE jobs SET state = ?, node_id = NULL, last_error = ? WHERE id = ?")
         .bind(state.as_str())
         .bind(error)
-        .bind(lease.job.to_string())
+        .bind(job.to_string())
         .execute(tx)
         .await
-        .map_err(unavailable)?;
-    Ok(())
+        .map(drop)
+        .map_err(unavailable)
+}
+
+/// A capture that has not ended.
+pub(crate) struct OpenCapture {
+    pub(crate) job: JobId,
+    /// Whether no worker has it.
+    pub(crate) is_queued: bool,
+}
+
+/// The open capture of an instance, of which there is one at the most.
+pub(crate) async fn open_capture(
+    tx: &mut SqliteConnection,
+    instance: InstanceId,
+) -> Result<Option<OpenCapture>, CatalogError> {
+    // What is said of the kind lets the index `jobs_one_exclusive` be used.
+    let open: Option<(String, bool)> = sqlx::query_as(
+        "SELECT id, state = 'queued' FROM jobs
+         WHERE instance_id = ? AND state IN ('queued', 'leased') AND kind IN ('capture', 'restore')
+             AND kind = 'capture'",
+    )
+    .bind(instance.to_string())
+    .fetch_optional(tx)
+    .await
+    .map_err(unavailable)?;
+    let Some((id, is_queued)) = open else { return Ok(None) };
+    Ok(Some(OpenCapture { job: RowOf { table: "jobs", key: &id }.parse(&id)?, is_queued }))
+}
+
+/// The job of this kind that has been due longest, by its number.
+async fn next_due(
+    tx: &mut SqliteConnection,
+    kind: JobKind,
+    now: Timestamp,
+) -> Result<Option<i64>, CatalogError> {
+    sqlx::query_scalar(NEXT_DUE)
+        .bind(kind.as_str())
+        .bind(now.as_microsecond())
+        .fetch_optional(tx)
+        .await
+        .map_err(unavailable)
+}
+
+/// Gives a job to a node.
+pub(crate) async fn lease(
+    tx: &mut SqliteConnection,
+    seq: i64,
+    node: NodeId,
+    until: Timestamp,
+) -> Result<Lease, CatalogError> {
+    let columns: JobRow = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+        "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
+         WHERE seq = ? RETURNING {COLUMNS}"
+    )))
+    .bind(node.to_string())
+    .bind(until.as_microsecond())
+    .bind(seq)
+    .fetch_one(tx)
+    .await
+    .map_err(unavailable)?;
+    let failures = RowOf { table: "jobs", key: &columns.id }.number(columns.failures)?;
+    let Job { id, kind, project, instance, backup, attempt, .. } = columns.try_into()?;
+    Ok(Lease { job: id, kind, project, instance, backup, attempt, failures })
 }
 
 impl SqliteCatalog {
@@ -151,6 +235,13 @@ impl SqliteCatalog {
         let mut tx = self.write().await?;
         fence(&mut tx, lease).await?;
         Ok(tx)
+    }
+
+    /// Commits the end of an attempt: captures of the same host may be due now.
+    async fn commit_capture(&self, tx: Transaction<'static, Sqlite>) -> Result<(), CatalogError> {
+        self.commit_telling(tx).await?;
+        self.job_queued(JobKind::Capture).notify_one();
+        Ok(())
     }
 
     /// Like [`Self::fenced`], and refuses the worker of another kind of job: the backup in its
@@ -177,24 +268,32 @@ impl JobQueue for SqliteCatalog {
         // In a transaction of its own: a statement that returns rows tells of a failed autocommit
         // only when nobody listens any more, and the lease would be in nobody's database.
         let mut tx = self.write().await?;
-        let row: Option<JobRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-            "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
-             WHERE seq = (SELECT seq FROM jobs WHERE state IN ('queued', 'leased') AND kind = ? AND due_at <= ?
-                          ORDER BY due_at, seq LIMIT 1)
-             RETURNING {COLUMNS}"
-        )))
-        .bind(node.to_string())
-        .bind(until.as_microsecond())
-        .bind(kind.as_str())
-        .bind(now.as_microsecond())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+        let Some(seq) = next_due(&mut tx, kind, now).await? else { return Ok(None) };
+        let lease = lease(&mut tx, seq, node, until).await?;
         tx.commit().await.map_err(unavailable)?;
-        let Some(columns) = row else { return Ok(None) };
-        let failures = RowOf { table: "jobs", key: &columns.id }.number(columns.failures)?;
-        let Job { id, kind, project, instance, backup, attempt, .. } = columns.try_into()?;
-        Ok(Some(Lease { job: id, kind, project, instance, backup, attempt, failures }))
+        Ok(Some(lease))
+    }
+
+    async fn claim_capture(
+        &self,
+        node: NodeId,
+        host_max: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, CatalogError> {
+        loop {
+            // Others write between two of these, however many captures have to be passed over.
+            let mut tx = self.write().await?;
+            let found = hosts::next_capture(&mut tx, host_max, now).await?;
+            let claimed = match found {
+                Next::Capture(seq) => Some(lease(&mut tx, seq, node, until).await?),
+                Next::Nothing | Next::More => None,
+            };
+            tx.commit().await.map_err(unavailable)?;
+            if !matches!(found, Next::More) {
+                return Ok(claimed);
+            }
+        }
     }
 
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError> {
@@ -209,15 +308,18 @@ impl JobQueue for SqliteCatalog {
     }
 
     async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError> {
+        let mut tx = self.write().await?;
+        hosts::wake_of_node(&mut tx, node).await?;
         let released = sqlx::query(
             "UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ? WHERE state = 'leased' AND node_id = ?",
         )
         .bind(now.as_microsecond())
         .bind(node.to_string())
-        .execute(&self.writer)
+        .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-        webhooks::release_node(&self.writer, node).await?;
+        webhooks::release_node(&mut *tx, node).await?;
+        tx.commit().await.map_err(unavailable)?;
         for kind in JobKind::ALL {
             self.job_queued(kind).notify_one();
         }
@@ -274,6 +376,14 @@ impl JobQueue for SqliteCatalog {
         tx.commit().await.map_err(unavailable)
     }
 
+    async fn cancellation(&self, lease: &Lease) -> Result<Option<Cancellation>, CatalogError> {
+        // The backup of any other job is not the one that it makes.
+        if lease.kind != JobKind::Capture {
+            return Ok(None);
+        }
+        backups::cancellation_of(&self.readers, lease.backup).await
+    }
+
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::start(&mut tx, lease.backup, now).await?;
@@ -307,9 +417,12 @@ impl JobQueue for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
+        if backups::cancellation_of(&mut *tx, lease.backup).await?.is_some() {
+            return Err(CatalogError::Cancelled);
+        }
         backups::finish(&mut tx, lease.backup, (stored_attempt, size_bytes), now).await?;
-        end_job(&mut tx, lease, JobState::Done, None, now).await?;
-        self.commit_telling(tx).await
+        end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
+        self.commit_capture(tx).await
     }
 
     async fn fail_backup(
@@ -319,28 +432,25 @@ impl JobQueue for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
+        let cancelled = backups::cancellation_of(&mut *tx, lease.backup).await?;
+        let cancelled = cancelled.map(|wish| wish.failure());
+        let failure = cancelled.as_ref().unwrap_or(failure);
         backups::fail(&mut tx, lease.backup, failure, now).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
-        self.commit_telling(tx).await
+        end_job(&mut tx, lease.job, JobState::Failed, Some(&failure.reason), now).await?;
+        self.commit_capture(tx).await
     }
 
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Remove, lease).await?;
         let event = retention::removal_event(&mut tx, lease.backup).await?;
         let state = next_state(&mut tx, lease.backup, event).await?;
-        sqlx::query("UPDATE backups SET state = ?, removed_at = ? WHERE id = ?")
-            .bind(state.as_str())
-            .bind(now.as_microsecond())
-            .bind(lease.backup.to_string())
-            .execute(&mut *tx)
-            .await
-            .map_err(unavailable)?;
+        backups::removed(&mut tx, lease.backup, state, now).await?;
         let kind = match event {
             BackupEvent::Expired => EventKind::BackupExpired,
             _ => EventKind::BackupDeleted,
         };
         events::note_backup(&mut tx, lease.backup, (kind, None), now).await?;
-        end_job(&mut tx, lease, JobState::Done, None, now).await?;
+        end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_telling(tx).await
     }
 
@@ -416,7 +526,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         restores::finish(&mut tx, lease, outcome, now).await?;
-        end_job(&mut tx, lease, JobState::Done, None, now).await?;
+        end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_telling(tx).await
     }
 
@@ -429,7 +539,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         restores::fail(&mut tx, lease, failure, outcome, now).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(&failure.reason), now).await?;
+        end_job(&mut tx, lease.job, JobState::Failed, Some(&failure.reason), now).await?;
         self.commit_telling(tx).await
     }
 
@@ -441,7 +551,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
-        end_job(&mut tx, lease, JobState::Done, None, now).await?;
+        end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_telling(tx).await
     }
 
@@ -454,7 +564,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         let failure = DrillFailure { at: now, reason: reason.to_owned() };
         drills::fail(&mut tx, lease.backup, &failure).await?;
-        end_job(&mut tx, lease, JobState::Failed, Some(reason), now).await?;
+        end_job(&mut tx, lease.job, JobState::Failed, Some(reason), now).await?;
         self.commit_telling(tx).await
     }
 
@@ -477,7 +587,11 @@ impl JobQueue for SqliteCatalog {
             .execute(&mut *tx)
             .await
             .map_err(unavailable)?;
-        tx.commit().await.map_err(unavailable)
+        hosts::wake(&mut tx, lease.job).await?;
+        if lease.kind == JobKind::Remove && why == Requeue::Failed {
+            backups::note_unremovable(&mut tx, lease.backup, reason).await?;
+        }
+        self.commit_capture(tx).await
     }
 
     async fn find_job(&self, project: &ProjectId, id: JobId) -> Result<Option<Job>, CatalogError> {

@@ -12,6 +12,7 @@ mod checks;
 mod credentials;
 mod drills;
 mod events;
+mod hosts;
 mod instances;
 mod jobs;
 mod listing;

@@ -12,21 +12,25 @@ use sqlx::SqliteConnection;
 use crate::backups::next_state;
 use crate::jobs::insert_job;
 use crate::row::RowOf;
-use crate::{SqliteCatalog, unavailable};
+use crate::{SqliteCatalog, settings, unavailable};
+
+/// When the next of the readings that go on now is over, unless it goes on.
+const READ_UNTIL: &str = "SELECT min(b.read_until) FROM backups b
+    WHERE b.instance_id = ?1 AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
+        AND b.read_until > ?2";
 
 const DUE: &str = "SELECT id FROM instances WHERE retain_at <= ? ORDER BY retain_at LIMIT ?";
 
-/// An automatic backup without a time, known from an old manifest alone, is treated as one that somebody
-/// asked for.
 const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS NULL AS is_good, b.held,
-        b.started_by = 'automatic' AND b.keep_until IS NOT NULL AS is_automatic,
+        b.started_by = 'automatic' AS is_automatic,
         EXISTS (SELECT 1 FROM restores r
                 WHERE r.state IN ('waiting', 'running') AND (r.backup_id = b.id OR r.safety_backup_id = b.id))
             OR EXISTS (SELECT 1 FROM jobs j
                        WHERE j.backup_id = b.id AND j.state IN ('queued', 'leased') AND j.kind = 'drill')
+            OR coalesce(b.read_until > ?2, 0)
             AS is_in_use
     FROM backups b
-    WHERE b.instance_id = ? AND b.state = 'succeeded' AND b.removal_requested_at IS NULL";
+    WHERE b.instance_id = ?1 AND b.state = 'succeeded' AND b.removal_requested_at IS NULL";
 
 #[derive(sqlx::FromRow)]
 struct RetainedRow {
@@ -56,6 +60,24 @@ impl TryFrom<RetainedRow> for Retained {
     }
 }
 
+/// From this moment on it is to be found out which backups of an instance have to go.
+pub(crate) async fn look_at(
+    tx: &mut SqliteConnection,
+    instance: &str,
+    at: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1)
+         WHERE id = ?2 AND removed_at IS NULL",
+    )
+    .bind(at.as_microsecond())
+    .bind(instance)
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(unavailable)
+}
+
 /// Something about a job's backup, or about its instance, may have made another backup superfluous.
 pub(crate) async fn note_end(
     tx: &mut SqliteConnection,
@@ -63,7 +85,8 @@ pub(crate) async fn note_end(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     sqlx::query(
-        "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1) WHERE id IN (
+        "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1)
+         WHERE removed_at IS NULL AND id IN (
              SELECT instance_id FROM jobs WHERE id = ?2
              UNION SELECT b.instance_id FROM jobs j JOIN backups b ON b.id = j.backup_id WHERE j.id = ?2)",
     )
@@ -108,9 +131,11 @@ async fn expire(
 async fn with_files(
     tx: &mut SqliteConnection,
     instance: InstanceId,
+    now: Timestamp,
 ) -> Result<Vec<Retained>, CatalogError> {
     let rows: Vec<RetainedRow> = sqlx::query_as(WITH_FILES)
         .bind(instance.to_string())
+        .bind(now.as_microsecond())
         .fetch_all(tx)
         .await
         .map_err(unavailable)?;
@@ -118,8 +143,13 @@ async fn with_files(
 }
 
 /// What has to go, each once.
-fn superfluous(backups: &[Retained], backups_max: usize, now: Timestamp) -> Vec<BackupId> {
-    let mut gone = expired(backups, &Retention::by_time(), now);
+fn superfluous(
+    backups: &[Retained],
+    rules: &Retention,
+    backups_max: usize,
+    now: Timestamp,
+) -> Vec<BackupId> {
+    let mut gone = expired(backups, rules, now);
     let is_left = |backup: &&Retained| !gone.contains(&backup.id);
     let left: Vec<_> = backups.iter().filter(is_left).copied().collect();
     // The newest has its room already: nothing goes for one that may yet fail.
@@ -148,15 +178,30 @@ impl RetentionCatalog for SqliteCatalog {
         .await
         .map_err(unavailable)?;
         let instance = instance.ok_or(CatalogError::NotFound("backup"))?;
-        sqlx::query(
-            "UPDATE instances SET retain_at = min(coalesce(retain_at, ?1), ?1) WHERE id = ?2",
+        look_at(&mut tx, &instance, now).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn note_reading(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        until: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let updated = sqlx::query(
+            "UPDATE backups SET read_until = max(coalesce(read_until, ?1), ?1)
+             WHERE id = ?2 AND project_id = ?3 AND state = 'succeeded' AND removal_requested_at IS NULL",
         )
-        .bind(now.as_microsecond())
-        .bind(instance)
-        .execute(&mut *tx)
+        .bind(until.as_microsecond())
+        .bind(backup.to_string())
+        .bind(project.as_str())
+        .execute(&self.writer)
         .await
         .map_err(unavailable)?;
-        tx.commit().await.map_err(unavailable)
+        if updated.rows_affected() == 0 {
+            return Err(CatalogError::NotFound("backup"));
+        }
+        Ok(())
     }
 
     async fn instances_to_retain(
@@ -182,16 +227,22 @@ impl RetentionCatalog for SqliteCatalog {
     ) -> Result<Vec<BackupId>, CatalogError> {
         let mut tx = self.write().await?;
         let key = instance.to_string();
-        let project: Option<String> =
-            sqlx::query_scalar("SELECT project_id FROM instances WHERE id = ?")
-                .bind(&key)
-                .fetch_optional(&mut *tx)
-                .await
-                .map_err(unavailable)?;
-        let project = project.ok_or(CatalogError::NotFound("instance"))?;
-        let project: ProjectId = RowOf { table: "instances", key: &key }.parse(&project)?;
-        let backups = with_files(&mut tx, instance).await?;
-        let mut gone = superfluous(&backups, backups_max, now);
+        let project: Option<String> = sqlx::query_scalar(
+            "SELECT project_id FROM instances WHERE id = ? AND removed_at IS NULL",
+        )
+        .bind(&key)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        // What was kept of an instance that was let go stays until somebody deletes it.
+        let Some(project) = project else { return Ok(Vec::new()) };
+        let row = RowOf { table: "instances", key: &key };
+        let project: ProjectId = row.parse(&project)?;
+        let backups = with_files(&mut tx, instance, now).await?;
+        let stored = settings::find_policy(&mut tx, instance).await?;
+        let keep = stored.as_ref().and_then(|stored| stored.policy.keep());
+        let rules = keep.map_or_else(Retention::by_time, |keep| keep.rules().clone());
+        let mut gone = superfluous(&backups, &rules, backups_max, now);
         let is_more = gone.len() > jobs.len();
         gone.truncate(jobs.len());
         for (backup, job) in gone.iter().zip(jobs) {
@@ -199,7 +250,14 @@ impl RetentionCatalog for SqliteCatalog {
         }
         // What stays though its time is over waits for something to end.
         let ends = backups.iter().filter(|backup| backup.is_automatic).filter_map(|b| b.keep_until);
-        let next = if is_more { Some(now) } else { ends.filter(|until| *until > now).min() };
+        let reading: Option<i64> = sqlx::query_scalar(READ_UNTIL)
+            .bind(&key)
+            .bind(now.as_microsecond())
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+        let ends = ends.filter(|until| *until > now).chain(row.moment_if(reading)?);
+        let next = if is_more { Some(now) } else { ends.min() };
         sqlx::query("UPDATE instances SET retain_at = ? WHERE id = ?")
             .bind(next.map(Timestamp::as_microsecond))
             .bind(&key)
@@ -223,7 +281,11 @@ mod tests {
     async fn what_is_due_and_what_there_is_are_found_by_indexes() {
         let folder = tempfile::tempdir().unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
-        for (query, index) in [(DUE, "instances_to_retain"), (WITH_FILES, "backups_restorable")] {
+        for (query, index) in [
+            (DUE, "instances_to_retain"),
+            (WITH_FILES, "backups_restorable"),
+            (READ_UNTIL, "backups_restorable"),
+        ] {
             let plan = plan_of(&catalog, query).await;
             assert!(plan.contains(index), "{plan}");
             assert!(!plan.contains("SCAN b") && !plan.contains("TEMP B-TREE"), "{plan}");

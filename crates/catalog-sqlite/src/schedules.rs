@@ -13,16 +13,17 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::jobs::{insert_job, refuse_busy};
 use crate::row::RowOf;
-use crate::settings::PolicyRow;
+use crate::settings::{PolicyRow, policy_columns};
 use crate::{SqliteCatalog, backups, events, unavailable};
 
 /// Selects what is due; what it depends on follows.
-const DUE: &str = "SELECT i.project_id, bp.instance_id, bp.window_begin, bp.window_end, bp.next_at,
-        bp.decided_at, bp.id AS policy_id, bp.is_automatic, bp.save_days, bp.plan_days,
-        bp.plan_begin, bp.plan_end, bp.created_at AS policy_created_at,
-        bp.updated_at AS policy_updated_at
-    FROM backup_policies bp JOIN instances i ON i.id = bp.instance_id
-    WHERE bp.is_automatic = 1 AND ";
+const DUE: &str = concat!(
+    "SELECT i.project_id, bp.instance_id, bp.window_begin, bp.window_end, bp.next_at,
+        bp.decided_at, ",
+    policy_columns!(),
+    " FROM backup_policies bp JOIN instances i ON i.id = bp.instance_id
+    WHERE bp.is_automatic = 1 AND "
+);
 const BY_TIME: &str = "bp.next_at <= ?1 AND bp.decided_at <= ?1 ORDER BY bp.next_at LIMIT ?2";
 const BY_WRONG_CLOCK: &str = "bp.decided_at > ?1 ORDER BY bp.decided_at LIMIT ?2";
 
@@ -43,7 +44,7 @@ impl DueRow {
         let row = RowOf { table: "backup_policies", key: &self.instance_id };
         let stored = self.policy.stored(&row)?;
         let due_plan = stored.and_then(|stored| stored.policy.due_plan());
-        let (plan, save_days) = due_plan.ok_or_else(|| row.corrupt("it is not automatic"))?;
+        let says = due_plan.ok_or_else(|| row.corrupt("it is not automatic"))?;
         let window = match (row.moment_if(self.window_begin)?, row.moment_if(self.window_end)?) {
             (Some(begin), Some(end)) => Some(Window { begin, end }),
             _ => None,
@@ -59,7 +60,7 @@ impl DueRow {
             decided_at: row.moment(self.decided_at)?,
         };
         let project = row.parse(&self.project_id)?;
-        Ok(DuePolicy { project, instance, plan, save_days, agenda, tried })
+        Ok(DuePolicy { project, instance, says, agenda, tried })
     }
 }
 
@@ -70,8 +71,8 @@ async fn tried(
     window: Window,
 ) -> Result<Tried, CatalogError> {
     let (begin, end) = Tried::day_of(window);
-    let rows: Vec<(i64, String, bool)> = sqlx::query_as(
-        "SELECT window_begin, state, stored_attempt IS NOT NULL FROM backups
+    let rows: Vec<(i64, String, bool, bool)> = sqlx::query_as(
+        "SELECT window_begin, state, stored_attempt IS NOT NULL, cancelled_at IS NOT NULL FROM backups
          WHERE instance_id = ? AND window_begin >= ? AND window_begin < ?",
     )
     .bind(instance.to_string())
@@ -82,11 +83,12 @@ async fn tried(
     .map_err(unavailable)?;
     let key = instance.to_string();
     let row = RowOf { table: "backups", key: &key };
-    let one = |(begin, state, succeeded): (i64, String, bool)| {
+    let one = |(begin, state, succeeded, cancelled): (i64, String, bool, bool)| {
         let state = row.named(&BackupState::ALL, BackupState::as_str, &state)?;
         let outcome = match (state.is_settled(), succeeded) {
             (false, _) => Outcome::Open,
             (true, true) => Outcome::Succeeded,
+            (true, false) if cancelled => Outcome::Cancelled,
             (true, false) => Outcome::Failed,
         };
         Ok((row.moment(begin)?, outcome))
@@ -131,7 +133,7 @@ async fn insert(
     sqlx::query("UPDATE backups SET period = ?, window_begin = ?, keep_until = ? WHERE id = ?")
         .bind(window.to_string())
         .bind(window.begin.as_microsecond())
-        .bind(keep_until.as_microsecond())
+        .bind(keep_until.map(Timestamp::as_microsecond))
         .bind(backup.id.to_string())
         .execute(&mut *tx)
         .await

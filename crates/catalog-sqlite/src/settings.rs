@@ -2,22 +2,34 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Agenda, BackupPolicy, HourWindow, InstanceId, InstanceName, InstanceSettings, PolicyId,
-    ProjectId, SaveDays, StoredPolicy, TAGS_MAX, Tag, TagChange, Weekdays, WeeklyPlan,
+    Agenda, BackupPolicy, Generations, HourWindow, InstanceId, InstanceName, InstanceSettings,
+    Keep, KeepDays, MissedWindow, Plan, PolicyId, ProjectId, Retention, Schedule, StoredPolicy,
+    TAGS_MAX, Tag, TagChange, Weekdays, WeeklyPlan, time_zone,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sqlx::SqliteConnection;
 
 use crate::row::RowOf;
-use crate::unavailable;
+use crate::{retention, unavailable};
+
+/// The columns of a [`PolicyRow`].
+macro_rules! policy_columns {
+    () => {
+        "bp.id AS policy_id, bp.is_automatic, bp.save_days, bp.plan_days, bp.plan_begin,
+        bp.plan_end, bp.pattern, bp.zone, bp.window_minutes, bp.missed, bp.keep_count,
+        bp.keep_daily, bp.keep_weekly, bp.keep_monthly, bp.keep_yearly, bp.keep_zone,
+        bp.created_at AS policy_created_at, bp.updated_at AS policy_updated_at"
+    };
+}
+pub(crate) use policy_columns;
 
 /// The columns of [`SettingsRow`] that are not the instance's (`i`) own. Tags are joined by control
 /// characters, which none of them holds.
-pub(crate) const COLUMNS: &str =
-    "bp.id AS policy_id, bp.is_automatic, bp.save_days, bp.plan_days, bp.plan_begin, bp.plan_end,
-    bp.created_at AS policy_created_at, bp.updated_at AS policy_updated_at,
-    (SELECT group_concat(t.key || char(30) || t.value, char(31))
-     FROM instance_tags t WHERE t.instance_id = i.id) AS tags";
+pub(crate) const COLUMNS: &str = concat!(
+    policy_columns!(),
+    ", (SELECT group_concat(t.key || char(30) || t.value, char(31))
+        FROM instance_tags t WHERE t.instance_id = i.id) AS tags"
+);
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct SettingsRow {
@@ -37,6 +49,16 @@ pub(crate) struct PolicyRow {
     plan_days: Option<i64>,
     plan_begin: Option<i64>,
     plan_end: Option<i64>,
+    pattern: Option<String>,
+    zone: Option<String>,
+    window_minutes: Option<i64>,
+    missed: Option<String>,
+    keep_count: Option<i64>,
+    keep_daily: Option<i64>,
+    keep_weekly: Option<i64>,
+    keep_monthly: Option<i64>,
+    keep_yearly: Option<i64>,
+    keep_zone: Option<String>,
     policy_created_at: Option<i64>,
     policy_updated_at: Option<i64>,
 }
@@ -65,20 +87,47 @@ impl PolicyRow {
     }
 
     fn policy(&self, row: &RowOf<'_>) -> Result<BackupPolicy, CatalogError> {
-        let save_days = self.save_days.map(SaveDays::new).transpose();
-        let save_days = save_days.map_err(|e| row.corrupt(e))?;
-        let plan = match (self.plan_days, self.plan_begin, self.plan_end) {
-            (Some(days), Some(begin), Some(end)) => Some(WeeklyPlan {
-                days: Weekdays::from_bits(row.number(days)?).map_err(|e| row.corrupt(e))?,
-                window: window(row, begin, end)?,
-            }),
-            _ => None,
-        };
-        match (self.is_automatic == Some(true), plan, save_days) {
-            (true, Some(plan), Some(days)) => Ok(BackupPolicy::automatic(plan, days)),
-            (true, ..) => Err(row.corrupt("an automatic policy without its plan")),
-            (false, plan, save_days) => Ok(BackupPolicy::manual(plan, save_days)),
+        let missed = self.missed.as_deref();
+        let missed = missed
+            .map(|word| row.named(&MissedWindow::ALL, MissedWindow::as_str, word))
+            .transpose()?;
+        let is_automatic = self.is_automatic == Some(true);
+        BackupPolicy::stored(is_automatic, self.plan(row)?, self.keep(row)?, missed)
+            .ok_or_else(|| row.corrupt("an automatic policy without its plan"))
+    }
+
+    fn plan(&self, row: &RowOf<'_>) -> Result<Option<Plan>, CatalogError> {
+        if let (Some(pattern), Some(zone), Some(minutes)) =
+            (&self.pattern, &self.zone, self.window_minutes)
+        {
+            let length = SignedDuration::from_mins(minutes);
+            let schedule = Schedule::known(pattern, zone, length).map_err(|e| row.corrupt(e))?;
+            return Ok(Some(Plan::Schedule(Box::new(schedule))));
         }
+        let (Some(days), Some(begin), Some(end)) = (self.plan_days, self.plan_begin, self.plan_end)
+        else {
+            return Ok(None);
+        };
+        let days = Weekdays::from_bits(row.number(days)?).map_err(|e| row.corrupt(e))?;
+        Ok(Some(Plan::Weekly(WeeklyPlan { days, window: window(row, begin, end)? })))
+    }
+
+    fn keep(&self, row: &RowOf<'_>) -> Result<Option<Keep>, CatalogError> {
+        let days = self.save_days.map(KeepDays::new).transpose().map_err(|e| row.corrupt(e))?;
+        let number = |number: Option<i64>| row.number(number.unwrap_or(0));
+        let generations = Generations {
+            daily: number(self.keep_daily)?,
+            weekly: number(self.keep_weekly)?,
+            monthly: number(self.keep_monthly)?,
+            yearly: number(self.keep_yearly)?,
+        };
+        let zone = self.keep_zone.as_deref().unwrap_or("UTC");
+        let zone = time_zone(zone).map_err(|e| row.corrupt(e))?;
+        let rules = Retention { count: number(self.keep_count)?, generations, zone };
+        if days.is_none() && !rules.counts() {
+            return Ok(None);
+        }
+        Keep::new(days, rules).map(Some).map_err(|e| row.corrupt(e))
     }
 }
 
@@ -154,6 +203,25 @@ pub(crate) async fn set_maintenance(
         .map_err(unavailable)
 }
 
+/// The policy of an instance, if it has one.
+pub(crate) async fn find_policy(
+    tx: &mut SqliteConnection,
+    id: InstanceId,
+) -> Result<Option<StoredPolicy>, CatalogError> {
+    let key = id.to_string();
+    let row: Option<PolicyRow> = sqlx::query_as(concat!(
+        "SELECT ",
+        policy_columns!(),
+        " FROM backup_policies bp WHERE bp.instance_id = ?"
+    ))
+    .bind(&key)
+    .fetch_optional(tx)
+    .await
+    .map_err(unavailable)?;
+    let of_row = RowOf { table: "backup_policies", key: &key };
+    Ok(row.map(|row| row.stored(&of_row)).transpose()?.flatten())
+}
+
 /// Makes `next` follow on what there is; `policy_id` names the first.
 pub(crate) async fn change_policy(
     tx: &mut SqliteConnection,
@@ -162,25 +230,15 @@ pub(crate) async fn change_policy(
     policy_id: PolicyId,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    let key = id.to_string();
-    let row: Option<PolicyRow> = sqlx::query_as(
-        "SELECT bp.id AS policy_id, bp.is_automatic, bp.save_days, bp.plan_days, bp.plan_begin,
-             bp.plan_end, bp.created_at AS policy_created_at, bp.updated_at AS policy_updated_at
-         FROM backup_policies bp WHERE bp.instance_id = ?",
-    )
-    .bind(&key)
-    .fetch_optional(&mut *tx)
-    .await
-    .map_err(unavailable)?;
-    let of_row = RowOf { table: "backup_policies", key: &key };
-    let stored = row.map(|row| row.stored(&of_row)).transpose()?.flatten();
-    let stored = match stored {
+    let stored = match find_policy(&mut *tx, id).await? {
         None => StoredPolicy { id: policy_id, policy: next, created_at: now, updated_at: now },
         Some(stored) => {
             StoredPolicy { policy: stored.policy.changed_to(next), updated_at: now, ..stored }
         }
     };
-    put_policy(tx, id, &stored).await
+    put_policy(&mut *tx, id, &stored).await?;
+    // Other rules may keep less.
+    retention::look_at(tx, &id.to_string(), now).await
 }
 
 async fn put_policy(
@@ -188,24 +246,37 @@ async fn put_policy(
     id: InstanceId,
     stored: &StoredPolicy,
 ) -> Result<(), CatalogError> {
-    let plan = stored.policy.plan();
-    let due_plan = stored.policy.due_plan();
-    let agenda = due_plan.map(|(plan, _)| Agenda::first(&plan, id, stored.updated_at));
+    let policy = &stored.policy;
+    let (weekly, schedule) = (policy.weekly_plan(), policy.schedule());
+    let by_time = Retention::by_time();
+    let rules = policy.keep().map_or(&by_time, Keep::rules);
+    let agenda = policy.due_plan().map(|due| Agenda::first(&due.plan, id, stored.updated_at));
     let window = agenda.and_then(|agenda| agenda.window);
     let micros = |moment: Timestamp| moment.as_microsecond();
     sqlx::query(
         "INSERT OR REPLACE INTO backup_policies (instance_id, id, is_automatic, save_days,
-             plan_days, plan_begin, plan_end, created_at, updated_at, window_begin, window_end,
-             next_at, decided_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             plan_days, plan_begin, plan_end, pattern, zone, window_minutes, missed, keep_count,
+             keep_daily, keep_weekly, keep_monthly, keep_yearly, keep_zone, created_at, updated_at,
+             window_begin, window_end, next_at, decided_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id.to_string())
     .bind(stored.id.to_string())
-    .bind(stored.policy.is_automatic())
-    .bind(stored.policy.save_days().map(|days| i64::from(days.get())))
-    .bind(plan.map(|plan| i64::from(plan.days.bits())))
-    .bind(plan.map(|plan| i64::from(plan.window.begin())))
-    .bind(plan.map(|plan| i64::from(plan.window.end())))
+    .bind(policy.is_automatic())
+    .bind(policy.keep().and_then(Keep::days).map(|days| i64::from(days.get())))
+    .bind(weekly.map(|plan| i64::from(plan.days.bits())))
+    .bind(weekly.map(|plan| i64::from(plan.window.begin())))
+    .bind(weekly.map(|plan| i64::from(plan.window.end())))
+    .bind(schedule.map(|schedule| schedule.pattern()))
+    .bind(schedule.map(|schedule| schedule.zone()))
+    .bind(schedule.map(|schedule| schedule.length().as_mins()))
+    .bind(policy.missed().map(MissedWindow::as_str))
+    .bind(i64::from(rules.count))
+    .bind(i64::from(rules.generations.daily))
+    .bind(i64::from(rules.generations.weekly))
+    .bind(i64::from(rules.generations.monthly))
+    .bind(i64::from(rules.generations.yearly))
+    .bind(rules.zone.iana_name().unwrap_or("UTC"))
     .bind(micros(stored.created_at))
     .bind(micros(stored.updated_at))
     .bind(window.map(|window| micros(window.begin)))
@@ -216,6 +287,16 @@ async fn put_policy(
     .await
     .map(drop)
     .map_err(unavailable)
+}
+
+/// Takes the policy of an instance away. Whether it had one.
+pub(crate) async fn remove_policy(
+    tx: &mut SqliteConnection,
+    id: InstanceId,
+) -> Result<bool, CatalogError> {
+    let delete = sqlx::query("DELETE FROM backup_policies WHERE instance_id = ?");
+    let deleted = delete.bind(id.to_string()).execute(tx).await.map_err(unavailable)?;
+    Ok(deleted.rows_affected() > 0)
 }
 
 pub(crate) async fn change_tags(
@@ -272,12 +353,7 @@ async fn remove_tag(
 
 /// Forgets the policy and the tags of an instance that goes.
 pub(crate) async fn forget(tx: &mut SqliteConnection, id: InstanceId) -> Result<(), CatalogError> {
-    for delete in [
-        "DELETE FROM backup_policies WHERE instance_id = ?",
-        "DELETE FROM instance_tags WHERE instance_id = ?",
-    ] {
-        let query = sqlx::query(delete).bind(id.to_string());
-        query.execute(&mut *tx).await.map_err(unavailable)?;
-    }
-    Ok(())
+    remove_policy(&mut *tx, id).await?;
+    let delete = sqlx::query("DELETE FROM instance_tags WHERE instance_id = ?");
+    delete.bind(id.to_string()).execute(tx).await.map(drop).map_err(unavailable)
 }

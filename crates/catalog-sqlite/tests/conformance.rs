@@ -179,7 +179,7 @@ async fn a_policy_from_before_there_was_a_scheduler_is_due_at_once() {
     assert_eq!((due.len(), due[0].agenda.window), (1, None));
     let missed = MissedWindow::Skip;
     let Decision::Rest(then) =
-        due[0].agenda.decide(&due[0].plan, missed, due[0].instance, due[0].tried, now)
+        due[0].agenda.decide(&due[0].says.plan, missed, due[0].instance, due[0].tried, now)
     else {
         panic!("nothing was missed: there was no scheduler");
     };

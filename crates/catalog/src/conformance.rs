@@ -18,9 +18,11 @@ use jiff::Timestamp;
 
 mod audit;
 mod backups;
+mod cancel;
 mod checks;
 mod drills;
 mod events;
+mod hosts;
 mod identity;
 mod instances;
 mod jobs;
@@ -32,9 +34,11 @@ mod webhooks;
 use crate::{Catalog, CatalogError};
 pub use audit::*;
 pub use backups::*;
+pub use cancel::*;
 pub use checks::*;
 pub use drills::*;
 pub use events::*;
+pub use hosts::*;
 use identity::open_project;
 pub use identity::*;
 pub use instances::*;
@@ -59,6 +63,9 @@ macro_rules! catalog_conformance {
             a_change_touches_only_what_it_names
             a_taken_name_changes_nothing
             a_policy_keeps_its_id_and_what_nobody_changes
+            every_form_of_a_policy_reads_back_as_it_was_set
+            a_policy_is_taken_away_once
+            backups_are_kept_of_an_instance_that_is_let_go
             tags_are_added_replaced_and_taken_away
             the_tags_of_a_project_are_listed_once
             instances_are_filtered_and_counted_by_state
@@ -87,6 +94,15 @@ macro_rules! catalog_conformance {
             a_removal_marks_runs_and_ends
             a_running_backup_is_not_removed
             a_clock_that_goes_back_breaks_nothing
+            a_backup_that_waits_is_cancelled_at_once
+            a_running_backup_that_is_cancelled_can_only_fail
+            a_cancelled_backup_between_two_attempts_is_due_at_once
+            the_first_wish_to_cancel_counts_whenever_it_is_heeded
+            a_backup_that_has_ended_is_not_cancelled
+            a_backup_that_a_restore_makes_is_not_cancelled_alone
+            captures_of_one_host_wait_for_each_other
+            a_host_may_have_more_captures_than_one
+            a_capture_that_waits_for_its_host_survives_its_neighbours
             a_requested_restore_waits_and_its_target_shows_it
             every_option_of_a_restore_reads_back_as_it_was_asked_for
             a_restore_needs_its_target_and_its_backup
@@ -131,6 +147,8 @@ macro_rules! catalog_conformance {
             a_backup_whose_time_is_over_expires
             it_is_told_when_backups_may_have_to_go
             what_is_held_or_in_use_goes_later
+            what_count_and_generations_keep_stays_beyond_its_time
+            what_is_being_read_goes_later
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             a_person_who_deletes_what_expires_has_it_deleted
             a_call_is_recorded_before_it_is_answered
@@ -196,6 +214,8 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/instances.rs"),
         include_str!("conformance/backups.rs"),
         include_str!("conformance/jobs.rs"),
+        include_str!("conformance/cancel.rs"),
+        include_str!("conformance/hosts.rs"),
         include_str!("conformance/restores.rs"),
         include_str!("conformance/drills.rs"),
         include_str!("conformance/checks.rs"),

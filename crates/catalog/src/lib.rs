@@ -21,13 +21,13 @@ use std::fmt;
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, Delivery,
-    DeliveryResult, EventFilter, EventId, EventPage, Failure, Instance, InstanceChange,
-    InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition, InvalidTransition, Job,
-    JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId,
-    Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter,
-    RestoreId, RestoreOutcome, SaveDays, SealedSecret, StepRecord, StoredBackup, Tag, TagChange,
-    Tried, Webhook, WebhookChange, WebhookId, WeeklyPlan, Window,
+    Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, BackupState,
+    Cancellation, Delivery, DeliveryResult, DuePlan, EventFilter, EventId, EventPage, Failure,
+    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
+    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
+    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
+    Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup, Tag,
+    TagChange, Tried, Webhook, WebhookChange, WebhookId, Window,
 };
 use jiff::Timestamp;
 
@@ -60,6 +60,12 @@ pub enum CatalogError {
     /// The project would have more webhooks than it may.
     #[error("a project has {} webhooks at the most", cachevault_domain::WEBHOOKS_MAX)]
     TooManyWebhooks,
+    /// The backup has ended already.
+    #[error("the backup has ended: it is `{}`", .0.as_str())]
+    Ended(BackupState),
+    /// Somebody wants the backup to end: it can only fail.
+    #[error("the backup is being cancelled")]
+    Cancelled,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -98,9 +104,7 @@ pub struct DuePolicy {
     /// The instance.
     pub instance: InstanceId,
     /// What it says.
-    pub plan: WeeklyPlan,
-    /// How long its backups are kept.
-    pub save_days: SaveDays,
+    pub says: DuePlan,
     /// Where it is.
     pub agenda: Agenda,
     /// What was tried in the window of the agenda.
@@ -114,8 +118,8 @@ pub struct NewScheduledBackup {
     pub backup: NewBackup,
     /// The window that it is made for.
     pub window: Window,
-    /// Until when it is kept.
-    pub keep_until: Timestamp,
+    /// Until when it is promised to be kept; `None` where only count and generations decide.
+    pub keep_until: Option<Timestamp>,
 }
 
 /// What to do for a policy that is due.
@@ -179,6 +183,16 @@ pub trait InstanceCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Takes the backup policy of an instance away. What it made stays as long as it was promised.
+    ///
+    /// [`CatalogError::NotFound`] without the instance, or without a policy of it.
+    async fn remove_backup_policy(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
     /// Changes an instance's tags, all of it or nothing.
     ///
     /// [`CatalogError::NotFound`] without the instance, [`CatalogError::TooManyTags`].
@@ -201,6 +215,17 @@ pub trait InstanceCatalog: Send + Sync {
     /// [`CatalogError::Busy`] while a job needs it, [`CatalogError::HasBackups`] while backups of
     /// it have files.
     async fn remove_instance(
+        &self,
+        project: &ProjectId,
+        id: InstanceId,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+
+    /// Lets an instance go without its backups: nothing expires of them from then on, and they are
+    /// found by their ids and by that of the instance until somebody deletes them.
+    ///
+    /// [`CatalogError::Busy`] while a job needs the instance.
+    async fn remove_instance_keeping_backups(
         &self,
         project: &ProjectId,
         id: InstanceId,
@@ -240,6 +265,13 @@ pub trait BackupCatalog: Send + Sync {
         id: BackupId,
     ) -> Result<Option<Backup>, CatalogError>;
 
+    /// Whether any backup of an instance has files, of one that was let go, too.
+    async fn has_backups(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+    ) -> Result<bool, CatalogError>;
+
     /// Backups of an instance, newest first. The caller knows that the instance exists.
     async fn list_backups(
         &self,
@@ -251,6 +283,20 @@ pub trait BackupCatalog: Send + Sync {
 
     /// RDB size of the newest backup of an instance that succeeded, bytes.
     async fn last_size(&self, instance: InstanceId) -> Result<Option<u64>, CatalogError>;
+
+    /// Notes that somebody wants a backup to end before it is done. One that nobody has begun has
+    /// failed with that, and so has its job; the worker of one that has begun breaks it off, and
+    /// until then it can only fail: who comes first, the wish or the success, wins. Where it was
+    /// noted already nothing changes.
+    ///
+    /// [`CatalogError::NotFound`] without the backup, [`CatalogError::Ended`] when it has ended,
+    /// [`CatalogError::Busy`] when it is made for a restore, with which it ends.
+    async fn cancel_backup(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        wish: &Cancellation,
+    ) -> Result<(), CatalogError>;
 
     /// Marks a settled backup for removal and records the job that will do it, together or not
     /// at all. Asking again while that job is open gives the same job.
@@ -374,8 +420,19 @@ pub trait RetentionCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Keeps a backup from expiring because its files are read, until then at least; its removal by a
+    /// person waits for nothing. An earlier moment than before changes nothing.
+    ///
+    /// [`CatalogError::NotFound`] without a backup that has files to stay.
+    async fn note_reading(
+        &self,
+        project: &ProjectId,
+        backup: BackupId,
+        until: Timestamp,
+    ) -> Result<(), CatalogError>;
+
     /// Instances of all projects of which backups may have to go: something has ended since this was
-    /// found out last, or the time of a backup is over. What waits longest comes first. Costs what
+    /// found out last, or the time of a backup is over, or of its being read. What waits longest comes first. Costs what
     /// these cost.
     async fn instances_to_retain(
         &self,
@@ -385,7 +442,8 @@ pub trait RetentionCatalog: Send + Sync {
 
     /// Marks what has to go for removal, as many as there are ids for jobs, and records these; fixes
     /// when that is to be found out again, together or not at all. The backups that go are those
-    /// that [`cachevault_domain::expired`] and, of more than `backups_max` with files,
+    /// that [`cachevault_domain::expired`] names by the rules of the instance's policy, if it has
+    /// one, and, of more than `backups_max` with files,
     /// [`cachevault_domain::beyond_limit`] name; once their files are removed they are expired.
     async fn retain_backups(
         &self,
@@ -436,6 +494,18 @@ pub trait JobQueue: Send + Sync {
         until: Timestamp,
     ) -> Result<Option<Lease>, CatalogError>;
 
+    /// Claims a capture as [`JobQueue::claim_job`] does, but none of an instance whose host, as its
+    /// address names it, has `host_max` that are leased. The records of those that are passed over
+    /// say so ([`cachevault_domain::waiting_for_host`]); they are due again when one of their host
+    /// has ended. Costs what the jobs cost that are passed over for the first time.
+    async fn claim_capture(
+        &self,
+        node: NodeId,
+        host_max: u32,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Lease>, CatalogError>;
+
     /// Extends a lease.
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError>;
 
@@ -458,6 +528,9 @@ pub trait JobQueue: Send + Sync {
     /// Removes a step from the log: its work was undone.
     async fn unlog_step(&self, lease: &Lease, step: &str) -> Result<(), CatalogError>;
 
+    /// Who wants the backup of this capture to end, if anybody.
+    async fn cancellation(&self, lease: &Lease) -> Result<Option<Cancellation>, CatalogError>;
+
     /// The backup of this job is running from now on.
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
@@ -472,6 +545,8 @@ pub trait JobQueue: Send + Sync {
 
     /// The backup has succeeded and the job is done. `stored_attempt` is the attempt whose files
     /// are the backup, `size_bytes` the size of the RDB in them.
+    ///
+    /// [`CatalogError::Cancelled`] when somebody wants it to end.
     async fn finish_backup(
         &self,
         lease: &Lease,
@@ -480,7 +555,7 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// The backup has failed, and with it the job.
+    /// The backup has failed, and with it the job; because it was cancelled, if somebody wanted that.
     async fn fail_backup(
         &self,
         lease: &Lease,
@@ -576,7 +651,10 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// Puts the job back into the queue, due at `due`, with the reason for an operator.
+    /// Puts the job back into the queue, due at `due`, with the reason for an operator. Until the files
+    /// are gone, the backup of a removal that failed says so too: [`FailureCode::RemovalFailed`].
+    ///
+    /// [`FailureCode::RemovalFailed`]: cachevault_domain::FailureCode::RemovalFailed
     async fn requeue(
         &self,
         lease: &Lease,

@@ -72,6 +72,8 @@ actions! {
     TestWebhook = "cachevault:webhook:test",
     /// Read who did what in the project.
     ReadAudit = "cachevault:audit:read",
+    /// Break off a backup that waits or runs.
+    CancelBackup = "cachevault:backup:cancel",
     /// Have a backup's stored files read again.
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
@@ -262,6 +264,7 @@ impl BuiltInRole {
             "dcs:instance:backupData",
             "dcs:instance:restoreData",
             "dcs:instance:downloadBackupData",
+            "cachevault:backup:cancel",
             "cachevault:backup:check",
             "cachevault:backup:drill",
         ];

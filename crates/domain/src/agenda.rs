@@ -7,7 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{InstanceId, Schedule, WeeklyPlan, Window};
+use crate::{InstanceId, Plan, Schedule, WeeklyPlan, Window};
 
 /// How often it is tried again in the windows that begin on one day, UTC.
 pub const RETRIES_A_DAY_MAX: u32 = 3;
@@ -31,6 +31,22 @@ impl Windows for Schedule {
     }
 }
 
+impl Windows for Plan {
+    fn length(&self) -> SignedDuration {
+        match self {
+            Self::Weekly(plan) => Windows::length(plan),
+            Self::Schedule(schedule) => schedule.length(),
+        }
+    }
+
+    fn next_window(&self, after: Timestamp) -> Option<Window> {
+        match self {
+            Self::Weekly(plan) => plan.next_window(after),
+            Self::Schedule(schedule) => schedule.next_window(after),
+        }
+    }
+}
+
 impl Windows for WeeklyPlan {
     fn length(&self) -> SignedDuration {
         SignedDuration::from_hours(self.window.hours().into())
@@ -49,6 +65,19 @@ pub enum MissedWindow {
     Skip,
     /// Make the backup at once, unless another window is open by then.
     CatchUp,
+}
+
+impl MissedWindow {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Skip, Self::CatchUp];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::CatchUp => "catch_up",
+        }
+    }
 }
 
 /// Where a policy is.
@@ -70,6 +99,8 @@ pub enum Outcome {
     Untried,
     /// One waits or runs.
     Open,
+    /// Somebody broke one off: there is to be none.
+    Cancelled,
     /// All failed.
     Failed,
     /// One succeeded, whatever became of its files.
@@ -103,7 +134,7 @@ impl Tried {
     pub fn of(window: Window, tries: &[(Timestamp, Outcome)]) -> Self {
         let here = || tries.iter().filter(|(begin, _)| *begin == window.begin);
         let is_any = |wanted| here().any(|(_, outcome)| *outcome == wanted);
-        let known = [Outcome::Succeeded, Outcome::Open, Outcome::Failed];
+        let known = [Outcome::Succeeded, Outcome::Open, Outcome::Cancelled, Outcome::Failed];
         let outcome = known.into_iter().find(|outcome| is_any(*outcome));
         let mut windows: Vec<_> = tries.iter().map(|(begin, _)| *begin).collect();
         windows.sort();
@@ -128,6 +159,23 @@ impl Agenda {
     /// Where a policy is that begins to hold now: in the window that is open, if there is one.
     pub fn first(plan: &impl Windows, instance: InstanceId, now: Timestamp) -> Self {
         Self::of(window_after(plan, Timestamp::MIN, now), instance, now)
+    }
+
+    /// The first window, open or to come, whose backup is still to begin, and when it does, unless
+    /// somebody else keeps the instance busy then.
+    pub fn upcoming(
+        plan: &impl Windows,
+        instance: InstanceId,
+        now: Timestamp,
+    ) -> Option<(Window, Timestamp)> {
+        let first = Self::first(plan, instance, now);
+        let agenda = match first.window {
+            Some(window) if first.next_at <= now => {
+                Self::of(window_after(plan, window.end, now), instance, now)
+            }
+            _ => first,
+        };
+        agenda.window.map(|window| (window, agenda.next_at))
     }
 
     fn of(window: Option<Window>, instance: InstanceId, now: Timestamp) -> Self {
@@ -171,7 +219,9 @@ impl Agenda {
                 Decision::Begin(window, then)
             }
             Outcome::Open if !is_over => Decision::Rest(then),
-            Outcome::Open | Outcome::Failed | Outcome::Succeeded => Decision::Rest(next),
+            Outcome::Open | Outcome::Cancelled | Outcome::Failed | Outcome::Succeeded => {
+                Decision::Rest(next)
+            }
         }
     }
 }
@@ -254,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_come_is_the_window_that_has_not_begun_for_this_instance() {
+        let plan = Plan::Weekly(plan(DAILY, "22:00-02:00"));
+        // Of all the last to begin.
+        let id = "ffffffff-ffff-4fff-8fff-ffffffffffff".parse().unwrap();
+        let first = plan.next_window(at("2026-11-22T12:00:00Z")).unwrap();
+        let start = first.start_of(id);
+        assert!(first.begin < start && start < first.end);
+        for (now, window) in [
+            (at("2026-11-22T12:00:00Z"), first),
+            (first.begin, first),
+            (start, plan.next_window(first.begin).unwrap()),
+            (first.end, plan.next_window(first.begin).unwrap()),
+        ] {
+            let (found, begins) = Agenda::upcoming(&plan, id, now).unwrap();
+            assert_eq!((found, begins > now), (window, true), "{now}");
+            assert!(window.contains(begins));
+        }
+    }
+
+    #[test]
     fn windows_that_touch_each_other_all_have_their_turn() {
         let now = at("2026-11-22T00:00:00Z");
         let hourly = Schedule::new("0 * * * *", "UTC", SignedDuration::from_hours(1), now).unwrap();
@@ -271,6 +341,20 @@ mod tests {
             let Decision::Rest(next) = decided else { panic!("{decided:?}") };
             agenda = next;
         }
+    }
+
+    #[test]
+    fn a_try_that_somebody_broke_off_is_not_made_again() {
+        let plan = plan(DAILY, "22:00-23:00");
+        let now = at("2026-11-22T22:30:00Z");
+        let agenda = Agenda::first(&plan, instance(0), now);
+        let begin = agenda.window.unwrap().begin;
+        let tries = [(begin, Outcome::Failed), (begin, Outcome::Cancelled)];
+        let tried = Tried::of(agenda.window.unwrap(), &tries);
+        assert_eq!(tried.outcome, Outcome::Cancelled);
+        let decision = agenda.decide(&plan, MissedWindow::Skip, instance(0), tried, now);
+        let Decision::Rest(then) = decision else { panic!("{decision:?}") };
+        assert_eq!(then.window.unwrap().begin, at("2026-11-23T22:00:00Z"));
     }
 
     #[test]

@@ -153,6 +153,45 @@ impl FailureCode {
             Self::InstanceBusy => "instance_busy",
         }
     }
+
+    /// What an operator can do about it, in a sentence or two. The reason of a [`Failure`] says what
+    /// happened; `docs/codes.md` says more of both.
+    pub fn hint(self) -> &'static str {
+        match self {
+            Self::ToolFailed => {
+                "Check that the instance runs, that the service reaches it, and that its user may \
+                 replicate; its log names the reason. Then ask again."
+            }
+            Self::TimedOut => {
+                "Find out what the instance was busy with, or give it longer: `capture_timeout`, \
+                 `busy_timeout`, `stall_timeout` or `restore_timeout`."
+            }
+            Self::RemovalFailed => {
+                "Make the store allow removals again. The removal goes on by itself, and this is gone \
+                 when the files are."
+            }
+            Self::StoreCredentials => {
+                "Give the service a key that may write, read, list and remove in the store \
+                 (`store_credentials_file`), or the owner of the folder that right; then ask again."
+            }
+            Self::StoreUnusable => {
+                "Check that the store runs, that its bucket or folder is there, and that the service \
+                 reaches it (`/readyz` tells); then ask again."
+            }
+            Self::SizeUnconfirmed => {
+                "If the store is full, make room. If a stored file is damaged or missing, use another \
+                 backup, and look for the reason in the store."
+            }
+            Self::RestoreSyncFailed => {
+                "Look at `target_data` of the restore for what the target holds now, and at the \
+                 target's log for why it stopped loading; then restore again."
+            }
+            Self::InstanceBusy => {
+                "Nothing, if it was busy for once: it is tried again while the window lasts. Else \
+                 move the window, or make it longer; if no service ran, let one run in the window."
+            }
+        }
+    }
 }
 
 /// Why a backup or a restore failed.
@@ -162,6 +201,23 @@ pub struct Failure {
     pub code: FailureCode,
     /// The reason in words, for an operator: what happened, to what, and what to do.
     pub reason: String,
+}
+
+/// Somebody's wish that a backup ends before it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancellation {
+    /// Who asked for it, such as `user ada`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Cancellation {
+    /// What the record of the backup says when it has ended for this reason.
+    pub fn failure(&self) -> Failure {
+        // Of the vendor's codes this is the one for a transfer that did not come to its end.
+        Failure { code: FailureCode::ToolFailed, reason: format!("cancelled by {}", self.by) }
+    }
 }
 
 /// How much of a job is done, in hundredths of a percent.
@@ -322,8 +378,10 @@ pub struct Backup {
     pub size_bytes: u64,
     /// The attempt whose files are the backup; `None` until it succeeded.
     pub stored_attempt: Option<u32>,
-    /// Why it failed.
+    /// Why it failed; of one that has files, why they cannot be removed.
     pub failure: Option<Failure>,
+    /// Who wanted it to end before it was done; it may have failed for another reason first.
+    pub cancellation: Option<Cancellation>,
     /// What the newest drill that succeeded has proven. A later one that fails takes nothing away:
     /// it may have been the drill's own server that failed.
     pub proof: Option<Proof>,

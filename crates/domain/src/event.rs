@@ -84,6 +84,8 @@ kinds! {
     BackupSucceeded = "backup_succeeded",
     /// A backup has failed; the detail says why.
     BackupFailed = "backup_failed",
+    /// A backup was ended because somebody asked for it; the detail says who.
+    BackupCancelled = "backup_cancelled",
     /// The files of a backup were removed because its time was over, or there were too many.
     BackupExpired = "backup_expired",
     /// The files of a backup were removed because somebody asked for it.

@@ -156,6 +156,14 @@ impl Backoff {
     }
 }
 
+/// What a capture waits for whose host has as many running as it may, for an operator.
+pub fn waiting_for_host(host: &str, running: u64) -> String {
+    match running {
+        1 => format!("waiting: another backup of host {host} runs"),
+        _ => format!("waiting: {running} other backups of host {host} run"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,8 @@
 //! | safety backup | the backup of the target that a restore makes before it writes |
 //! | artifact | one object in the store: one shard's RDB, encoded |
 //! | manifest | the object that commits a backup set; written last |
-//! | policy, plan | whether an instance is backed up by itself; on which days and in which hours |
+//! | policy, plan | whether an instance is backed up by itself; in which windows |
+//! | schedule | a plan by a pattern like cron's, in a time zone |
 //! | window | the hours in which a policy's backup begins |
 //! | agenda | which window of a policy comes next, and when there is something to decide |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
@@ -66,8 +67,9 @@ pub use access::{
 pub use agenda::{Agenda, Decision, MissedWindow, Outcome, RETRIES_A_DAY_MAX, Tried, Windows};
 pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
-    Backup, BackupEvent, BackupFormat, BackupState, Failure, FailureCode, InvalidTransition,
-    NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect, StoredBackup, Trigger,
+    Backup, BackupEvent, BackupFormat, BackupState, Cancellation, Failure, FailureCode,
+    InvalidTransition, NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect,
+    StoredBackup, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
@@ -88,12 +90,12 @@ pub use instance::{
     Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InstanceState, InvalidInstanceName,
     Observation, SealedConnection, SealedSecret,
 };
-pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord};
+pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord, waiting_for_host};
 pub use listing::{BackupFilter, InstanceCounts, InstanceFilter, Listing, Page, RestoreFilter};
 pub use plan::{Blocker, Loading, RestorePlan};
 pub use policy::{
-    BackupPolicy, HourWindow, InvalidPolicy, InvalidWindow, SAVE_DAYS_MAX, SaveDays, StoredPolicy,
-    Weekdays, WeeklyPlan,
+    BackupPolicy, DuePlan, HourWindow, InvalidPolicy, InvalidWindow, KEEP_COUNT_MAX, KEEP_DAYS_MAX,
+    Keep, KeepDays, Plan, SAVE_DAYS_MAX, SaveDays, StoredPolicy, Weekdays, WeeklyPlan,
 };
 pub use restore::{
     ConflictRule, InvalidRestoreTransition, KEY_PATTERN_BYTES_MAX, KeyFilter, NewRestore,
@@ -103,7 +105,7 @@ pub use restore::{
 pub use retention::{
     BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, beyond_limit, expired,
 };
-pub use schedule::{InvalidSchedule, Schedule, Window};
+pub use schedule::{InvalidSchedule, Schedule, Window, time_zone};
 pub use server::{
     Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
     TlsSettings,

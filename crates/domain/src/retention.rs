@@ -29,7 +29,7 @@ pub struct Generations {
 
 /// What keeps automatic backups, beside the time until which each was promised to be kept: what any
 /// of the rules keeps stays.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// So many of the newest stay.
     pub count: u32,
@@ -44,6 +44,11 @@ impl Retention {
     pub fn by_time() -> Self {
         Self { count: 0, generations: Generations::default(), zone: TimeZone::UTC }
     }
+
+    /// Whether there are such rules at all: without, what has no promised time is never over.
+    pub fn counts(&self) -> bool {
+        self.count > 0 || self.generations != Generations::default()
+    }
 }
 
 /// A backup with files, as far as retention is concerned.
@@ -56,7 +61,7 @@ pub struct Retained {
     /// Whether a policy asked for it.
     pub is_automatic: bool,
     /// Until when it was promised to be kept; none for one that somebody asked for, and where only
-    /// count and generations decide.
+    /// count and generations decide, as long as there are such rules.
     pub keep_until: Option<Timestamp>,
     /// Whether it can be restored: it succeeded, and nothing is known to be wrong with it.
     pub is_good: bool,
@@ -72,7 +77,7 @@ impl Retained {
     }
 }
 
-/// The automatic backups whose time is over, the oldest first.
+/// The automatic backups that neither their promised time nor any rule keeps, the oldest first.
 pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<BackupId> {
     let all = newest_first(backups);
     let newest_good = newest_good(&all);
@@ -86,7 +91,7 @@ pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<B
     let is_over = |backup: &&Retained| {
         backup.is_automatic
             && backup.may_go(newest_good)
-            && backup.keep_until.is_none_or(|until| until <= now)
+            && backup.keep_until.map_or(rules.counts(), |until| until <= now)
             && !kept.contains(&backup.id)
     };
     all.iter().rev().filter(|backup| is_over(backup)).map(|backup| backup.id).collect()
@@ -213,16 +218,27 @@ mod tests {
 
     #[test]
     fn the_newest_good_one_stays_though_a_failed_one_is_newer() {
-        let damaged = Retained { is_good: false, ..automatic(2, "2026-11-21T00:00:00Z") };
-        let all = [automatic(1, "2026-11-20T00:00:00Z"), damaged];
+        let until = at("2026-11-28T00:00:00Z");
+        let good = Retained { keep_until: Some(until), ..automatic(1, "2026-11-20T00:00:00Z") };
+        let damaged = Retained { id: id(2), is_good: false, created_at: until, ..good };
+        let all = [good, damaged];
         let gone = expired(&all, &Retention::by_time(), at("2027-11-20T00:00:00Z"));
         assert_eq!(gone, [id(2)]);
         assert_eq!(beyond_limit(&all, 1), [id(2)]);
     }
 
     #[test]
+    fn what_no_rule_is_about_any_more_stays() {
+        let all = daily(3);
+        assert_eq!(left(&all, &Retention::by_time(), "2030-01-01T00:00:00Z").len(), 3);
+        let rules = Retention { count: 1, ..Retention::by_time() };
+        assert_eq!(left(&all, &rules, "2028-01-05T00:00:00Z"), ["01-03"]);
+    }
+
+    #[test]
     fn what_is_held_or_in_use_or_asked_for_stays() {
-        let old = automatic(1, "2026-01-01T00:00:00Z");
+        let keep_until = Some(at("2026-01-08T00:00:00Z"));
+        let old = Retained { keep_until, ..automatic(1, "2026-01-01T00:00:00Z") };
         let all = [
             Retained { is_held: true, ..old },
             Retained { id: id(2), is_in_use: true, ..old },

@@ -29,7 +29,7 @@ pub enum InvalidSchedule {
     #[error("`{0}` is no time zone of the IANA database, such as `Europe/Berlin`")]
     Zone(String),
     /// Choose a length within the bounds.
-    #[error("a window lasts between 1 minute and 24 hours")]
+    #[error("a window lasts whole minutes, from 1 to 1440")]
     Length,
     /// The pattern names no day that exists.
     #[error("the pattern names no moment at all")]
@@ -66,6 +66,22 @@ impl Schedule {
         length: SignedDuration,
         now: Timestamp,
     ) -> Result<Self, InvalidSchedule> {
+        let schedule = Self::known(pattern, zone, length)?;
+        match schedule.next_window(now) {
+            Some(_) => Ok(schedule),
+            None => Err(InvalidSchedule::Never),
+        }
+    }
+
+    /// The same of one that is known to have windows, because [`Schedule::new`] gave it once.
+    ///
+    /// # Errors
+    /// [`InvalidSchedule`].
+    pub fn known(
+        pattern: &str,
+        zone: &str,
+        length: SignedDuration,
+    ) -> Result<Self, InvalidSchedule> {
         let bad_pattern = || InvalidSchedule::Pattern(shown(pattern));
         if pattern.chars().count() > TEXT_CHARS_MAX {
             return Err(bad_pattern());
@@ -73,24 +89,13 @@ impl Schedule {
         let parser =
             CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(pattern).map_err(|_| bad_pattern())?;
-        if zone.chars().count() > TEXT_CHARS_MAX {
-            return Err(InvalidSchedule::Zone(shown(zone)));
-        }
-        let found = TimeZone::get(zone).map_err(|_| InvalidSchedule::Zone(shown(zone)))?;
-        if length < SignedDuration::from_mins(1) || length > SignedDuration::from_hours(24) {
+        let found = time_zone(zone)?;
+        let minutes = length.as_mins();
+        if !(1..=24 * 60).contains(&minutes) || length != SignedDuration::from_mins(minutes) {
             return Err(InvalidSchedule::Length);
         }
-        let schedule = Self {
-            cron,
-            pattern: pattern.to_owned(),
-            zone: found,
-            zone_name: zone.to_owned(),
-            length,
-        };
-        match schedule.next_window(now) {
-            Some(_) => Ok(schedule),
-            None => Err(InvalidSchedule::Never),
-        }
+        let (pattern, zone_name) = (pattern.to_owned(), zone.to_owned());
+        Ok(Self { cron, pattern, zone: found, zone_name, length })
     }
 
     /// The pattern as it was written.
@@ -117,6 +122,18 @@ impl Schedule {
     }
 }
 
+/// The time zone of this name.
+///
+/// # Errors
+/// [`InvalidSchedule::Zone`].
+pub fn time_zone(name: &str) -> Result<TimeZone, InvalidSchedule> {
+    let unknown = || InvalidSchedule::Zone(shown(name));
+    if name.chars().count() > TEXT_CHARS_MAX {
+        return Err(unknown());
+    }
+    TimeZone::get(name).map_err(|_| unknown())
+}
+
 /// What a message repeats of a text from outside.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
@@ -134,6 +151,8 @@ impl PartialEq for Schedule {
             == (&other.pattern, &other.zone_name, other.length)
     }
 }
+
+impl Eq for Schedule {}
 
 impl fmt::Display for Window {
     /// Its hours in UTC, such as `22:00-23:00`.

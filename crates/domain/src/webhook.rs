@@ -37,7 +37,7 @@ pub struct Webhook {
 impl Webhook {
     /// What a webhook is told of where nobody says: what somebody has to do something about.
     pub const KINDS_DEFAULT: [EventKind; 3] =
-        [EventKind::BackupFailed, EventKind::WindowMissed, EventKind::BackupExpired];
+        [EventKind::BackupFailed, EventKind::BackupExpired, EventKind::WindowMissed];
 }
 
 /// What to change of a webhook; what is `None` stays. One that is enabled again is told of what

@@ -140,7 +140,15 @@ pub enum VerifyError {
 impl VerifyError {
     /// The reason as the DCS API knows it.
     pub fn failure_code(&self) -> FailureCode {
-        FailureCode::SizeUnconfirmed
+        match self {
+            // A file that is gone is no less of a loss than one that is damaged.
+            Self::Store(error) if error.kind != StoreErrorKind::NotFound => {
+                store_failure_code(error)
+            }
+            Self::Store(_) | Self::Differs { .. } | Self::Undecodable(_) => {
+                FailureCode::SizeUnconfirmed
+            }
+        }
     }
 
     /// Whether another attempt may succeed without anyone doing anything.
@@ -152,13 +160,15 @@ impl VerifyError {
     }
 }
 
-fn store_failure_code(error: &StoreError) -> FailureCode {
+/// What an error of the store is for the DCS API, whoever met it.
+pub fn store_failure_code(error: &StoreError) -> FailureCode {
     match error.kind {
         StoreErrorKind::Denied => FailureCode::StoreCredentials,
-        StoreErrorKind::NoSpace | StoreErrorKind::Damaged => FailureCode::SizeUnconfirmed,
+        StoreErrorKind::NoSpace | StoreErrorKind::Damaged | StoreErrorKind::NoKey => {
+            FailureCode::SizeUnconfirmed
+        }
         StoreErrorKind::NotFound
         | StoreErrorKind::NoBucket
-        | StoreErrorKind::NoKey
         | StoreErrorKind::Conflict
         | StoreErrorKind::Unavailable => FailureCode::StoreUnusable,
     }

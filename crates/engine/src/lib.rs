@@ -35,7 +35,7 @@ mod verify;
 
 pub use capture::{CaptureLimits, CaptureRequest, capture};
 pub use drill::{DrillError, DrillRequest, Proven, drill, sweep_drills};
-pub use error::{CaptureError, VerifyError};
+pub use error::{CaptureError, VerifyError, store_failure_code};
 pub use gate::SourceGate;
 pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};

@@ -12,13 +12,13 @@ use cachevault_engine::{
     CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact,
 };
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest,
+    ArtifactEntry, ArtifactKey, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest, StoreError,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::step::{Step, StepContext, StepError, output};
+use crate::step::{Step, StepContext, StepError, output, store_failed};
 
 pub(crate) const STEPS: [&dyn Step; 3] = [&Capture, &Verify, &Commit];
 
@@ -157,9 +157,7 @@ impl Step for Capture {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         // What an attempt left that died before it could log or undo this step.
-        self.undo(context).await.map_err(|reason| {
-            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
-        })?;
+        remove_attempts(context, &context.backup_key()).await.map_err(|e| store_failed(&e))?;
         let (app, lease) = (context.app, context.lease);
         let started_at = app.clock.now();
         app.catalog.start_backup(lease, started_at).await.map_err(catalog_failed)?;
@@ -177,12 +175,20 @@ impl Step for Capture {
     }
 
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
-        for attempt in 1..=context.lease.attempt {
-            let removed = context.app.store.remove_attempt(&context.attempt_key(attempt)).await;
-            removed.map_err(|error| with_sources(&error))?;
-        }
-        Ok(())
+        let removed = remove_attempts(context, &context.backup_key()).await;
+        removed.map_err(|error| with_sources(&error))
     }
+}
+
+/// Removes what all attempts so far have left of a backup.
+pub(crate) async fn remove_attempts(
+    context: &StepContext<'_>,
+    key: &BackupKey,
+) -> Result<(), StoreError> {
+    for attempt in 1..=context.lease.attempt {
+        context.app.store.remove_attempt(&key.attempt(attempt)).await?;
+    }
+    Ok(())
 }
 
 fn judge(error: &CaptureError) -> StepError {
@@ -244,11 +250,7 @@ impl Step for Commit {
         let key = context.attempt_key(captured.attempt);
         let committed =
             context.app.store.commit(&key, &manifest(&backup, &instance, captured)).await;
-        committed.map(|()| output(&())).map_err(|error| {
-            let failure =
-                Failure { code: FailureCode::StoreUnusable, reason: with_sources(&error) };
-            if error.kind.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
-        })
+        committed.map(|()| output(&())).map_err(|error| store_failed(&error))
     }
 
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{SHARD, catalog_failed};
 use crate::shutdown::Shutdown;
-use crate::step::{Step, StepContext, StepError, output};
+use crate::step::{Step, StepContext, StepError, output, store_failed};
 
 pub(crate) const STEPS: [&dyn Step; 1] = [&Drill];
 
@@ -54,10 +54,7 @@ impl Step for Drill {
         let found = found.map_err(catalog_failed)?;
         let attempt = found.and_then(|backup| backup.stored_attempt).ok_or_else(no_files)?;
         let key = context.backup_key().attempt(attempt);
-        let manifest = app.store.find_manifest(&key).await.map_err(|error| {
-            let reason = with_sources(&error);
-            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
-        })?;
+        let manifest = app.store.find_manifest(&key).await.map_err(|e| store_failed(&e))?;
         let manifest = manifest.ok_or_else(no_files)?;
         let entry = manifest.artifacts.first().ok_or_else(no_files)?;
         let mut random = [0; 80];

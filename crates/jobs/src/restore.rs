@@ -16,13 +16,13 @@ use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
     make_durable, plan, prepare, prepare_keys, save, verify_artifact, withdraw,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, ContentEntry, Manifest, StoreError};
+use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, ContentEntry, Manifest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{Captured, SHARD, catalog_failed, manifest};
-use crate::step::{Step, StepContext, StepError, output};
+use crate::capture::{Captured, SHARD, catalog_failed, manifest, remove_attempts};
+use crate::step::{Step, StepContext, StepError, output, store_failed};
 use keys::ByKeys;
 
 pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Settle];
@@ -76,11 +76,6 @@ impl Saved {
         let captured = Captured { attempt, started_at, completed_at, entry };
         Ok(Self { backup: id.to_string(), captured })
     }
-}
-
-fn store_failed(error: &StoreError) -> StepError {
-    let reason = with_sources(error);
-    StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
 }
 
 /// An id as the log writes it.
@@ -239,9 +234,7 @@ impl Step for Safety {
             return Ok(output(&Some(Saved::of(id, attempt, manifest)?)));
         }
         // What an attempt left that died before it could log or undo this step.
-        self.remove_attempts(context, &key).await.map_err(|reason| {
-            StepError::Retry(Failure { code: FailureCode::StoreUnusable, reason })
-        })?;
+        remove_attempts(context, &key).await.map_err(|error| store_failed(&error))?;
         let started_at = app.clock.now();
         let attempt = key.attempt(lease.attempt);
         let entry = context
@@ -274,21 +267,8 @@ impl Step for Safety {
         if is_finished {
             return Ok(());
         }
-        self.remove_attempts(context, &context.safety_key(id)).await
-    }
-}
-
-impl Safety {
-    async fn remove_attempts(
-        &self,
-        context: &StepContext<'_>,
-        key: &BackupKey,
-    ) -> Result<(), String> {
-        for attempt in 1..=context.lease.attempt {
-            let removed = context.app.store.remove_attempt(&key.attempt(attempt)).await;
-            removed.map_err(|error| with_sources(&error))?;
-        }
-        Ok(())
+        let removed = remove_attempts(context, &context.safety_key(id)).await;
+        removed.map_err(|error| with_sources(&error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs one job under its lease, step by step.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 
@@ -70,6 +71,7 @@ impl Runner {
         tokio::pin!(running);
         let outcome = tokio::select! {
             outcome = &mut running => outcome,
+            never = self.heed_cancellation(lease, &cancel) => match never {},
             () = self.keep(lease) => {
                 tracing::warn!(job = %lease.job, attempt = lease.attempt, "lease lost; breaking off");
                 cancel.cancel();
@@ -99,6 +101,19 @@ impl Runner {
         }
     }
 
+    /// Breaks the steps off when somebody wants the backup to end.
+    async fn heed_cancellation(&self, lease: &Lease, cancel: &CancellationToken) -> Infallible {
+        loop {
+            // What cannot be read now is read the next time; the end of the backup asks in any case.
+            if let Ok(Some(wish)) = self.app.catalog.cancellation(lease).await {
+                tracing::info!(job = %lease.job, backup = %lease.backup, by = wish.by, "cancelled; breaking off");
+                cancel.cancel();
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(self.settings.poll).await;
+        }
+    }
+
     async fn run_steps(
         &self,
         lease: &Lease,
@@ -113,19 +128,23 @@ impl Runner {
         let log = self.app.catalog.step_log(lease).await?;
         let mut outputs: Vec<_> =
             log.into_iter().map(|record| (record.step, record.output)).collect();
+        let last = steps.len() - 1;
         let too_often = lease.attempt > self.settings.attempts_max;
         let end = if too_often && lease.kind != JobKind::Remove {
             let reason = format!("gave up: {} attempts were broken off", lease.attempt - 1);
-            Err(End::Step(
-                steps.len() - 1,
-                StepError::Fail(Failure { code: FailureCode::ToolFailed, reason }),
-            ))
+            Err(End::Step(last, StepError::Fail(Failure { code: FailureCode::ToolFailed, reason })))
+        } else if self.app.catalog.cancellation(lease).await?.is_some() {
+            Err(End::Step(last, StepError::Stopped))
         } else {
             self.go_through(steps, lease, &mut outputs, cancel).await
         };
         let context = self.context(lease, &outputs, cancel);
+        let end = match end {
+            Ok(()) => self.record_done(last, &context).await,
+            early => early,
+        };
         match end {
-            Ok(()) => self.finish(&context).await,
+            Ok(()) => Ok(()),
             Err(End::Step(at, error)) => self.break_off(steps, at, error, &context).await,
             Err(End::Catalog(CatalogError::LostLease) | End::Died) => Ok(()),
             Err(End::Catalog(error)) => Err(error),
@@ -197,39 +216,30 @@ impl Runner {
         self.injection.as_deref().map_or(Injected::Nothing, ask)
     }
 
-    /// Records that the job is done.
-    async fn finish(&self, context: &StepContext<'_>) -> Result<(), CatalogError> {
+    /// Records that the job is done, after its last step.
+    async fn record_done(&self, last: usize, context: &StepContext<'_>) -> Result<(), End> {
         let (catalog, lease, now) = (&self.app.catalog, context.lease, self.app.clock.now());
-        match lease.kind {
-            JobKind::Remove => catalog.finish_removal(lease, now).await?,
-            JobKind::Capture => match context.captured() {
-                Ok(captured) => {
-                    let size_bytes = captured.entry.rdb.size_bytes;
-                    catalog.finish_backup(lease, captured.attempt, size_bytes, now).await?;
-                }
-                Err(error) => {
-                    return self
-                        .break_off(&capture::STEPS, capture::STEPS.len() - 1, error, context)
-                        .await;
-                }
-            },
-            JobKind::Drill => match context.drilled() {
-                Ok(drilled) => catalog.finish_drill(lease, &drilled.server, now).await?,
-                Err(error) => {
-                    return self
-                        .break_off(&drill::STEPS, drill::STEPS.len() - 1, error, context)
-                        .await;
-                }
-            },
-            JobKind::Restore => match context.restored() {
-                Ok(outcome) => catalog.finish_restore(lease, &outcome, now).await?,
-                Err(error) => {
-                    return self
-                        .break_off(&restore::STEPS, restore::STEPS.len() - 1, error, context)
-                        .await;
-                }
-            },
-        }
+        let broken = |error| End::Step(last, error);
+        let recorded = match lease.kind {
+            JobKind::Remove => catalog.finish_removal(lease, now).await,
+            JobKind::Capture => {
+                let captured = context.captured().map_err(broken)?;
+                let size_bytes = captured.entry.rdb.size_bytes;
+                catalog.finish_backup(lease, captured.attempt, size_bytes, now).await
+            }
+            JobKind::Drill => {
+                let drilled = context.drilled().map_err(broken)?;
+                catalog.finish_drill(lease, &drilled.server, now).await
+            }
+            JobKind::Restore => {
+                let outcome = context.restored().map_err(broken)?;
+                catalog.finish_restore(lease, &outcome, now).await
+            }
+        };
+        recorded.map_err(|error| match error {
+            CatalogError::Cancelled => broken(StepError::Stopped),
+            error => End::Catalog(error),
+        })?;
         tracing::info!(job = %lease.job, kind = lease.kind.as_str(), backup = %lease.backup, attempt = lease.attempt, "job done");
         Ok(())
     }
@@ -253,7 +263,10 @@ impl Runner {
             Err(CatalogError::LostLease) => return Ok(()),
             extended => extended?,
         }
-        let error = self.final_if_touched(steps[at].name(), error, lease).await?;
+        let error = match self.app.catalog.cancellation(lease).await? {
+            Some(wish) => StepError::Fail(wish.failure()),
+            None => self.final_if_touched(steps[at].name(), error, lease).await?,
+        };
         let (undo_from, verdict) = match error {
             StepError::Stopped => (at, Verdict::PutBack),
             StepError::Retry(failure) => match self.retry_at(lease) {
@@ -281,6 +294,11 @@ impl Runner {
                 if lease.kind == JobKind::Restore && lease.attempt > self.settings.attempts_max {
                     // The record will say that what the target holds is uncertain.
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
+                    continue;
+                }
+                if is_refused_for_good(lease, &verdict) {
+                    // Trying on would not change that: the tender removes what is left, some day.
+                    tracing::warn!(job = %lease.job, step = step.name(), reason, "left to the tender: the store takes our key no longer");
                     continue;
                 }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
@@ -361,6 +379,12 @@ impl Runner {
             }
         }
     }
+}
+
+/// Whether a capture ends because the store takes our key no longer, which its removals need too.
+fn is_refused_for_good(lease: &Lease, verdict: &Verdict) -> bool {
+    lease.kind == JobKind::Capture
+        && matches!(verdict, Verdict::GiveUp(why) if why.code == FailureCode::StoreCredentials)
 }
 
 enum Verdict {

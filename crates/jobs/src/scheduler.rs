@@ -26,7 +26,7 @@ const REMOVALS_MAX: usize = 8;
 pub struct Scheduler {
     /// The use cases' context.
     pub app: App,
-    /// What to do about windows in which the service did not run.
+    /// What to do about windows in which the service did not run, where a policy does not say.
     pub missed: MissedWindow,
     /// How many backups with files an instance may have.
     pub backups_max: usize,
@@ -113,7 +113,9 @@ impl Scheduler {
 
     async fn follow(&self, due: &DuePolicy) -> Result<(), CatalogError> {
         let now = self.app.clock.now();
-        let decision = due.agenda.decide(&due.plan, self.missed, due.instance, due.tried, now);
+        let missed = due.says.missed.unwrap_or(self.missed);
+        let plan = &due.says.plan;
+        let decision = due.agenda.decide(plan, missed, due.instance, due.tried, now);
         let (turn, then) = self.turn(due, decision, now);
         let turned = self.app.catalog.turn_policy(due, &turn, &then).await?;
         let instance = due.instance;
@@ -158,6 +160,6 @@ impl Scheduler {
             note: None,
             created_at: now,
         };
-        NewScheduledBackup { backup, window, keep_until: due.save_days.after(now) }
+        NewScheduledBackup { backup, window, keep_until: due.says.keep.until(now) }
     }
 }

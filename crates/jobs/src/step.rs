@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 use cachevault_app::App;
-use cachevault_domain::{Failure, Lease};
-use cachevault_engine::{OurAddress, SourceGate};
+use cachevault_domain::{Failure, Lease, with_sources};
+use cachevault_engine::{OurAddress, SourceGate, store_failure_code};
+use cachevault_store::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,12 @@ pub(crate) trait Step: Send + Sync {
 
     /// Removes every trace of it.
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String>;
+}
+
+/// What an error of the store means for a step that can be done again without harm.
+pub(crate) fn store_failed(error: &StoreError) -> StepError {
+    let failure = Failure { code: store_failure_code(error), reason: with_sources(error) };
+    if error.kind.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
 }
 
 /// A step's output as it is logged.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+mod quick;
+
 use futures_util::{StreamExt, TryStreamExt};
 
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,7 +16,7 @@ use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CreateBucketInput, CreateBucketOutput,
     CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput,
-    GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput,
+    ETag, GetObjectInput, GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput,
     HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListObjectsV2Input,
     ListObjectsV2Output, MultipartUpload, PutObjectInput, PutObjectOutput, StreamingBlob,
     UploadPartInput, UploadPartOutput,
@@ -68,6 +70,8 @@ pub enum S3Call {
 pub enum S3Fault {
     /// Nothing is done, and the server says so.
     Refuse,
+    /// Nothing is done: the key may not do this.
+    Deny,
     /// It is done, and the server says that it failed: who tries again does it twice.
     LoseReply,
     /// The body that is read ends in the middle.
@@ -98,6 +102,8 @@ impl State {
 /// names of files of them that are too long for a file system.
 struct Wrapped {
     files: s3s_fs::FileSystem,
+    /// Its folder.
+    root: PathBuf,
     state: Arc<State>,
 }
 
@@ -120,11 +126,16 @@ fn refused() -> S3Error {
     s3_error!(ServiceUnavailable, "refused on purpose")
 }
 
+fn denied() -> S3Error {
+    s3_error!(AccessDenied, "the key may not do this")
+}
+
 /// Does a call with whatever is to go wrong with it.
 macro_rules! faulty {
     ($self:ident, $call:expr, $doing:expr) => {{
         match $self.state.take($call) {
             Some(S3Fault::Refuse) => return Err(refused()),
+            Some(S3Fault::Deny) => return Err(denied()),
             Some(S3Fault::LoseReply) => {
                 $doing.await?;
                 return Err(refused());
@@ -161,10 +172,12 @@ impl S3 for Wrapped {
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         req.input.key = shorten(&req.input.key);
         let fault = self.state.take(S3Call::Get);
-        if fault == Some(S3Fault::Refuse) {
-            return Err(refused());
+        match fault {
+            Some(S3Fault::Refuse) => return Err(refused()),
+            Some(S3Fault::Deny) => return Err(denied()),
+            _ => {}
         }
-        let mut answer = self.files.get_object(req).await?;
+        let mut answer = self.read(req).await?;
         if fault == Some(S3Fault::CutBody)
             && let Some(body) = answer.output.body.take()
         {
@@ -228,7 +241,7 @@ impl S3 for Wrapped {
             if !self.state.uploads.lock().expect("the uploads").contains_key(&id) {
                 return Err(s3_error!(NoSuchUpload, "no such upload"));
             }
-            let answer = self.files.complete_multipart_upload(req).await?;
+            let answer = self.complete(req).await?;
             self.state.uploads.lock().expect("the uploads").remove(&id);
             Ok(answer)
         };
@@ -263,6 +276,71 @@ impl S3 for Wrapped {
             is_truncated: Some(false),
             uploads: Some(found.collect()),
             ..ListMultipartUploadsOutput::default()
+        }))
+    }
+}
+
+impl Wrapped {
+    async fn read(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        let (range, path) =
+            (req.input.range, self.root.join(&req.input.bucket).join(&req.input.key));
+        let head =
+            self.files.head_object(req.map_input(|GetObjectInput { bucket, key, .. }| {
+                HeadObjectInput { bucket, key, ..HeadObjectInput::default() }
+            }));
+        let head = head.await?.output;
+        let size = u64::try_from(head.content_length.unwrap_or_default()).unwrap_or_default();
+        let wanted = range.map_or(Ok(0..size), |range| range.check(size))?;
+        let content_range =
+            range.map(|_| format!("bytes {}-{}/{size}", wanted.start, wanted.end - 1));
+        let content_length = i64::try_from(wanted.end - wanted.start).ok();
+        let body = quick::body(&path, wanted).await.map_err(S3Error::internal_error)?;
+        Ok(S3Response::new(GetObjectOutput {
+            body: Some(body),
+            content_length,
+            content_range,
+            e_tag: head.e_tag,
+            last_modified: head.last_modified,
+            ..GetObjectOutput::default()
+        }))
+    }
+
+    async fn complete(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        let CompleteMultipartUploadInput { bucket, key, upload_id, multipart_upload, .. } =
+            req.input.clone();
+        let parts = multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let numbers = parts.iter().filter_map(|part| part.part_number);
+        let in_order = numbers.eq(1..=i32::try_from(parts.len()).unwrap_or(i32::MAX));
+        if parts.is_empty()
+            || !in_order
+            || !quick::are_complete(&self.root, &upload_id, parts.len())
+        {
+            return Err(s3_error!(InvalidPart, "parts are missing, out of order or too small"));
+        }
+        let joined = quick::join_parts(&self.root, &upload_id, parts.len()).await;
+        joined.map_err(S3Error::internal_error)?;
+        let e_tag = format!("{upload_id}-{}", parts.len());
+        let published = quick::publish(&self.root, &upload_id, (&bucket, &key), &e_tag);
+        published.map_err(S3Error::internal_error)?;
+        // What is left of the upload goes: the other parts, and its id.
+        let abort =
+            req.map_input(|CompleteMultipartUploadInput { bucket, key, upload_id, .. }| {
+                AbortMultipartUploadInput {
+                    bucket,
+                    key,
+                    upload_id,
+                    ..AbortMultipartUploadInput::default()
+                }
+            });
+        self.files.abort_multipart_upload(abort).await?;
+        Ok(S3Response::new(CompleteMultipartUploadOutput {
+            bucket: Some(bucket),
+            key: Some(key),
+            e_tag: Some(ETag::Strong(e_tag)),
+            ..CompleteMultipartUploadOutput::default()
         }))
     }
 }
@@ -315,7 +393,8 @@ impl S3Server {
     /// Starts the server after [`S3Server::stop`], on its port and with what it held.
     pub async fn start_again(&mut self) {
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
-        let mut builder = S3ServiceBuilder::new(Wrapped { files, state: Arc::clone(&self.state) });
+        let (root, state) = (self.folder.path().to_owned(), Arc::clone(&self.state));
+        let mut builder = S3ServiceBuilder::new(Wrapped { files, root, state });
         builder.set_auth(CurrentKey(Arc::clone(&self.key)));
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a port");

@@ -146,6 +146,7 @@ impl From<AppError> for DcsError {
             AppError::CannotPlan { .. } => Self::NotRunning,
             AppError::InstanceBusy(JobKind::Remove | JobKind::Drill)
             | AppError::BackupUnsettled(_)
+            | AppError::BackupEnded(_)
             | AppError::BackupHeld
             | AppError::InstanceHasBackups(_) => Self::WrongState,
             AppError::InstanceDown(_) => Self::NotRunning,
@@ -156,9 +157,9 @@ impl From<AppError> for DcsError {
             AppError::TooManyTags => Self::QuotaReached,
             AppError::CannotAdopt(_) => Self::InvalidField(EXTENSION),
             // Only our own API shows one restore, and what was recorded.
-            AppError::RestoreNotFound | AppError::AuditRecordNotFound => {
-                Self::InvalidField("restore_id")
-            }
+            AppError::RestoreNotFound
+            | AppError::AuditRecordNotFound
+            | AppError::BackupPolicyNotFound => Self::InvalidField("restore_id"),
             // Only our own API manages access and webhooks.
             AppError::Access(_) => Self::InvalidField("access"),
             AppError::WebhookNotFound | AppError::InvalidWebhook(_) | AppError::TooManyWebhooks => {

@@ -130,7 +130,8 @@ impl PolicyOrText {
     }
 }
 
-/// The policy of an instance, as it is shown.
+/// The policy of an instance, as it is shown: of one that says more than this form can, what is
+/// true in it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StoredPolicyBody {
     backup_policy_id: String,
@@ -177,7 +178,7 @@ impl StoredPolicyBody {
             policy: PolicyBody {
                 backup_type: if stored.policy.is_automatic() { AUTO } else { MANUAL },
                 save_days: stored.policy.save_days().map(SaveDays::get),
-                periodical_backup_plan: stored.policy.plan().map(plan),
+                periodical_backup_plan: stored.policy.weekly_plan().map(plan),
             },
         }
     }
@@ -233,7 +234,7 @@ mod tests {
         let wish = r#"{"backup_type":"","save_days":1,"periodical_backup_plan":
             {"begin_at":"00:00-01:00","period_type":"weekly","backup_at":["1",7]}}"#;
         let policy = policy(wish).unwrap();
-        assert_eq!(policy.plan().unwrap().days.numbers(), [1, 7]);
+        assert_eq!(policy.weekly_plan().unwrap().days.numbers(), [1, 7]);
         assert!(!policy.is_automatic());
     }
 }

@@ -139,4 +139,19 @@ mod tests {
         let documented: Vec<_> = (1..=8).map(|n| format!("dcs.08.000{n}")).collect();
         assert_eq!(codes, documented);
     }
+
+    #[test]
+    fn the_page_about_states_and_codes_says_what_we_say() {
+        let page = include_str!("../../../../docs/codes.md");
+        for state in BackupState::ALL {
+            let row = format!("| `{}` | `{}` |", backup_status(state), state.as_str());
+            assert!(page.contains(&row), "{row}");
+        }
+        for code in FailureCode::ALL {
+            let begin = format!("### {}\n\n`{}`: ", error_code(code), code.as_str());
+            let (_, section) = page.split_once(&begin).unwrap_or_else(|| panic!("{begin}"));
+            let section = section.split("###").next().unwrap();
+            assert!(section.contains(&format!("\n> {}\n", code.hint())), "{section}");
+        }
+    }
 }

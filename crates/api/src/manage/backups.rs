@@ -89,6 +89,24 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Cancel a backup that waits or runs
+///
+/// A waiting one has failed with the answer, a running one within seconds; the reason says who
+/// cancelled it.
+#[utoipa::path(post, path = "/backups/{backup_id}/cancel", operation_id = "CancelBackup", tag = "Backups",
+    params(BackupPath),
+    responses((status = 202, body = BackupDetailBody)))]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(backup): PathId,
+) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
+    let backup = parse(&backup)?;
+    api.app.cancel_backup(&identity.caller, backup).await?;
+    let detail = api.app.get_backup(&identity.caller.for_answer(), backup).await?;
+    Ok((StatusCode::ACCEPTED, Json(detail.into())))
+}
+
 /// Have a backup's files read again
 #[utoipa::path(post, path = "/backups/{backup_id}/check", operation_id = "CheckBackup", tag = "Backups",
     params(BackupPath),

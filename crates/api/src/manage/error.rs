@@ -62,6 +62,9 @@ impl Error {
                 AppError::WebhookNotFound => (StatusCode::NOT_FOUND, "webhook_not_found"),
                 AppError::InvalidWebhook(_) => (StatusCode::BAD_REQUEST, "invalid_webhook"),
                 AppError::TooManyWebhooks => (StatusCode::CONFLICT, "too_many_webhooks"),
+                AppError::BackupPolicyNotFound => {
+                    (StatusCode::NOT_FOUND, "backup_policy_not_found")
+                }
                 AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
                 AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
@@ -72,6 +75,7 @@ impl Error {
                 AppError::InstanceDown(_) => (StatusCode::CONFLICT, "instance_down"),
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
+                AppError::BackupEnded(_) => (StatusCode::CONFLICT, "backup_ended"),
                 AppError::BackupHeld => (StatusCode::CONFLICT, "backup_held"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),

@@ -8,12 +8,12 @@ use cachevault_domain::{InstanceFilter, InstanceId};
 use super::body;
 use super::error::Error;
 use super::model::{AddInstanceBody, InstanceBody, PageBody};
-use super::parameters::{InstancePath, InstancesQuery, WithBackups};
+use super::parameters::{BackupsOfRemoved, InstancePath, InstancesQuery};
 use super::path::PathId;
 use super::settings::ChangeInstanceBody;
 use crate::Api;
 use crate::auth::Identity;
-use crate::query::{PageStart, Query};
+use crate::query::{self, PageStart, Query};
 
 /// Page size of our own lists where none is asked for, and the largest.
 pub(super) const PAGE_DEFAULT: u32 = 100;
@@ -96,10 +96,10 @@ pub(super) async fn change(
 
 /// Let an instance go
 ///
-/// The server itself is not touched. While backups have files this is refused unless it is told to
-/// delete them, too.
+/// The server itself is not touched. While backups have files this is refused unless it is told what
+/// becomes of them. Those that are kept are found by their ids and by that of the instance.
 #[utoipa::path(delete, path = "/instances/{instance_id}", operation_id = "RemoveInstance", tag = "Instances",
-    params(InstancePath, WithBackups),
+    params(InstancePath, BackupsOfRemoved),
     responses((status = 204, description = "The instance is gone")))]
 pub(super) async fn remove(
     State(api): State<Api>,
@@ -107,11 +107,15 @@ pub(super) async fn remove(
     PathId(instance): PathId,
     RawQuery(query): RawQuery,
 ) -> Result<StatusCode, Error> {
-    let instance = parse(&instance)?;
-    if Query::parse(query.as_deref()).with_backups()? {
-        api.app.remove_instance_with_backups(&identity.caller, instance).await?;
-    } else {
-        api.app.remove_instance(&identity.caller, instance).await?;
+    let (instance, caller) = (parse(&instance)?, &identity.caller);
+    match Query::parse(query.as_deref()).backups_of_removed()? {
+        None => api.app.remove_instance(caller, instance).await?,
+        Some(query::BackupsOfRemoved::Delete) => {
+            api.app.remove_instance_with_backups(caller, instance).await?;
+        }
+        Some(query::BackupsOfRemoved::Keep) => {
+            api.app.remove_instance_keeping_backups(caller, instance).await?;
+        }
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -160,6 +160,9 @@ pub(crate) struct BackupBody {
     phase: Option<String>,
     size_bytes: u64,
     failure: Option<FailureBody>,
+    /// Who wanted it to end before it was done, and when.
+    cancelled_by: Option<String>,
+    cancelled_at: Option<String>,
     created_at: String,
     started_at: Option<String>,
     completed_at: Option<String>,
@@ -184,7 +187,10 @@ pub(crate) struct BackupBody {
 struct FailureBody {
     code: &'static str,
     dcs_code: &'static str,
+    /// What happened, to what.
     reason: String,
+    /// What to do about it.
+    hint: &'static str,
 }
 
 impl From<&Failure> for FailureBody {
@@ -193,6 +199,7 @@ impl From<&Failure> for FailureBody {
             code: failure.code.as_str(),
             dcs_code: failure_word(failure.code),
             reason: failure.reason.clone(),
+            hint: failure.code.hint(),
         }
     }
 }
@@ -213,6 +220,8 @@ impl From<&Backup> for BackupBody {
             phase: backup.phase.clone(),
             size_bytes: backup.size_bytes,
             failure: backup.failure.as_ref().map(FailureBody::from),
+            cancelled_by: backup.cancellation.as_ref().map(|wish| wish.by.clone()),
+            cancelled_at: backup.cancellation.as_ref().map(|wish| wish.at.to_string()),
             created_at: backup.created_at.to_string(),
             started_at: backup.started_at.map(|at| at.to_string()),
             completed_at: backup.completed_at.map(|at| at.to_string()),
@@ -277,7 +286,7 @@ pub(crate) struct RestoreWishBody {
 }
 
 /// The value of this name, or which names there are.
-fn named<T: Copy>(
+pub(super) fn named<T: Copy>(
     field: &str,
     all: &[T],
     name: fn(T) -> &'static str,

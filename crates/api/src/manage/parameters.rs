@@ -54,10 +54,10 @@ pub(super) struct InstancesQuery {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-pub(super) struct WithBackups {
-    /// Delete the files of all of its backups, too.
-    #[param(default = false)]
-    with_backups: Option<bool>,
+pub(super) struct BackupsOfRemoved {
+    /// What becomes of its backups that have files: `delete`, or `keep` until somebody deletes them.
+    #[param(pattern = "^(delete|keep)$")]
+    backups: Option<String>,
 }
 
 #[derive(IntoParams)]

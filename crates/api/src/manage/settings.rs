@@ -21,7 +21,8 @@ pub(crate) struct ChangeInstanceBody {
     policy: Option<PolicyBody>,
 }
 
-/// Whether, and when, an instance is backed up by itself. A plan that is not followed is kept.
+/// Whether, and when, an instance is backed up by itself, as DCS has it; of a policy that says more,
+/// what this form can say is shown (see `/policy`). A plan that is not followed is kept.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PolicyBody {
@@ -72,14 +73,14 @@ impl PolicyBody {
     }
 }
 
-fn plan(days: &[i64], window: &str) -> Result<WeeklyPlan, InvalidPolicy> {
+pub(super) fn plan(days: &[i64], window: &str) -> Result<WeeklyPlan, InvalidPolicy> {
     let window: HourWindow = window.parse().map_err(|_| InvalidPolicy::Window)?;
     Ok(WeeklyPlan { days: Weekdays::from_numbers(days)?, window })
 }
 
 impl From<&StoredPolicy> for PolicyBody {
     fn from(stored: &StoredPolicy) -> Self {
-        let plan = stored.policy.plan();
+        let plan = stored.policy.weekly_plan();
         Self {
             automatic: stored.policy.is_automatic(),
             days: plan.map(|plan| plan.days.numbers().into_iter().map(i64::from).collect()),

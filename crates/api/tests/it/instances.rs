@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::links::rdb;
 use crate::rig::{ADOPTABLE, Answer, INSTANCE, Rig};
 
 const VERSIONS: [&str; 2] = ["v1.0", "v2"];
@@ -192,6 +193,24 @@ async fn a_policy_is_stored_and_shown_wrapped() {
 }
 
 #[tokio::test]
+async fn an_instance_that_lost_its_replica_keeps_a_policy_that_can_be_switched_off() {
+    let rig = Rig::new().await;
+    let automatic =
+        format!(r#"{{"instance_backup_policy":{{"backup_type":"auto","save_days":1,{PLAN}}}}}"#);
+    assert_eq!(rig.call("PUT", &at("v2", &rig), &automatic).await.status.as_u16(), 204);
+    let rig = rig.refusing_single_nodes().await;
+    for version in VERSIONS {
+        let answer = rig.call("PUT", &at(version, &rig), &automatic).await;
+        assert_eq!(refused(&answer, version, 400), "DCS.4086");
+        let path = format!("{}/backups", at(version, &rig));
+        let answer = rig.call("POST", &path, "{}").await;
+        assert_eq!(refused(&answer, version, 400), "DCS.4086");
+        let manual = r#"{"instance_backup_policy":{"backup_type":"manual"}}"#;
+        assert_eq!(rig.call("PUT", &at(version, &rig), manual).await.status.as_u16(), 204);
+    }
+}
+
+#[tokio::test]
 async fn v1_takes_a_policy_as_text_and_without_its_type() {
     let rig = Rig::new().await;
     let policy = format!(r#"{{"save_days":1,{PLAN}}}"#);
@@ -326,15 +345,45 @@ async fn our_own_api_deletes_backups_only_when_it_is_told_to() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let path = format!("/api/v1/instances/{INSTANCE}");
-    for query in ["", "?with_backups=false"] {
-        let answer = rig.removing(rig.call("DELETE", &format!("{path}{query}"), "")).await;
-        assert_eq!(answer.body["error"]["code"], "instance_has_backups", "{}", answer.text);
-    }
-    let answer = rig.call("DELETE", &format!("{path}?with_backups=maybe"), "").await;
+    let answer = rig.removing(rig.call("DELETE", &path, "")).await;
+    assert_eq!(answer.body["error"]["code"], "instance_has_backups", "{}", answer.text);
+    let answer = rig.call("DELETE", &format!("{path}?backups=some"), "").await;
     assert_eq!(answer.status.as_u16(), 400);
-    let answer = rig.removing(rig.call("DELETE", &format!("{path}?with_backups=true"), "")).await;
+    let answer = rig.removing(rig.call("DELETE", &format!("{path}?backups=delete"), "")).await;
     assert_eq!(answer.status.as_u16(), 204, "{}", answer.text);
     assert_eq!(rig.call("GET", &path, "").await.status.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn backups_are_kept_of_an_instance_that_is_let_go() {
+    let rig = Rig::new().await;
+    let rdb = rdb(1000);
+    rig.stored(BACKUP, &rdb).await;
+    let path = format!("/api/v1/instances/{INSTANCE}");
+    let answer = rig.call("DELETE", &format!("{path}?backups=keep"), "").await;
+    assert_eq!(answer.status.as_u16(), 204, "{}", answer.text);
+    assert_eq!(rig.call("GET", &path, "").await.status.as_u16(), 404);
+    for version in VERSIONS {
+        assert_eq!(names(&rig, version, "").await, [""; 0]);
+    }
+    // Its name is free, and its backups are still there.
+    rig.adopt(OTHER, "orders").await;
+    let list = rig.call("GET", &format!("{path}/backups"), "").await;
+    assert_eq!(list.body["items"][0]["id"], json!(BACKUP), "{}", list.text);
+    let backup = format!("/api/v1/backups/{BACKUP}");
+    let shown = rig.call("GET", &backup, "").await.body;
+    assert_eq!((&shown["restorable"], &shown["held"]), (&json!(true), &json!(false)));
+    let links = rig.call("POST", &format!("{backup}/links"), "").await;
+    assert_eq!(links.status.as_u16(), 200, "{}", links.text);
+    for call in ["PUT", "DELETE"] {
+        let held = rig.call(call, &format!("{backup}/hold"), "").await;
+        assert_eq!(held.status.as_u16(), 204, "{call}: {}", held.text);
+    }
+    let deleted = rig.removing(rig.call("DELETE", &backup, "")).await;
+    assert_eq!(deleted.status.as_u16(), 204, "{}", deleted.text);
+    assert_eq!(rig.call("GET", &backup, "").await.body["state"], "deleted");
+    let list = rig.call("GET", &format!("{path}/backups"), "").await;
+    assert_eq!(list.body["error"]["code"], "instance_not_found", "nothing is left of it");
 }
 
 #[tokio::test]

@@ -244,6 +244,23 @@ async fn a_token_for_a_token_ends_with_the_first() {
 }
 
 #[tokio::test]
+async fn a_token_that_is_revoked_takes_those_along_that_were_got_with_it() {
+    let rig = Rig::new().await;
+    rig.user("jane", "reader").await;
+    let first = rig.sign_in(jane(), Value::Null).await.token();
+    let identity = json!({"methods": ["token"], "token": {"id": first}});
+    let scope = json!({"project": {"name": REGION}});
+    let body = json!({"auth": {"identity": identity, "scope": scope}}).to_string();
+    let second = rig.plain("POST", "/v3/auth/tokens", &[], &body).await.token();
+    let path = rig.path("v2", "/instances");
+    assert_eq!(rig.with_token(&second, "GET", &path, "").await.status.as_u16(), 200);
+    let headers = [("x-auth-token", first.as_str()), ("x-subject-token", &first)];
+    let revoked = rig.plain("DELETE", "/v3/auth/tokens", &headers, "").await;
+    assert_eq!(revoked.status.as_u16(), 204);
+    assert_eq!(rig.with_token(&second, "GET", &path, "").await.status.as_u16(), 401);
+}
+
+#[tokio::test]
 async fn whoever_signs_finds_its_project_by_the_region_and_no_other() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "other"}"#).await;

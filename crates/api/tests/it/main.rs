@@ -15,5 +15,6 @@ mod manage;
 mod openapi;
 mod refusals;
 mod rig;
+mod schedules;
 mod tenants;
 mod walk;

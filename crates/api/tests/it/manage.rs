@@ -54,6 +54,27 @@ async fn the_reason_of_a_failure_can_be_read() {
 }
 
 #[tokio::test]
+async fn who_cancelled_a_backup_can_be_read() {
+    let rig = Rig::new().await;
+    let lease = rig.claimed(BACKUP, None, "2019-05-10T08:31:16Z").await;
+    let path = format!("/api/v1/backups/{BACKUP}/cancel");
+    let answer = rig.call("POST", &path, "").await;
+    let by = format!("key {}", rig.credential.access_key);
+    assert_eq!((answer.status.as_u16(), &answer.body["state"]), (202, &json!("waiting")));
+    assert_eq!(
+        (&answer.body["cancelled_by"], &answer.body["cancelled_at"]),
+        (&json!(by), &json!("2019-05-10T08:40:00Z"))
+    );
+    let failure = Failure { code: FailureCode::TimedOut, reason: "something else".into() };
+    rig.catalog.fail_backup(&lease, &failure, rig.clock.now()).await.unwrap();
+    let body = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
+    assert_eq!(body["failure"]["reason"], json!(format!("cancelled by {by}")));
+    let late = rig.call("POST", &path, "").await;
+    assert_eq!((late.status.as_u16(), &late.body["error"]["code"]), (409, &json!("backup_ended")));
+    assert!(late.body["error"]["message"].as_str().unwrap().contains("`failed`"), "{}", late.text);
+}
+
+#[tokio::test]
 async fn an_instance_is_removed_only_when_nothing_of_it_is_left() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;

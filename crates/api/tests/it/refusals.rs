@@ -1,9 +1,14 @@
 //! Requests that must not get through, and what they learn.
 
+use std::convert::Infallible;
+
 use axum::body::Body;
 use axum::http::Request;
+use bytes::Bytes;
 use cachevault_domain::Clock;
 use jiff::SignedDuration;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use crate::rig::{INSTANCE, Rig};
 
@@ -58,6 +63,35 @@ async fn a_body_that_is_too_large_is_the_gateways_413() {
             (413, Some("APIGW.0201"))
         );
     }
+}
+
+/// A request with a token whose body never ends.
+fn endless(rig: &Rig, token: &str) -> Request<Body> {
+    let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
+    let request = Request::builder().method("PUT").header("x-auth-token", token);
+    request.uri(rig.path("v2", &format!("/instances/{INSTANCE}"))).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn only_some_large_bodies_are_taken_at_a_time_and_small_ones_pass_by() {
+    let rig = Rig::new().await;
+    rig.user("jane", "operator").await;
+    let token = rig.token("jane").await;
+    let mut held = JoinSet::new();
+    for _ in 0..9 {
+        held.spawn(rig.router.clone().oneshot(endless(&rig, &token)));
+    }
+    // Eight never end.
+    let refused = held.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(refused.status().as_u16(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    let path = rig.path("v2", &format!("/instances/{INSTANCE}"));
+    let wish = r#"{"description": "small"}"#;
+    let headers = [("x-auth-token", token.as_str()), ("content-length", "24")];
+    assert_eq!(rig.plain("PUT", &path, &headers, wish).await.status.as_u16(), 204);
+    held.shutdown().await;
+    let large = format!(r#"{{"description": "{}"}}"#, "x".repeat(100_000));
+    assert_eq!(rig.with_token(&token, "PUT", &path, &large).await.status.as_u16(), 400);
 }
 
 #[tokio::test]
@@ -136,27 +170,15 @@ async fn too_many_requests_of_one_credential_wait_their_turn() {
     rig.succeeded(backup, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     // Nobody removes it: each of these waits.
     let path = rig.path("v2", &format!("/instances/{INSTANCE}/backups/{backup}"));
-    let waiting =
-        futures_util::future::join_all((0..RUNNING_MAX).map(|_| rig.call("DELETE", &path, "")));
-    let asking = async {
-        loop {
-            let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
-            if answer.status != 200 {
-                return answer;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    let answer = tokio::select! {
-        _ = waiting => unreachable!("nobody removes it"),
-        answer = asking => answer,
-    };
+    let waiting = (0..=RUNNING_MAX).map(|_| Box::pin(rig.call("DELETE", &path, "")));
+    let (answer, _, waiting) = futures_util::future::select_all(waiting).await;
     assert_eq!(
         (answer.status.as_u16(), answer.body["error_code"].as_str()),
         (429, Some("APIGW.0308"))
     );
     assert!(answer.headers.contains_key("retry-after"));
-    // They were given up, which frees their places.
+    // To give them up frees their places.
+    drop(waiting);
     let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
     assert_eq!(answer.status.as_u16(), 200);
 }

@@ -6,7 +6,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, Downloads, EventStreamLimits, EventStreams, metrics_router, router};
+use cachevault_api::{
+    Api, Downloads, EventStreamLimits, EventStreams, LargeBodies, metrics_router, router,
+};
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober, Sealer,
     TokenAuthority, WebhookMessage, WebhookRules, WebhookSender, Webhooks,
@@ -37,6 +39,9 @@ pub(crate) const DOWNLOADS_MAX: usize = 2;
 pub(crate) const PASSWORD: &str = "correct horse battery";
 pub(crate) const REGION: &str = "eu-test";
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
+
+/// When a backup was made that is in the store.
+const STORED_AT: &str = "2019-05-10T08:31:16.166Z";
 
 /// The only host at which the prober finds a server.
 pub(crate) const ADOPTABLE: &str = "adoptable.test";
@@ -161,6 +166,7 @@ fn streaming_routes(
         region: REGION.to_owned(),
         throttle: Arc::default(),
         events: EventStreams::new(streams, stop),
+        large_bodies: LargeBodies::default(),
     })
 }
 
@@ -192,6 +198,16 @@ impl Rig {
             (limits, stop),
         );
         self
+    }
+
+    /// The same service, which does not back up instances without a replica; the instance has lost
+    /// its own.
+    pub(crate) async fn refusing_single_nodes(mut self) -> Self {
+        let lonely = Observation { replicas_online: 0, ..observation() };
+        let instance = INSTANCE.parse().unwrap();
+        self.catalog.record_look(instance, Ok(&lonely), self.clock.now()).await.unwrap();
+        self.app.single_node_backups = false;
+        self.hurried(REQUEST_TIME_MAX)
     }
 
     /// A service with one project, and in it one instance with the id of the documents.
@@ -303,7 +319,28 @@ impl Rig {
     }
 
     pub(crate) async fn stored_from(&self, id: &str, rdb: &[u8], address: &str) -> BackupId {
-        let at = "2019-05-10T08:31:16.166Z";
+        let manifest = self.with_artifact(id, rdb, address).await;
+        let backup = id.parse().unwrap();
+        self.app.store.commit(&self.artifact(backup).attempt, &manifest).await.unwrap();
+        self.succeeded(id, None, [STORED_AT; 3], rdb.len() as u64).await
+    }
+
+    /// A backup that a policy promised to keep until then, known from the store.
+    pub(crate) async fn promised(&self, id: &str, rdb: &[u8], until: &str) -> BackupId {
+        let manifest = Manifest {
+            trigger: "auto".into(),
+            keep_until: Some(until.parse().unwrap()),
+            ..self.with_artifact(id, rdb, "10.0.0.7:6379").await
+        };
+        let backup = id.parse().unwrap();
+        self.app.store.commit(&self.artifact(backup).attempt, &manifest).await.unwrap();
+        assert_eq!(self.app.rebuild().await.unwrap().added, 1);
+        backup
+    }
+
+    /// Stores `rdb` as a capture does; gives what is to be committed.
+    async fn with_artifact(&self, id: &str, rdb: &[u8], address: &str) -> Manifest {
+        let at = STORED_AT;
         let key = self.artifact(id.parse().unwrap());
         let mut sink = self.app.store.create(&key).await.unwrap();
         sink.write(zstd::encode_all(rdb, 0).unwrap().into()).await.unwrap();
@@ -329,7 +366,7 @@ impl Rig {
                 replication_offset: 1,
             },
         };
-        let manifest = Manifest {
+        Manifest {
             version: MANIFEST_VERSION,
             backup_id: id.into(),
             project_id: self.credential.project.to_string(),
@@ -343,9 +380,7 @@ impl Rig {
             started_at: at.parse().unwrap(),
             completed_at: at.parse().unwrap(),
             artifacts: vec![entry],
-        };
-        self.app.store.commit(&key.attempt, &manifest).await.unwrap();
-        self.succeeded(id, None, [at; 3], rdb.len() as u64).await
+        }
     }
 
     /// Where the only artifact of a backup lies.

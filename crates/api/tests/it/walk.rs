@@ -76,6 +76,9 @@ impl Operation {
             "CreateInstance" => {
                 json!({"name": "other", "cachevault": {"host": "10.0.0.8", "port": 6379}})
             }
+            "SetBackupPolicy" => {
+                json!({"schedule": {"pattern": "30 2 * * *"}, "keep": {"count": 3}})
+            }
             "AddInstance" => json!({"name": "other", "host": "10.0.0.8", "port": 6379}),
             "CreateProject" | "UpdateProject" | "UpdateUser" => json!({"name": "another"}),
             "CreateUser" => json!({"name": "ada", "password": "correct horse battery"}),

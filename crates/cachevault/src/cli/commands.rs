@@ -9,8 +9,9 @@ use url::{Host, Url};
 
 use super::client::Client;
 use super::{
-    AddInstance, BackupCommand, ClientOptions, DrillOptions, Failure, InstanceCommand, PolicyMode,
-    RestoreCommand, RestoreWish, SetInstance, VerifyOptions, output, progress,
+    AddInstance, BackupCommand, BackupsOfRemoved, ClientOptions, DrillOptions, Failure,
+    InstanceCommand, PolicyMode, RestoreCommand, RestoreWish, SetInstance, VerifyOptions, output,
+    progress,
 };
 
 const DEFAULT_PORT: u16 = 6379;
@@ -39,14 +40,19 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
             let changed = client.call(Method::PATCH, &path, Some(&set_body(&wish)))?;
             output::one(options.output, &changed);
         }
-        InstanceCommand::Remove { instance, with_backups } => {
+        InstanceCommand::Remove { instance, backups } => {
             let id = find_instance(&client, &instance)?;
-            let query = if with_backups { "?with_backups=true" } else { "" };
+            let query = match backups {
+                None => "",
+                Some(BackupsOfRemoved::Delete) => "?backups=delete",
+                Some(BackupsOfRemoved::Keep) => "?backups=keep",
+            };
             client.call(Method::DELETE, &format!("/instances/{id}{query}"), None)?;
-            output::say(
-                options.output,
-                &format!("removed `{instance}`; the server itself goes on"),
-            );
+            let mut sentence = format!("removed `{instance}`; the server itself goes on");
+            if backups == Some(BackupsOfRemoved::Keep) {
+                sentence += &format!("; its backups stay: cachevault backup list {id}");
+            }
+            output::say(options.output, &sentence);
         }
     }
     Ok(())
@@ -102,6 +108,15 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let path = format!("/backups/{}/links", plain(&backup)?);
             let links = client.call(Method::POST, &path, Some(&body))?;
             output::links(options.output, &links);
+        }
+        BackupCommand::Cancel { backup } => {
+            let path = format!("/backups/{}/cancel", plain(&backup)?);
+            client.call(Method::POST, &path, None)?;
+            let ended = progress::follow_backup(&client, &backup)?;
+            output::one(options.output, &ended);
+            if ended["state"] != "failed" {
+                return Err(Failure::Failed("the backup came to its end first".into()));
+            }
         }
         BackupCommand::Hold { backup } => {
             client.call(Method::PUT, &format!("/backups/{}/hold", plain(&backup)?), None)?;

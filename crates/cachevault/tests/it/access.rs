@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::service::{Service, folder};
+use crate::service::{Service, client_command, folder};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -65,6 +65,11 @@ fn a_team_gets_a_project_a_user_and_a_key_of_its_own() {
     let table = service.run(&["credential", "list", "--credentials", saved]);
     let access_key = key["access_key"].as_str().unwrap();
     assert!(String::from_utf8_lossy(&table.stdout).contains(access_key));
+    let bare =
+        ["credential", "create", "--project", "team", "--role", "reader", "--save", "bare.json"];
+    let created = client_command(&data_dir, &bare).current_dir(&data_dir).output().unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
+    assert!(data_dir.join("bare.json").exists());
 
     let user =
         json!({"name": "jane@example.org", "password": PASSWORD, "domain": {"id": "default"}});

@@ -38,7 +38,7 @@ impl Bucket {
         self.runtime.block_on(self.server.start_again());
     }
 
-    fn credentials(&self) -> PathBuf {
+    pub(crate) fn credentials(&self) -> PathBuf {
         self.folder.path().join("credentials")
     }
 

@@ -68,6 +68,29 @@ fn a_second_service_on_the_same_folder_is_refused() {
 }
 
 #[test]
+fn a_running_backup_is_cancelled() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "20000"]);
+    server.fill(2000, 100);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let asked = service.json(&["backup", "create", "orders"]);
+    let id = asked["id"].as_str().unwrap();
+    eventually("the source forks", || (server.info("rdb_bgsave_in_progress") == "1").then_some(()));
+    let cancelled = service.json(&["backup", "cancel", id]);
+    let by = cancelled["cancelled_by"].as_str().unwrap();
+    assert!(by.starts_with("key "), "{cancelled}");
+    assert_eq!(cancelled["failure"]["reason"], format!("cancelled by {by}"));
+    assert_eq!(server.info("rdb_bgsave_in_progress"), "0");
+    let late = service.run(&["backup", "cancel", id]);
+    assert_eq!(late.status.code(), Some(4));
+    assert!(String::from_utf8_lossy(&late.stderr).contains("it is `failed`"));
+    server.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    let next = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(next["state"], "succeeded");
+}
+
+#[test]
 fn a_stop_lets_a_running_backup_end() {
     let (_folder, data_dir) = folder();
     let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "300"]);

@@ -4,6 +4,7 @@
 
 mod access;
 mod bucket;
+mod codes;
 mod command_line;
 mod crashes;
 mod diff;

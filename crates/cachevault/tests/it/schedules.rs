@@ -1,10 +1,12 @@
 //! Automatic backups by the real service.
 
+use std::path::Path;
 use std::process::Command;
 
 use cachevault_domain::{Clock, SystemClock};
 use cachevault_testkit::{Server, eventually, newest_redis, repository_file};
 use jiff::SignedDuration;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use crate::service::{Service, folder};
@@ -12,7 +14,7 @@ use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
 #[track_caller]
-fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
+pub(crate) fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
     let output = Command::new(repository_file("scripts/dcs-curl"))
         .args([method, path])
         .args((!body.is_empty()).then_some(body))
@@ -23,13 +25,22 @@ fn dcs(service: &Service, method: &str, path: &str, body: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A window of 23 hours in whose last the present moment is, so that every instance has begun.
-fn window_that_is_open() -> String {
+/// A window of 23 hours of which more than three quarters are over, so that every instance has begun,
+/// and more than one is left.
+pub(crate) fn window_that_is_open() -> String {
     let hour = |hours: i64| {
         let moment = SystemClock.now() + SignedDuration::from_hours(hours);
         moment.strftime("%H:00").to_string()
     };
-    format!("{}-{}", hour(-22), hour(1))
+    format!("{}-{}", hour(-21), hour(2))
+}
+
+/// Makes the catalog anew of what is in the store.
+fn rebuild(data_dir: &Path) {
+    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        let _ = std::fs::remove_file(data_dir.join(name));
+    }
+    offline(data_dir, &["catalog", "rebuild", "--listen", "127.0.0.1:0"]);
 }
 
 #[test]
@@ -72,14 +83,56 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
     service.json(&["backup", "release", backup]);
     // What was promised is in the store too.
     drop(service);
-    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
-        let _ = std::fs::remove_file(data_dir.join(name));
-    }
-    offline(&data_dir, &["catalog", "rebuild", "--listen", "127.0.0.1:0"]);
+    rebuild(&data_dir);
     let service = Service::start(&data_dir, &[]);
     let rebuilt = service.json(&["backup", "show", backup]);
     for key in ["trigger", "window", "keep_until"] {
         assert_eq!(rebuilt[key], shown[key], "{rebuilt}");
     }
+    service.json(&["backup", "delete", backup]);
+}
+
+#[test]
+fn a_schedule_makes_backups_that_can_be_kept_when_their_instance_goes() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(2000, 100);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    // Windows of a day, of which one began 23 hours ago: every instance has begun in it.
+    let begin = SystemClock.now() - SignedDuration::from_hours(23);
+    let begin = begin.to_zoned(TimeZone::get("Asia/Tokyo").unwrap());
+    let pattern = begin.strftime("%M %H * * *").to_string();
+    let set = ["schedule", "set", "orders", "--pattern", &pattern, "--zone", "Asia/Tokyo"];
+    let kept = ["--window", "1440", "--keep-count", "2", "--missed", "catch-up"];
+    let set = service.json(&[&set[..], &kept[..]].concat());
+    let schedule = json!({"pattern": pattern, "zone": "Asia/Tokyo", "window_minutes": 1440});
+    assert_eq!((&set["schedule"], &set["missed"]), (&schedule, &json!("catch_up")), "{set}");
+    assert_eq!(service.json(&["schedule", "show", "orders"])["keep"]["count"], 2);
+    let made = eventually("the automatic backup succeeds", || {
+        Some(service.newest_backup()).filter(|newest| newest["state"] == "succeeded")
+    });
+    assert_eq!((&made["trigger"], &made["keep_until"]), (&json!("automatic"), &Value::Null));
+    service.json(&["schedule", "remove", "orders"]);
+    let missing = service.run(&["schedule", "show", "orders"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("no backup policy"));
+
+    let refused = service.run(&["instance", "remove", "orders"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("still has 1 backups"));
+    let old = made["instance_id"].as_str().unwrap();
+    service.json(&["instance", "remove", "orders", "--backups", "keep"]);
+    assert_eq!(service.json(&["instance", "list"])["total"], 0);
+    let listed = service.json(&["backup", "list", old]);
+    assert_eq!(listed["items"], json!([made]));
+    // The same server under another id takes it back.
+    let backup = made["id"].as_str().unwrap();
+    service.adopt(&server);
+    let restored = service.json(&["restore", "create", "orders", "--backup", backup, "--wait"]);
+    assert_eq!((&restored["state"], &restored["proven"]), (&json!("succeeded"), &json!(true)));
+    drop(service);
+    rebuild(&data_dir);
+    let service = Service::start(&data_dir, &[]);
+    let rebuilt = service.json(&["backup", "show", backup]);
+    assert_eq!((&rebuilt["instance_id"], &rebuilt["restorable"]), (&json!(old), &json!(true)));
     service.json(&["backup", "delete", backup]);
 }

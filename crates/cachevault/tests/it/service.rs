@@ -141,7 +141,13 @@ impl Drop for Service {
 }
 
 pub(crate) fn client(data_dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(BINARY).args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
+    client_command(data_dir, arguments).output().unwrap()
+}
+
+pub(crate) fn client_command(data_dir: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(arguments).arg("--data-dir").arg(data_dir);
+    command
 }
 
 /// A folder for the data and the log of one service.

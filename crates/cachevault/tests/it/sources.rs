@@ -1,5 +1,6 @@
 //! What a backup does to its source and to the machine.
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use cachevault_testkit::{Server, eventually, free_port, newest_redis};
@@ -31,15 +32,30 @@ fn memory_is_a_constant_whatever_the_size_of_the_data() {
     assert!(highest - idle < LIMIT_KIB, "{idle} KiB idle, {highest} KiB at the highest");
 }
 
+/// A file system of 2 MiB, gone when dropped; whoever has files open there has to go first.
+pub(crate) struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// A file system of its own needs a privilege; where there is none, root in a namespace has it.
+    pub(crate) fn mount(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        let mount = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", folder.to_str().unwrap()];
+        let mounted = Command::new("mount").args(mount).stderr(Stdio::null()).status().unwrap();
+        assert!(mounted.success(), "this test mounts a small file system and has to run as root");
+        Self(folder.to_owned())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
 #[test]
 fn a_full_disk_fails_the_backup_and_leaves_nothing() {
-    // A file system of its own needs a privilege; where there is none, root in a namespace has it.
     let (folder, data_dir) = folder();
-    let disk = data_dir.join("backups");
-    std::fs::create_dir_all(&disk).unwrap();
-    let mount = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", disk.to_str().unwrap()];
-    let mounted = Command::new("mount").args(mount).stderr(Stdio::null()).status().unwrap();
-    assert!(mounted.success(), "this test mounts a small file system and has to run as root");
+    let disk = SmallDisk::mount(&data_dir.join("backups"));
     let server = Server::start(&newest_redis(), &[]);
     server.fill(2000, 10_000);
     let service = Service::start(&data_dir, &[]);
@@ -49,9 +65,7 @@ fn a_full_disk_fails_the_backup_and_leaves_nothing() {
     let left = stored(&data_dir);
     server.ask(&["FLUSHALL"]);
     let retried = service.json(&["backup", "create", "orders", "--wait"]);
-    drop(service);
-    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
-    drop(folder);
+    drop((service, disk, folder));
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         (&backup["state"], &backup["failure"]["dcs_code"]),

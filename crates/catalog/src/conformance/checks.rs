@@ -98,6 +98,10 @@ pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Ca
     assert_eq!((found.name.as_str(), found.connection.address.port), ("one", 6379));
     assert!(found.connection.password.is_none());
     assert!(matches!(found.health, Health::Unreachable { .. }));
+    // What was promised of it holds: when its time is over somebody looks.
+    let due = async |seconds| catalog.instances_to_retain(at(seconds), 9).await.unwrap();
+    assert!(!due(999).await.contains(&instance));
+    assert!(due(1000).await.contains(&instance));
     // An instance that has its name by now keeps it.
     let clash = Backup { id: backup_id(3), instance: instance_id(3), ..known };
     assert!(catalog.adopt_stored(&stored(clash, "one")).await.unwrap());

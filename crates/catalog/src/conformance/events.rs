@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 
 use cachevault_domain::{
-    Agenda, Event, EventFilter, EventId, EventKind, FailureCode, Instance, InstanceChange, JobKind,
-    Lease, PolicyId, Tag, TagChange, TargetData,
+    Agenda, Cancellation, Event, EventFilter, EventId, EventKind, FailureCode, Instance,
+    InstanceChange, JobKind, Lease, PolicyId, Tag, TagChange, TargetData,
 };
 
 use super::identity::open_project;
@@ -59,6 +59,9 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
     catalog.start_backup(&lease, at(41)).await.unwrap();
     let why = failure(FailureCode::TimedOut, "it took too long");
     catalog.fail_backup(&lease, &why, at(42)).await.unwrap();
+    catalog.request_backup(&new_backup(3, 1, 43)).await.unwrap();
+    let wish = Cancellation { by: "user ada".into(), at: at(44) };
+    catalog.cancel_backup(&project(1), backup_id(3), &wish).await.unwrap();
     let to_remove = [(backup_id(1), job_id(91))];
     catalog.request_removals(&project(1), instance_id(1), &to_remove, at(50)).await.unwrap();
     let lease = claim_kind(catalog, JobKind::Remove, 51).await.unwrap();
@@ -71,15 +74,17 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
         (EventKind::BackupRequested, Some(2), None),
         (EventKind::BackupStarted, Some(2), None),
         (EventKind::BackupFailed, Some(2), Some("it took too long".to_owned())),
+        (EventKind::BackupRequested, Some(3), None),
+        (EventKind::BackupCancelled, Some(3), Some(wish.failure().reason)),
         (EventKind::BackupDeleted, Some(1), None),
     ];
     assert_eq!(told(catalog, adopted).await, expected);
-    let all = listed_by(catalog, EventFilter::default(), 10).await;
+    let all = listed_by(catalog, EventFilter::default(), 20).await;
     let of =
         |event: &Event| (event.project.clone(), event.instance, event.instance_name.to_string());
     assert!(all.iter().all(|event| of(event) == (project(1), instance_id(1), "one".to_owned())));
     let moments: Vec<_> = all.iter().map(|event| event.at).collect();
-    assert_eq!(moments, [1, 10, 11, 13, 21, 40, 41, 42, 52].map(at));
+    assert_eq!(moments, [1, 10, 11, 13, 21, 40, 41, 42, 43, 44, 52].map(at));
 }
 
 pub async fn what_was_refused_is_not_told(catalog: &impl Catalog) {
@@ -160,12 +165,14 @@ pub async fn what_is_done_to_an_instance_is_told(catalog: &impl Catalog) {
     }
     let tags = TagChange::Add(vec![Tag::new("a", "b").unwrap()]);
     catalog.change_tags(&project(1), instance_id(1), &tags, at(11)).await.unwrap();
+    catalog.remove_backup_policy(&project(1), instance_id(1), at(11)).await.unwrap();
     catalog.remove_instance(&project(1), instance_id(1), at(12)).await.unwrap();
     let expected = [
         EventKind::InstanceAdopted,
         EventKind::InstanceChanged,
         EventKind::PolicyChanged,
         EventKind::InstanceChanged,
+        EventKind::PolicyChanged,
         EventKind::InstanceRemoved,
     ];
     assert_eq!(kinds(catalog, EventId::ZERO).await, expected);

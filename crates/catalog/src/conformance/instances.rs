@@ -1,16 +1,18 @@
 //! Instances: what is recorded of them, how they are listed, changed, tagged and removed.
 
 use cachevault_domain::{
-    BackupPolicy, FailureCode, Health, Instance, InstanceChange, InstanceCounts, InstanceFilter,
-    InstanceSettings, InstanceState, JobKind, Observation, Page, PolicyId, ProjectId,
-    SealedConnection, StoredPolicy, Tag, TagChange, TargetData,
+    BackupFilter, BackupPolicy, BackupState, DuePlan, FailureCode, Generations, Health, Instance,
+    InstanceChange, InstanceCounts, InstanceFilter, InstanceSettings, InstanceState, JobKind, Keep,
+    KeepDays, MissedWindow, Observation, Page, Plan, PolicyId, ProjectId, Retention, Schedule,
+    SealedConnection, StoredPolicy, Tag, TagChange, TargetData, Weekdays, WeeklyPlan, time_zone,
 };
+use jiff::SignedDuration;
 
 use super::identity::open_project;
 use super::{
-    ALL, Numbered, at, automatic, backup, backup_id, begin_restore, claim, failure, instance,
-    instance_id, job_id, new_backup, new_restore, observation, outcome, prepare, prepare_restore,
-    project, settings, succeed,
+    ALL, Numbered, at, automatic, backup, backup_id, begin_restore, claim, claim_kind, failure,
+    instance, instance_id, job_id, listed, new_backup, new_restore, observation, outcome, prepare,
+    prepare_restore, project, settings, succeed,
 };
 use crate::{Catalog, CatalogError};
 
@@ -201,10 +203,91 @@ pub async fn a_policy_keeps_its_id_and_what_nobody_changes(catalog: &impl Catalo
         }
     );
     let second = set(BackupPolicy::manual(None, None), 8, 30).await;
-    let kept = BackupPolicy::manual(first.policy.plan(), first.policy.save_days());
+    let kept = BackupPolicy::manual(first.policy.weekly_plan(), first.policy.save_days());
     assert_eq!(second, StoredPolicy { policy: kept, updated_at: at(30), ..first });
     // The other instance has its own.
     assert_eq!(settings_of(catalog, 1).await, settings(1));
+}
+
+/// A policy by a pattern that says all that one can say.
+fn rich() -> BackupPolicy {
+    let minutes = SignedDuration::from_mins(90);
+    let schedule = Schedule::new("30 2 * * 1-5", "Europe/Berlin", minutes, at(0)).unwrap();
+    let generations = Generations { daily: 7, weekly: 4, monthly: 12, yearly: 2 };
+    let zone = time_zone("America/New_York").unwrap();
+    let rules = Retention { count: 3, generations, zone };
+    let keep = Keep::new(Some(KeepDays::new(3650).unwrap()), rules).unwrap();
+    let (plan, missed) = (Plan::Schedule(Box::new(schedule)), Some(MissedWindow::CatchUp));
+    BackupPolicy::whole(true, DuePlan { plan, keep, missed })
+}
+
+pub async fn every_form_of_a_policy_reads_back_as_it_was_set(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let by_count = |is_automatic| {
+        let days = Weekdays::from_numbers(&[1]).unwrap();
+        let plan = WeeklyPlan { days, window: "22:00-02:00".parse().unwrap() };
+        let keep = Keep::new(None, Retention { count: 1, ..Retention::by_time() }).unwrap();
+        let missed = Some(MissedWindow::Skip);
+        BackupPolicy::whole(is_automatic, DuePlan { plan: Plan::Weekly(plan), keep, missed })
+    };
+    let vendors = automatic(&[2], "00:00-01:00", 7);
+    for policy in [rich(), by_count(true), by_count(false), vendors] {
+        let change = InstanceChange { policy: Some(policy.clone()), ..InstanceChange::default() };
+        let (owner, id) = (project(1), PolicyId::mint(&Numbered(7)));
+        catalog.change_instance(&owner, instance_id(1), &change, id, at(30)).await.unwrap();
+        assert_eq!(settings_of(catalog, 1).await.policy.unwrap().policy, policy);
+        // A moment at which some window of any of them has come.
+        let due = catalog.due_policies(at(30 * 86_400), 10).await.unwrap();
+        let says = due.into_iter().map(|due| due.says).next();
+        assert_eq!(says, policy.due_plan());
+    }
+}
+
+pub async fn a_policy_is_taken_away_once(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let remove = |owner: u8, instance: u8| async move {
+        catalog.remove_backup_policy(&project(owner), instance_id(instance), at(30)).await
+    };
+    for (owner, instance) in [(2, 1), (1, 2)] {
+        let refused = remove(owner, instance).await;
+        assert!(matches!(refused, Err(CatalogError::NotFound("instance"))), "{refused:?}");
+    }
+    remove(1, 1).await.unwrap();
+    assert_eq!(settings_of(catalog, 1).await.policy, None);
+    assert_eq!(catalog.due_policies(at(30 * 86_400), 10).await.unwrap(), []);
+    let again = remove(1, 1).await;
+    assert!(matches!(again, Err(CatalogError::NotFound("backup policy"))), "{again:?}");
+}
+
+pub async fn backups_are_kept_of_an_instance_that_is_let_go(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    let (owner, id) = (project(1), instance_id(1));
+    catalog.request_backup(&new_backup(2, 1, 20)).await.unwrap();
+    let busy = catalog.remove_instance_keeping_backups(&owner, id, at(20)).await;
+    assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
+    let lease = claim(catalog, 20).await.unwrap();
+    catalog.start_backup(&lease, at(20)).await.unwrap();
+    catalog.finish_backup(&lease, 1, 5, at(21)).await.unwrap();
+    let foreign = catalog.remove_instance_keeping_backups(&project(2), id, at(22)).await;
+    assert!(matches!(foreign, Err(CatalogError::NotFound("instance"))), "{foreign:?}");
+    catalog.remove_instance_keeping_backups(&owner, id, at(22)).await.unwrap();
+    assert_eq!(catalog.find_instance(&owner, id).await.unwrap(), None);
+    // Nothing is found out about them any more, not by their number either.
+    assert_eq!(catalog.instances_to_retain(at(1000), 10).await.unwrap(), []);
+    assert_eq!(catalog.retain_backups(id, 0, &[job_id(90)], at(1000)).await.unwrap(), []);
+    let (kept, _) = listed(catalog, BackupFilter::default(), ALL).await;
+    assert_eq!(kept, [backup_id(2), backup_id(1)]);
+    assert!(catalog.has_backups(&owner, id).await.unwrap());
+    assert!(!catalog.has_backups(&project(2), id).await.unwrap());
+    begin_restore(catalog, 9, 2, 1000).await;
+    for (n, job) in [(1, 91), (2, 92)] {
+        let asked = catalog.request_removal(&owner, id, backup_id(n), job_id(job), at(1001)).await;
+        assert_eq!(asked.is_ok(), n == 2, "the other one is read: {asked:?}");
+    }
+    let lease = claim_kind(catalog, JobKind::Remove, 1002).await.unwrap();
+    catalog.finish_removal(&lease, at(1003)).await.unwrap();
+    assert_eq!(backup(catalog, 2).await.state, BackupState::Deleted);
+    assert_eq!(catalog.instances_to_retain(at(2000), 10).await.unwrap(), []);
 }
 
 pub async fn tags_are_added_replaced_and_taken_away(catalog: &impl Catalog) {

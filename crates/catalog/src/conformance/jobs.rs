@@ -5,8 +5,8 @@ use cachevault_domain::{
 };
 
 use super::{
-    Numbered, at, backup, backup_id, claim, claim_kind, instance, instance_id, is_lost, job_id,
-    new_backup, node, prepare, project, succeed,
+    Numbered, at, backup, backup_id, claim, claim_kind, failure, instance, instance_id, is_lost,
+    job_id, new_backup, node, prepare, project, succeed,
 };
 use crate::{Catalog, CatalogError};
 
@@ -218,6 +218,8 @@ pub async fn a_removal_marks_runs_and_ends(catalog: &impl Catalog) {
     assert_eq!(request(9).await.unwrap(), job_id(8));
     let job = catalog.find_job(&project(1), job_id(8)).await.unwrap().unwrap();
     assert_eq!(job.last_error, None);
+    let why = failure(FailureCode::RemovalFailed, "denied");
+    assert_eq!(backup(catalog, 1).await.failure, Some(why));
     let marked = backup(catalog, 1).await;
     assert_eq!((marked.state, marked.is_restorable()), (BackupState::Succeeded, false));
     // Removing files does not need the instance for itself.
@@ -230,6 +232,7 @@ pub async fn a_removal_marks_runs_and_ends(catalog: &impl Catalog) {
         (removed.state, removed.removed_at, removed.completed_at),
         (BackupState::Deleted, Some(at(22)), Some(at(11)))
     );
+    assert_eq!(removed.failure, None);
     let again = request(10).await;
     assert!(matches!(again, Err(CatalogError::NotFound(_))), "{again:?}");
     let elsewhere = catalog

@@ -1,20 +1,23 @@
 //! Which backups go by themselves, and when.
 
-use cachevault_domain::{Agenda, BackupFilter, BackupState, JobKind};
+use cachevault_domain::{
+    Agenda, BackupFilter, BackupPolicy, BackupState, DuePlan, Generations, InstanceChange, JobKind,
+    Keep, KeepDays, PolicyId, Retention,
+};
 
 use super::schedules::{inside, scheduled};
 use super::{
-    ALL, backup, backup_id, claim_kind, instance_id, job_id, listed, node, prepare, project,
-    request_drill, succeed,
+    ALL, Numbered, automatic, backup, backup_id, claim_kind, instance_id, job_id, listed, node,
+    prepare, project, request_drill, succeed,
 };
 use crate::{Catalog, CatalogError, NewScheduledBackup, Turn, Turned};
 
-/// Brings an automatic backup of instance 1 to its success, kept until the second `until`.
-async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: i64) {
+/// Brings an automatic backup of instance 1 to its success, promised until the second `until`.
+async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: Option<i64>) {
     let mut read = catalog.due_policies(inside(1_000_000), 10).await.unwrap();
     let due = read.remove(0);
     let then = Agenda { decided_at: inside(seconds), ..due.agenda };
-    let new = NewScheduledBackup { keep_until: inside(until), ..scheduled(n, inside(seconds)) };
+    let new = NewScheduledBackup { keep_until: until.map(inside), ..scheduled(n, inside(seconds)) };
     let turned = catalog.turn_policy(&due, &Turn::Begin(new), &then).await.unwrap();
     assert_eq!(turned, Turned::Done);
     let claimed = catalog.claim_job(JobKind::Capture, node(), inside(seconds), inside(seconds + 9));
@@ -46,8 +49,8 @@ async fn to_retain(catalog: &impl Catalog, seconds: i64) -> usize {
 
 pub async fn a_backup_whose_time_is_over_expires(catalog: &impl Catalog) {
     prepare(catalog).await;
-    keep(catalog, 1, 0, 100).await;
-    keep(catalog, 2, 10, 110).await;
+    keep(catalog, 1, 0, Some(100)).await;
+    keep(catalog, 2, 10, Some(110)).await;
     assert_eq!(retain(catalog, 24, 100, 99).await, [0; 0]);
     assert_eq!(retain(catalog, 24, 100, 100).await, [1]);
     let marked = backup(catalog, 1).await;
@@ -61,15 +64,15 @@ pub async fn a_backup_whose_time_is_over_expires(catalog: &impl Catalog) {
     assert_eq!(listed, [backup_id(2), backup_id(1)]);
     // The newest good one stays, and nobody forgets that it is one.
     assert_eq!(retain(catalog, 24, 120, 1000).await, [0; 0]);
-    keep(catalog, 3, 1000, 2000).await;
+    keep(catalog, 3, 1000, Some(2000)).await;
     assert_eq!(retain(catalog, 24, 130, 1000).await, [2]);
 }
 
 pub async fn it_is_told_when_backups_may_have_to_go(catalog: &impl Catalog) {
     prepare(catalog).await;
     assert_eq!(to_retain(catalog, 1_000_000).await, 0);
-    keep(catalog, 1, 0, 100).await;
-    keep(catalog, 2, 10, 110).await;
+    keep(catalog, 1, 0, Some(100)).await;
+    keep(catalog, 2, 10, Some(110)).await;
     assert_eq!(to_retain(catalog, 9).await, 1, "something has ended");
     assert_eq!(retain(catalog, 24, 100, 20).await, [0; 0]);
     assert_eq!((to_retain(catalog, 99).await, to_retain(catalog, 100).await), (0, 1));
@@ -88,9 +91,9 @@ pub async fn what_is_held_or_in_use_goes_later(catalog: &impl Catalog) {
         catalog.hold_backup(&project(1), backup_id(n), is_held, inside(30)).await
     };
     assert!(matches!(hold(1, true).await, Err(CatalogError::NotFound("backup"))));
-    keep(catalog, 1, 0, 100).await;
-    keep(catalog, 2, 10, 100).await;
-    keep(catalog, 3, 20, 100).await;
+    keep(catalog, 1, 0, Some(100)).await;
+    keep(catalog, 2, 10, Some(100)).await;
+    keep(catalog, 3, 20, Some(100)).await;
     for _ in 0..2 {
         hold(1, true).await.unwrap();
     }
@@ -115,13 +118,77 @@ pub async fn what_is_held_or_in_use_goes_later(catalog: &impl Catalog) {
     assert!(matches!(hold(1, true).await, Err(CatalogError::NotFound("backup"))));
 }
 
+/// Gives instance 1 other rules by which its backups are kept.
+async fn set_rules(catalog: &impl Catalog, rules: Retention, seconds: i64) {
+    let day = KeepDays::new(1).unwrap();
+    let says = automatic(&[1, 7], "00:00-01:00", 7).due_plan().unwrap();
+    let says = DuePlan { keep: Keep::new(Some(day), rules).unwrap(), ..says };
+    let policy = Some(BackupPolicy::whole(true, says));
+    let change = InstanceChange { policy, ..InstanceChange::default() };
+    let (owner, id) = (project(1), PolicyId::mint(&Numbered(7)));
+    let now = inside(seconds);
+    catalog.change_instance(&owner, instance_id(1), &change, id, now).await.unwrap();
+}
+
+pub async fn what_count_and_generations_keep_stays_beyond_its_time(catalog: &impl Catalog) {
+    const DAY: i64 = 86_400;
+    prepare(catalog).await;
+    // Two on each of three days; the promise of the last two is not over.
+    for (n, seconds) in [(1, 0), (2, 60), (3, DAY), (4, DAY + 60), (5, 2 * DAY), (6, 2 * DAY + 60)]
+    {
+        keep(catalog, n, seconds, Some(seconds + DAY)).await;
+    }
+    keep(catalog, 7, 2 * DAY + 70, None).await;
+    let now = 2 * DAY + 80;
+    let generations = Generations { daily: 3, ..Generations::default() };
+    let daily = Retention { generations, ..Retention::by_time() };
+    set_rules(catalog, Retention { count: 5, ..daily.clone() }, now).await;
+    assert_eq!(to_retain(catalog, now).await, 1, "other rules may keep less");
+    assert_eq!(retain(catalog, 24, 100, now).await, [1]);
+    set_rules(catalog, daily, now).await;
+    assert_eq!(retain(catalog, 24, 110, now).await, [3]);
+    assert_eq!(retain(catalog, 24, 120, 4 * DAY).await, [5, 6], "their promise is over");
+    // Without rules all that is not promised goes, but what never was promised anything stays.
+    remove_files(catalog, 4 * DAY).await;
+    catalog.remove_backup_policy(&project(1), instance_id(1), inside(4 * DAY)).await.unwrap();
+    assert_eq!(to_retain(catalog, 4 * DAY).await, 1);
+    assert_eq!(retain(catalog, 24, 130, 4 * DAY).await, [2, 4]);
+    remove_files(catalog, 4 * DAY).await;
+    succeed(catalog, 8, 50_000_000).await;
+    assert_eq!(retain(catalog, 24, 140, 10_000 * DAY).await, [0; 0]);
+}
+
+pub async fn what_is_being_read_goes_later(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let read = |owner: u8, n, until| async move {
+        catalog.note_reading(&project(owner), backup_id(n), inside(until)).await
+    };
+    let is_missing = |found| matches!(found, Err(CatalogError::NotFound("backup")));
+    assert!(is_missing(read(1, 1, 500).await));
+    keep(catalog, 1, 0, Some(100)).await;
+    keep(catalog, 2, 10, Some(1000)).await;
+    assert!(is_missing(read(2, 1, 500).await));
+    read(1, 1, 500).await.unwrap();
+    read(1, 1, 400).await.unwrap();
+    assert_eq!(retain(catalog, 24, 100, 100).await, [0; 0]);
+    assert_eq!((to_retain(catalog, 499).await, to_retain(catalog, 500).await), (0, 1));
+    assert_eq!(retain(catalog, 1, 110, 499).await, [0; 0], "nor does their number matter");
+    assert_eq!(retain(catalog, 24, 120, 500).await, [1]);
+    assert!(is_missing(read(1, 1, 900).await));
+    // Who deletes it waits for no reader.
+    keep(catalog, 3, 510, Some(1000)).await;
+    read(1, 2, 900).await.unwrap();
+    let (owner, id, now) = (project(1), backup_id(2), inside(520));
+    catalog.request_removal(&owner, instance_id(1), id, job_id(90), now).await.unwrap();
+}
+
 pub async fn the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs(catalog: &impl Catalog) {
     prepare(catalog).await;
     for n in 1..=6 {
         succeed(catalog, n, i64::from(n)).await;
     }
-    keep(catalog, 7, 0, 1000).await;
-    keep(catalog, 8, 1, 1000).await;
+    keep(catalog, 7, 0, Some(1000)).await;
+    keep(catalog, 8, 1, Some(1000)).await;
     assert_eq!(retain(catalog, 8, 100, 10).await, [0; 0]);
     // What a policy asked for goes first, and then what is oldest.
     assert_eq!(retain(catalog, 3, 110, 10).await, [7, 1, 2]);
@@ -134,8 +201,8 @@ pub async fn the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs(catalog: &
 
 pub async fn a_person_who_deletes_what_expires_has_it_deleted(catalog: &impl Catalog) {
     prepare(catalog).await;
-    keep(catalog, 1, 0, 100).await;
-    keep(catalog, 2, 10, 200).await;
+    keep(catalog, 1, 0, Some(100)).await;
+    keep(catalog, 2, 10, Some(200)).await;
     assert_eq!(retain(catalog, 24, 100, 100).await, [1]);
     let (project, id, now) = (project(1), backup_id(1), inside(101));
     let job = catalog.request_removal(&project, instance_id(1), id, job_id(90), now).await;

@@ -2,7 +2,7 @@
 
 use cachevault_domain::{
     Agenda, BackupPolicy, BackupState, FailureCode, InstanceChange, JobKind, NewBackup, Outcome,
-    PolicyId, SaveDays, Tried, Trigger, Window,
+    PolicyId, Tried, Trigger, Window,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -35,7 +35,7 @@ pub(super) fn scheduled(n: u8, created_at: Timestamp) -> NewScheduledBackup {
             ..new_backup(n, 1, 0)
         },
         window: Window { begin: inside(0), end: inside(3600) },
-        keep_until: inside(7 * 86_400),
+        keep_until: Some(inside(7 * 86_400)),
     }
 }
 
@@ -58,7 +58,7 @@ pub async fn a_policy_is_due_when_there_is_something_to_decide(catalog: &impl Ca
     catalog.add_instance(&instance(2, "two")).await.unwrap();
     let mut due = Vec::new();
     for n in [1, 2] {
-        let plan = automatic(&[1, 7], "00:00-01:00", 7).due_plan().unwrap().0;
+        let plan = automatic(&[1, 7], "00:00-01:00", 7).due_plan().unwrap().plan;
         let agenda = Agenda::first(&plan, instance_id(n), at(2));
         assert_eq!(agenda.window.unwrap().begin, inside(0));
         due.push((agenda.next_at, instance_id(n), agenda));
@@ -74,8 +74,7 @@ pub async fn a_policy_is_due_when_there_is_something_to_decide(catalog: &impl Ca
     let expected = DuePolicy {
         project: project(1),
         instance: due[0].1,
-        plan: automatic(&[1, 7], "00:00-01:00", 7).due_plan().unwrap().0,
-        save_days: SaveDays::new(7).unwrap(),
+        says: automatic(&[1, 7], "00:00-01:00", 7).due_plan().unwrap(),
         agenda: due[0].2,
         tried: Tried::NOTHING,
     };

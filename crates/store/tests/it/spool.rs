@@ -12,7 +12,8 @@ use cachevault_store::{
 use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Server, SeededEntropy};
 
 const GENEROUS: u64 = 1 << 30;
-const STALL: Duration = Duration::from_secs(3);
+/// Longer than anything takes here that does not wait for it.
+const STALL: Duration = Duration::from_secs(8);
 const PIECES: usize = 64;
 const PIECE_BYTES: usize = 1 << 20;
 
