@@ -52,7 +52,7 @@ impl Reader {
     /// More of the text; `false` at the end of the stream.
     async fn more(&mut self) -> bool {
         let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
-        let Some(frame) = frame.expect("something comes, or the end") else { return false };
+        let Some(frame) = frame.unwrap() else { return false };
         let piece = frame.unwrap().into_data().unwrap();
         self.text.push_str(std::str::from_utf8(&piece).unwrap());
         true

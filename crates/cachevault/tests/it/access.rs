@@ -34,15 +34,8 @@ fn a_team_gets_a_project_a_user_and_a_key_of_its_own() {
     std::fs::write(&password_file, format!("{PASSWORD}\n")).unwrap();
     let password_file = password_file.to_str().unwrap();
     service.json(&["user", "create", "jane@example.org", "--password-file", password_file]);
-    let user = service.json(&[
-        "user",
-        "grant",
-        "jane@example.org",
-        "--project",
-        "team",
-        "--role",
-        "operator",
-    ]);
+    let grant = ["user", "grant", "jane@example.org", "--project", "team", "--role", "operator"];
+    let user = service.json(&grant);
     assert_eq!(user["grants"][0]["project_name"], "team");
     let key_file = data_dir.with_extension("key.json");
     let saved = key_file.to_str().unwrap();
