@@ -297,7 +297,7 @@ def _stop(process: subprocess.Popen) -> int | str:
 
 
 @contextmanager
-def running_cachevault(directory: Path) -> Iterator[Cachevault]:
+def running_cachevault(directory: Path, *options: str) -> Iterator[Cachevault]:
     binary = os.environ.get("CACHEVAULT_BIN")
     if not binary:
         raise Unavailable("CACHEVAULT_BIN is not set: build the service and set it to the path of its binary")
@@ -305,7 +305,7 @@ def running_cachevault(directory: Path) -> Iterator[Cachevault]:
     if not found:
         raise Unavailable(f"CACHEVAULT_BIN does not name an executable file: {binary}")
     with store_settings() as store:
-        cachevault = Cachevault(str(Path(found).resolve()), directory, store)
+        cachevault = Cachevault(str(Path(found).resolve()), directory, [*store, *options])
         try:
             yield cachevault
             cachevault.stop()

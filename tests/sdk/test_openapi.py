@@ -14,6 +14,8 @@ from service import populate_lightly, running_cachevault, running_redis
 PASSWORD = "correct horse battery staple"
 DEADLINE = 300.0
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,ignored_auth"
+# A stream of events would keep the fuzzer until its end, which is a quarter of an hour away otherwise.
+SHORT_STREAMS = ("--event-stream-lifetime", "200ms")
 # What parameters of paths are to name, now and then.
 CONFIGURATION = """
 [parameters]
@@ -30,7 +32,7 @@ def fuzzed(tmp_path_factory):
     with ExitStack() as stack:
         port = stack.enter_context(running_redis(folder / "redis"))
         populate_lightly(port)
-        cachevault = stack.enter_context(running_cachevault(folder / "cachevault"))
+        cachevault = stack.enter_context(running_cachevault(folder / "cachevault", *SHORT_STREAMS))
         endpoint, credentials = cachevault.wait_ready(), cachevault.credentials()
         cachevault.run("user", "create", "fuzzer", "--password-file", "-", given=PASSWORD)
         cachevault.run("user", "grant", "fuzzer", "--project", credentials["project_id"], "--role", "admin")

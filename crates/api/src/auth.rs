@@ -15,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cachevault_app::{AppError, KeyProof, TokenRefusal};
-use cachevault_domain::Caller;
+use cachevault_domain::{Caller, Subject};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
@@ -50,6 +50,8 @@ pub(crate) struct Identity {
     pub(crate) caller: Caller,
     /// The project that the request names in a header of its own.
     pub(crate) named_project: Option<String>,
+    /// The token that proved it, where that was no signature.
+    token: Option<SecretString>,
 }
 
 /// Lets a request through only when it proves who sent it.
@@ -75,13 +77,36 @@ async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let (mut parts, body) = request.into_parts();
     let address = client_address(&parts);
     api.throttle.check(None, address, api.app.clock.now()).map_err(throttled)?;
-    let (caller, body) = match parts.headers.contains_key(AUTHORIZATION) {
+    let is_signed = parts.headers.contains_key(AUTHORIZATION);
+    let (caller, body) = match is_signed {
         true => check_signature(api, &parts, body, address).await?,
         false => check_token(api, &parts.headers, body, address).await?,
     };
+    let token = header(&parts.headers, "x-auth-token").filter(|_| !is_signed);
+    let token = token.map(|token| token.to_owned().into());
     let named_project = header(&parts.headers, "x-project-id").map(str::to_owned);
-    parts.extensions.insert(Identity { caller, named_project });
+    parts.extensions.insert(Identity { caller, named_project, token });
     Ok(Request::from_parts(parts, Body::from(body)))
+}
+
+/// Who it is now that has proven it before, for answers that go on for long; `None` where it would
+/// prove nothing any more, or that cannot be told.
+pub(crate) async fn prove_again(api: &Api, identity: &Identity) -> Option<Caller> {
+    let found = match (&identity.token, identity.caller.subject()) {
+        (Some(token), _) => {
+            let found = api.app.find_caller(token.expose_secret()).await;
+            found.map(Result::ok)
+        }
+        (None, Subject::Key { access_key, .. }) => {
+            let found = api.app.find_key(access_key).await;
+            found.map(|key| key.filter(|key| key.project_enabled).map(|key| key.caller))
+        }
+        (None, _) => Ok(None),
+    };
+    found.unwrap_or_else(|error| {
+        internal(&error);
+        None
+    })
 }
 
 async fn check_signature(

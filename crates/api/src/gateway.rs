@@ -40,6 +40,8 @@ pub(crate) enum GatewayError {
     TooManyDownloads,
     #[error("Throttled: too many requests are being answered; try again later")]
     TooManyAtOnce,
+    #[error("Throttled: too many streams of events are open; try again later")]
+    TooManyStreams,
     #[error("Backend timed out")]
     TimedOut,
     #[error("Internal error")]
@@ -73,7 +75,9 @@ impl GatewayError {
     /// When to come again, where that is known.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
-            Self::TooManyDownloads | Self::TooManyAtOnce => Some(RETRY_AFTER_SECONDS),
+            Self::TooManyDownloads | Self::TooManyAtOnce | Self::TooManyStreams => {
+                Some(RETRY_AFTER_SECONDS)
+            }
             Self::TooManyFailures { retry_after_seconds } => Some((*retry_after_seconds).into()),
             _ => None,
         }
@@ -90,7 +94,9 @@ impl GatewayError {
             Self::ProjectUnavailable => (StatusCode::FORBIDDEN, "APIGW.0310"),
             Self::LinkRefused => (StatusCode::FORBIDDEN, "APIGW.0302"),
             Self::TooManyDownloads => (StatusCode::SERVICE_UNAVAILABLE, "APIGW.0201"),
-            Self::TooManyAtOnce => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),
+            Self::TooManyAtOnce | Self::TooManyStreams => {
+                (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308")
+            }
             Self::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "APIGW.0201"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "APIGW.0601"),
         }

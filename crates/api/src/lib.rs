@@ -40,6 +40,7 @@ use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::figures::HttpFigures;
 pub use crate::health::Readiness;
+pub use crate::manage::{EventStreamLimits, EventStreams};
 pub use crate::metrics::metrics_router;
 pub use crate::throttle::Throttle;
 
@@ -69,6 +70,8 @@ pub struct Api {
     pub throttle: Arc<Throttle>,
     /// What requests count.
     pub figures: HttpFigures,
+    /// Streams of events.
+    pub events: EventStreams,
     /// Bounds what bodies take of the memory.
     pub large_bodies: LargeBodies,
 }

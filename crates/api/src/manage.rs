@@ -8,6 +8,8 @@ mod backups;
 mod body;
 mod credentials;
 mod error;
+mod event_stream;
+mod events;
 mod instances;
 mod model;
 mod parameters;
@@ -18,6 +20,7 @@ mod restores;
 mod schedules;
 mod settings;
 mod users;
+mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -25,6 +28,7 @@ use utoipa_axum::routes;
 use crate::Api;
 
 pub(crate) use error::ErrorBody;
+pub use event_stream::{EventStreamLimits, EventStreams};
 
 pub(crate) fn router() -> OpenApiRouter<Api> {
     OpenApiRouter::default()
@@ -42,6 +46,13 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(backups::links))
         .routes(routes!(restores::show))
         .routes(routes!(audit::list))
+        .routes(routes!(events::list))
+        .routes(routes!(events::list_of_instance))
+        .routes(routes!(event_stream::follow))
+        .routes(routes!(event_stream::follow_instance))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::show, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::test))
         .merge(access())
 }
 

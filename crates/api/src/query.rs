@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use cachevault_domain::{
-    AuditFilter, BackupFilter, InstanceFilter, Page, RestoreFilter, TAGS_MAX, Tag,
+    AuditFilter, BackupFilter, EventFilter, EventId, InstanceFilter, InstanceId, Page,
+    RestoreFilter, TAGS_MAX, Tag,
 };
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -138,6 +139,29 @@ impl Query {
                 Some(_) => return Err(DcsError::InvalidQuery("order")),
             },
         })
+    }
+
+    /// The events that are asked for.
+    pub(crate) fn event_filter(
+        &self,
+        instance: Option<InstanceId>,
+    ) -> Result<EventFilter, DcsError> {
+        Ok(EventFilter {
+            instance,
+            after: self.event("after")?.unwrap_or_default(),
+            before: self.event("before")?,
+            newest_first: match self.text("order") {
+                None | Some("oldest") => false,
+                Some("newest") => true,
+                Some(_) => return Err(DcsError::InvalidQuery("order")),
+            },
+        })
+    }
+
+    /// The event that a parameter names.
+    pub(crate) fn event(&self, name: &'static str) -> Result<Option<EventId>, DcsError> {
+        let named = self.text(name).map(str::parse).transpose();
+        named.map_err(|_| DcsError::InvalidPage(name))
     }
 
     /// The page of backups that is asked for.

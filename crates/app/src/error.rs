@@ -3,12 +3,13 @@
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     BackupState, Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
-    TAGS_MAX,
+    TAGS_MAX, WEBHOOKS_MAX,
 };
 use cachevault_store::StoreError;
 
 use crate::access::AccessError;
 use crate::sealer::Unsealable;
+use crate::webhooks::InvalidWebhook;
 
 /// A use case did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,15 @@ pub enum AppError {
     /// No such record of a call in this project.
     #[error("there is no such record to follow")]
     AuditRecordNotFound,
+    /// No such webhook in this project.
+    #[error("this webhook does not exist")]
+    WebhookNotFound,
+    /// The webhook cannot be what is asked for; the reason says what to change.
+    #[error(transparent)]
+    InvalidWebhook(#[from] InvalidWebhook),
+    /// Remove another webhook first.
+    #[error("a project has {WEBHOOKS_MAX} webhooks at the most")]
+    TooManyWebhooks,
     /// The backup did not succeed, or its files are gone.
     #[error("the backup has no files to restore from")]
     BackupNotRestorable,
@@ -112,6 +122,8 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("restore") => Self::RestoreNotFound,
             CatalogError::NotFound("backup policy") => Self::BackupPolicyNotFound,
             CatalogError::NotFound("audit record") => Self::AuditRecordNotFound,
+            CatalogError::NotFound("webhook") => Self::WebhookNotFound,
+            CatalogError::TooManyWebhooks => Self::TooManyWebhooks,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::Ended(state) => Self::BackupEnded(state),

@@ -124,7 +124,7 @@ impl App {
         change: &TagChange,
     ) -> Result<(), AppError> {
         let project = caller.may(Action::ModifyInstance)?;
-        Ok(self.catalog.change_tags(project, id, change).await?)
+        Ok(self.catalog.change_tags(project, id, change, self.clock.now()).await?)
     }
 
     /// The tags of all instances of the project, each once, by key and value.

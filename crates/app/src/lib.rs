@@ -20,6 +20,7 @@ mod checks;
 mod credentials;
 mod drills;
 mod error;
+mod events;
 mod instances;
 mod links;
 mod passwords;
@@ -33,6 +34,7 @@ mod sealer;
 mod tokens;
 mod users;
 mod watch;
+mod webhooks;
 
 use std::fmt;
 use std::sync::Arc;
@@ -67,6 +69,10 @@ pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 pub use tokens::{Proof, TokenDetail, TokenRefusal, WantedScope};
 pub use users::{CreateUser, UpdateUser, UserDetail};
 pub use watch::Watched;
+pub use webhooks::{
+    CreateWebhook, InvalidWebhook, NotDelivered, ShownWebhook, WebhookMessage, WebhookRules,
+    WebhookSender, Webhooks,
+};
 
 /// A store that has not shown within this time that it is usable is not.
 const STORE_CHECK_MAX: Duration = Duration::from_secs(10);
@@ -142,6 +148,8 @@ pub struct App {
     pub logins: Logins,
     /// The other Keystone whose tokens count too, if any.
     pub foreign_tokens: Option<ForeignTokens>,
+    /// How webhooks are told.
+    pub webhooks: Webhooks,
     /// How long records whose files were removed stay listed.
     pub history: SignedDuration,
     /// Whether instances without a replica are backed up too, which the vendor refuses.

@@ -179,7 +179,7 @@ impl KeyRing for Sealer {
 }
 
 /// HMAC-SHA256.
-fn keyed_hash(key: &[u8; KEY_BYTES], message: &[u8]) -> [u8; KEY_BYTES] {
+pub(crate) fn keyed_hash(key: &[u8; KEY_BYTES], message: &[u8]) -> [u8; KEY_BYTES] {
     // By definition a key shorter than a block is one with zeros behind it.
     let mut block = Zeroizing::new([0; SHA256_BLOCK_BYTES]);
     block[..KEY_BYTES].copy_from_slice(key);

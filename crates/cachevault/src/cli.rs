@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod diff;
 mod diff_table;
+mod event;
 mod inspect;
 mod inspect_document;
 mod inspect_summary;
@@ -16,6 +17,7 @@ mod rdb_pass;
 mod rdb_source;
 mod schedule;
 mod stored_backup;
+mod webhook;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,8 +32,10 @@ pub(crate) use access::{
 pub(crate) use audit::{AuditCommand, audit};
 pub(crate) use commands::{backup, drill, instance, restore, verify};
 pub(crate) use diff::{DIFF_HELP, DiffOptions, diff};
+pub(crate) use event::{EventCommand, event};
 pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 pub(crate) use schedule::{ScheduleCommand, schedule};
+pub(crate) use webhook::{WebhookCommand, webhook};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cachevault_app::TokenAuthority;
+use cachevault_api::EventStreamLimits;
+use cachevault_app::{TokenAuthority, WebhookRules};
 use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity, MissedWindow};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits, SourceLimits};
 use cachevault_jobs::JobSettings;
@@ -18,8 +19,9 @@ use clap::ValueEnum;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
+use ureq::tls::RootCerts;
 
-use crate::keystone::Keystone;
+use crate::keystone::{Keystone, trusted};
 use crate::listen::TlsFiles;
 use crate::stores::StoreConfig;
 
@@ -146,6 +148,33 @@ pub(crate) struct Settings {
     /// Downloads that run at a time, 1 to 256 [default: 8]
     #[arg(long, value_name = "N", env = "CACHEVAULT_DOWNLOADS_MAX")]
     downloads_max: Option<usize>,
+
+    /// Streams of events that are open at a time, 1 to 16384; one project gets a quarter of them
+    /// [default: 256]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_EVENT_STREAMS_MAX")]
+    event_streams_max: Option<usize>,
+
+    /// How long a stream of events goes on before its client has to come back [default: 15m]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENT_STREAM_LIFETIME")]
+    event_stream_lifetime: Option<String>,
+
+    /// Whether webhooks may be reached without TLS, by http:// [default: false]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_HTTP")]
+    webhook_http: Option<bool>,
+
+    /// Whether webhooks may be on this machine, or at addresses of its own link alone
+    /// [default: false]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_LOCAL")]
+    webhook_local: Option<bool>,
+
+    /// PEM file with the certificates to know webhooks by [default: those that everyone trusts]
+    #[arg(long, value_name = "FILE", env = "CACHEVAULT_WEBHOOK_CA_FILE")]
+    webhook_ca_file: Option<PathBuf>,
+
+    /// How old an event may become before a webhook that cannot be told of it never is
+    /// [default: 24h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_WEBHOOK_GIVE_UP")]
+    webhook_give_up: Option<String>,
 
     /// Whether to capture from a replica in sync where there is one [default: true]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_PREFER_REPLICA")]
@@ -296,6 +325,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_AUDIT_KEEP")]
     audit_keep: Option<String>,
 
+    /// How long it is kept what has happened [default: 2160h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENTS_KEEP")]
+    events_keep: Option<String>,
+
     /// How long a token works that a user signs in for [default: 24h]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_TOKEN_LIFETIME")]
     token_lifetime: Option<String>,
@@ -330,6 +363,11 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) public_url: Option<String>,
     pub(crate) downloads_max: usize,
+    pub(crate) event_streams: EventStreamLimits,
+    pub(crate) webhook_rules: WebhookRules,
+    /// Whom webhooks are known by.
+    pub(crate) webhook_trusted: RootCerts,
+    pub(crate) webhook_give_up: Duration,
     pub(crate) region: String,
     pub(crate) log_format: LogFormat,
     pub(crate) log_level: LevelFilter,
@@ -346,6 +384,7 @@ pub(crate) struct Config {
     pub(crate) observe_every: Duration,
     pub(crate) history: SignedDuration,
     pub(crate) audit_keep: Duration,
+    pub(crate) events_keep: Duration,
     pub(crate) token_lifetime: SignedDuration,
     pub(crate) keystone: Option<Arc<dyn TokenAuthority>>,
     pub(crate) request_timeout: Duration,
@@ -434,6 +473,12 @@ impl Settings {
             ping_max: self.ping_max.or(other.ping_max),
             replica_lag_max: self.replica_lag_max.or(other.replica_lag_max),
             downloads_max: self.downloads_max.or(other.downloads_max),
+            event_streams_max: self.event_streams_max.or(other.event_streams_max),
+            event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
+            webhook_http: self.webhook_http.or(other.webhook_http),
+            webhook_local: self.webhook_local.or(other.webhook_local),
+            webhook_ca_file: self.webhook_ca_file.or(other.webhook_ca_file),
+            webhook_give_up: self.webhook_give_up.or(other.webhook_give_up),
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
@@ -464,6 +509,7 @@ impl Settings {
             observe_every: self.observe_every.or(other.observe_every),
             history: self.history.or(other.history),
             audit_keep: self.audit_keep.or(other.audit_keep),
+            events_keep: self.events_keep.or(other.events_keep),
             token_lifetime: self.token_lifetime.or(other.token_lifetime),
             keystone_url: self.keystone_url.or(other.keystone_url),
             keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
@@ -570,6 +616,16 @@ impl Settings {
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             downloads_max: within("downloads_max", self.downloads_max.unwrap_or(8), 1..=256)?,
+            event_streams: EventStreamLimits::new(
+                within("event_streams_max", self.event_streams_max.unwrap_or(256), 1..=16_384)?,
+                time("event_stream_lifetime", self.event_stream_lifetime.as_deref(), "15m")?,
+            ),
+            webhook_rules: WebhookRules {
+                plain_http: self.webhook_http.unwrap_or(false),
+                local: self.webhook_local.unwrap_or(false),
+            },
+            webhook_trusted: webhook_trusted(self.webhook_ca_file.as_deref())?,
+            webhook_give_up: time("webhook_give_up", self.webhook_give_up.as_deref(), "24h")?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
             log_format: self.log_format.unwrap_or(LogFormat::Text),
             log_level: log_level(self.log_level.as_deref().unwrap_or("info"))?,
@@ -598,6 +654,7 @@ impl Settings {
                 1..=10_000,
             )?,
             audit_keep: time("audit_keep", self.audit_keep.as_deref(), "9600h")?,
+            events_keep: time("events_keep", self.events_keep.as_deref(), "2160h")?,
             history: signed_time("history", self.history.as_deref(), "168h")?,
             token_lifetime: signed_time("token_lifetime", self.token_lifetime.as_deref(), "24h")?,
             keystone: keystone(self.keystone_url.as_deref(), self.keystone_ca_file.as_deref())?,
@@ -697,6 +754,12 @@ fn keystone(
     };
     let ca_pem = ca_file.map(read).transpose()?;
     Ok(Some(Arc::new(Keystone::new(text, ca_pem.as_deref())?)))
+}
+
+fn webhook_trusted(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
+    let Some(path) = ca_file else { return Ok(RootCerts::WebPki) };
+    let pem = std::fs::read_to_string(path);
+    trusted("webhook_ca_file", &pem.with_context(|| format!("read `{}`", path.display()))?)
 }
 
 fn region(text: String) -> anyhow::Result<String> {

@@ -56,17 +56,7 @@ impl Keystone {
     pub(crate) fn new(url: &str, ca_pem: Option<&str>) -> anyhow::Result<Self> {
         let mut tls = TlsConfig::builder();
         if let Some(pem) = ca_pem {
-            let items = parse_pem(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-            let items = items.context("read the certificates of `keystone_ca_file`")?;
-            let certificates: Vec<_> = items
-                .into_iter()
-                .filter_map(|item| match item {
-                    PemItem::Certificate(certificate) => Some(certificate),
-                    _ => None,
-                })
-                .collect();
-            ensure!(!certificates.is_empty(), "`keystone_ca_file` holds no certificate");
-            tls = tls.root_certs(RootCerts::Specific(Arc::new(certificates)));
+            tls = tls.root_certs(trusted("keystone_ca_file", pem)?);
         }
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(TIMEOUT))
@@ -80,6 +70,21 @@ impl Keystone {
             slots: Arc::new(Semaphore::new(QUESTIONS_AT_A_TIME)),
         })
     }
+}
+
+/// The certificates of the file that this setting names.
+pub(crate) fn trusted(setting: &str, pem: &str) -> anyhow::Result<RootCerts> {
+    let items = parse_pem(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let items = items.with_context(|| format!("read the certificates of `{setting}`"))?;
+    let certificates: Vec<_> = items
+        .into_iter()
+        .filter_map(|item| match item {
+            PemItem::Certificate(certificate) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    ensure!(!certificates.is_empty(), "`{setting}` holds no certificate");
+    Ok(RootCerts::Specific(Arc::new(certificates)))
 }
 
 #[async_trait]

@@ -13,6 +13,7 @@ mod listen;
 mod logging;
 mod serve;
 mod stores;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -20,8 +21,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::cli::{
     AuditCommand, BackupCommand, ClientOptions, CredentialCommand, DiffOptions, DrillOptions,
-    InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
-    ScheduleCommand, UserCommand, VerifyOptions,
+    EventCommand, InspectOptions, InstanceCommand, PolicyCommand, ProjectCommand, RestoreCommand,
+    ScheduleCommand, UserCommand, VerifyOptions, WebhookCommand,
 };
 use crate::config::{Config, Settings};
 use crate::stores::CheckOptions;
@@ -113,6 +114,20 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
+    /// See what has happened in the project, and follow it.
+    Event {
+        #[command(subcommand)]
+        command: EventCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
+    /// Have URLs told what happens in the project.
+    Webhook {
+        #[command(subcommand)]
+        command: WebhookCommand,
+        #[command(flatten)]
+        options: ClientOptions,
+    },
     /// See who did what in the project.
     Audit {
         #[command(subcommand)]
@@ -191,6 +206,8 @@ fn main() -> ExitCode {
         Command::Policy { command, options } => cli::exit(cli::policy(command, &options)),
         Command::Drill { drill, options } => cli::exit(cli::drill(&drill, &options)),
         Command::Verify { verify, options } => cli::exit(cli::verify(&verify, &options)),
+        Command::Event { command, options } => cli::exit(cli::event(command, &options)),
+        Command::Webhook { command, options } => cli::exit(cli::webhook(command, &options)),
         Command::Audit { command, options } => cli::exit(cli::audit(command, &options)),
         Command::Inspect(options) => cli::inspect(&options),
         Command::Diff(options) => cli::diff(&options),

@@ -5,14 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, HttpFigures, LargeBodies, Throttle};
-use cachevault_app::{App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer};
+use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Throttle};
+use cachevault_app::{
+    App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
+};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Observer, Runner, Scheduler,
-    Shutdown, Tender, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Messenger, Observer, Runner,
+    Scheduler, Shutdown, Tender, Worker,
 };
 use cachevault_store::{CountedStore, SealedStore, StoreFigures};
 use prometheus_client::metrics::family::Family;
@@ -27,6 +29,7 @@ use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
 use crate::listen::{ConnectionLimits, Tls, answer};
 use crate::logging;
+use crate::webhooks::HttpSender;
 
 /// How far we stand back for others on the same machine, 0 to 19.
 const NICENESS: i32 = 10;
@@ -78,6 +81,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
     tasks.spawn(async move { worker.run(&stop).await });
+    let messenger = Messenger { app: app.clone(), node, give_up_after: config.webhook_give_up };
+    let stop = shutdown.clone();
+    tasks.spawn(async move { messenger.run(&stop).await });
     tend(&app, &config, &figures.jobs, &shutdown, &mut tasks);
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address).await;
@@ -97,6 +103,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         region: config.region,
         throttle: Arc::new(Throttle::default()),
         figures: figures.http,
+        events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
         large_bodies: LargeBodies::default(),
     });
     let stop = shutdown.clone();
@@ -162,6 +169,7 @@ fn tend(
         grace: config.sweep_grace,
         audit_keep: config.audit_keep,
         time_max: config.jobs.verify,
+        events_keep: config.events_keep,
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();
@@ -247,6 +255,10 @@ async fn build(
         entropy,
         logins: Logins::new(config.token_lifetime),
         foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
+        webhooks: Webhooks {
+            sender: Arc::new(HttpSender::new(config.webhook_rules, config.webhook_trusted.clone())),
+            rules: config.webhook_rules,
+        },
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
-    DrillFailure, Failure, FailureCode, InstanceId, JobId, JobKind, JobState, Listing, NewBackup,
-    Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
+    DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind, JobState, Listing,
+    NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -13,7 +13,7 @@ use crate::jobs::{end_job, hasten, insert_job, make_due, open_capture, refuse_bu
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, checks, drills, unavailable};
+use crate::{SqliteCatalog, checks, drills, events, unavailable};
 
 const SELECT: &str = "SELECT backups.*, EXISTS (
         SELECT 1 FROM jobs
@@ -207,6 +207,11 @@ pub(crate) async fn start(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     let state = next_state(tx, backup, BackupEvent::Started).await?;
+    let query = sqlx::query_scalar("SELECT started_at IS NULL FROM backups WHERE id = ?");
+    let is_first = query.bind(backup.to_string()).fetch_one(&mut *tx).await;
+    if is_first.map_err(unavailable)? {
+        events::note_backup(tx, backup, (EventKind::BackupStarted, None), now).await?;
+    }
     sqlx::query("UPDATE backups SET state = ?, started_at = coalesce(started_at, ?), received_bytes = 0 WHERE id = ?")
         .bind(state.as_str())
         .bind(now.as_microsecond())
@@ -237,15 +242,30 @@ pub(crate) async fn finish(
     .bind(i64::from(stored_attempt))
     .bind(now.as_microsecond())
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    events::note_backup(tx, backup, (EventKind::BackupSucceeded, None), now).await
 }
 
 /// The backup has failed.
 pub(crate) async fn fail(
     tx: &mut SqliteConnection,
+    backup: BackupId,
+    failure: &Failure,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let kind = match cancellation_of(&mut *tx, backup).await? {
+        Some(_) => EventKind::BackupCancelled,
+        None => EventKind::BackupFailed,
+    };
+    fail_as(tx, kind, backup, failure, now).await
+}
+
+/// The backup has failed, of which this kind of event tells.
+pub(crate) async fn fail_as(
+    tx: &mut SqliteConnection,
+    kind: EventKind,
     backup: BackupId,
     failure: &Failure,
     now: Timestamp,
@@ -260,10 +280,10 @@ pub(crate) async fn fail(
     .bind(&failure.reason)
     .bind(now.as_microsecond())
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    events::note_backup(tx, backup, (kind, Some(&failure.reason)), now).await
 }
 
 /// The files of the backup could not be removed yet.
@@ -318,7 +338,9 @@ impl BackupCatalog for SqliteCatalog {
         insert(&mut tx, backup).await?;
         let of = (&backup.project, backup.instance, backup.id);
         insert_job(&mut tx, backup.job, JobKind::Capture, of, backup.created_at).await?;
-        tx.commit().await.map_err(unavailable)?;
+        let what = (EventKind::BackupRequested, None);
+        events::note_backup(&mut tx, backup.id, what, backup.created_at).await?;
+        self.commit_telling(tx).await?;
         self.job_queued(JobKind::Capture).notify_one();
         Ok(())
     }
@@ -393,7 +415,7 @@ impl BackupCatalog for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         cancel(&mut tx, project, backup, wish).await?;
-        tx.commit().await.map_err(unavailable)?;
+        self.commit_telling(tx).await?;
         self.job_queued(JobKind::Capture).notify_one();
         Ok(())
     }
@@ -464,7 +486,7 @@ impl BackupCatalog for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         checks::record(&mut tx, backup, stored_attempt, damage, began, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError> {

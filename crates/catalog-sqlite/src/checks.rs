@@ -1,12 +1,12 @@
 //! Checks of stored files, and backups that are known from a store alone.
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Backup, BackupId, ProjectId, StoredBackup};
+use cachevault_domain::{Backup, BackupId, EventKind, ProjectId, StoredBackup};
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
 use crate::row::{owned_backup, signed};
-use crate::{retention, unavailable};
+use crate::{events, retention, unavailable};
 
 /// What is to be checked: what somebody asked for, then what was checked longest ago.
 pub(crate) async fn due(
@@ -61,6 +61,19 @@ pub(crate) async fn record(
     began: Timestamp,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
+    let was_sound: Option<bool> = sqlx::query_scalar(
+        "SELECT damage IS NULL FROM backups
+         WHERE id = ? AND stored_attempt = ? AND state = 'succeeded' AND removal_requested_at IS NULL",
+    )
+    .bind(backup.to_string())
+    .bind(i64::from(stored_attempt))
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    if let (Some(true), Some(damage)) = (was_sound, damage) {
+        let what = (EventKind::BackupDamaged, Some(damage));
+        events::note_backup(&mut *tx, backup, what, now).await?;
+    }
     // A wish that came while the files were read is still to be fulfilled.
     sqlx::query(
         "UPDATE backups SET checked_at = ?1, damage = ?2,

@@ -1,10 +1,10 @@
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{BackupId, DrillFailure, ProjectId, Proof};
+use cachevault_domain::{BackupId, DrillFailure, EventKind, ProjectId, Proof};
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
 use crate::row::owned_backup;
-use crate::unavailable;
+use crate::{events, unavailable};
 
 /// Whether a drill of the backup is open.
 pub(crate) async fn is_open(
@@ -35,10 +35,11 @@ pub(crate) async fn prove(
     .bind(proof.at.as_microsecond())
     .bind(&proof.server)
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    let what = (EventKind::DrillProven, Some(proof.server.as_str()));
+    events::note_backup(tx, backup, what, proof.at).await
 }
 
 /// The last drill of the backup has failed; what an earlier one proved stays.
@@ -51,10 +52,11 @@ pub(crate) async fn fail(
         .bind(failure.at.as_microsecond())
         .bind(&failure.reason)
         .bind(backup.to_string())
-        .execute(tx)
+        .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    let what = (EventKind::DrillFailed, Some(failure.reason.as_str()));
+    events::note_backup(tx, backup, what, failure.at).await
 }
 
 /// The newest restorable backup of each instance where it is due for a drill.

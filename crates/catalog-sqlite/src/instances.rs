@@ -1,16 +1,16 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, InstanceCatalog};
 use cachevault_domain::{
-    Address, EngineKind, Health, Instance, InstanceChange, InstanceCounts, InstanceFilter,
-    InstanceId, InstanceState, JobKind, Listing, Observation, Page, PolicyId, ProjectId,
-    ProvenBackup, Role, SealedConnection, SealedSecret, Tag, TagChange,
+    Address, EngineKind, EventKind, Health, Instance, InstanceChange, InstanceCounts,
+    InstanceFilter, InstanceId, InstanceState, JobKind, Listing, Observation, Page, PolicyId,
+    ProjectId, ProvenBackup, Role, SealedConnection, SealedSecret, Tag, TagChange,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
 use crate::row::{RowOf, signed};
 use crate::settings::{self, SettingsRow};
-use crate::{SqliteCatalog, retention, unavailable};
+use crate::{SqliteCatalog, events, retention, unavailable};
 
 const OPERATION: &str = "(SELECT j.kind FROM jobs j
         WHERE j.instance_id = i.id AND j.state IN ('queued', 'leased') AND j.kind IN ('capture', 'restore'))";
@@ -139,12 +139,7 @@ impl TryFrom<InstanceRow> for Instance {
                 tls_certificate_pem: columns.tls_certificate_pem,
                 tls_key_pem: columns.tls_key_pem.map(SealedSecret),
             },
-            health: match columns.unreachable_because {
-                None => Health::Reachable,
-                Some(reason) => {
-                    Health::Unreachable { reason, looks: row.number(columns.failed_looks)? }
-                }
-            },
+            health: health(&row, columns.unreachable_because, columns.failed_looks)?,
         })
     }
 }
@@ -205,7 +200,8 @@ async fn let_go(
     if removed.rows_affected() == 0 {
         return Err(CatalogError::NotFound("instance"));
     }
-    settings::forget(tx, id).await
+    settings::forget(&mut *tx, id).await?;
+    events::note_instance(tx, id, (EventKind::InstanceRemoved, None), now).await
 }
 
 #[async_trait]
@@ -250,7 +246,9 @@ impl InstanceCatalog for SqliteCatalog {
             return Err(CatalogError::Taken("instance name"));
         }
         settings::insert(&mut tx, instance.id, &instance.settings).await?;
-        tx.commit().await.map_err(unavailable)
+        let what = (EventKind::InstanceAdopted, None);
+        events::note_instance(&mut tx, instance.id, what, instance.created_at).await?;
+        self.commit_telling(tx).await
     }
 
     async fn find_instance(
@@ -321,7 +319,7 @@ impl InstanceCatalog for SqliteCatalog {
             return Err(CatalogError::HasBackups(with_files.unsigned_abs()));
         }
         let_go(&mut tx, project, id, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn remove_instance_keeping_backups(
@@ -333,7 +331,7 @@ impl InstanceCatalog for SqliteCatalog {
         let mut tx = self.write().await?;
         refuse_open_job(&mut tx, project, id).await?;
         let_go(&mut tx, project, id, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn change_instance(
@@ -357,8 +355,12 @@ impl InstanceCatalog for SqliteCatalog {
         }
         if let Some(policy) = change.policy.clone() {
             settings::change_policy(&mut tx, id, policy, policy_id, now).await?;
+            events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
         }
-        tx.commit().await.map_err(unavailable)
+        if change.name.is_some() || change.description.is_some() || change.maintenance.is_some() {
+            events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
+        }
+        self.commit_telling(tx).await
     }
 
     async fn remove_backup_policy(
@@ -374,7 +376,8 @@ impl InstanceCatalog for SqliteCatalog {
         }
         // What its rules kept beyond its time is kept by nothing now.
         retention::look_at(&mut tx, &id.to_string(), now).await?;
-        tx.commit().await.map_err(unavailable)
+        events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
+        self.commit_telling(tx).await
     }
 
     async fn change_tags(
@@ -382,11 +385,13 @@ impl InstanceCatalog for SqliteCatalog {
         project: &ProjectId,
         id: InstanceId,
         change: &TagChange,
+        now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         require_instance(&mut tx, project, id).await?;
         settings::change_tags(&mut tx, id, change).await?;
-        tx.commit().await.map_err(unavailable)
+        events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
+        self.commit_telling(tx).await
     }
 
     async fn list_tags(&self, project: &ProjectId) -> Result<Vec<Tag>, CatalogError> {
@@ -449,6 +454,8 @@ impl InstanceCatalog for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let failure = found.err();
+        let mut tx = self.write().await?;
+        note_health(&mut tx, id, failure, now).await?;
         let mut update = QueryBuilder::<Sqlite>::new("UPDATE instances SET observed_at = ");
         update.push_bind(now.as_microsecond());
         match failure {
@@ -469,9 +476,45 @@ impl InstanceCatalog for SqliteCatalog {
             update.push(", databases_used = ").push_bind(i64::from(seen.databases_used));
         }
         update.push(" WHERE id = ").push_bind(id.to_string());
-        update.build().execute(&self.writer).await.map_err(unavailable)?;
-        Ok(())
+        update.build().execute(&mut *tx).await.map_err(unavailable)?;
+        self.commit_telling(tx).await
     }
+}
+
+/// Notes where this look makes the instance count as down, or no longer.
+async fn note_health(
+    tx: &mut SqliteConnection,
+    id: InstanceId,
+    failure: Option<&str>,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let found: Option<(Option<String>, i64)> = sqlx::query_as(
+        "SELECT unreachable_because, failed_looks FROM instances WHERE id = ? AND removed_at IS NULL",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    let Some((reason, looks)) = found else { return Ok(()) };
+    let key = id.to_string();
+    let before = health(&RowOf { table: "instances", key: &key }, reason, looks)?;
+    let what = match before.change(failure) {
+        Some(true) => (EventKind::InstanceReachable, None),
+        Some(false) => (EventKind::InstanceUnreachable, failure),
+        None => return Ok(()),
+    };
+    events::note_instance(tx, id, what, now).await
+}
+
+fn health(
+    row: &RowOf<'_>,
+    unreachable_because: Option<String>,
+    failed_looks: i64,
+) -> Result<Health, CatalogError> {
+    Ok(match unreachable_because {
+        None => Health::Reachable,
+        Some(reason) => Health::Unreachable { reason, looks: row.number(failed_looks)? },
+    })
 }
 
 fn narrow(query: &mut QueryBuilder<Sqlite>, project: &ProjectId, filter: &InstanceFilter) {

@@ -1,9 +1,9 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
-    BackupId, BackupState, Cancellation, DrillFailure, Failure, InstanceId, Job, JobId, JobKind,
-    JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof, Requeue, Restore,
-    RestoreOutcome, StepRecord,
+    BackupEvent, BackupId, BackupState, Cancellation, DrillFailure, EventKind, Failure, InstanceId,
+    Job, JobId, JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof,
+    Requeue, Restore, RestoreOutcome, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -11,7 +11,9 @@ use sqlx::{Sqlite, SqliteConnection, Transaction};
 use crate::backups::next_state;
 use crate::hosts::Next;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, drills, hosts, restores, retention, unavailable};
+use crate::{
+    SqliteCatalog, backups, drills, events, hosts, restores, retention, unavailable, webhooks,
+};
 
 #[derive(sqlx::FromRow)]
 struct JobRow {
@@ -237,7 +239,7 @@ impl SqliteCatalog {
 
     /// Commits the end of an attempt: captures of the same host may be due now.
     async fn commit_capture(&self, tx: Transaction<'static, Sqlite>) -> Result<(), CatalogError> {
-        tx.commit().await.map_err(unavailable)?;
+        self.commit_telling(tx).await?;
         self.job_queued(JobKind::Capture).notify_one();
         Ok(())
     }
@@ -316,6 +318,7 @@ impl JobQueue for SqliteCatalog {
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
+        webhooks::release_node(&mut *tx, node).await?;
         tx.commit().await.map_err(unavailable)?;
         for kind in JobKind::ALL {
             self.job_queued(kind).notify_one();
@@ -384,7 +387,7 @@ impl JobQueue for SqliteCatalog {
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         backups::start(&mut tx, lease.backup, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn report_progress(
@@ -442,8 +445,13 @@ impl JobQueue for SqliteCatalog {
         let event = retention::removal_event(&mut tx, lease.backup).await?;
         let state = next_state(&mut tx, lease.backup, event).await?;
         backups::removed(&mut tx, lease.backup, state, now).await?;
+        let kind = match event {
+            BackupEvent::Expired => EventKind::BackupExpired,
+            _ => EventKind::BackupDeleted,
+        };
+        events::note_backup(&mut tx, lease.backup, (kind, None), now).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn restore_of(&self, lease: &Lease) -> Result<Restore, CatalogError> {
@@ -477,7 +485,7 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<BackupId, CatalogError> {
         let mut tx = self.fenced(lease).await?;
         let id = restores::begin_safety_backup(&mut tx, lease, backup, now).await?;
-        tx.commit().await.map_err(unavailable)?;
+        self.commit_telling(tx).await?;
         Ok(id)
     }
 
@@ -493,7 +501,7 @@ impl JobQueue for SqliteCatalog {
         if safety.state != BackupState::Succeeded {
             backups::finish(&mut tx, safety.id, (stored_attempt, size_bytes), now).await?;
         }
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_safety_backup(
@@ -507,7 +515,7 @@ impl JobQueue for SqliteCatalog {
         if safety.state != BackupState::Failed {
             backups::fail(&mut tx, safety.id, failure, now).await?;
         }
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn finish_restore(
@@ -519,7 +527,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced(lease).await?;
         restores::finish(&mut tx, lease, outcome, now).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_restore(
@@ -532,7 +540,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced(lease).await?;
         restores::fail(&mut tx, lease, failure, outcome, now).await?;
         end_job(&mut tx, lease.job, JobState::Failed, Some(&failure.reason), now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn finish_drill(
@@ -544,7 +552,7 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
         drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn fail_drill(
@@ -557,7 +565,7 @@ impl JobQueue for SqliteCatalog {
         let failure = DrillFailure { at: now, reason: reason.to_owned() };
         drills::fail(&mut tx, lease.backup, &failure).await?;
         end_job(&mut tx, lease.job, JobState::Failed, Some(reason), now).await?;
-        tx.commit().await.map_err(unavailable)
+        self.commit_telling(tx).await
     }
 
     async fn requeue(

@@ -11,6 +11,7 @@ mod backups;
 mod checks;
 mod credentials;
 mod drills;
+mod events;
 mod hosts;
 mod instances;
 mod jobs;
@@ -25,17 +26,19 @@ mod settings;
 mod tokens;
 mod users;
 mod watch;
+mod webhooks;
 
 use std::path::Path;
 use std::time::Duration;
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::JobKind;
+use cachevault_domain::{EventId, JobKind};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Sqlite, Transaction};
 use tokio::sync::Notify;
+use tokio::sync::watch::Sender;
 
 const READERS: u32 = 4;
 /// How long a statement waits for another process, such as a backup tool with the file open.
@@ -50,6 +53,8 @@ pub struct SqliteCatalog {
     removal_queued: Notify,
     restore_queued: Notify,
     drill_queued: Notify,
+    /// The newest event that was recorded here.
+    newest_event: Sender<EventId>,
 }
 
 impl SqliteCatalog {
@@ -82,6 +87,7 @@ impl SqliteCatalog {
             removal_queued: Notify::new(),
             restore_queued: Notify::new(),
             drill_queued: Notify::new(),
+            newest_event: Sender::new(EventId::ZERO),
         })
     }
 

@@ -1,10 +1,10 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, RestoreCatalog};
 use cachevault_domain::{
-    Backup, BackupFormat, BackupId, ConflictRule, Failure, FailureCode, InstanceId, JobKind,
-    KeyFilter, Lease, Listing, NewBackup, NewRestore, NewSafetyBackup, Page, Progress, ProjectId,
-    RdbDialect, Restore, RestoreEvent, RestoreFilter, RestoreId, RestoreOptions, RestoreOutcome,
-    RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
+    Backup, BackupFormat, BackupId, ConflictRule, EventKind, Failure, FailureCode, InstanceId,
+    JobKind, KeyFilter, Lease, Listing, NewBackup, NewRestore, NewSafetyBackup, Page, Progress,
+    ProjectId, RdbDialect, Restore, RestoreEvent, RestoreFilter, RestoreId, RestoreOptions,
+    RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -13,7 +13,7 @@ use crate::instances::require_instance;
 use crate::jobs::{insert_job, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, backups, unavailable};
+use crate::{SqliteCatalog, backups, events, unavailable};
 
 const SELECT: &str = "SELECT restores.*, backups.created_at AS backup_created_at,
         backups.note AS backup_note, backups.instance_id AS source_instance_id,
@@ -211,6 +211,7 @@ pub(crate) async fn begin_safety_backup(
         created_at: backup.created_at,
     };
     backups::insert(tx, &recorded).await?;
+    events::note_backup(tx, backup.id, (EventKind::BackupRequested, None), now).await?;
     backups::start(tx, backup.id, now).await?;
     sqlx::query("UPDATE restores SET safety_backup_id = ? WHERE job_id = ?")
         .bind(backup.id.to_string())
@@ -255,10 +256,10 @@ pub(crate) async fn finish(
     sqlx::query("UPDATE restores SET progress = ? WHERE job_id = ?")
         .bind(i64::from(Progress::DONE.hundredths()))
         .bind(lease.job.to_string())
-        .execute(tx)
+        .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    events::note_restore(tx, lease.job, (EventKind::RestoreSucceeded, None), now).await
 }
 
 /// The restore has failed.
@@ -274,10 +275,11 @@ pub(crate) async fn fail(
         .bind(failure.code.as_str())
         .bind(&failure.reason)
         .bind(lease.job.to_string())
-        .execute(tx)
+        .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-    Ok(())
+    let what = (EventKind::RestoreFailed, Some(failure.reason.as_str()));
+    events::note_restore(tx, lease.job, what, now).await
 }
 
 /// Ends the restore, and with `unfinished` a safety backup that still runs: nobody else would.
@@ -359,7 +361,9 @@ impl RestoreCatalog for SqliteCatalog {
         let of = (&restore.project, restore.instance, restore.backup);
         insert_job(&mut tx, restore.job, JobKind::Restore, of, restore.created_at).await?;
         insert(&mut tx, restore).await?;
-        tx.commit().await.map_err(unavailable)?;
+        let what = (EventKind::RestoreRequested, None);
+        events::note_restore(&mut tx, restore.job, what, restore.created_at).await?;
+        self.commit_telling(tx).await?;
         self.job_queued(JobKind::Restore).notify_one();
         Ok(())
     }

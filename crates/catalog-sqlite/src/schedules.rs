@@ -5,7 +5,8 @@ use cachevault_catalog::{
     CatalogError, DuePolicy, NewScheduledBackup, ScheduleCatalog, Turn, Turned,
 };
 use cachevault_domain::{
-    Agenda, BackupState, Failure, FailureCode, InstanceId, JobKind, Outcome, Tried, Window,
+    Agenda, BackupState, EventKind, Failure, FailureCode, InstanceId, JobKind, Outcome, Tried,
+    Window,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -13,7 +14,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 use crate::jobs::{insert_job, refuse_busy};
 use crate::row::RowOf;
 use crate::settings::{PolicyRow, policy_columns};
-use crate::{SqliteCatalog, backups, unavailable};
+use crate::{SqliteCatalog, backups, events, unavailable};
 
 /// Selects what is due; what it depends on follows.
 const DUE: &str = concat!(
@@ -125,7 +126,7 @@ async fn advance(
 async fn insert(
     tx: &mut SqliteConnection,
     wish: &NewScheduledBackup,
-    failure: Option<&Failure>,
+    failure: Option<(EventKind, &Failure)>,
 ) -> Result<(), CatalogError> {
     let NewScheduledBackup { backup, window, keep_until } = wish;
     backups::insert(&mut *tx, backup).await?;
@@ -138,8 +139,12 @@ async fn insert(
         .await
         .map_err(unavailable)?;
     match failure {
-        Some(failure) => backups::fail(tx, backup.id, failure, backup.created_at).await,
+        Some((kind, failure)) => {
+            backups::fail_as(tx, kind, backup.id, failure, backup.created_at).await
+        }
         None => {
+            let what = (EventKind::BackupRequested, None);
+            events::note_backup(&mut *tx, backup.id, what, backup.created_at).await?;
             let of = (&backup.project, backup.instance, backup.id);
             insert_job(tx, backup.job, JobKind::Capture, of, backup.created_at).await
         }
@@ -185,7 +190,7 @@ impl ScheduleCatalog for SqliteCatalog {
         let turned = match turn {
             Turn::Rest => Turned::Done,
             Turn::Miss(wish, failure) => {
-                insert(&mut tx, wish, Some(failure)).await?;
+                insert(&mut tx, wish, Some((EventKind::WindowMissed, failure))).await?;
                 Turned::Done
             }
             Turn::Begin(wish) => match refuse_busy(&mut tx, due.instance).await {
@@ -196,13 +201,13 @@ impl ScheduleCatalog for SqliteCatalog {
                 Err(CatalogError::Busy(kind)) => {
                     let reason = CatalogError::Busy(kind).to_string();
                     let failure = Failure { code: FailureCode::InstanceBusy, reason };
-                    insert(&mut tx, wish, Some(&failure)).await?;
+                    insert(&mut tx, wish, Some((EventKind::BackupFailed, &failure))).await?;
                     Turned::Busy(kind)
                 }
                 Err(error) => return Err(error),
             },
         };
-        tx.commit().await.map_err(unavailable)?;
+        self.commit_telling(tx).await?;
         if matches!((turn, turned), (Turn::Begin(_), Turned::Done)) {
             self.job_queued(JobKind::Capture).notify_one();
         }

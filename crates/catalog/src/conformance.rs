@@ -21,6 +21,7 @@ mod backups;
 mod cancel;
 mod checks;
 mod drills;
+mod events;
 mod hosts;
 mod identity;
 mod instances;
@@ -29,6 +30,7 @@ mod restores;
 mod retention;
 mod schedules;
 mod watch;
+mod webhooks;
 
 use crate::{Catalog, CatalogError};
 pub use audit::*;
@@ -36,6 +38,7 @@ pub use backups::*;
 pub use cancel::*;
 pub use checks::*;
 pub use drills::*;
+pub use events::*;
 pub use hosts::*;
 use identity::open_project;
 pub use identity::*;
@@ -45,6 +48,7 @@ pub use restores::*;
 pub use retention::*;
 pub use schedules::*;
 pub use watch::*;
+pub use webhooks::*;
 
 /// Makes one `#[tokio::test]` of every case.
 #[macro_export]
@@ -156,6 +160,22 @@ macro_rules! catalog_conformance {
             a_call_is_recorded_before_it_is_answered
             calls_are_listed_in_both_orders_and_by_time
             no_project_sees_the_calls_of_another
+            what_happens_to_a_backup_is_told_once
+            what_was_refused_is_not_told
+            what_happens_to_a_restore_is_told_with_its_safety_backup
+            what_a_drill_found_is_told
+            what_is_done_to_an_instance_is_told
+            an_instance_goes_down_once_and_comes_back_once
+            what_a_policy_does_is_told
+            events_are_listed_in_both_orders_and_between_others
+            old_events_are_forgotten_and_their_numbers_with_them
+            who_waits_for_an_event_is_woken_by_it
+            a_webhook_reads_back_as_it_was_added_and_changed
+            a_project_has_so_many_webhooks_and_no_more
+            a_webhook_is_told_in_order_of_its_kinds_since_it_was_added
+            a_delivery_that_failed_waits_and_is_given_up_in_time
+            a_delivery_has_one_holder_at_a_time
+            a_disabled_webhook_is_told_nothing_not_even_later
             a_project_and_its_credential_are_found_again
             a_project_is_created_once
             a_second_key_opens_the_same_project
@@ -211,6 +231,8 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/retention.rs"),
         include_str!("conformance/watch.rs"),
         include_str!("conformance/audit.rs"),
+        include_str!("conformance/events.rs"),
+        include_str!("conformance/webhooks.rs"),
         include_str!("conformance/identity.rs"),
     ];
     files

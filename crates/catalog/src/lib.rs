@@ -23,11 +23,12 @@ use std::fmt;
 use async_trait::async_trait;
 use cachevault_domain::{
     Agenda, AuditFilter, AuditRecord, AuditResult, Backup, BackupFilter, BackupId, BackupState,
-    Cancellation, DuePlan, Failure, Instance, InstanceChange, InstanceCounts, InstanceFilter,
-    InstanceId, InvalidRestoreTransition, InvalidTransition, Job, JobId, JobKind, Lease, Listing,
-    NewAuditRecord, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId,
-    Progress, ProjectId, RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome,
-    StepRecord, StoredBackup, Tag, TagChange, Tried, Window,
+    Cancellation, Delivery, DeliveryResult, DuePlan, EventFilter, EventId, EventPage, Failure,
+    Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
+    InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
+    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
+    Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup, Tag,
+    TagChange, Tried, Webhook, WebhookChange, WebhookId, Window,
 };
 use jiff::Timestamp;
 
@@ -59,6 +60,9 @@ pub enum CatalogError {
     /// The instance would have more tags than it may.
     #[error("an instance has {} tags at the most", cachevault_domain::TAGS_MAX)]
     TooManyTags,
+    /// The project would have more webhooks than it may.
+    #[error("a project has {} webhooks at the most", cachevault_domain::WEBHOOKS_MAX)]
+    TooManyWebhooks,
     /// The backup has ended already.
     #[error("the backup has ended: it is `{}`", .0.as_str())]
     Ended(BackupState),
@@ -206,6 +210,7 @@ pub trait InstanceCatalog: Send + Sync {
         project: &ProjectId,
         id: InstanceId,
         change: &TagChange,
+        now: Timestamp,
     ) -> Result<(), CatalogError>;
 
     /// The tags of all instances of a project, each once, by key and value.
@@ -513,8 +518,8 @@ pub trait JobQueue: Send + Sync {
     /// Extends a lease.
     async fn extend_lease(&self, lease: &Lease, until: Timestamp) -> Result<(), CatalogError>;
 
-    /// Lets go of every lease of a node, whose process is known to have ended: the jobs are due
-    /// at once. Returns how many there were.
+    /// Lets go of every lease of a node, whose process is known to have ended, those of deliveries
+    /// too: the jobs are due at once. Returns how many jobs there were.
     async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError>;
 
     /// The finished steps of a job, oldest first.
@@ -702,6 +707,86 @@ pub trait AuditCatalog: Send + Sync {
     async fn drop_audit(&self, before: Timestamp) -> Result<u64, CatalogError>;
 }
 
+/// What has happened. Every method of the other traits that makes something happen records the event
+/// together with it, or not at all.
+#[async_trait]
+pub trait EventCatalog: Send + Sync {
+    /// Events of a project, `limit` at the most, in the order that the filter says. Once an event is
+    /// listed none with a lower number comes any more.
+    async fn list_events(
+        &self,
+        project: &ProjectId,
+        filter: &EventFilter,
+        limit: u32,
+    ) -> Result<EventPage, CatalogError>;
+
+    /// Forgets events from before a moment, `limit` at the most; how many. Numbers are not given
+    /// again.
+    async fn drop_events(&self, before: Timestamp, limit: u32) -> Result<u64, CatalogError>;
+
+    /// Returns when an event behind this one may have been recorded. Events may come without it:
+    /// never the only trigger.
+    /// Gives the newest that is known.
+    async fn wait_for_event(&self, after: EventId) -> EventId;
+}
+
+/// Webhooks, and what they are still to be told.
+#[async_trait]
+pub trait WebhookCatalog: Send + Sync {
+    /// Adds a webhook, which is told of what happens from then on.
+    ///
+    /// [`CatalogError::TooManyWebhooks`], [`CatalogError::NotFound`] without the project.
+    async fn add_webhook(
+        &self,
+        webhook: &Webhook,
+        secret: &SealedSecret,
+    ) -> Result<(), CatalogError>;
+
+    /// The webhook, with its secret.
+    async fn find_webhook(
+        &self,
+        project: &ProjectId,
+        id: WebhookId,
+    ) -> Result<Option<(Webhook, SealedSecret)>, CatalogError>;
+
+    /// All webhooks of a project, oldest first.
+    async fn list_webhooks(&self, project: &ProjectId) -> Result<Vec<Webhook>, CatalogError>;
+
+    /// Changes a webhook. With a new URL, or enabled again, it is tried at once.
+    ///
+    /// [`CatalogError::NotFound`].
+    async fn change_webhook(
+        &self,
+        project: &ProjectId,
+        id: WebhookId,
+        change: &WebhookChange,
+    ) -> Result<(), CatalogError>;
+
+    /// Removes a webhook; it is told nothing more.
+    ///
+    /// [`CatalogError::NotFound`].
+    async fn remove_webhook(&self, project: &ProjectId, id: WebhookId) -> Result<(), CatalogError>;
+
+    /// Claims the oldest event that a webhook of any project is still to be told of. Of one webhook
+    /// one is claimed at a time, and the next only when that was delivered or given up.
+    async fn claim_delivery(
+        &self,
+        node: NodeId,
+        now: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<Delivery>, CatalogError>;
+
+    /// Records how a delivery ended.
+    ///
+    /// [`CatalogError::LostLease`] where somebody else has claimed it since, or the webhook is gone.
+    async fn end_delivery(
+        &self,
+        delivery: &Delivery,
+        result: &DeliveryResult,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
+}
+
 /// Everything that is known, durably.
 pub trait Catalog:
     ProjectCatalog
@@ -714,6 +799,8 @@ pub trait Catalog:
     + JobQueue
     + WatchCatalog
     + AuditCatalog
+    + EventCatalog
+    + WebhookCatalog
     + fmt::Debug
 {
 }
@@ -729,6 +816,8 @@ impl<T> Catalog for T where
         + JobQueue
         + WatchCatalog
         + AuditCatalog
+        + EventCatalog
+        + WebhookCatalog
         + fmt::Debug
 {
 }

@@ -58,6 +58,18 @@ actions! {
     Restore = "dcs:instance:restoreData",
     /// List and show restores.
     ListRestores = "dcs:instance:getDataRestoreLog",
+    /// List what has happened in the project, and follow it.
+    ListEvents = "cachevault:event:list",
+    /// List and show webhooks, without their secrets.
+    ListWebhooks = "cachevault:webhook:list",
+    /// Create a webhook.
+    CreateWebhook = "cachevault:webhook:create",
+    /// Change a webhook.
+    ModifyWebhook = "cachevault:webhook:modify",
+    /// Delete a webhook.
+    DeleteWebhook = "cachevault:webhook:delete",
+    /// Send a message to a webhook, to see whether it comes.
+    TestWebhook = "cachevault:webhook:test",
     /// Read who did what in the project.
     ReadAudit = "cachevault:audit:read",
     /// Break off a backup that waits or runs.

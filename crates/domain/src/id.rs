@@ -89,6 +89,11 @@ uuid_id!(
     PolicyId
 );
 
+uuid_id!(
+    /// Names one webhook.
+    WebhookId
+);
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
         $(#[$doc])*

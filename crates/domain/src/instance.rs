@@ -130,6 +130,18 @@ impl Health {
     /// before it counts as down.
     pub const LOOKS_MISSED_MAX: u32 = 2;
 
+    /// Whether a look that failed for this reason, or not, changes if the instance counts as down:
+    /// `Some(false)` where it does from now on, `Some(true)` where it does no longer.
+    pub fn change(&self, failure: Option<&str>) -> Option<bool> {
+        match (self, failure) {
+            (_, None) => self.is_down().then_some(true),
+            (Self::Reachable, Some(_)) => (Self::LOOKS_MISSED_MAX == 0).then_some(false),
+            (Self::Unreachable { looks, .. }, Some(_)) => {
+                (*looks == Self::LOOKS_MISSED_MAX).then_some(false)
+            }
+        }
+    }
+
     /// Whether the instance counts as down.
     pub fn is_down(&self) -> bool {
         matches!(self, Self::Unreachable { looks, .. } if *looks > Self::LOOKS_MISSED_MAX)

@@ -31,6 +31,8 @@
 //! | agenda | which window of a policy comes next, and when there is something to decide |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
+//! | event | that something has happened to an instance, a backup or a restore; numbered, kept for a time |
+//! | webhook, delivery | a URL that is told of events; telling it of one |
 //! | capture | stream the data of a live server into an artifact |
 //! | job, step, attempt, lease | durable unit of work; its parts; one try; the right to run it until a time |
 
@@ -43,6 +45,7 @@ mod backup;
 mod clock;
 mod drill;
 mod error_text;
+mod event;
 mod id;
 mod identity;
 mod instance;
@@ -55,6 +58,7 @@ mod retention;
 mod schedule;
 mod server;
 mod settings;
+mod webhook;
 
 pub use access::{
     Action, ActionPattern, BuiltInRole, Caller, Denied, InvalidActionPattern, NotAdministrator,
@@ -70,9 +74,13 @@ pub use backup::{
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use error_text::with_sources;
+pub use event::{
+    EVENT_DETAIL_CHARS_MAX, Event, EventFilter, EventId, EventKind, EventPage, InvalidEventId,
+    UnknownEventKind,
+};
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
-    RestoreId, UserId,
+    RestoreId, UserId, WebhookId,
 };
 pub use identity::{
     AccessPolicy, Credential, Grant, InvalidName, Project, ProjectName, RoleName, SignIn, Token,
@@ -105,4 +113,7 @@ pub use server::{
 pub use settings::{
     DESCRIPTION_CHARS_MAX, Description, DescriptionTooLong, InstanceChange, InstanceSettings,
     InvalidTag, TAG_KEY_CHARS_MAX, TAG_VALUE_CHARS_MAX, TAGS_MAX, Tag, TagChange,
+};
+pub use webhook::{
+    Delivery, DeliveryResult, WEBHOOKS_MAX, Webhook, WebhookChange, is_public_enough,
 };

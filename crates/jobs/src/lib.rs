@@ -12,13 +12,14 @@
 //! ```
 //!
 //! [`Worker`] runs jobs; [`Scheduler`] asks for those that are due by themselves; [`Observer`] looks at
-//! instances from time to time, [`Tender`] after what is stored. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
+//! instances from time to time, [`Tender`] after what is stored; [`Messenger`] tells webhooks. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
 
 #![deny(missing_docs)]
 
 mod capture;
 mod drill;
 mod figures;
+mod messenger;
 mod observe;
 mod opener;
 mod prober;
@@ -33,6 +34,7 @@ mod worker;
 
 pub use drill::{DrillSettings, Driller};
 pub use figures::JobFigures;
+pub use messenger::Messenger;
 pub use observe::Observer;
 pub use opener::EngineOpener;
 pub use prober::EngineProber;

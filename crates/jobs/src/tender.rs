@@ -20,6 +20,8 @@ use crate::shutdown::Shutdown;
 const LOOK: Duration = Duration::from_secs(2);
 /// Checks of a round, one after the other.
 const ROUND_MAX: u32 = 4;
+/// Events that are forgotten in one transaction.
+const EVENTS_DROPPED_MAX: u32 = 1000;
 /// A check that could not be made is tried again after this time.
 const TRY_AGAIN: Duration = Duration::from_mins(10);
 
@@ -38,6 +40,8 @@ pub struct Tender {
     pub audit_keep: Duration,
     /// Longest time that the check of one backup may take, and a sweep.
     pub time_max: Duration,
+    /// How long it is kept what has happened.
+    pub events_keep: Duration,
     /// When a check could not be made.
     pub tried: Mutex<BTreeMap<BackupId, Timestamp>>,
 }
@@ -74,6 +78,7 @@ impl Tender {
                 if swept.is_none_or(|at| at.elapsed() >= self.sweep_every) {
                     is_rewrapped |= self.sweep_round(!is_rewrapped).await;
                     self.drop_audit().await;
+                    self.drop_events().await;
                     swept = Some(Instant::now());
                 }
                 tokio::time::sleep(LOOK).await;
@@ -101,6 +106,31 @@ impl Tender {
                 0
             }
         }
+    }
+
+    /// Forgets what has happened too long ago; how many events.
+    pub async fn drop_events(&self) -> u64 {
+        let Ok(before) = self.app.clock.now().checked_sub(self.events_keep) else { return 0 };
+        let mut all = 0;
+        loop {
+            match self.app.catalog.drop_events(before, EVENTS_DROPPED_MAX).await {
+                Ok(dropped) => {
+                    all += dropped;
+                    if dropped < EVENTS_DROPPED_MAX.into() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let reason = with_sources(&error);
+                    tracing::warn!(reason, "old events could not be removed");
+                    break;
+                }
+            }
+        }
+        if all > 0 {
+            tracing::info!(dropped = all, "old events were removed");
+        }
+        all
     }
 
     /// Whether all of the store was gone through.

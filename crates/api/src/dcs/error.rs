@@ -160,8 +160,11 @@ impl From<AppError> for DcsError {
             AppError::RestoreNotFound
             | AppError::AuditRecordNotFound
             | AppError::BackupPolicyNotFound => Self::InvalidField("restore_id"),
-            // Only our own API manages access.
+            // Only our own API manages access and webhooks.
             AppError::Access(_) => Self::InvalidField("access"),
+            AppError::WebhookNotFound | AppError::InvalidWebhook(_) | AppError::TooManyWebhooks => {
+                Self::InvalidField("webhook")
+            }
             AppError::CatalogFailed(_)
             | AppError::HashingFailed(_)
             | AppError::KeystoneFailed(_)

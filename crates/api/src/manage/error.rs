@@ -59,6 +59,9 @@ impl Error {
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
+                AppError::WebhookNotFound => (StatusCode::NOT_FOUND, "webhook_not_found"),
+                AppError::InvalidWebhook(_) => (StatusCode::BAD_REQUEST, "invalid_webhook"),
+                AppError::TooManyWebhooks => (StatusCode::CONFLICT, "too_many_webhooks"),
                 AppError::BackupPolicyNotFound => {
                     (StatusCode::NOT_FOUND, "backup_policy_not_found")
                 }

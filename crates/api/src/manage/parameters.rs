@@ -102,6 +102,47 @@ pub(super) struct OfProjectQuery {
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// Events to return at the most.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    limit: Option<u32>,
+    /// Only events behind this one.
+    #[param(minimum = 0, maximum = 9223372036854775807_u64, default = 0)]
+    after: Option<u64>,
+    /// Only events before this one.
+    #[param(minimum = 0, maximum = 9223372036854775807_u64)]
+    before: Option<u64>,
+    /// Which come first.
+    #[param(pattern = "^(newest|oldest)$", default = "oldest")]
+    order: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventStreamQuery {
+    /// Begin behind this event; otherwise with what happens from now on.
+    #[param(minimum = 0, maximum = 9223372036854775807_u64)]
+    after: Option<u64>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(super) struct LastEventHeader {
+    /// The last event that was seen: the stream goes on behind it. Counts more than `after`.
+    #[param(rename = "Last-Event-ID", minimum = 0, maximum = 9223372036854775807_u64)]
+    last_event_id: Option<u64>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct WebhookPath {
+    /// The webhook.
+    #[param(format = "uuid", example = "2f6d9a7e-51c4-4b1a-8f0e-7a3c2d1b9e05")]
+    webhook_id: String,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
     /// Records to return at the most.
     #[param(minimum = 1, maximum = 1000, default = 100)]

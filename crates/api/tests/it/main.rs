@@ -5,6 +5,7 @@
 mod audit;
 mod clients;
 mod documented;
+mod events;
 mod foreign_tokens;
 mod identity;
 mod instances;

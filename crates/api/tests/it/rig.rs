@@ -6,9 +6,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
-use cachevault_api::{Api, Downloads, HttpFigures, LargeBodies, metrics_router, router};
+use cachevault_api::{
+    Api, Downloads, EventStreamLimits, EventStreams, HttpFigures, LargeBodies, metrics_router,
+    router,
+};
 use cachevault_app::{
-    App, ForeignTokens, Logins, MasterKey, NewCredential, Prober, Sealer, TokenAuthority,
+    App, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober, Sealer,
+    TokenAuthority, WebhookMessage, WebhookRules, WebhookSender, Webhooks,
 };
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -30,6 +34,7 @@ use prometheus_client::registry::Registry;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) const DOWNLOADS_MAX: usize = 2;
@@ -84,6 +89,17 @@ impl Prober for Unreachable {
     }
 }
 
+/// Webhooks are tested with real receivers elsewhere; here nobody takes a message.
+#[derive(Debug)]
+struct Nobody;
+
+#[async_trait]
+impl WebhookSender for Nobody {
+    async fn send(&self, _: &WebhookMessage) -> Result<(), NotDelivered> {
+        Err(NotDelivered::because("nobody is there"))
+    }
+}
+
 fn observation() -> Observation {
     Observation {
         engine: EngineKind::Redis,
@@ -118,11 +134,28 @@ pub(crate) struct Answer {
 /// Longer than any request of a test takes.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// What requests for streams may take, less than the streams themselves.
+const STREAMING_REQUEST_MAX: Duration = Duration::from_secs(2);
+/// Streams end by themselves, so that a test may read any answer to its end.
+const SHORT_STREAM: Duration = Duration::from_millis(50);
+
 fn routes(
     app: App,
     downloads: Downloads,
     public_url: Option<&str>,
     request_time_max: Duration,
+) -> Router {
+    let streams = EventStreamLimits::new(8, SHORT_STREAM);
+    let stop = CancellationToken::new();
+    streaming_routes(app, downloads, public_url, request_time_max, (streams, stop))
+}
+
+fn streaming_routes(
+    app: App,
+    downloads: Downloads,
+    public_url: Option<&str>,
+    request_time_max: Duration,
+    (streams, stop): (EventStreamLimits, CancellationToken),
 ) -> Router {
     router(Api {
         app,
@@ -135,6 +168,7 @@ fn routes(
         region: REGION.to_owned(),
         throttle: Arc::default(),
         figures: HttpFigures::default(),
+        events: EventStreams::new(streams, stop),
         large_bodies: LargeBodies::default(),
     })
 }
@@ -152,6 +186,20 @@ impl Rig {
     pub(crate) fn hurried(mut self, request_time_max: Duration) -> Self {
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
         self.router = routes(self.app.clone(), downloads, None, request_time_max);
+        self
+    }
+
+    /// The same service, with streams of events that have these bounds and end with `stop`; no
+    /// request may take longer than they live.
+    pub(crate) fn streaming(mut self, limits: EventStreamLimits, stop: CancellationToken) -> Self {
+        let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
+        self.router = streaming_routes(
+            self.app.clone(),
+            downloads,
+            None,
+            STREAMING_REQUEST_MAX,
+            (limits, stop),
+        );
         self
     }
 
@@ -186,6 +234,7 @@ impl Rig {
             entropy,
             logins: Logins::default(),
             foreign_tokens: None,
+            webhooks: Webhooks { sender: Arc::new(Nobody), rules: WebhookRules::default() },
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

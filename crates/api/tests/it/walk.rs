@@ -52,6 +52,7 @@ impl Operation {
             .replace("{instance_id}", ids.instance)
             .replace("{backup_id}", ids.backup)
             .replace("{restore_id}", UNKNOWN)
+            .replace("{webhook_id}", ids.webhook)
             .replace("{project}", ids.project)
             .replace("{user}", ids.user)
             .replace("{access_key}", ids.access_key)
@@ -84,6 +85,8 @@ impl Operation {
             "SetGrant" | "CreateCredential" => json!({"role": "reader"}),
             "UpdateCredential" => json!({"description": "of no use"}),
             "CreatePolicy" => json!({"name": "some", "actions": ["dcs:*:get*"]}),
+            "CreateWebhook" => json!({"url": "https://10.0.0.9/hook"}),
+            "ChangeWebhook" => json!({"enabled": false}),
             "UpdatePolicy" => json!({"actions": ["dcs:*:get*"]}),
             "ChangeOwnPassword" => json!({"current": "a password", "new": "another password"}),
             _ => return String::new(),
@@ -100,6 +103,7 @@ struct Ids<'a> {
     user: &'a str,
     access_key: &'a str,
     policy: &'a str,
+    webhook: &'a str,
 }
 
 const UNKNOWN_IDS: Ids<'static> = Ids {
@@ -109,12 +113,14 @@ const UNKNOWN_IDS: Ids<'static> = Ids {
     user: "nobody",
     access_key: "UNKNOWNKEY",
     policy: "nothing",
+    webhook: UNKNOWN,
 };
 
 /// A project with one of everything, and another with an administrator of its own.
 struct Walk {
     rig: Rig,
     first_key: String,
+    webhook: String,
     stranger: NewCredential,
 }
 
@@ -125,10 +131,13 @@ impl Walk {
         rig.user("bob", "admin").await;
         let nobody = json!({"name": "powerless", "actions": []}).to_string();
         rig.call("POST", "/api/v1/policies", &nobody).await;
+        let hook = r#"{"url": "https://10.0.0.9/hook"}"#;
+        let webhook = rig.call("POST", "/api/v1/webhooks", hook).await;
+        let webhook = webhook.body["id"].as_str().unwrap().to_owned();
         rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
         let stranger = rig.key(json!({"project": "second", "role": "admin"})).await;
         let first_key = rig.credential.access_key.to_string();
-        Self { rig, first_key, stranger }
+        Self { rig, first_key, webhook, stranger }
     }
 
     fn ids(&self) -> Ids<'_> {
@@ -139,6 +148,7 @@ impl Walk {
             user: "bob",
             access_key: &self.first_key,
             policy: "powerless",
+            webhook: &self.webhook,
         }
     }
 
@@ -227,6 +237,7 @@ async fn nobody_can_tell_what_another_project_has() {
         if operation.names_a_thing() {
             assert!(theirs.status.is_client_error(), "{what}");
             let known = [ids.instance, ids.backup, ids.user, ids.access_key, ids.policy, first];
+            let known = [&known[..], &[ids.webhook]].concat();
             assert_eq!(told(&theirs, &known), told(&nobodys, &known), "{what}");
         }
         if operation.path.contains("{project_id}") {

@@ -1,12 +1,14 @@
 //! A client of `/api/v1` that signs its requests.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::time::Duration;
 
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_domain::{Clock, SystemClock};
 use serde_json::{Value, json};
-use ureq::http::{Method, Request};
+use ureq::Body;
+use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
 use super::{ClientOptions, Failure};
@@ -14,6 +16,8 @@ use crate::config::default_data_dir;
 use crate::data_dir::Credentials;
 
 const TIMEOUT: Duration = Duration::from_secs(90);
+/// A stream is opened anew after this time, if it has not ended before.
+const STREAM_MAX: Duration = Duration::from_mins(5);
 /// Records asked for at a time: the most that the service gives.
 const PAGE: usize = 1000;
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -88,6 +92,53 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<Value, Failure> {
+        let response = self.send(self.signed(method, path, body)?)?;
+        self.answer(response)
+    }
+
+    /// Opens the stream at `path` under `/api/v1`, with this header. It ends after a while, and when
+    /// the service ends it.
+    pub(crate) fn open(
+        &self,
+        path: &str,
+        (name, value): (&'static str, &str),
+    ) -> Result<impl BufRead + use<>, Failure> {
+        let mut request = self.signed(Method::GET, path, None)?;
+        if let Ok(value) = value.parse() {
+            request.headers_mut().insert(name, value);
+        }
+        let request = self
+            .agent
+            .configure_request(request)
+            .timeout_global(None)
+            .timeout_connect(Some(TIMEOUT))
+            .timeout_recv_response(Some(TIMEOUT))
+            // A connection that was lost without a word is noticed by this.
+            .timeout_recv_body(Some(STREAM_MAX))
+            .build();
+        let response = self.send(request)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(refusal(status, &self.read(response)?));
+        }
+        Ok(BufReader::new(response.into_body().into_reader()))
+    }
+
+    fn send(&self, request: Request<String>) -> Result<Response<Body>, Failure> {
+        self.agent.run(request).map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        let endpoint = &self.credentials.endpoint;
+        Failure::Unreachable(format!("the service at {endpoint} does not answer: {error}"))
+    }
+
+    fn signed(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Request<String>, Failure> {
         let usage = |e: &dyn std::fmt::Display| {
             Failure::Usage(format!("`{}`: {e}", self.credentials.endpoint))
         };
@@ -111,7 +162,7 @@ impl Client {
         let names = headers.map(|(name, _)| name.to_owned());
         let Credentials { access_key, secret_key, .. } = &self.credentials;
         let authorization = sign(&signed, &names, access_key, secret_key).unwrap_or_default();
-        let request = Request::builder()
+        Request::builder()
             .method(method)
             .uri(url.as_str())
             .header("host", &host)
@@ -119,8 +170,7 @@ impl Client {
             .header("authorization", authorization)
             .header("content-type", "application/json")
             .body(body)
-            .map_err(|e| usage(&e))?;
-        self.answer(request)
+            .map_err(|e| usage(&e))
     }
 
     /// Writes a credential that was just created where a client of the same service finds it.
@@ -153,32 +203,23 @@ impl Client {
         }
     }
 
-    fn answer(&self, request: Request<String>) -> Result<Value, Failure> {
-        let unreachable = |e: ureq::Error| {
-            Failure::Unreachable(format!(
-                "the service at {} does not answer: {e}",
-                self.credentials.endpoint
-            ))
-        };
-        let mut response = self.agent.run(request).map_err(unreachable)?;
+    fn answer(&self, response: Response<Body>) -> Result<Value, Failure> {
         let status = response.status();
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(ANSWER_BYTES_MAX)
-            .read_to_string()
-            .map_err(unreachable)?;
-        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        if status.is_success() {
-            return Ok(body);
-        }
-        let message = body["error"]["message"].as_str().or(body["error_msg"].as_str());
-        let message =
-            message.map_or_else(|| format!("the service answered {status}"), str::to_owned);
-        if status.is_server_error() {
-            Err(Failure::Failed(message))
-        } else {
-            Err(Failure::Refused(message))
-        }
+        let body = self.read(response)?;
+        if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
     }
+
+    /// The body of an answer; null where it is no JSON.
+    fn read(&self, mut response: Response<Body>) -> Result<Value, Failure> {
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        let text = body.read_to_string().map_err(|error| self.unreachable(&error))?;
+        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+}
+
+/// What an answer that is none says.
+fn refusal(status: StatusCode, body: &Value) -> Failure {
+    let message = body["error"]["message"].as_str().or(body["error_msg"].as_str());
+    let message = message.map_or_else(|| format!("the service answered {status}"), str::to_owned);
+    if status.is_server_error() { Failure::Failed(message) } else { Failure::Refused(message) }
 }

@@ -119,6 +119,9 @@ fn no_data_and_no_secret_lies_in_clear_anywhere() {
             true => bucket.serve(&data_dir, &[]),
             false => Service::start(&data_dir, &[]),
         };
+        let hook = service.json(&["webhook", "add", "https://192.0.2.1/"]);
+        let hook_secret = hook["secret"].as_str().unwrap().trim_start_matches("whsec_");
+        known.secret.push(hook_secret.as_bytes().to_vec());
         let source = (&source, &source_password[..]);
         backed_up_and_restored(&service, source, (&target, &target_password));
         // Beside the running service, whose write-ahead log is not yet gone.

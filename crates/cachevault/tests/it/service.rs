@@ -38,8 +38,9 @@ impl Service {
             .open(data_dir.with_extension("log"))
             .unwrap();
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--log-level", "debug", "--data-dir"])
+            .args(["serve", "--log-level", "debug", "--data-dir"])
             .arg(data_dir)
+            .args((!options.contains(&"--listen")).then_some("--listen=127.0.0.1:0"))
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

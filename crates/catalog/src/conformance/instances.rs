@@ -294,7 +294,7 @@ pub async fn tags_are_added_replaced_and_taken_away(catalog: &impl Catalog) {
     prepare(catalog).await;
     let tag = |key: &str, value: &str| Tag::new(key, value).unwrap();
     let change = async |change: TagChange| {
-        catalog.change_tags(&project(1), instance_id(1), &change).await.unwrap();
+        catalog.change_tags(&project(1), instance_id(1), &change, at(9)).await.unwrap();
         settings_of(catalog, 1).await.tags
     };
     let add = TagChange::Add(vec![tag("owner", "ops"), tag("a", "1")]);
@@ -306,10 +306,11 @@ pub async fn tags_are_added_replaced_and_taken_away(catalog: &impl Catalog) {
     ]);
     assert_eq!(change(remove).await, [tag("n", "1"), tag("owner", "ops")]);
     let many = (0..19).map(|n| tag(&format!("k{n}"), "")).collect();
-    let many = catalog.change_tags(&project(1), instance_id(1), &TagChange::Add(many)).await;
+    let many = catalog.change_tags(&project(1), instance_id(1), &TagChange::Add(many), at(9)).await;
     assert!(matches!(many, Err(CatalogError::TooManyTags)), "{many:?}");
     assert_eq!(settings_of(catalog, 1).await.tags.len(), 2);
-    let foreign = catalog.change_tags(&project(2), instance_id(1), &TagChange::Add(vec![])).await;
+    let foreign =
+        catalog.change_tags(&project(2), instance_id(1), &TagChange::Add(vec![]), at(9)).await;
     assert!(matches!(foreign, Err(CatalogError::NotFound("instance"))), "{foreign:?}");
 }
 

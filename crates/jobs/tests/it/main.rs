@@ -7,6 +7,7 @@ mod cancel;
 mod drills;
 mod every_kind;
 mod failures;
+mod messages;
 mod restores;
 mod rig;
 mod scheduling;

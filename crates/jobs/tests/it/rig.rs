@@ -1,7 +1,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cachevault_app::{AddInstance, App, Logins, MasterKey, NewCredential, RequestBackup, Sealer};
+use cachevault_app::{
+    AddInstance, App, Logins, MasterKey, NewCredential, RequestBackup, Sealer, WebhookRules,
+    Webhooks,
+};
 use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
@@ -20,6 +23,8 @@ use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, n
 use jiff::SignedDuration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+
+use crate::messages::Receiver;
 
 pub(crate) struct Rig {
     pub(crate) app: App,
@@ -61,6 +66,10 @@ impl Rig {
             entropy: entropy.clone(),
             logins: Logins::default(),
             foreign_tokens: None,
+            webhooks: Webhooks {
+                sender: Arc::new(Receiver::default()),
+                rules: WebhookRules::default(),
+            },
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

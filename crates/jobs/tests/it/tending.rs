@@ -26,6 +26,7 @@ fn tender(app: &App) -> Tender {
         grace: DAY,
         audit_keep: DAY * 30,
         time_max: DAY,
+        events_keep: DAY * 30,
         tried: Mutex::default(),
     }
 }

@@ -1,0 +1,98 @@
+//! `/api/v1/events`: what has happened.
+
+use axum::extract::{RawQuery, State};
+use axum::{Extension, Json};
+use cachevault_domain::{Event, InstanceId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::error::Error;
+use super::instances::{self, PAGE_DEFAULT, PAGE_MAX};
+use super::parameters::{EventsQuery, InstancePath};
+use super::path::PathId;
+use crate::Api;
+use crate::auth::Identity;
+use crate::query::Query;
+
+/// Something that has happened.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct EventBody {
+    /// A later event has a higher number.
+    #[schema(example = 17)]
+    id: u64,
+    at: String,
+    #[schema(example = "backup_failed")]
+    kind: &'static str,
+    project_id: String,
+    /// The instance; of a restore its target.
+    instance_id: String,
+    /// What the instance is called now.
+    #[schema(example = "orders")]
+    instance_name: String,
+    /// The backup that it is about; of a restore the one that is restored.
+    backup_id: Option<String>,
+    restore_id: Option<String>,
+    /// What there is to say, for people.
+    detail: Option<String>,
+}
+
+/// What has happened.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventPageBody {
+    items: Vec<EventBody>,
+}
+
+impl From<&Event> for EventBody {
+    fn from(event: &Event) -> Self {
+        Self {
+            id: event.id.get(),
+            at: event.at.to_string(),
+            kind: event.kind.as_str(),
+            project_id: event.project.to_string(),
+            instance_id: event.instance.to_string(),
+            instance_name: event.instance_name.to_string(),
+            backup_id: event.backup.map(|id| id.to_string()),
+            restore_id: event.restore.map(|id| id.to_string()),
+            detail: event.detail.clone(),
+        }
+    }
+}
+
+/// List what has happened in the project
+#[utoipa::path(get, path = "/events", operation_id = "ListEvents", tag = "Events",
+    params(EventsQuery),
+    responses((status = 200, body = EventPageBody)))]
+pub(super) async fn list(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<EventPageBody>, Error> {
+    page(&api, &identity, None, query.as_deref()).await
+}
+
+/// List what has happened to an instance
+#[utoipa::path(get, path = "/instances/{instance_id}/events", operation_id = "ListInstanceEvents",
+    tag = "Events",
+    params(InstancePath, EventsQuery),
+    responses((status = 200, body = EventPageBody)))]
+pub(super) async fn list_of_instance(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(instance): PathId,
+    RawQuery(query): RawQuery,
+) -> Result<Json<EventPageBody>, Error> {
+    page(&api, &identity, Some(instances::parse(&instance)?), query.as_deref()).await
+}
+
+async fn page(
+    api: &Api,
+    identity: &Identity,
+    instance: Option<InstanceId>,
+    query: Option<&str>,
+) -> Result<Json<EventPageBody>, Error> {
+    let query = Query::parse(query);
+    let limit = query.limit(PAGE_DEFAULT, PAGE_MAX)?;
+    let filter = query.event_filter(instance)?;
+    let found = api.app.list_events(&identity.caller, &filter, limit).await?;
+    Ok(Json(EventPageBody { items: found.items.iter().map(EventBody::from).collect() }))
+}

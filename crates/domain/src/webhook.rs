@@ -1,0 +1,143 @@
+//! URLs that are told what happens.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+
+use crate::{Event, EventKind, ProjectId, SealedSecret, WebhookId};
+
+/// How many webhooks a project may have.
+pub const WEBHOOKS_MAX: u32 = 16;
+
+/// A URL that is told of events of its project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// Its id.
+    pub id: WebhookId,
+    /// The project.
+    pub project: ProjectId,
+    /// Where messages go.
+    pub url: String,
+    /// What it is told of; never nothing, each once.
+    pub kinds: Vec<EventKind>,
+    /// Whether it is told anything.
+    pub enabled: bool,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// Deliveries in a row that failed.
+    pub failures: u32,
+    /// Events that it was never told of, because that failed for too long.
+    pub given_up: u64,
+    /// What was wrong with the last delivery that failed, and when.
+    pub last_error: Option<(Timestamp, String)>,
+    /// When it was told of an event last.
+    pub delivered_at: Option<Timestamp>,
+}
+
+impl Webhook {
+    /// What a webhook is told of where nobody says: what somebody has to do something about.
+    pub const KINDS_DEFAULT: [EventKind; 3] =
+        [EventKind::BackupFailed, EventKind::BackupExpired, EventKind::WindowMissed];
+}
+
+/// What to change of a webhook; what is `None` stays. One that is enabled again is told of what
+/// happens from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WebhookChange {
+    /// Where messages go.
+    pub url: Option<String>,
+    /// What it is told of.
+    pub kinds: Option<Vec<EventKind>>,
+    /// Whether it is told anything.
+    pub enabled: Option<bool>,
+}
+
+/// One event that a webhook is to be told of, by whoever holds its lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// The webhook.
+    pub webhook: Webhook,
+    /// Its secret.
+    pub secret: SealedSecret,
+    /// The number of the lease: a write with a lower one than the last is refused.
+    pub attempt: u32,
+    /// What it is to be told.
+    pub event: Event,
+}
+
+/// How a delivery ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryResult {
+    /// It was taken.
+    Delivered,
+    /// It was not, and is tried again.
+    Failed {
+        /// Why not, for an operator.
+        reason: String,
+        /// When it is tried again.
+        next_at: Timestamp,
+        /// Events from before this moment are given up.
+        give_up_before: Timestamp,
+    },
+    /// It was not, and the receiver wants nothing any more: the webhook is disabled.
+    Unwanted {
+        /// What the receiver said, for an operator.
+        reason: String,
+    },
+}
+
+/// Whether messages may go to this address where nobody allows more: neither to this machine, nor to
+/// what only its own link reaches, where clouds tell machines their secrets.
+pub fn is_public_enough(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let is_this_network = v4.octets()[0] == 0;
+            !(is_this_network
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            // The address by which clouds of one vendor tell machines their secrets.
+            const METADATA: std::net::Ipv6Addr =
+                std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+            !(v6.is_loopback()
+                || v6.is_unspecified()
+                || v6.is_multicast()
+                || v6.is_unicast_link_local()
+                || v6 == METADATA)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_goes_to_this_machine_or_its_link() {
+        let is_allowed = |text: &str| is_public_enough(text.parse().unwrap());
+        for text in ["10.0.0.7", "192.168.1.1", "203.0.113.9", "2001:db8::1", "fd12::1"] {
+            assert!(is_allowed(text), "{text}");
+        }
+        for text in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+        ] {
+            assert!(!is_allowed(text), "{text}");
+        }
+    }
+}
