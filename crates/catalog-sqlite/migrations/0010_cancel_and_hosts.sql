@@ -7,8 +7,7 @@ ALTER TABLE backups ADD COLUMN cancelled_by TEXT;
 -- them; the end of a capture of that host puts the oldest back.
 ALTER TABLE jobs ADD COLUMN waits_for_host TEXT;
 
-DROP INDEX jobs_due;
-CREATE INDEX jobs_due ON jobs (kind, due_at, seq)
+CREATE INDEX jobs_claimable ON jobs (kind, due_at, seq)
     WHERE state IN ('queued', 'leased') AND waits_for_host IS NULL;
 CREATE INDEX jobs_waiting_for_host ON jobs (waits_for_host, due_at, seq)
     WHERE state = 'queued' AND waits_for_host IS NOT NULL;

@@ -14,7 +14,7 @@ const PASSED_OVER_MAX: u32 = 64;
 const WOKEN_MAX: i64 = 4;
 
 const NEXT: &str = "SELECT j.seq, j.state = 'leased' OR b.cancelled_at IS NOT NULL, j.backup_id, i.host
-    FROM jobs j JOIN instances i ON i.id = j.instance_id JOIN backups b ON b.id = j.backup_id
+    FROM jobs j INDEXED BY jobs_claimable JOIN instances i ON i.id = j.instance_id JOIN backups b ON b.id = j.backup_id
     WHERE j.state IN ('queued', 'leased') AND j.waits_for_host IS NULL AND j.kind = 'capture' AND j.due_at <= ?
     ORDER BY j.due_at, j.seq LIMIT 1";
 
@@ -139,7 +139,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         for (query, index) in [
-            (NEXT, "INDEX jobs_due (kind=? AND due_at<?)"),
+            (NEXT, "INDEX jobs_claimable (kind=? AND due_at<?)"),
             (RUNNING, "INDEX jobs_capturing"),
             (WAKE, "INDEX jobs_waiting_for_host (waits_for_host=?)"),
         ] {

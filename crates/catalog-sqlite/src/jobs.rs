@@ -49,7 +49,7 @@ impl TryFrom<JobRow> for Job {
 const COLUMNS: &str =
     "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
 
-const NEXT_DUE: &str = "SELECT seq FROM jobs
+const NEXT_DUE: &str = "SELECT seq FROM jobs INDEXED BY jobs_claimable
     WHERE state IN ('queued', 'leased') AND waits_for_host IS NULL AND kind = ? AND due_at <= ?
     ORDER BY due_at, seq LIMIT 1";
 
