@@ -153,11 +153,15 @@ async fn check_token(
     let text = headers.get("x-auth-token");
     let text = text.ok_or(GatewayError::Unauthenticated(AuthFailure::NoCredentials))?;
     let found = api.app.find_caller(text.to_str().unwrap_or_default()).await;
+    let wrong = || api.throttle.settle(None, address, api.app.clock.now(), false);
+    if let Err(AppError::KeystoneFailed(_)) = &found {
+        // It may be anything. While nobody can tell, guessing is not to be free.
+        wrong().map_err(throttled)?;
+    }
     match found.map_err(|error| internal(&error))? {
         Ok(caller) => Ok((caller, read_body(api, headers, body).await?)),
         Err(TokenRefusal::Unknown) => {
-            let now = api.app.clock.now();
-            api.throttle.settle(None, address, now, false).map_err(throttled)?;
+            wrong().map_err(throttled)?;
             Err(GatewayError::Unauthenticated(AuthFailure::BadToken))
         }
         Err(TokenRefusal::Expired { at }) => {

@@ -16,7 +16,7 @@ use crate::gateway::GatewayError;
 /// take long; none of the clients asks for more than a few.
 const RUNNING_MAX: usize = 128;
 
-/// Counts the requests that are being answered, by what proves who asks.
+/// Counts the requests that are being answered, by who asks.
 #[derive(Debug, Clone)]
 pub(crate) struct Concurrency {
     running: Arc<Mutex<HashMap<String, usize>>>,
@@ -24,49 +24,54 @@ pub(crate) struct Concurrency {
 }
 
 impl Default for Concurrency {
+    /// As many as one credential may have.
     fn default() -> Self {
         Self::of(RUNNING_MAX)
     }
 }
 
 /// One request that is being answered, until it is dropped.
+#[derive(Debug)]
 pub(crate) struct Running {
     concurrency: Concurrency,
-    credential: String,
+    who: String,
 }
 
 impl Concurrency {
-    /// So many at a time.
+    /// As many as `max` of each.
     pub(crate) fn of(max: usize) -> Self {
         Self { running: Arc::default(), max }
     }
 
     /// One request more, unless there are too many.
-    pub(crate) fn begin(&self, credential: String) -> Option<Running> {
+    pub(crate) fn begin(&self, who: String) -> Option<Running> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = running.entry(credential.clone()).or_default();
+        let count = running.entry(who.clone()).or_default();
         if *count >= self.max {
             return None;
         }
         *count += 1;
-        Some(Running { concurrency: self.clone(), credential })
+        Some(Running { concurrency: self.clone(), who })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.concurrency.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = running.get_mut(&self.credential) {
+        let running = &self.concurrency.running;
+        let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(&self.who) {
             *count -= 1;
             if *count == 0 {
-                running.remove(&self.credential);
+                running.remove(&self.who);
             }
         }
     }
 }
 
 /// Lets a request through unless too many of the same credential are being answered. It stands
-/// behind authentication: nobody can use up what another's credential may.
+/// behind authentication: nobody can use up what another's credential may. And it stands before the
+/// audit, whose writes are what it is to bound too: what is refused here did nothing, and is
+/// in the log alone.
 pub(crate) async fn limit(
     State(concurrency): State<Concurrency>,
     Extension(identity): Extension<Identity>,

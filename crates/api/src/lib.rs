@@ -14,6 +14,7 @@ mod concurrency;
 mod connection;
 mod dcs;
 mod download;
+mod figures;
 mod gateway;
 mod health;
 mod keystone;
@@ -37,6 +38,7 @@ use cachevault_app::App;
 pub use crate::auth::LargeBodies;
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
+pub use crate::figures::HttpFigures;
 pub use crate::health::Readiness;
 pub use crate::manage::{EventStreamLimits, EventStreams};
 pub use crate::metrics::metrics_router;
@@ -68,6 +70,8 @@ pub struct Api {
     pub throttle: Arc<Throttle>,
     /// Streams of events.
     pub events: EventStreams,
+    /// What requests count.
+    pub figures: HttpFigures,
     /// Bounds what bodies take of the memory.
     pub large_bodies: LargeBodies,
 }
@@ -78,8 +82,8 @@ pub fn router(api: Api) -> Router {
         .nest("/v1.0", dcs::v1_0::router().into())
         .nest("/v2", dcs::v2::router().into())
         .nest("/api/v1", manage::router().into())
-        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
         .route_layer(from_fn_with_state(api.clone(), audit::record))
+        .route_layer(from_fn_with_state(Concurrency::default(), concurrency::limit))
         .route_layer(from_fn_with_state(api.clone(), auth::authenticate));
     Router::new()
         .merge(signed)
@@ -94,5 +98,6 @@ pub fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api.clone(), request::bound))
         .layer(from_fn_with_state(api.clone(), request::identify))
+        .layer(from_fn_with_state(api.figures.clone(), figures::count))
         .with_state(api)
 }

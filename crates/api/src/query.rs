@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use cachevault_domain::{
     AuditFilter, BackupFilter, EventFilter, EventId, InstanceFilter, InstanceId, Page,
-    RestoreFilter, Tag,
+    RestoreFilter, TAGS_MAX, Tag,
 };
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -276,7 +276,12 @@ fn tags(text: &str) -> Result<Vec<Tag>, DcsError> {
         let (key, value) = pair.split_once(sign).unwrap_or((pair, ""));
         Tag::new(&unquoted(key), &unquoted(value)).map_err(|_| invalid())
     };
-    braced.unwrap_or(text).split(',').map(tag).collect()
+    let pairs = braced.unwrap_or(text);
+    // No instance has more, and what asks for each of them has to stay small.
+    if pairs.split(',').count() > TAGS_MAX {
+        return Err(invalid());
+    }
+    pairs.split(',').map(tag).collect()
 }
 
 #[cfg(test)]
@@ -376,6 +381,7 @@ mod tests {
             "capacity=-1",
             "capacity=NaN",
             "tags=%00",
+            &format!("tags={}", ["a"; TAGS_MAX + 1].join(",")),
             "include_failure=maybe",
             "nameEqual=1",
         ] {

@@ -1,8 +1,10 @@
 //! Bounds on wrong credentials: how often one may be tried, and how often an address may try.
 //!
 //! Five wrong ones in a row lock an access key or a user for five minutes, as the vendor does. An
-//! address that has sent a hundred within a minute is told to wait, whatever it sends. All of it is
-//! kept in memory, of bounded size, by each process for itself: a restart forgets.
+//! address that has sent a hundred within a minute is told to wait, whatever it sends. Of those who
+//! sign in from one address sixteen are answered at a time, so that no more than those wait for a
+//! password to be looked at. All of it is kept in memory, of bounded size, by each process for
+//! itself: a restart forgets.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,12 +13,17 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::concurrency::{Concurrency, Running};
+
 const IN_A_ROW_MAX: u32 = 5;
 const LOCKED_FOR: SignedDuration = SignedDuration::from_mins(5);
 const OF_ADDRESS_MAX: u32 = 100;
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
 /// Entries of a kind; with more of them the one seen longest ago is forgotten.
 const ENTRIES_MAX: usize = 4096;
+
+/// Two passwords are looked at at a time, some tens of milliseconds each: these wait no second.
+const SIGN_INS_MAX: usize = 16;
 
 /// What is tried.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -34,9 +41,18 @@ pub(crate) enum Throttled {
     Address { retry_after_seconds: u64 },
 }
 
-/// What was tried wrongly of late.
-#[derive(Debug, Default)]
-pub struct Throttle(Mutex<State>);
+/// What was tried wrongly of late, and who is signing in.
+#[derive(Debug)]
+pub struct Throttle {
+    state: Mutex<State>,
+    sign_ins: Concurrency,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self { state: Mutex::default(), sign_ins: Concurrency::of(SIGN_INS_MAX) }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -61,6 +77,12 @@ impl Throttle {
         now: Timestamp,
     ) -> Result<(), Throttled> {
         self.state(|state| state.check(target, address.map(network), now))
+    }
+
+    /// Somebody who signs in from this address; `None` where too many do.
+    pub(crate) fn begin_sign_in(&self, address: Option<IpAddr>) -> Option<Running> {
+        let network = address.map(network);
+        self.sign_ins.begin(network.map(|network| network.to_string()).unwrap_or_default())
     }
 
     /// Takes down how a try ended. What was locked while it was looked at is refused all the same,
@@ -91,7 +113,7 @@ impl Throttle {
 
     fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         // Counts that somebody panicked over are still counts.
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

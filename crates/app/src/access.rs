@@ -52,6 +52,16 @@ pub enum AccessError {
     /// Choose a longer or shorter one.
     #[error("a password has {min} to {max} bytes", min = crate::passwords::BYTES_MIN, max = crate::passwords::BYTES_MAX)]
     BadPassword,
+    /// Make a new credential.
+    #[error("the credential is over, and what takes its place would be too; create a new one")]
+    CredentialOver,
+    /// Sign in with the password again.
+    #[error(
+        "the token is the last of {max} of which each was got with the one before; sign in with \
+        the password",
+        max = cachevault_catalog::TOKEN_CHAIN_MAX
+    )]
+    TokenChain,
     /// Wrong password, or what else the signing in named is not so. Which, is not told.
     #[error("the user, the password or the scope is not right")]
     SignInRefused,
@@ -71,6 +81,7 @@ impl AccessError {
                 Self::Taken(what)
             }
             CatalogError::InUse(_) => Self::PolicyInUse,
+            CatalogError::TokenChain => Self::TokenChain,
             _ => return None,
         })
     }

@@ -1,12 +1,44 @@
 //! Recording and telling who did what.
 
 use cachevault_domain::{
-    Action, AuditFilter, AuditRecord, AuditResult, Caller, NewAuditRecord, RequestId,
+    AccessKey, Action, AuditFilter, AuditRecord, AuditResult, Caller, NewAuditRecord, RequestId,
 };
 
-use crate::{App, AppError};
+use crate::{App, AppError, ProjectKey};
+
+/// What a call names that can be of another project than the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// A project.
+    Project(ProjectKey),
+    /// A credential.
+    Credential(AccessKey),
+}
 
 impl App {
+    /// Whether what a call names is of the caller's own project. Whoever does not administer the
+    /// service reaches nothing else.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn is_about_own_project(
+        &self,
+        caller: &Caller,
+        named: &Named,
+    ) -> Result<bool, AppError> {
+        if caller.administers_service().is_err() {
+            return Ok(true);
+        }
+        let project = match named {
+            Named::Project(key) => self.find_project(key).await?.map(|project| project.id),
+            Named::Credential(key) => {
+                let holder = self.catalog.find_credential(key).await?;
+                holder.map(|holder| holder.stored.credential.project)
+            }
+        };
+        Ok(project.is_some_and(|project| caller.is_in(&project)))
+    }
+
     /// Records a call before anything is done for it. What cannot be recorded must not be done.
     ///
     /// # Errors

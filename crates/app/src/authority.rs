@@ -5,17 +5,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use cachevault_catalog::{CatalogError, ProjectFilter};
+use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    BuiltInRole, Caller, Page, Project, ProjectId, ProjectName, Subject, TokenHash, UserId,
-    UserName, UserRef,
+    BuiltInRole, Caller, Project, ProjectId, ProjectName, Subject, TokenHash, UserName, UserRef,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 
 use crate::tokens::TokenRefusal;
-use crate::{App, AppError};
+use crate::{App, AppError, ProjectKey};
 
 /// How long an answer holds: what is revoked there works here no longer than this.
 const HOLDS: SignedDuration = SignedDuration::from_secs(60);
@@ -56,13 +55,12 @@ impl ForeignToken {
         BuiltInRole::ALL.into_iter().rfind(|role| roles.contains(role))
     }
 
-    /// Its user, under a name of a form that ours have. `None` where it can have none.
+    /// Its user, under an id and a name that no user of ours has.
     fn user(&self) -> Option<UserRef> {
-        let sum = hex::encode(&Sha256::digest(&self.user_id)[..16]);
-        let id: UserId = self.user_id.parse().or_else(|_| sum.parse()).ok()?;
-        let name = self.user_name.parse::<UserName>();
-        let name = name.or_else(|_| format!("keystone-{sum}").parse()).ok()?;
-        Some(UserRef { id, name })
+        let sum = Sha256::digest(format!("keystone:{}", self.user_id));
+        let id = hex::encode(&sum[..16]);
+        let name = self.user_name.parse::<UserName>().or_else(|_| format!("id-{id}").parse());
+        Some(UserRef { id: id.parse().ok()?, name: name.ok()?.of_keystone() })
     }
 }
 
@@ -152,9 +150,8 @@ impl App {
     /// The project of this id, which is created where it is missing: who has a role in it there has
     /// it here.
     async fn adopt_project(&self, id: ProjectId, name: &str) -> Result<Project, AppError> {
-        let filter = ProjectFilter { id: Some(id.clone()), name: None };
-        let one = Page { offset: 0, limit: 1 };
-        if let Some(found) = self.catalog.list_projects(&filter, one).await?.items.pop() {
+        let key = ProjectKey::Id(id.clone());
+        if let Some(found) = self.find_project(&key).await? {
             return Ok(found);
         }
         // A name that is taken here, or can be none, is left to the project's id.
@@ -170,7 +167,7 @@ impl App {
                 Err(error) => return Err(error.into()),
             }
         }
-        let found = self.catalog.list_projects(&filter, one).await?.items.pop();
+        let found = self.find_project(&key).await?;
         found.ok_or_else(|| CatalogError::NotFound("project").into())
     }
 }
@@ -207,8 +204,18 @@ mod tests {
     fn ids_and_names_of_another_form_become_some_of_ours() {
         let user = token(&[]).user().unwrap();
         assert_eq!(user, token(&["admin"]).user().unwrap());
-        assert!(user.name.as_str().starts_with("keystone-"));
+        assert_eq!(user.name.as_str(), format!("keystone:id-{}", user.id));
         let other = ForeignToken { user_id: "v".repeat(64), ..token(&[]) };
         assert_ne!(other.user().unwrap().id, user.id);
+    }
+
+    #[test]
+    fn nobody_of_another_keystone_is_one_of_ours() {
+        let id = "3ec3164f750146be97f21559ee4d9c51";
+        let theirs = ForeignToken { user_id: id.into(), user_name: "jane".into(), ..token(&[]) };
+        let user = theirs.user().unwrap();
+        assert_ne!(user.id.as_str(), id);
+        assert_eq!(user.name.as_str(), "keystone:jane");
+        assert!(user.name.as_str().parse::<UserName>().is_err(), "it is a name of ours");
     }
 }

@@ -103,6 +103,20 @@ impl App {
         self.find_backup(caller.may(Action::ListBackups)?, id).await
     }
 
+    /// The record of a backup, for a caller that is allowed to do this with it.
+    ///
+    /// # Errors
+    /// [`AppError::Denied`], [`AppError::BackupNotFound`], [`AppError::CatalogFailed`].
+    pub async fn find_backup_for(
+        &self,
+        caller: &Caller,
+        action: Action,
+        id: BackupId,
+    ) -> Result<Backup, AppError> {
+        let found = self.catalog.find_backup(caller.may(action)?, id).await?;
+        found.ok_or(AppError::BackupNotFound)
+    }
+
     pub(crate) async fn find_backup(
         &self,
         project: &ProjectId,

@@ -134,7 +134,8 @@ impl App {
     /// # Errors
     /// [`AccessError::GrantsTooMuch`] where it would allow more than the caller may do,
     /// [`AccessError::RoleNotFound`], [`AccessError::UserNotFound`] also for one without a role in
-    /// the project.
+    /// the project, [`AccessError::NotAdministrator`] for any other user than the caller's own,
+    /// whether there is one or not.
     pub async fn create_credential(
         &self,
         caller: &Caller,
@@ -150,12 +151,7 @@ impl App {
             Some(_) if wish.administers_service => {
                 return Err(AccessError::AdministratorOfUser.into());
             }
-            Some(key) => {
-                let found = self.catalog.find_user(key).await?;
-                let user = found.ok_or(AccessError::UserNotFound)?.0.reference();
-                check_speaks_for(caller, &user)?;
-                Some(user)
-            }
+            Some(key) => Some(self.speaks_for(caller, key).await?),
             None => None,
         };
         let credential = Credential {
@@ -228,10 +224,12 @@ impl App {
     }
 
     /// Creates a credential that allows the same as another and takes its place. The other goes on
-    /// working, for `old_works_for` where that is said, so that clients can be changed over.
+    /// working, for `old_works_for` where that is said, so that clients can be changed over. The end
+    /// that the other has the new one has too.
     ///
     /// # Errors
-    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do.
+    /// [`AccessError::GrantsTooMuch`] where it allows more than the caller may do;
+    /// [`AccessError::CredentialOver`] where its end has come.
     pub async fn rotate_credential(
         &self,
         caller: &Caller,
@@ -243,6 +241,9 @@ impl App {
         let now = self.clock.now();
         if let Some(user) = &found.user {
             check_speaks_for(caller, user)?;
+        }
+        if found.expires_at.is_some_and(|end| end <= now) {
+            return Err(AccessError::CredentialOver.into());
         }
         let access = AccessKey::mint(&*self.entropy);
         let credential = Credential { access_key: access, enabled: true, created_at: now, ..found };
@@ -268,6 +269,17 @@ impl App {
             return Err(AccessError::OwnAccess.into());
         }
         Ok(self.catalog.remove_credential(access_key).await?)
+    }
+
+    /// The user that a key is to belong to. Whether others than its own exist only an administrator
+    /// of the service learns.
+    async fn speaks_for(&self, caller: &Caller, key: &UserKey) -> Result<UserRef, AppError> {
+        if let Some(own) = caller.user().filter(|own| key.is_of(own)) {
+            return Ok(own.clone());
+        }
+        caller.administers_service()?;
+        let found = self.catalog.find_user(key).await?;
+        Ok(found.ok_or(AccessError::UserNotFound)?.0.reference())
     }
 
     async fn visible_credential(
@@ -333,8 +345,8 @@ impl App {
 /// Who holds a key of a user acts in its name: only the user itself, or an administrator of the
 /// service, gets one.
 fn check_speaks_for(caller: &Caller, user: &UserRef) -> Result<(), AccessError> {
-    match caller.subject() {
-        Subject::User(own) | Subject::Key { user: Some(own), .. } if own.id == user.id => Ok(()),
+    match caller.user() {
+        Some(own) if own.id == user.id => Ok(()),
         _ => Ok(caller.administers_service()?),
     }
 }

@@ -190,27 +190,19 @@ impl App {
         if is_known { Ok(()) } else { Err(AppError::InstanceNotFound) }
     }
 
-    /// Instances of the project, newest first.
+    /// Instances of the project, newest first; none where no filter says which.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`].
     pub async fn list_instances(
         &self,
         caller: &Caller,
-        filter: &InstanceFilter,
+        filter: Option<&InstanceFilter>,
         page: Page,
     ) -> Result<Listing<Instance>, AppError> {
         let project = caller.may(Action::ListInstances)?;
+        let Some(filter) = filter else { return Ok(Listing { items: Vec::new(), total: 0 }) };
         Ok(self.catalog.list_instances(project, filter, page).await?)
-    }
-
-    /// Instances of all projects, 10,000 at the most: for whoever watches the whole service.
-    ///
-    /// # Errors
-    /// [`AppError::CatalogFailed`].
-    pub async fn every_instance(&self) -> Result<Vec<Instance>, AppError> {
-        const INSTANCES_MAX: u32 = 10_000;
-        Ok(self.catalog.instances_seen_before(jiff::Timestamp::MAX, INSTANCES_MAX).await?)
     }
 
     /// Lets an instance go; the server itself is not touched.
@@ -266,6 +258,23 @@ impl App {
             self.wait_for_removals(project, &jobs).await?;
         }
         self.remove_instance(caller, id).await
+    }
+
+    /// Does the same to several instances, one after the other; tells what became of each.
+    ///
+    /// # Errors
+    /// [`AppError::Denied`], before anything is done.
+    pub async fn remove_instances_with_backups(
+        &self,
+        caller: &Caller,
+        ids: &[InstanceId],
+    ) -> Result<Vec<Result<(), AppError>>, AppError> {
+        caller.may(Action::DeleteInstance)?;
+        let mut results = Vec::with_capacity(ids.len());
+        for id in ids {
+            results.push(self.remove_instance_with_backups(caller, *id).await);
+        }
+        Ok(results)
     }
 
     async fn backups_with_files(

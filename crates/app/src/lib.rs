@@ -33,6 +33,7 @@ mod schedules;
 mod sealer;
 mod tokens;
 mod users;
+mod watch;
 mod webhooks;
 
 use std::fmt;
@@ -49,14 +50,17 @@ use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreError
 use jiff::SignedDuration;
 
 pub use access::AccessError;
+pub use audit::Named;
 pub use authority::{ForeignToken, ForeignTokens, TokenAuthority};
 pub use backups::{BackupDetail, RequestBackup};
-pub use cachevault_catalog::{CredentialChanges, ProjectChanges, UserKey};
+pub use cachevault_catalog::{
+    CredentialChanges, OpenJobs, ProjectChanges, UserKey, WatchedInstance,
+};
 pub use credentials::{CreateCredential, KeyProof, NewCredential, ShownCredential};
 pub use error::AppError;
 pub use instances::{AddInstance, FirstSettings};
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
-pub use passwords::Logins;
+pub use passwords::{Logins, PasswordTurn};
 pub use projects::ProjectKey;
 pub use rebuild::Rebuilt;
 pub use restores::RequestRestore;
@@ -64,6 +68,7 @@ pub use schedules::FollowedPolicy;
 pub use sealer::{InvalidMasterKey, MasterKey, Sealer, Unsealable};
 pub use tokens::{Proof, TokenDetail, TokenRefusal, WantedScope};
 pub use users::{CreateUser, UpdateUser, UserDetail};
+pub use watch::Watched;
 pub use webhooks::{
     CreateWebhook, InvalidWebhook, NotDelivered, ShownWebhook, WebhookMessage, WebhookRules,
     WebhookSender, Webhooks,

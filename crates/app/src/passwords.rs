@@ -10,7 +10,7 @@ use cachevault_catalog::PasswordHash;
 use cachevault_domain::Entropy;
 use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::AppError;
 use crate::access::AccessError;
@@ -31,6 +31,11 @@ pub struct Logins {
     slots: Arc<Semaphore>,
 }
 
+/// The right to have one password looked at. Few have it at a time, so whoever waited for it may
+/// find that it is not to look any more.
+#[derive(Debug)]
+pub struct PasswordTurn(OwnedSemaphorePermit);
+
 impl fmt::Debug for Logins {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Logins({:#})", self.token_lifetime)
@@ -50,6 +55,12 @@ impl Logins {
         Self { token_lifetime, slots: Arc::new(Semaphore::new(HASHES_AT_A_TIME)) }
     }
 
+    /// Waits for a turn.
+    pub(crate) async fn turn(&self) -> Result<PasswordTurn, AppError> {
+        let slot = self.slots.clone().acquire_owned().await;
+        slot.map(PasswordTurn).map_err(|closed| AppError::HashingFailed(closed.into()))
+    }
+
     /// The hash of a new password.
     pub(crate) async fn hash(
         &self,
@@ -61,13 +72,13 @@ impl Logins {
         }
         let mut salt = [0; SALT_BYTES];
         entropy.fill(&mut salt);
-        let hashed = self.in_turn(move || hash(&password, &salt)).await?;
+        let hashed = in_turn(self.turn().await?, move || hash(&password, &salt)).await?;
         hashed.map(PasswordHash).map_err(|error| AppError::HashingFailed(error.to_string().into()))
     }
 
     /// Whether this is the password of the hash. Without one it is not, which takes as long to say.
     pub(crate) async fn verify(
-        &self,
+        turn: PasswordTurn,
         password: SecretString,
         known: Option<&PasswordHash>,
     ) -> Result<bool, AppError> {
@@ -76,7 +87,7 @@ impl Logins {
             return Ok(false);
         }
         let known = known.cloned();
-        self.in_turn(move || match known {
+        in_turn(turn, move || match known {
             Some(known) => verify(&password, &known),
             None => {
                 // The outcome does not matter, only the time.
@@ -86,21 +97,19 @@ impl Logins {
         })
         .await
     }
+}
 
-    /// Does the work on a thread of its own, when it is its turn.
-    async fn in_turn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, AppError> {
-        let slot = self.slots.clone().acquire_owned().await;
-        let slot = slot.map_err(|closed| AppError::HashingFailed(closed.into()))?;
-        let done = tokio::task::spawn_blocking(move || {
-            // Held by the work and not by who waits for it: a client that leaves frees nothing.
-            let _slot = slot;
-            work()
-        });
-        done.await.map_err(|error| AppError::HashingFailed(error.into()))
-    }
+/// Does the work on a thread of its own.
+async fn in_turn<T: Send + 'static>(
+    turn: PasswordTurn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AppError> {
+    let done = tokio::task::spawn_blocking(move || {
+        // Held by the work and not by who waits for it: a client that leaves frees nothing.
+        let _slot = turn.0;
+        work()
+    });
+    done.await.map_err(|error| AppError::HashingFailed(error.into()))
 }
 
 fn hash(password: &SecretString, salt: &[u8]) -> Result<String, argon2::password_hash::Error> {
@@ -141,7 +150,8 @@ mod tests {
             ("correct horse", None, false),
             ("correct horse", Some(&PasswordHash("correct horse".into())), false),
         ] {
-            assert_eq!(logins.verify(secret(text), known).await.unwrap(), right, "{text}");
+            let turn = logins.turn().await.unwrap();
+            assert_eq!(Logins::verify(turn, secret(text), known).await.unwrap(), right, "{text}");
         }
     }
 
@@ -152,6 +162,7 @@ mod tests {
             let hashed = logins.hash(secret(&"x".repeat(length)), &SeededEntropy::new(1)).await;
             assert!(matches!(hashed, Err(AppError::Access(AccessError::BadPassword))));
         }
-        assert!(!logins.verify(secret(&"x".repeat(1 << 20)), None).await.unwrap());
+        let turn = logins.turn().await.unwrap();
+        assert!(!Logins::verify(turn, secret(&"x".repeat(1 << 20)), None).await.unwrap());
     }
 }

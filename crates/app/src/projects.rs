@@ -132,15 +132,19 @@ impl App {
             && !projects.iter().any(|project| project.id == *id)
         {
             let key = ProjectKey::Id(id.clone());
-            projects.extend(self.catalog.list_projects(&key.filter(), ONE).await?.items);
+            projects.extend(self.find_project(&key).await?);
         }
         Ok(projects.into_iter().filter(|project| project.enabled).collect())
     }
 
+    /// The project, whoever asks.
+    pub(crate) async fn find_project(&self, key: &ProjectKey) -> Result<Option<Project>, AppError> {
+        Ok(self.catalog.list_projects(&key.filter(), ONE).await?.items.pop())
+    }
+
     /// Whether a project lets anybody in.
     pub(crate) async fn is_enabled(&self, id: &ProjectId) -> Result<bool, AppError> {
-        let key = ProjectKey::Id(id.clone());
-        let found = self.catalog.list_projects(&key.filter(), ONE).await?.items.pop();
+        let found = self.find_project(&ProjectKey::Id(id.clone())).await?;
         Ok(found.is_some_and(|project| project.enabled))
     }
 
@@ -165,7 +169,7 @@ impl App {
         key: &ProjectKey,
     ) -> Result<Project, AppError> {
         let found = if caller.administers_service().is_ok() {
-            self.catalog.list_projects(&key.filter(), ONE).await?.items.pop()
+            self.find_project(key).await?
         } else {
             let own = self.own_projects(caller).await?;
             own.into_iter().find(|project| key.is_of(project))

@@ -9,6 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use crate::access::AccessError;
+use crate::passwords::{Logins, PasswordTurn};
 use crate::{App, AppError, ProjectKey};
 
 const TOKEN_BYTES: usize = 32;
@@ -24,6 +25,8 @@ pub enum Proof {
         user: Option<UserKey>,
         /// The password.
         password: SecretString,
+        /// The turn in which it is looked at.
+        turn: PasswordTurn,
     },
     /// A token of the user's.
     Token(SecretString),
@@ -80,11 +83,20 @@ impl TokenDetail {
 }
 
 impl App {
-    /// Gives a token to whoever proves to be a user. One that is got by another token ends when
-    /// that one does.
+    /// Waits until a password can be looked at.
     ///
     /// # Errors
-    /// [`AccessError::SignInRefused`], which does not tell what was wrong.
+    /// [`AppError::HashingFailed`].
+    pub async fn password_turn(&self) -> Result<PasswordTurn, AppError> {
+        self.logins.turn().await
+    }
+
+    /// Gives a token to whoever proves to be a user. One that is got by another token ends when
+    /// that one does. Of a user with very many tokens the oldest ends.
+    ///
+    /// # Errors
+    /// [`AccessError::SignInRefused`], which does not tell what was wrong;
+    /// [`AccessError::TokenChain`].
     pub async fn sign_in(
         &self,
         proof: Proof,
@@ -92,8 +104,8 @@ impl App {
     ) -> Result<(SecretString, TokenDetail), AppError> {
         let now = self.clock.now();
         let (user, password, parent, expires_at) = match proof {
-            Proof::Password { user, password } => {
-                let (user, hash) = self.check_password(user, password).await?;
+            Proof::Password { user, password, turn } => {
+                let (user, hash) = self.check_password(user, password, turn).await?;
                 let end = now.checked_add(self.logins.token_lifetime).unwrap_or(Timestamp::MAX);
                 (user, hash, None, end)
             }
@@ -120,13 +132,14 @@ impl App {
         &self,
         user: Option<UserKey>,
         password: SecretString,
+        turn: PasswordTurn,
     ) -> Result<(User, PasswordHash), AppError> {
         let found = match &user {
             Some(key) => self.catalog.find_user(key).await?,
             None => None,
         };
         let hash = found.as_ref().map(|(_, hash)| hash);
-        let is_right = self.logins.verify(password, hash).await?;
+        let is_right = Logins::verify(turn, password, hash).await?;
         match found {
             Some((user, hash)) if is_right && user.enabled => Ok((user, hash)),
             _ => Err(AccessError::SignInRefused.into()),
@@ -219,11 +232,8 @@ fn usable(found: FoundToken, now: Timestamp) -> Result<TokenDetail, TokenRefusal
 }
 
 fn may_see(caller: &Caller, detail: &TokenDetail) -> bool {
-    let is_own = match caller.subject() {
-        Subject::User(user) | Subject::Key { user: Some(user), .. } => user.id == detail.user.id,
-        Subject::Key { user: None, .. } | Subject::Service => false,
-    };
-    is_own || caller.administers_service().is_ok()
+    caller.user().is_some_and(|own| own.id == detail.user.id)
+        || caller.administers_service().is_ok()
 }
 
 fn mint(entropy: &dyn Entropy) -> (SecretString, TokenHash) {

@@ -5,6 +5,7 @@ use cachevault_domain::{Caller, Grant, Listing, Page, RoleName, Subject, User, U
 use secrecy::SecretString;
 
 use crate::access::AccessError;
+use crate::passwords::{Logins, PasswordTurn};
 use crate::{App, AppError, ProjectKey};
 
 /// A user to create.
@@ -166,7 +167,7 @@ impl App {
         Ok(self.catalog.remove_grant(&found.id, &project.id).await?)
     }
 
-    /// Whether a caller knows the password of the user that it signed in as.
+    /// Whether a caller knows the password of the user that it signed in as; looked at in `turn`.
     ///
     /// # Errors
     /// [`AccessError::SignInRefused`] for a wrong one, and for a caller that signed in with something
@@ -175,13 +176,14 @@ impl App {
         &self,
         caller: &Caller,
         current: SecretString,
+        turn: PasswordTurn,
     ) -> Result<ProvenUser, AppError> {
         let Subject::User(user) = caller.subject() else {
             return Err(AccessError::SignInRefused.into());
         };
         let found = self.catalog.find_user(&UserKey::Id(user.id.clone())).await?;
         let hash = found.as_ref().map(|(_, hash)| hash);
-        if !self.logins.verify(current, hash).await? {
+        if !Logins::verify(turn, current, hash).await? {
             return Err(AccessError::SignInRefused.into());
         }
         Ok(ProvenUser(user.id.clone()))
@@ -204,8 +206,5 @@ impl App {
 
 /// Whether the caller is this user, or holds a key of it.
 fn is_self(caller: &Caller, user: &User) -> bool {
-    match caller.subject() {
-        Subject::User(own) | Subject::Key { user: Some(own), .. } => own.id == user.id,
-        Subject::Key { user: None, .. } | Subject::Service => false,
-    }
+    caller.user().is_some_and(|own| own.id == user.id)
 }

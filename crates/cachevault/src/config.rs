@@ -13,7 +13,7 @@ use anyhow::{Context, bail, ensure};
 use cachevault_api::EventStreamLimits;
 use cachevault_app::{TokenAuthority, WebhookRules};
 use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity, MissedWindow};
-use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits};
+use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits, SourceLimits};
 use cachevault_jobs::JobSettings;
 use clap::ValueEnum;
 use jiff::SignedDuration;
@@ -116,6 +116,35 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "CACHEVAULT_JOBS_MAX")]
     jobs_max: Option<usize>,
 
+    /// Backups of instances with the same host, as their addresses name it, that run at a time on all
+    /// nodes, 1 to 64 [default: 1]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_HOST_JOBS_MAX")]
+    host_jobs_max: Option<u32>,
+
+    /// Memory of a source's machine that a snapshot must leave free, percent of all, 0 to 100
+    /// [default: 5]
+    #[arg(long, value_name = "PERCENT", env = "CACHEVAULT_MEMORY_RESERVE_PERCENT")]
+    memory_reserve_percent: Option<u8>,
+
+    /// Memory that a source may copy because it is written to during a snapshot, percent of what it
+    /// uses, 1 to 1000 [default: 100]
+    #[arg(long, value_name = "PERCENT", env = "CACHEVAULT_COW_PERCENT_MAX")]
+    cow_percent_max: Option<u16>,
+
+    /// For how long its last fork may have stopped a source that is to fork for a backup
+    /// [default: 10s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_FORK_PAUSE_MAX")]
+    fork_pause_max: Option<String>,
+
+    /// Longest time that a source may take to answer during a snapshot, three times in a row
+    /// [default: 2s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_PING_MAX")]
+    ping_max: Option<String>,
+
+    /// For how long a replica that is captured may have heard nothing of its primary [default: 30s]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_REPLICA_LAG_MAX")]
+    replica_lag_max: Option<String>,
+
     /// Downloads that run at a time, 1 to 256 [default: 8]
     #[arg(long, value_name = "N", env = "CACHEVAULT_DOWNLOADS_MAX")]
     downloads_max: Option<usize>,
@@ -203,7 +232,15 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_STALL_TIMEOUT")]
     stall_timeout: Option<String>,
 
-    /// Longest wait for another fork of a source to end [default: 30m]
+    /// Longest time that reading a stored backup back may take [default: 6h]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_VERIFY_TIMEOUT")]
+    verify_timeout: Option<String>,
+
+    /// Longest time that committing a backup, or removing its files, may take [default: 30m]
+    #[arg(long, value_name = "TIME", env = "CACHEVAULT_COMMIT_TIMEOUT")]
+    commit_timeout: Option<String>,
+
+    /// Longest wait for another fork of a source to end, and for memory for ours [default: 30m]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_BUSY_TIMEOUT")]
     busy_timeout: Option<String>,
 
@@ -429,6 +466,12 @@ impl Settings {
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),
             jobs_max: self.jobs_max.or(other.jobs_max),
+            host_jobs_max: self.host_jobs_max.or(other.host_jobs_max),
+            memory_reserve_percent: self.memory_reserve_percent.or(other.memory_reserve_percent),
+            cow_percent_max: self.cow_percent_max.or(other.cow_percent_max),
+            fork_pause_max: self.fork_pause_max.or(other.fork_pause_max),
+            ping_max: self.ping_max.or(other.ping_max),
+            replica_lag_max: self.replica_lag_max.or(other.replica_lag_max),
             downloads_max: self.downloads_max.or(other.downloads_max),
             event_streams_max: self.event_streams_max.or(other.event_streams_max),
             event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
@@ -447,6 +490,8 @@ impl Settings {
             store_timeout: self.store_timeout.or(other.store_timeout),
             capture_timeout: self.capture_timeout.or(other.capture_timeout),
             stall_timeout: self.stall_timeout.or(other.stall_timeout),
+            verify_timeout: self.verify_timeout.or(other.verify_timeout),
+            commit_timeout: self.commit_timeout.or(other.commit_timeout),
             busy_timeout: self.busy_timeout.or(other.busy_timeout),
             command_timeout: self.command_timeout.or(other.command_timeout),
             restore_host: self.restore_host.or(other.restore_host),
@@ -507,10 +552,12 @@ impl Settings {
             stall: time("stall_timeout", self.stall_timeout.as_deref(), "60s")?,
             busy_wait: time("busy_timeout", self.busy_timeout.as_deref(), "30m")?,
             total: time("capture_timeout", self.capture_timeout.as_deref(), "6h")?,
+            source: Some(self.source_limits()?),
         };
         let attempts_max = within("attempts_max", self.attempts_max.unwrap_or(3), 1..=20)?;
         Ok(JobSettings {
             running_max: within("jobs_max", self.jobs_max.unwrap_or(4), 1..=64)?,
+            host_max: within("host_jobs_max", self.host_jobs_max.unwrap_or(1), 1..=64)?,
             lease: Duration::from_secs(30),
             poll: Duration::from_secs(1),
             backoff: Backoff {
@@ -529,6 +576,20 @@ impl Settings {
                 total: time("restore_timeout", self.restore_timeout.as_deref(), "6h")?,
             },
             capture,
+            verify: time("verify_timeout", self.verify_timeout.as_deref(), "6h")?,
+            commit: time("commit_timeout", self.commit_timeout.as_deref(), "30m")?,
+        })
+    }
+
+    fn source_limits(&self) -> anyhow::Result<SourceLimits> {
+        let reserve = self.memory_reserve_percent.unwrap_or(5);
+        let copied = self.cow_percent_max.unwrap_or(100);
+        Ok(SourceLimits {
+            memory_reserve_percent: within("memory_reserve_percent", reserve, 0..=100)?,
+            copied_percent_max: within("cow_percent_max", copied, 1..=1000)?,
+            fork_pause_max: time("fork_pause_max", self.fork_pause_max.as_deref(), "10s")?,
+            answer_max: time("ping_max", self.ping_max.as_deref(), "2s")?,
+            replica_lag_max: time("replica_lag_max", self.replica_lag_max.as_deref(), "30s")?,
         })
     }
 
@@ -723,6 +784,7 @@ mod tests {
         assert!(config.data_dir.ends_with(".cachevault"));
         assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (-1, 4));
         assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
+        assert_eq!(config.jobs.capture.source, Some(SourceLimits::default()));
     }
 
     #[test]
@@ -740,6 +802,9 @@ mod tests {
             ("zstd_level = 99", "zstd_level"),
             ("zstd_level = \"high\"", "zstd_level"),
             ("jobs_max = 0", "jobs_max"),
+            ("host_jobs_max = 0", "host_jobs_max"),
+            ("memory_reserve_percent = 101", "memory_reserve_percent"),
+            ("cow_percent_max = 0", "cow_percent_max"),
             ("capture_timeout = \"soon\"", "capture_timeout"),
             ("stall_timeout = \"0s\"", "stall_timeout"),
             ("public_url = \"ftp://x\"", "public_url"),

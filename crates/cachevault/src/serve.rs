@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, EventStreams, LargeBodies, Throttle};
+use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Throttle};
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
 };
@@ -13,10 +13,13 @@ use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, Messenger, Observer, Runner, Scheduler,
-    Shutdown, Tender, Worker,
+    DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Messenger, Observer, Runner,
+    Scheduler, Shutdown, Tender, Worker,
 };
-use cachevault_store::SealedStore;
+use cachevault_store::{CountedStore, SealedStore, StoreFigures};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -50,7 +53,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let data_dir = DataDir::open(&config.data_dir)?;
     let node = data_dir.node_id(&OsEntropy)?;
-    let (app, catalog) = build(&config, &data_dir).await?;
+    let figures = Figures::default();
+    let (app, catalog) = build(&config, &data_dir, &figures.store).await?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listen on `{}`", config.listen))?;
     let address = listener.local_addr().context("read the address listened on")?;
@@ -72,6 +76,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         gate: SourceGate::default(),
         ours: config.ours.clone(),
         drills: DrillSettings { servers: config.drill_servers.clone(), folder: data_dir.drills() },
+        figures: figures.jobs.clone(),
         injection: None,
     };
     let (worker, stop) = (Worker::new(runner, node), shutdown.clone());
@@ -79,11 +84,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let messenger = Messenger { app: app.clone(), node, give_up_after: config.webhook_give_up };
     let stop = shutdown.clone();
     tasks.spawn(async move { messenger.run(&stop).await });
-    tend(&app, &config, &shutdown, &mut tasks);
+    tend(&app, &config, &figures.jobs, &shutdown, &mut tasks);
     if let Some(address) = config.metrics_listen {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on `{address}`"))?;
-        let (router, stop) = (cachevault_api::metrics_router(app.clone()), shutdown.clone());
+        let router = cachevault_api::metrics_router(app.clone(), figures.registry());
+        let stop = shutdown.clone();
         tasks.spawn(async move { answer(listener, router, None, limits, stop).await });
     }
     let router = cachevault_api::router(Api {
@@ -97,6 +103,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         region: config.region,
         throttle: Arc::new(Throttle::default()),
         events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
+        figures: figures.http,
         large_bodies: LargeBodies::default(),
     });
     let stop = shutdown.clone();
@@ -113,8 +120,35 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the parts of the service count.
+#[derive(Default)]
+struct Figures {
+    store: StoreFigures,
+    jobs: JobFigures,
+    http: HttpFigures,
+}
+
+impl Figures {
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("cachevault");
+        let build = Family::<_, Gauge>::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        registry.register("build_info", "What runs here", build);
+        self.store.register(&mut registry);
+        self.jobs.register(&mut registry);
+        self.http.register(&mut registry);
+        registry
+    }
+}
+
 /// Starts what looks after policies, instances, store and proofs by itself.
-fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>) {
+fn tend(
+    app: &App,
+    config: &Config,
+    figures: &JobFigures,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) {
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
@@ -123,6 +157,7 @@ fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>
             app: app.clone(),
             missed: config.missed_windows,
             backups_max: config.backups_max,
+            figures: figures.clone(),
         },
         shutdown.clone(),
     );
@@ -134,6 +169,7 @@ fn tend(app: &App, config: &Config, shutdown: &Shutdown, tasks: &mut JoinSet<()>
         grace: config.sweep_grace,
         audit_keep: config.audit_keep,
         events_keep: config.events_keep,
+        time_max: config.jobs.verify,
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();
@@ -150,7 +186,7 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let data_dir = DataDir::open(&config.data_dir)?;
-        let (app, catalog) = build(config, &data_dir).await?;
+        let (app, catalog) = build(config, &data_dir, &StoreFigures::default()).await?;
         // Of a catalog that is lost as a whole, the key of the first project may be left.
         let endpoint = config
             .public_url
@@ -191,13 +227,18 @@ pub(crate) fn rotate_key(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn build(config: &Config, data_dir: &DataDir) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
+async fn build(
+    config: &Config,
+    data_dir: &DataDir,
+    figures: &StoreFigures,
+) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
     let keys = data_dir.master_keys(&*entropy)?;
     let (current, earlier) = keys.split_first().context("there is no master key")?;
     let sealer = Arc::new(Sealer::with_earlier(current, earlier, entropy.clone()));
     let store = config.store.open(data_dir).await?;
     let store = SealedStore::new(store, sealer.clone(), config.store.encrypt);
+    let store = CountedStore::new(store, figures.clone());
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
     let catalog =
         Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);

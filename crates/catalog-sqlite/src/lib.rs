@@ -25,6 +25,7 @@ mod schedules;
 mod settings;
 mod tokens;
 mod users;
+mod watch;
 mod webhooks;
 
 use std::path::Path;
@@ -36,7 +37,7 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{Sqlite, Transaction};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 const READERS: u32 = 4;
 /// How long a statement waits for another process, such as a backup tool with the file open.
@@ -52,7 +53,7 @@ pub struct SqliteCatalog {
     restore_queued: Notify,
     drill_queued: Notify,
     /// The newest event that was recorded here.
-    newest_event: watch::Sender<EventId>,
+    newest_event: tokio::sync::watch::Sender<EventId>,
 }
 
 impl SqliteCatalog {
@@ -85,7 +86,7 @@ impl SqliteCatalog {
             removal_queued: Notify::new(),
             restore_queued: Notify::new(),
             drill_queued: Notify::new(),
-            newest_event: watch::Sender::new(EventId::ZERO),
+            newest_event: tokio::sync::watch::Sender::new(EventId::ZERO),
         })
     }
 

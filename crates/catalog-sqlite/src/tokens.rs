@@ -1,7 +1,9 @@
 //! Tokens: what is kept of them is their hash.
 
-use cachevault_catalog::{CatalogError, FoundToken, PasswordHash};
-use cachevault_domain::{Grant, SignIn, Token, TokenHash, TokenScope};
+use cachevault_catalog::{
+    CatalogError, FoundToken, PasswordHash, TOKEN_CHAIN_MAX, TOKENS_OF_USER_MAX,
+};
+use cachevault_domain::{Grant, SignIn, Token, TokenHash, TokenScope, UserId};
 use jiff::Timestamp;
 use sqlx::{FromRow, SqliteConnection};
 
@@ -30,11 +32,12 @@ pub(crate) async fn insert(
     parent: Option<&TokenHash>,
     forget_before: Timestamp,
 ) -> Result<(), CatalogError> {
-    sqlx::query("DELETE FROM tokens WHERE expires_at < ?")
-        .bind(forget_before.as_microsecond())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+    make_room(tx, &token.user, forget_before).await?;
+    if let Some(parent) = parent
+        && chain_length(tx, parent).await? >= TOKEN_CHAIN_MAX
+    {
+        return Err(CatalogError::TokenChain);
+    }
     let (scope, project) = match &token.scope {
         TokenScope::Project(project) => (PROJECT, Some(project.as_str())),
         TokenScope::Domain => (DOMAIN, None),
@@ -59,6 +62,46 @@ pub(crate) async fn insert(
     .await
     .map_err(unavailable)?;
     if inserted.rows_affected() == 0 { Err(CatalogError::NotFound("user")) } else { Ok(()) }
+}
+
+/// Removes the tokens that are over for long, and the oldest of a user that has as many as it may.
+async fn make_room(
+    tx: &mut SqliteConnection,
+    user: &UserId,
+    forget_before: Timestamp,
+) -> Result<(), CatalogError> {
+    sqlx::query("DELETE FROM tokens WHERE expires_at < ?")
+        .bind(forget_before.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    // Rows are numbered as they come: clocks may go back.
+    sqlx::query(
+        "DELETE FROM tokens WHERE user_id = ?1 AND rowid NOT IN
+             (SELECT rowid FROM tokens WHERE user_id = ?1 ORDER BY rowid DESC LIMIT ?2)",
+    )
+    .bind(user.as_str())
+    .bind(i64::from(TOKENS_OF_USER_MAX - 1))
+    .execute(tx)
+    .await
+    .map_err(unavailable)?;
+    Ok(())
+}
+
+/// How many tokens lead to this one, itself included.
+async fn chain_length(tx: &mut SqliteConnection, last: &TokenHash) -> Result<u32, CatalogError> {
+    sqlx::query_scalar(
+        "WITH RECURSIVE chain (parent) AS (
+             SELECT parent FROM tokens WHERE hash = ?
+             UNION ALL SELECT t.parent FROM tokens t JOIN chain ON t.hash = chain.parent
+             LIMIT ?
+         ) SELECT count(*) FROM chain",
+    )
+    .bind(&last.0[..])
+    .bind(i64::from(TOKEN_CHAIN_MAX))
+    .fetch_one(tx)
+    .await
+    .map_err(unavailable)
 }
 
 pub(crate) async fn find(

@@ -29,6 +29,7 @@ mod jobs;
 mod restores;
 mod retention;
 mod schedules;
+mod watch;
 mod webhooks;
 
 use crate::{Catalog, CatalogError};
@@ -46,6 +47,7 @@ pub use jobs::*;
 pub use restores::*;
 pub use retention::*;
 pub use schedules::*;
+pub use watch::*;
 pub use webhooks::*;
 
 /// Makes one `#[tokio::test]` of every case.
@@ -151,6 +153,9 @@ macro_rules! catalog_conformance {
             what_is_being_read_goes_later
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             a_person_who_deletes_what_expires_has_it_deleted
+            what_is_watched_of_an_instance_is_its_newest_good_backup
+            an_instance_that_is_gone_is_watched_no_more
+            open_jobs_are_counted_by_kind
             a_call_is_recorded_before_it_is_answered
             calls_are_listed_in_both_orders_and_by_time
             no_project_sees_the_calls_of_another
@@ -189,6 +194,8 @@ macro_rules! catalog_conformance {
             tokens_that_are_over_are_forgotten_in_time
             a_token_is_given_only_for_the_password_that_holds
             a_token_that_was_got_with_another_goes_with_it
+            a_chain_of_tokens_ends_whatever_ends_it
+            the_oldest_token_makes_room_for_one_more
         }
     };
     (@cases $fresh:expr; $($case:ident)+) => {$(
@@ -221,6 +228,7 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/checks.rs"),
         include_str!("conformance/schedules.rs"),
         include_str!("conformance/retention.rs"),
+        include_str!("conformance/watch.rs"),
         include_str!("conformance/audit.rs"),
         include_str!("conformance/events.rs"),
         include_str!("conformance/webhooks.rs"),

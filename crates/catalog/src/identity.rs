@@ -6,11 +6,17 @@ use async_trait::async_trait;
 use cachevault_domain::{
     AccessKey, AccessPolicy, ActionPattern, Credential, Grant, Listing, Note, Page, Permissions,
     Project, ProjectId, ProjectName, RoleName, SealedSecret, Token, TokenHash, User, UserId,
-    UserName,
+    UserName, UserRef,
 };
 use jiff::Timestamp;
 
 use crate::CatalogError;
+
+/// Tokens of which each was got with the one before it, the first included. They end together, and a
+/// database follows such a chain only so far.
+pub const TOKEN_CHAIN_MAX: u32 = 16;
+/// Tokens of one user; those of a day that nobody has ended. One more ends the oldest.
+pub const TOKENS_OF_USER_MAX: u32 = 1000;
 
 /// A credential as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +93,16 @@ pub enum UserKey {
     Id(UserId),
     /// By its name.
     Name(UserName),
+}
+
+impl UserKey {
+    /// Whether it is this user that is looked for.
+    pub fn is_of(&self, user: &UserRef) -> bool {
+        match self {
+            Self::Id(id) => *id == user.id,
+            Self::Name(name) => *name == user.name,
+        }
+    }
 }
 
 /// Which projects are wanted.
@@ -270,11 +286,13 @@ pub trait IdentityCatalog: Send + Sync {
     async fn remove_policy(&self, project: &ProjectId, name: &RoleName)
     -> Result<(), CatalogError>;
 
-    /// Adds a token, and removes those that were over before `forget_before`. One that was got with
+    /// Adds a token, and removes those that were over before `forget_before`; of
+    /// [`TOKENS_OF_USER_MAX`] tokens of its user the oldest goes first. One that was got with
     /// another, its `parent`, goes with it.
     ///
     /// [`CatalogError::NotFound`] unless its user is enabled and still has `password`, and the parent
-    /// is still there, so that who signed in with what is no longer right gets nothing.
+    /// is still there, so that who signed in with what is no longer right gets nothing;
+    /// [`CatalogError::TokenChain`] where the parent is the last of [`TOKEN_CHAIN_MAX`].
     async fn add_token(
         &self,
         token: &Token,

@@ -16,6 +16,7 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod identity;
+mod watch;
 
 use std::fmt;
 
@@ -33,8 +34,10 @@ use jiff::Timestamp;
 
 pub use identity::{
     CredentialChanges, FoundToken, IdentityCatalog, KeyHolder, PasswordHash, ProjectCatalog,
-    ProjectChanges, ProjectFilter, StoredCredential, UserChanges, UserKey,
+    ProjectChanges, ProjectFilter, StoredCredential, TOKEN_CHAIN_MAX, TOKENS_OF_USER_MAX,
+    UserChanges, UserKey,
 };
+pub use watch::{OpenJobs, WatchCatalog, WatchedInstance};
 
 /// Why a catalog method did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +69,12 @@ pub enum CatalogError {
     /// Somebody wants the backup to end: it can only fail.
     #[error("the backup is being cancelled")]
     Cancelled,
+    /// Each of the tokens was got with the one before it, and there are as many as there may be.
+    #[error(
+        "a token is got with a token {} times in a row at the most",
+        TOKEN_CHAIN_MAX - 1
+    )]
+    TokenChain,
     /// The state of the backup does not allow it.
     #[error(transparent)]
     State(#[from] InvalidTransition),
@@ -485,7 +494,7 @@ pub trait RestoreCatalog: Send + Sync {
 #[async_trait]
 pub trait JobQueue: Send + Sync {
     /// Claims the job of this kind that has been due longest: a queued one, or one whose lease has
-    /// run out.
+    /// run out. What [`JobQueue::claim_capture`] has passed over waits.
     async fn claim_job(
         &self,
         kind: JobKind,
@@ -788,6 +797,7 @@ pub trait Catalog:
     + RetentionCatalog
     + RestoreCatalog
     + JobQueue
+    + WatchCatalog
     + AuditCatalog
     + EventCatalog
     + WebhookCatalog
@@ -804,6 +814,7 @@ impl<T> Catalog for T where
         + RetentionCatalog
         + RestoreCatalog
         + JobQueue
+        + WatchCatalog
         + AuditCatalog
         + EventCatalog
         + WebhookCatalog

@@ -361,6 +361,14 @@ impl Caller {
         &self.subject
     }
 
+    /// The user that it is, or whose key it holds.
+    pub fn user(&self) -> Option<&UserRef> {
+        match &self.subject {
+            Subject::User(user) | Subject::Key { user: Some(user), .. } => Some(user),
+            Subject::Key { user: None, .. } | Subject::Service => None,
+        }
+    }
+
     /// The project, for a caller that is allowed to do this there.
     ///
     /// # Errors
@@ -387,16 +395,15 @@ impl Caller {
 
     /// A call of this caller, to be recorded.
     pub fn call(&self, request: RequestId, at: Timestamp) -> NewAuditRecord {
-        let (access_key, user) = match &self.subject {
-            Subject::Key { access_key, user } => (Some(access_key.clone()), user.as_ref()),
-            Subject::User(user) => (None, Some(user)),
-            Subject::Service => (None, None),
+        let access_key = match &self.subject {
+            Subject::Key { access_key, .. } => Some(access_key.clone()),
+            Subject::User(_) | Subject::Service => None,
         };
         NewAuditRecord {
             request,
             project: self.project.clone(),
             access_key,
-            user: user.map(|user| user.name.to_string()),
+            user: self.user().map(|user| user.name.to_string()),
             address: None,
             operation: String::new(),
             resource: String::new(),

@@ -82,6 +82,14 @@ impl ProjectName {
     }
 }
 
+impl UserName {
+    /// The name of a user of another Keystone: marked in a way that no name of ours is written.
+    #[must_use]
+    pub fn of_keystone(&self) -> Self {
+        Self(format!("keystone:{self}"))
+    }
+}
+
 impl From<BuiltInRole> for RoleName {
     fn from(role: BuiltInRole) -> Self {
         Self(role.name().to_owned())

@@ -1,10 +1,9 @@
 //! Streams one server's RDB into one artifact.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cachevault_domain::{EngineKind, RdbDialect, Target};
+use cachevault_domain::{EngineKind, ProbeError, RdbDialect, Target};
 use cachevault_proto::{Framing, ReplicaConfig, ReplicaEvent, ReplicaSession};
 use cachevault_rdb::digest::{DIGEST_VERSION, Digest, Fingerprint};
 use cachevault_rdb::inspect::{
@@ -28,6 +27,7 @@ use crate::connect::connect;
 use crate::encode::{EncodeError, Encoded, Encoder};
 use crate::error::CaptureError;
 use crate::gate::{Pass, SourceGate};
+use crate::guard::SourceLimits;
 use crate::meter::Meter;
 use crate::queue::{self, queue};
 use crate::source::{Source, choose};
@@ -43,6 +43,8 @@ const OUTPUT_PIECES_MAX: usize = 2;
 /// Largest keys and heaviest prefixes in a report.
 const REPORT_TOP: usize = 20;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// Looks in a row at a source that suffers, after which the capture is broken off.
+const HARMED_LOOKS_MAX: u32 = 3;
 /// How long the source may take to end a child that we no longer read from.
 const SETTLE: Duration = Duration::from_secs(10);
 const SETTLE_POLL: Duration = Duration::from_millis(200);
@@ -64,10 +66,12 @@ pub struct CaptureLimits {
     pub command: Duration,
     /// Longest silence of the source during the transfer.
     pub stall: Duration,
-    /// Longest wait for another fork of the source to end.
+    /// Longest wait for another fork of the source to end, and for memory for ours.
     pub busy_wait: Duration,
     /// Longest capture, waiting included.
     pub total: Duration,
+    /// What the source must not suffer; `None`: it is ours, or there for us alone.
+    pub source: Option<SourceLimits>,
 }
 
 /// What to capture, and how.
@@ -117,11 +121,13 @@ pub async fn capture(
     }
     meter.enter("waiting for the snapshot");
     let sink = store.create(key).await?;
-    let outcome = tokio::select! {
-        outcome = transfer(&request, &source, sink, meter, stop()) => outcome,
-        never = watch(&source.target, &request.limits, meter) => match never {},
+    let stop = async {
+        tokio::select! {
+            error = stop() => error,
+            error = watch(&source.target, &request.limits, meter) => error,
+        }
     };
-    match outcome {
+    match transfer(&request, &source, sink, meter, stop).await {
         Ok((transfer, encoded, stored)) => entry(key, &source, transfer, *encoded, stored),
         Err(error) => {
             settle(&mut source, &request.limits).await;
@@ -392,18 +398,62 @@ fn stalled(source: &Source, limits: &CaptureLimits, meter: &Meter) -> CaptureErr
     }
 }
 
-/// Reads from time to time how many keys the source's child has written (Redis 7.0 and Valkey
-/// tell), which is the only measure of progress when the length is not known beforehand.
-async fn watch(target: &Target, limits: &CaptureLimits, meter: &Meter) -> Infallible {
-    if let Ok(mut client) = Client::connect(target, limits.command).await {
-        while let Ok(info) = client.info().await {
+/// Looks from time to time how many keys the source's child has written (Redis 7.0 and Valkey
+/// tell), which is the only measure of progress when the length is not known beforehand; and what
+/// the source suffers. Ends when that was too much for several looks in a row.
+async fn watch(target: &Target, limits: &CaptureLimits, meter: &Meter) -> CaptureError {
+    let mut client = None;
+    let mut harmed = 0;
+    loop {
+        match look(target, limits, meter, &mut client).await {
+            Some(reason) => {
+                harmed += 1;
+                tracing::warn!(source = %target.address, reason, looks = harmed, "the source suffers from the capture");
+                if harmed == HARMED_LOOKS_MAX {
+                    let (address, received_bytes) =
+                        (target.address.clone(), meter.received_bytes());
+                    return CaptureError::Harmful { address, reason, received_bytes };
+                }
+            }
+            None => harmed = 0,
+        }
+        tokio::time::sleep(WATCH_EVERY).await;
+    }
+}
+
+/// Looks once. `client` is what earlier looks asked by, if it still works.
+async fn look(
+    target: &Target,
+    limits: &CaptureLimits,
+    meter: &Meter,
+    client: &mut Option<Client>,
+) -> Option<String> {
+    // Who is allowed longer than a command usually takes gets it.
+    let patience = limits.command.max(limits.source.map_or(Duration::ZERO, |l| l.answer_max));
+    let asking = async {
+        let mut asked = match client.take() {
+            Some(client) => client,
+            None => Client::connect(target, patience).await?,
+        };
+        let began = Instant::now();
+        // Whatever it answers, refusals too: it is the time that counts.
+        asked.call(&["PING"]).await?;
+        let answered_in = began.elapsed();
+        let info = asked.info().await?;
+        *client = Some(asked);
+        Ok((info, answered_in))
+    };
+    match asking.await {
+        Ok((info, answered_in)) => {
             if info.save_keys_total > 0 {
                 meter.set_keys(info.save_keys_processed, info.save_keys_total);
             }
-            tokio::time::sleep(WATCH_EVERY).await;
+            limits.source?.harm(&info, answered_in)
         }
+        Err(ProbeError::TimedOut { .. }) => Some(limits.source?.slow(patience)),
+        // What ails the connection ends the transfer, or does not matter.
+        Err(_) => None,
     }
-    std::future::pending().await
 }
 
 /// After a broken transfer: waits until the child that wrote for us has ended, for a while.

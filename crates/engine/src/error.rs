@@ -42,10 +42,30 @@ pub enum CaptureError {
     /// The source was busy for too long.
     #[error("gave up waiting after {seconds} s: {reason}")]
     Busy {
-        /// What it was busy with.
-        reason: &'static str,
+        /// What it was busy with, or could not bear.
+        reason: String,
         /// The limit.
         seconds: u64,
+    },
+    /// The source cannot bear a fork.
+    #[error("`{address}` was not asked for a snapshot: {reason}")]
+    Unfit {
+        /// The source.
+        address: Address,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The snapshot did more to the source than it may.
+    #[error(
+        "the capture of `{address}` was broken off to protect it, after {received_bytes} bytes: {reason}"
+    )]
+    Harmful {
+        /// The source.
+        address: Address,
+        /// What the source suffered.
+        reason: String,
+        /// RDB bytes received.
+        received_bytes: u64,
     },
     /// The whole capture took too long.
     #[error(
@@ -88,6 +108,8 @@ impl CaptureError {
             Self::Source(_)
             | Self::Session { .. }
             | Self::Closed { .. }
+            | Self::Unfit { .. }
+            | Self::Harmful { .. }
             | Self::Damaged { .. }
             | Self::Encoder(_)
             | Self::Cancelled => FailureCode::ToolFailed,
@@ -108,8 +130,15 @@ impl CaptureError {
                 matches!(session, SessionError::Handshake(HandshakeError::NotNow(_)))
             }
             Self::Store(error) => error.kind.may_pass() || error.kind == StoreErrorKind::Damaged,
-            Self::Closed { .. } | Self::Stalled { .. } | Self::Damaged { .. } => true,
-            Self::Busy { .. } | Self::TooLong { .. } | Self::Encoder(_) | Self::Cancelled => false,
+            Self::Closed { .. }
+            | Self::Stalled { .. }
+            | Self::Damaged { .. }
+            | Self::Harmful { .. } => true,
+            Self::Busy { .. }
+            | Self::Unfit { .. }
+            | Self::TooLong { .. }
+            | Self::Encoder(_)
+            | Self::Cancelled => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads the answer to `INFO`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use cachevault_domain::{Address, EngineKind, Observation, Role, ServerVersion};
 
@@ -33,6 +34,15 @@ pub(crate) struct ServerInfo {
     /// Whether the two counts above are told at all: since Redis 7.0, by every Valkey.
     pub(crate) tells_save_keys: bool,
     pub(crate) used_memory_bytes: u64,
+    resident_bytes: u64,
+    /// What the last snapshot copied because it was written to.
+    pub(crate) last_copied_bytes: u64,
+    /// What the child that runs has copied so far; told since Redis 6.2.
+    pub(crate) copied_bytes: u64,
+    /// For how long the last fork stopped the server.
+    pub(crate) last_fork: Duration,
+    /// For how long a replica has heard nothing of its primary.
+    pub(crate) primary_silent_seconds: u64,
     dataset_bytes: u64,
     pub(crate) max_memory_bytes: u64,
     pub(crate) system_memory_bytes: u64,
@@ -119,12 +129,22 @@ impl ServerInfo {
             save_keys_total: number("current_save_keys_total"),
             tells_save_keys: fields.contains_key("current_save_keys_total"),
             used_memory_bytes: number("used_memory"),
+            resident_bytes: number("used_memory_rss"),
+            last_copied_bytes: number("rdb_last_cow_size"),
+            copied_bytes: number("current_cow_size"),
+            last_fork: Duration::from_micros(number("latest_fork_usec")),
+            primary_silent_seconds: number("master_last_io_seconds_ago"),
             dataset_bytes: number("used_memory_dataset"),
             max_memory_bytes: number("maxmemory"),
             system_memory_bytes: number("total_system_memory"),
             keys: databases().sum(),
             databases_used: u32::try_from(databases().count()).unwrap_or(u32::MAX),
         })
+    }
+
+    /// Memory that the server takes, fragments and buffers included.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.resident_bytes.max(self.used_memory_bytes)
     }
 
     /// A guess at the size of an RDB of this data, for want of anything better.

@@ -25,6 +25,7 @@ mod drill;
 mod encode;
 mod error;
 mod gate;
+mod guard;
 mod info;
 mod meter;
 mod probe;
@@ -37,6 +38,7 @@ pub use capture::{CaptureLimits, CaptureRequest, capture};
 pub use drill::{DrillError, DrillRequest, Proven, drill, sweep_drills};
 pub use error::{CaptureError, VerifyError, store_failure_code};
 pub use gate::SourceGate;
+pub use guard::SourceLimits;
 pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{

@@ -20,8 +20,6 @@ const CATCH_UP_POLL: Duration = Duration::from_millis(100);
 /// Children often end within moments; who waits longer is asked less often.
 const BUSY_POLL_FIRST: Duration = Duration::from_millis(50);
 const BUSY_POLL_LAST: Duration = Duration::from_secs(1);
-/// A replica that was silent for longer is not in sync.
-const LAG_SECONDS_MAX: u64 = 10;
 
 /// A server that can be captured now.
 pub(crate) struct Source {
@@ -69,7 +67,8 @@ async fn try_replica(
     replica: &ReplicaInfo,
     limits: &CaptureLimits,
 ) -> Option<Source> {
-    if replica.lag_seconds > LAG_SECONDS_MAX {
+    let lag_max = limits.source.unwrap_or_default().replica_lag_max;
+    if Duration::from_secs(replica.lag_seconds) > lag_max {
         return None;
     }
     let target = Target { address: replica.address.clone(), ..primary.target.clone() };
@@ -112,8 +111,8 @@ async fn try_replica(
 }
 
 impl Source {
-    /// Waits until the server runs no child and loads nothing, and nobody here captures it: it is
-    /// never asked for a second fork while one is running.
+    /// Waits until the server runs no child and loads nothing, nobody here captures it, and it can
+    /// bear a fork: it is never asked for a second one while one is running.
     pub(crate) async fn wait_until_free(
         &mut self,
         gate: &SourceGate,
@@ -124,20 +123,28 @@ impl Source {
         let reason = "another capture of this server runs";
         meter.enter(&format!("waiting: {reason}"));
         let pass = tokio::time::timeout_at(until, gate.enter(&self.info.run_id)).await;
-        let pass =
-            pass.map_err(|_| CaptureError::Busy { reason, seconds: limits.busy_wait.as_secs() })?;
+        let seconds = limits.busy_wait.as_secs();
+        let pass = pass.map_err(|_| CaptureError::Busy { reason: reason.to_owned(), seconds })?;
         self.info = self.client.info().await?;
+        if let Some(reason) = limits.source.and_then(|source| source.reason_to_refuse(&self.info)) {
+            return Err(CaptureError::Unfit { address: self.target.address.clone(), reason });
+        }
         let mut pause = BUSY_POLL_FIRST;
-        while let Some(reason) = self.info.busy_with {
+        while let Some(reason) = self.reason_to_wait(limits) {
             meter.enter(&format!("waiting: {reason}"));
             if Instant::now() >= until {
-                return Err(CaptureError::Busy { reason, seconds: limits.busy_wait.as_secs() });
+                return Err(CaptureError::Busy { reason, seconds });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(BUSY_POLL_LAST);
             self.info = self.client.info().await?;
         }
         Ok(pass)
+    }
+
+    fn reason_to_wait(&self, limits: &CaptureLimits) -> Option<String> {
+        let busy = self.info.busy_with.map(str::to_owned);
+        busy.or_else(|| limits.source?.reason_to_wait(&self.info))
     }
 }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::step::{Step, StepContext, StepError, output, store_failed};
+use crate::worker::JobSettings;
 
 pub(crate) const STEPS: [&dyn Step; 3] = [&Capture, &Verify, &Commit];
 
@@ -155,6 +156,11 @@ impl Step for Capture {
         "capture"
     }
 
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        // What its own limit does not bound: removing what is there, and the end of what it stores.
+        settings.capture.total.saturating_add(settings.commit)
+    }
+
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         // What an attempt left that died before it could log or undo this step.
         remove_attempts(context, &context.backup_key()).await.map_err(|e| store_failed(&e))?;
@@ -205,6 +211,10 @@ impl Step for Verify {
         "verify"
     }
 
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.verify
+    }
+
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let captured = context.captured()?;
         // The attempt that captured has read everything back while it wrote.
@@ -242,6 +252,10 @@ impl Step for Verify {
 impl Step for Commit {
     fn name(&self) -> &'static str {
         "commit"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.commit
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {

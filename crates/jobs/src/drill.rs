@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::{SHARD, catalog_failed};
 use crate::shutdown::Shutdown;
 use crate::step::{Step, StepContext, StepError, output, store_failed};
+use crate::worker::JobSettings;
 
 pub(crate) const STEPS: [&dyn Step; 1] = [&Drill];
 
@@ -46,6 +47,11 @@ impl StepContext<'_> {
 impl Step for Drill {
     fn name(&self) -> &'static str {
         "drill"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        // It loads a backup and reads it back.
+        settings.restore.total.saturating_mul(2)
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {

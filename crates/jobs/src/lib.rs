@@ -18,6 +18,7 @@
 
 mod capture;
 mod drill;
+mod figures;
 mod messenger;
 mod observe;
 mod opener;
@@ -32,6 +33,7 @@ mod tender;
 mod worker;
 
 pub use drill::{DrillSettings, Driller};
+pub use figures::JobFigures;
 pub use messenger::Messenger;
 pub use observe::Observer;
 pub use opener::EngineOpener;

@@ -1,9 +1,12 @@
 //! The job that removes a backup's files.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cachevault_domain::{Failure, FailureCode, with_sources};
 
 use crate::step::{Step, StepContext, StepError, output};
+use crate::worker::JobSettings;
 
 pub(crate) const STEPS: [&dyn Step; 1] = [&Remove];
 
@@ -13,6 +16,10 @@ struct Remove;
 impl Step for Remove {
     fn name(&self) -> &'static str {
         "remove"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.commit
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {

@@ -5,6 +5,8 @@
 
 mod keys;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cachevault_catalog::{Catalog, CatalogError};
 use cachevault_domain::{
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Captured, SHARD, catalog_failed, manifest, remove_attempts};
 use crate::step::{Step, StepContext, StepError, output, store_failed};
+use crate::worker::JobSettings;
 use keys::ByKeys;
 
 pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Settle];
@@ -144,6 +147,10 @@ impl Step for Check {
         "check"
     }
 
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.verify
+    }
+
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let (app, lease) = (context.app, context.lease);
         app.catalog.start_restore(lease, app.clock.now()).await.map_err(catalog_failed)?;
@@ -208,6 +215,10 @@ fn as_step_error(error: RestoreError) -> StepError {
 impl Step for Safety {
     fn name(&self) -> &'static str {
         "safety"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.capture.total.saturating_add(settings.commit)
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
@@ -316,6 +327,10 @@ impl Step for Prepare {
         "prepare"
     }
 
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.restore.total
+    }
+
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let checked: Checked = context.output(Check.name())?;
         let subject = context.restore_subject().await?;
@@ -339,6 +354,16 @@ impl Step for Prepare {
 impl Step for Load {
     fn name(&self) -> &'static str {
         "load"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        // It ends by itself long before; taking back what it did costs more than waiting.
+        settings.restore.total.saturating_mul(2)
+    }
+
+    fn undo_limit(&self, settings: &JobSettings) -> Duration {
+        // The old data is loaded in two ways, and the target withdrawn before and after each.
+        settings.restore.total.saturating_mul(4)
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
@@ -536,6 +561,10 @@ impl Load {
 impl Step for Settle {
     fn name(&self) -> &'static str {
         "settle"
+    }
+
+    fn limit(&self, settings: &JobSettings) -> Duration {
+        settings.restore.total
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cachevault_app::App;
 use cachevault_catalog::CatalogError;
@@ -11,6 +12,7 @@ use cachevault_engine::{OurAddress, SourceGate};
 use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
+use crate::figures::{AttemptEnd, JobFigures};
 use crate::step::{Step, StepContext, StepError};
 use crate::worker::JobSettings;
 use crate::{capture, drill, remove, restore};
@@ -24,6 +26,8 @@ pub enum Injected {
     Repeat,
     /// The step fails after it ran, with an error that may pass.
     Fail,
+    /// The step never returns.
+    Hang,
     /// The process is gone: nothing is written any more.
     Die,
 }
@@ -50,6 +54,8 @@ pub struct Runner {
     pub ours: OurAddress,
     /// Where and with what drills are done.
     pub drills: DrillSettings,
+    /// What is counted.
+    pub figures: JobFigures,
     /// For tests; `None` in production.
     pub injection: Option<Arc<dyn Injection>>,
 }
@@ -66,6 +72,12 @@ impl Runner {
     /// Runs a claimed job to an end that is recorded: done, failed, or back in the queue. When
     /// the lease is lost nothing more is written.
     pub async fn run(&self, lease: &Lease, stop: &CancellationToken) {
+        let began = self.app.clock.now();
+        let end = self.run_attempt(lease, stop).await;
+        self.figures.attempt_ended(lease.kind, end, self.app.clock.now().duration_since(began));
+    }
+
+    async fn run_attempt(&self, lease: &Lease, stop: &CancellationToken) -> AttemptEnd {
         let cancel = stop.child_token();
         let running = self.run_steps(lease, &cancel);
         tokio::pin!(running);
@@ -74,15 +86,17 @@ impl Runner {
             never = self.heed_cancellation(lease, &cancel) => match never {},
             () = self.keep(lease) => {
                 tracing::warn!(job = %lease.job, attempt = lease.attempt, "lease lost; breaking off");
+                self.figures.lease_lost();
                 cancel.cancel();
                 let _ = running.await;
-                return;
+                return AttemptEnd::Lost;
             }
         };
-        if let Err(error) = outcome {
+        outcome.unwrap_or_else(|error| {
             // The lease runs out and the job is claimed again: nothing is lost by leaving it.
             tracing::error!(job = %lease.job, error = with_sources(&error), "the end of a job could not be recorded");
-        }
+            AttemptEnd::Lost
+        })
     }
 
     /// Extends the lease again and again; returns only when it is lost.
@@ -118,7 +132,7 @@ impl Runner {
         &self,
         lease: &Lease,
         cancel: &CancellationToken,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<AttemptEnd, CatalogError> {
         let steps: &[&dyn Step] = match lease.kind {
             JobKind::Capture => &capture::STEPS,
             JobKind::Remove => &remove::STEPS,
@@ -144,9 +158,9 @@ impl Runner {
             early => early,
         };
         match end {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(AttemptEnd::Done),
             Err(End::Step(at, error)) => self.break_off(steps, at, error, &context).await,
-            Err(End::Catalog(CatalogError::LostLease) | End::Died) => Ok(()),
+            Err(End::Catalog(CatalogError::LostLease) | End::Died) => Ok(AttemptEnd::Lost),
             Err(End::Catalog(error)) => Err(error),
         }
     }
@@ -185,19 +199,7 @@ impl Runner {
             }
             tracing::debug!(job = %lease.job, attempt = lease.attempt, step = step.name(), "step begins");
             let context = self.context(lease, outputs, cancel);
-            let mut output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
-            match self.injected(|injection| injection.after(step.name())) {
-                Injected::Nothing => {}
-                Injected::Repeat => {
-                    output = step.run(&context).await.map_err(|error| End::Step(at, error))?;
-                }
-                Injected::Fail => {
-                    let failure =
-                        Failure { code: FailureCode::ToolFailed, reason: "injected".into() };
-                    return Err(End::Step(at, StepError::Retry(failure)));
-                }
-                Injected::Die => return Err(End::Died),
-            }
+            let output = self.run_step(at, *step, &context).await?;
             let now = self.app.clock.now();
             self.app
                 .catalog
@@ -212,6 +214,55 @@ impl Runner {
         Ok(())
     }
 
+    /// Runs a step, for as long as it may take, or as a lease lasts once it was told to break off.
+    async fn run_step(
+        &self,
+        at: usize,
+        step: &dyn Step,
+        context: &StepContext<'_>,
+    ) -> Result<String, End> {
+        let failed = |error| End::Step(at, error);
+        let running = async {
+            let output = step.run(context).await.map_err(failed)?;
+            match self.injected(|injection| injection.after(step.name())) {
+                Injected::Nothing => Ok(output),
+                Injected::Repeat => step.run(context).await.map_err(failed),
+                Injected::Fail => {
+                    let (code, reason) = (FailureCode::ToolFailed, "injected".to_owned());
+                    Err(failed(StepError::Retry(Failure { code, reason })))
+                }
+                Injected::Hang => std::future::pending().await,
+                Injected::Die => Err(End::Died),
+            }
+        };
+        let limit = step.limit(&self.settings);
+        // Steps break off by themselves, and in order; one that does not is left.
+        let left = async {
+            context.cancel.cancelled().await;
+            tokio::time::sleep(self.settings.lease).await;
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(limit, running) => ended,
+            () = left => return Err(failed(StepError::Stopped)),
+        };
+        ended.unwrap_or_else(|_| {
+            let reason = not_done("step", step, limit);
+            let failure = Failure { code: FailureCode::TimedOut, reason };
+            Err(failed(match context.lease.kind {
+                // Files that ought to be gone are tried for ever.
+                JobKind::Remove => StepError::Retry(failure),
+                _ => StepError::Fail(failure),
+            }))
+        })
+    }
+
+    /// Undoes a step; why not, where that failed or took too long.
+    async fn undo(&self, step: &dyn Step, context: &StepContext<'_>) -> Result<(), String> {
+        let limit = step.undo_limit(&self.settings);
+        let undone = tokio::time::timeout(limit, step.undo(context)).await;
+        undone.unwrap_or_else(|_| Err(not_done("undoing of step", step, limit)))
+    }
+
     fn injected(&self, ask: impl FnOnce(&dyn Injection) -> Injected) -> Injected {
         self.injection.as_deref().map_or(Injected::Nothing, ask)
     }
@@ -224,8 +275,9 @@ impl Runner {
             JobKind::Remove => catalog.finish_removal(lease, now).await,
             JobKind::Capture => {
                 let captured = context.captured().map_err(broken)?;
-                let size_bytes = captured.entry.rdb.size_bytes;
-                catalog.finish_backup(lease, captured.attempt, size_bytes, now).await
+                let (rdb, stored) = (captured.entry.rdb.size_bytes, captured.entry.stored_bytes);
+                let recorded = catalog.finish_backup(lease, captured.attempt, rdb, now).await;
+                recorded.inspect(|()| self.figures.captured(rdb, stored))
             }
             JobKind::Drill => {
                 let drilled = context.drilled().map_err(broken)?;
@@ -251,7 +303,7 @@ impl Runner {
         at: usize,
         error: StepError,
         context: &StepContext<'_>,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<AttemptEnd, CatalogError> {
         let lease = context.lease;
         // Whoever holds the job now may be working with what would be undone here.
         match self
@@ -260,7 +312,7 @@ impl Runner {
             .extend_lease(lease, self.settings.lease_end(self.app.clock.now()))
             .await
         {
-            Err(CatalogError::LostLease) => return Ok(()),
+            Err(CatalogError::LostLease) => return Ok(AttemptEnd::Lost),
             extended => extended?,
         }
         let error = match self.app.catalog.cancellation(lease).await? {
@@ -290,7 +342,7 @@ impl Runner {
             // The log forgets the step first: a crash in between must not leave an entry whose work
             // is gone, while work without an entry is undone by the next attempt.
             self.app.catalog.unlog_step(lease, step.name()).await?;
-            if let Err(reason) = step.undo(context).await {
+            if let Err(reason) = self.undo(*step, context).await {
                 if lease.kind == JobKind::Restore && lease.attempt > self.settings.attempts_max {
                     // The record will say that what the target holds is uncertain.
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
@@ -304,7 +356,8 @@ impl Runner {
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
                 let due = self.next_at(lease, u32::MAX).unwrap_or_else(|| self.app.clock.now());
-                return self.app.catalog.requeue(lease, Requeue::Failed, due, &reason).await;
+                self.app.catalog.requeue(lease, Requeue::Failed, due, &reason).await?;
+                return Ok(AttemptEnd::Retried);
             }
         }
         self.record(lease, verdict).await
@@ -352,33 +405,45 @@ impl Runner {
         backoff.next_at(lease.failures + 1, self.app.clock.now(), jitter[0])
     }
 
-    async fn record(&self, lease: &Lease, verdict: Verdict) -> Result<(), CatalogError> {
+    async fn record(&self, lease: &Lease, verdict: Verdict) -> Result<AttemptEnd, CatalogError> {
         let (catalog, now) = (&self.app.catalog, self.app.clock.now());
         match verdict {
             Verdict::PutBack => {
                 tracing::info!(job = %lease.job, backup = %lease.backup, "job put back");
-                catalog.requeue(lease, Requeue::Stopped, now, "the service was stopped").await
+                catalog.requeue(lease, Requeue::Stopped, now, "the service was stopped").await?;
+                Ok(AttemptEnd::Stopped)
             }
             Verdict::Later(due, reason) => {
                 tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, %due, reason, "attempt failed; trying again later");
-                catalog.requeue(lease, Requeue::Failed, due, &reason).await
+                if lease.kind == JobKind::Remove {
+                    self.figures.failed(lease.kind, FailureCode::RemovalFailed);
+                }
+                catalog.requeue(lease, Requeue::Failed, due, &reason).await?;
+                Ok(AttemptEnd::Retried)
             }
             Verdict::GiveUp(failure) => {
                 let Failure { code, reason } = &failure;
                 tracing::warn!(job = %lease.job, backup = %lease.backup, attempt = lease.attempt, code = code.as_str(), reason, "job failed");
                 match lease.kind {
                     JobKind::Capture | JobKind::Remove => {
-                        catalog.fail_backup(lease, &failure, now).await
+                        catalog.fail_backup(lease, &failure, now).await?;
                     }
-                    JobKind::Drill => catalog.fail_drill(lease, &failure.reason, now).await,
+                    JobKind::Drill => catalog.fail_drill(lease, &failure.reason, now).await?,
                     JobKind::Restore => {
                         let outcome = restore::after_failure(&catalog.step_log(lease).await?);
-                        catalog.fail_restore(lease, &failure, &outcome, now).await
+                        catalog.fail_restore(lease, &failure, &outcome, now).await?;
                     }
                 }
+                self.figures.failed(lease.kind, failure.code);
+                Ok(AttemptEnd::Failed)
             }
         }
     }
+}
+
+fn not_done(what: &str, step: &dyn Step, limit: Duration) -> String {
+    let seconds = limit.as_secs_f32();
+    format!("the {what} `{}` was not done after {seconds} s, the limit", step.name())
 }
 
 /// Whether a capture ends because the store takes our key no longer, which its removals need too.

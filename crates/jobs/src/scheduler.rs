@@ -6,11 +6,12 @@ use std::time::Duration;
 use cachevault_app::App;
 use cachevault_catalog::{CatalogError, DuePolicy, NewScheduledBackup, Turn, Turned};
 use cachevault_domain::{
-    Agenda, BackupFormat, BackupId, Decision, Failure, FailureCode, InstanceId, JobId,
+    Agenda, BackupFormat, BackupId, Decision, Failure, FailureCode, InstanceId, JobId, JobKind,
     MissedWindow, NewBackup, RdbDialect, Trigger, Window, with_sources,
 };
 use jiff::Timestamp;
 
+use crate::figures::JobFigures;
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether anything is due.
@@ -30,6 +31,8 @@ pub struct Scheduler {
     pub missed: MissedWindow,
     /// How many backups with files an instance may have.
     pub backups_max: usize,
+    /// What is counted.
+    pub figures: JobFigures,
 }
 
 impl Scheduler {
@@ -123,10 +126,13 @@ impl Scheduler {
             (Turned::Done, Turn::Begin(NewScheduledBackup { backup, window, .. })) => {
                 tracing::info!(%instance, backup = %backup.id, %window, "an automatic backup is asked for");
             }
-            (Turned::Done, Turn::Miss(missed, Failure { reason, .. })) => {
+            (Turned::Done, Turn::Miss(missed, failure)) => {
+                self.figures.failed(JobKind::Capture, failure.code);
+                let reason = &failure.reason;
                 tracing::warn!(%instance, window = %missed.window, reason, "a window was missed");
             }
             (Turned::Busy(kind), _) => {
+                self.figures.failed(JobKind::Capture, FailureCode::InstanceBusy);
                 let kind = kind.as_str();
                 tracing::warn!(%instance, kind, "an automatic backup found its instance busy");
             }

@@ -1,5 +1,7 @@
 //! The parts of a job.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use cachevault_app::App;
 use cachevault_domain::{Failure, Lease, with_sources};
@@ -56,8 +58,17 @@ pub(crate) enum StepError {
 pub(crate) trait Step: Send + Sync {
     fn name(&self) -> &'static str;
 
+    /// Longest time that it may take. Most steps end by limits of their own, which say more; this one
+    /// ends those that never would.
+    fn limit(&self, settings: &JobSettings) -> Duration;
+
     /// Does the step; returns what the later steps need, as JSON.
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError>;
+
+    /// Longest time that [`Step::undo`] may take.
+    fn undo_limit(&self, settings: &JobSettings) -> Duration {
+        settings.commit
+    }
 
     /// Removes every trace of it.
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String>;

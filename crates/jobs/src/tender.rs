@@ -40,6 +40,8 @@ pub struct Tender {
     pub audit_keep: Duration,
     /// How long it is kept what has happened.
     pub events_keep: Duration,
+    /// Longest time that the check of one backup may take, and a sweep.
+    pub time_max: Duration,
     /// When a check could not be made.
     pub tried: Mutex<BTreeMap<BackupId, Timestamp>>,
 }
@@ -133,7 +135,7 @@ impl Tender {
 
     /// Whether all of the store was gone through.
     async fn sweep_round(&self, rewraps: bool) -> bool {
-        match self.sweep(rewraps).await {
+        match self.in_time(self.sweep(rewraps)).await {
             Ok(swept) => {
                 let Swept { removed, rewrapped, unknown, failed } = swept;
                 if swept != Swept::default() {
@@ -166,13 +168,20 @@ impl Tender {
             }
         };
         for (project, backup) in &due {
-            if let Err(reason) = self.check(project, *backup).await {
+            if let Err(reason) = self.in_time(self.check(project, *backup)).await {
                 tracing::warn!(%backup, reason, "a backup could not be checked; it is tried again");
                 let mut tried = self.tried.lock().unwrap_or_else(PoisonError::into_inner);
                 tried.insert(*backup, self.app.clock.now());
             }
         }
         due.len()
+    }
+
+    /// A store that hangs must not keep us from everything else.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        let ended = tokio::time::timeout(self.time_max, work).await;
+        let seconds = self.time_max.as_secs();
+        ended.unwrap_or_else(|_| Err(format!("it was not done after {seconds} s, the limit")))
     }
 
     /// Backups that could not be checked a short time ago.

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_domain::{Backoff, JobKind, NodeId};
+use cachevault_catalog::CatalogError;
+use cachevault_domain::{Backoff, JobKind, Lease, NodeId};
 use cachevault_engine::{CaptureLimits, RestoreLimits};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -23,6 +24,8 @@ const DRILLS_MAX: usize = 1;
 pub struct JobSettings {
     /// Captures that run at a time.
     pub running_max: usize,
+    /// Captures of instances with the same host that run at a time, on all nodes together.
+    pub host_max: u32,
     /// Length of a lease; it is extended three times as often.
     pub lease: Duration,
     /// How often to look for jobs when nobody says that there are any.
@@ -39,6 +42,10 @@ pub struct JobSettings {
     pub capture: CaptureLimits,
     /// Bounds of a restore.
     pub restore: RestoreLimits,
+    /// Longest time that reading a stored backup back may take.
+    pub verify: Duration,
+    /// Longest time that committing a backup, or removing its files, may take.
+    pub commit: Duration,
 }
 
 impl JobSettings {
@@ -66,12 +73,13 @@ impl Worker {
     /// Leases that an earlier process of the same node held are let go first.
     pub async fn run(&self, shutdown: &Shutdown) {
         let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
-        if let Err(error) = catalog.release_node(self.node, clock.now()).await {
+        match catalog.release_node(self.node, clock.now()).await {
+            Ok(count) => self.runner.figures.leases_released(count),
             // They run out by themselves.
-            tracing::warn!(
+            Err(error) => tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "leases of the last run could not be released"
-            );
+            ),
         }
         // Removals do not wait behind captures: somebody is waiting for them.
         tokio::join!(
@@ -84,7 +92,6 @@ impl Worker {
 
     /// Claims and runs jobs of one kind, at most `running_max` at a time.
     async fn lane(&self, kind: JobKind, running_max: usize, shutdown: &Shutdown) {
-        let (catalog, clock) = (&self.runner.app.catalog, &self.runner.app.clock);
         let permits = Arc::new(Semaphore::new(running_max));
         let mut running = JoinSet::new();
         loop {
@@ -95,9 +102,7 @@ impl Worker {
                 permit = Arc::clone(&permits).acquire_owned() => permit,
             };
             let Ok(permit) = permit else { break };
-            let now = clock.now();
-            let until = self.runner.settings.lease_end(now);
-            match catalog.claim_job(kind, self.node, now, until).await {
+            match self.claim(kind).await {
                 Ok(Some(lease)) => {
                     let (runner, stop) = (Arc::clone(&self.runner), shutdown.hard.clone());
                     running.spawn(async move {
@@ -116,6 +121,18 @@ impl Worker {
             self.rest(kind, shutdown).await;
         }
         while running.join_next().await.is_some() {}
+    }
+
+    async fn claim(&self, kind: JobKind) -> Result<Option<Lease>, CatalogError> {
+        let (app, settings) = (&self.runner.app, &self.runner.settings);
+        let now = app.clock.now();
+        let until = settings.lease_end(now);
+        match kind {
+            JobKind::Capture => {
+                app.catalog.claim_capture(self.node, settings.host_max, now, until).await
+            }
+            _ => app.catalog.claim_job(kind, self.node, now, until).await,
+        }
     }
 
     async fn rest(&self, kind: JobKind, shutdown: &Shutdown) {

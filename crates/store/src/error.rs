@@ -24,6 +24,32 @@ pub enum StoreErrorKind {
 }
 
 impl StoreErrorKind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::NotFound,
+        Self::NoBucket,
+        Self::NoSpace,
+        Self::Denied,
+        Self::Conflict,
+        Self::Damaged,
+        Self::NoKey,
+        Self::Unavailable,
+    ];
+
+    /// The kind's name in lower case, as metrics show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::NoBucket => "no_bucket",
+            Self::NoSpace => "no_space",
+            Self::Denied => "denied",
+            Self::Conflict => "conflict",
+            Self::Damaged => "damaged",
+            Self::NoKey => "no_key",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Whether the same call may succeed later without anyone doing anything.
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Unavailable)

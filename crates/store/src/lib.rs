@@ -18,6 +18,7 @@
 
 mod bucket;
 pub mod conformance;
+mod counted;
 mod envelope;
 mod error;
 mod faulty;
@@ -35,6 +36,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
+pub use counted::{CountedStore, StoreFigures};
 pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};

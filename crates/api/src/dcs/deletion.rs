@@ -1,6 +1,5 @@
 //! Deleting many instances at once.
 
-use cachevault_app::AppError;
 use cachevault_domain::{Caller, InstanceId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -61,17 +60,16 @@ pub(crate) async fn delete_each(
     caller: &Caller,
     instances: Vec<InstanceId>,
 ) -> Result<Deletions, DcsError> {
-    let mut results = Vec::with_capacity(instances.len());
-    for id in instances {
-        let result = match api.app.remove_instance_with_backups(caller, id).await {
+    let removed = api.app.remove_instances_with_backups(caller, &instances).await?;
+    let results = instances.iter().zip(removed).map(|(id, removed)| {
+        let result = match removed {
             Ok(()) => "success",
-            Err(error @ AppError::Denied(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%id, %error, "an instance was not deleted");
                 "failed"
             }
         };
-        results.push(Deletion { instance: id.to_string(), result });
-    }
-    Ok(Deletions { results })
+        Deletion { instance: id.to_string(), result }
+    });
+    Ok(Deletions { results: results.collect() })
 }

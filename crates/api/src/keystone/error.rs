@@ -1,11 +1,12 @@
 //! Errors as Keystone writes them: `{"error": {"code", "message", "title"}}`.
 
-use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use cachevault_app::{AccessError, AppError};
 use serde_json::json;
 
+use crate::audit::ErrorCode;
 use crate::gateway::GatewayError;
 
 /// An error on its way to a client of Keystone.
@@ -19,6 +20,8 @@ pub(crate) enum Error {
     NotFound,
     /// The token is none that the caller may see.
     TokenNotFound,
+    /// Who asks has proven who it is, and may not do this; says why.
+    Forbidden(AccessError),
     /// Refused before Keystone.
     Gateway(GatewayError),
     /// The service failed.
@@ -27,8 +30,10 @@ pub(crate) enum Error {
 
 impl From<AppError> for Error {
     fn from(error: AppError) -> Self {
-        if let AppError::Access(AccessError::SignInRefused) = error {
-            return Self::Unauthorized;
+        match error {
+            AppError::Access(AccessError::SignInRefused) => return Self::Unauthorized,
+            AppError::Access(error @ AccessError::TokenChain) => return Self::Forbidden(error),
+            _ => {}
         }
         // Logged once, here; the client never sees an internal cause.
         tracing::error!(error = &error as &dyn std::error::Error, "request failed");
@@ -43,23 +48,28 @@ impl From<GatewayError> for Error {
 }
 
 impl Error {
-    fn answer(&self) -> (StatusCode, String) {
+    /// The status, and the word for programs that Keystone has none for: the audit's.
+    fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::BadRequest(reason) => (StatusCode::BAD_REQUEST, reason.clone()),
-            Self::Unauthorized => {
-                let message = "The request you have made requires authentication.";
-                (StatusCode::UNAUTHORIZED, message.to_owned())
-            }
-            Self::NotFound => {
-                (StatusCode::NOT_FOUND, "The resource could not be found.".to_owned())
-            }
-            Self::TokenNotFound => {
-                (StatusCode::NOT_FOUND, "This is not a recognized token.".to_owned())
-            }
-            Self::Gateway(error) => (error.status_and_code().0, error.to_string()),
-            Self::Internal => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "An unexpected error occurred.".to_owned())
-            }
+            Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::TokenNotFound => (StatusCode::NOT_FOUND, "token_not_found"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::Gateway(error) => error.status_and_code(),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::BadRequest(reason) => reason.clone(),
+            Self::Unauthorized => "The request you have made requires authentication.".to_owned(),
+            Self::NotFound => "The resource could not be found.".to_owned(),
+            Self::TokenNotFound => "This is not a recognized token.".to_owned(),
+            Self::Forbidden(error) => error.to_string(),
+            Self::Gateway(error) => error.to_string(),
+            Self::Internal => "An unexpected error occurred.".to_owned(),
         }
     }
 
@@ -73,10 +83,11 @@ impl Error {
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let (status, message) = self.answer();
+        let ((status, code), message) = (self.status_and_code(), self.message());
         let title = status.canonical_reason().unwrap_or_default();
         let error = json!({"code": status.as_u16(), "message": message, "title": title});
-        let mut response = (status, Json(json!({"error": error}))).into_response();
+        let body = Json(json!({"error": error}));
+        let mut response = (status, Extension(ErrorCode(code)), body).into_response();
         if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }

@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bytes::Bytes;
-use cachevault_app::{AccessError, AppError, ProjectKey, Proof, TokenDetail, UserKey, WantedScope};
+use cachevault_app::{
+    AccessError, AppError, PasswordTurn, ProjectKey, Proof, TokenDetail, UserKey, WantedScope,
+};
 use cachevault_domain::NewAuditRecord;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -20,6 +22,7 @@ use super::is_domain;
 use crate::Api;
 use crate::auth::throttled;
 use crate::download::base;
+use crate::gateway::GatewayError;
 use crate::request;
 use crate::throttle::{Target, Throttled};
 
@@ -113,10 +116,15 @@ pub(super) async fn sign_in(
         Error::BadRequest(format!("the body is not what is expected, at {line}:{column}"))
     })?;
     let address = address.map(|Extension(ConnectInfo(address))| address.ip());
-    let (proof, target) = auth.identity.proof()?;
+    let target = auth.identity.target();
+    let check = || api.throttle.check(target.as_ref(), address, api.app.clock.now());
+    check().map_err(refused)?;
+    let _running = api.throttle.begin_sign_in(address).ok_or(GatewayError::TooManyAtOnce)?;
+    let proof = auth.identity.proof(&api).await?;
+    // There may have been too many wrong ones while this one waited for its turn.
+    check().map_err(refused)?;
     // A scope that can be none is refused like one that the user does not have.
     let scope = wanted(auth.scope);
-    api.throttle.check(target.as_ref(), address, api.app.clock.now()).map_err(refused)?;
     let signed_in = match scope {
         Some(scope) => api.app.sign_in(proof, scope).await,
         None => Err(AccessError::SignInRefused.into()),
@@ -163,14 +171,19 @@ fn refused(reason: Throttled) -> Error {
 }
 
 impl IdentityBody {
-    fn proof(self) -> Result<(Proof, Option<Target>), Error> {
+    /// Whose tries are counted.
+    fn target(&self) -> Option<Target> {
+        let UserBody { id, name, .. } = &self.password.as_ref()?.user;
+        let named = id.as_ref().or(name.as_ref()).cloned().unwrap_or_default();
+        (named.len() <= NAMED_BYTES_MAX).then_some(Target::User(named))
+    }
+
+    async fn proof(self, api: &Api) -> Result<Proof, Error> {
         match (&self.methods[..], self.password, self.token) {
             ([method], Some(PasswordMethod { user }), _) if method == "password" => {
-                Ok(user.proof())
+                Ok(user.proof(api.app.password_turn().await?))
             }
-            ([method], _, Some(TokenMethod { id })) if method == "token" => {
-                Ok((Proof::Token(id), None))
-            }
+            ([method], _, Some(TokenMethod { id })) if method == "token" => Ok(Proof::Token(id)),
             _ => {
                 let reason = "one of the methods `password` and `token` is expected";
                 Err(Error::BadRequest(reason.to_owned()))
@@ -180,16 +193,14 @@ impl IdentityBody {
 }
 
 impl UserBody {
-    fn proof(self) -> (Proof, Option<Target>) {
+    fn proof(self, turn: PasswordTurn) -> Proof {
         let is_ours = self.id.is_some() || self.domain.as_ref().is_none_or(Named::is_our_domain);
         let user = match (&self.id, &self.name) {
             (Some(id), _) => id.parse().ok().map(UserKey::Id),
             (None, Some(name)) => name.parse().ok().map(UserKey::Name),
             (None, None) => None,
         };
-        let named = self.id.or(self.name).unwrap_or_default();
-        let target = (named.len() <= NAMED_BYTES_MAX).then_some(Target::User(named));
-        (Proof::Password { user: user.filter(|_| is_ours), password: self.password }, target)
+        Proof::Password { user: user.filter(|_| is_ours), password: self.password, turn }
     }
 }
 

@@ -3,7 +3,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use cachevault_app::{AppError, LinkLifetime, RequestBackup};
-use cachevault_domain::{BackupFilter, BackupId, RdbDialect};
+use cachevault_domain::{Action, BackupFilter, BackupId, RdbDialect};
 use serde::de::DeserializeOwned;
 
 use super::body;
@@ -84,8 +84,9 @@ pub(super) async fn remove(
     Extension(identity): Extension<Identity>,
     PathId(backup): PathId,
 ) -> Result<StatusCode, Error> {
-    let found = api.app.get_backup(&identity.caller, parse(&backup)?).await?.backup;
-    api.app.remove_backup(&identity.caller, found.instance, found.id).await?;
+    let (caller, backup) = (&identity.caller, parse(&backup)?);
+    let found = api.app.find_backup_for(caller, Action::DeleteBackup, backup).await?;
+    api.app.remove_backup(caller, found.instance, found.id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -178,8 +179,9 @@ pub(super) async fn links(
     let AskForLinksBody { expires_seconds } = parse_body(&body)?;
     let lifetime = LinkLifetime::from_seconds(expires_seconds)
         .map_err(|e| Error::BadRequest(format!("`expires_seconds` is {expires_seconds}: {e}")))?;
-    let found = api.app.get_backup(&identity.caller, parse(&backup)?).await?.backup;
-    let links = api.app.link_backup(&identity.caller, found.instance, found.id, lifetime).await?;
+    let (caller, backup) = (&identity.caller, parse(&backup)?);
+    let found = api.app.find_backup_for(caller, Action::DownloadBackup, backup).await?;
+    let links = api.app.link_backup(caller, found.instance, found.id, lifetime).await?;
     let link = |file: &_| LinkBody::new(file, download::url(&api, &headers, file));
     Ok(Json(LinksBody { links: links.files.iter().map(link).collect() }))
 }

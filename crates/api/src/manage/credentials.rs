@@ -181,6 +181,8 @@ pub(super) async fn update(
 }
 
 /// Create a credential in place of another; its secret is told this once
+///
+/// It has the end of the other; one that is over is refused.
 #[utoipa::path(post, path = "/credentials/{access_key}/rotate", operation_id = "RotateCredential", tag = "Access",
     params(AccessKeyPath),
     request_body = Option<RotateBody>,

@@ -118,6 +118,8 @@ fn access(error: &AccessError) -> (StatusCode, &'static str) {
         AccessError::RoleNotFound => (StatusCode::UNPROCESSABLE_ENTITY, "role_not_found"),
         AccessError::Taken(_) => (StatusCode::CONFLICT, "name_taken"),
         AccessError::PolicyInUse => (StatusCode::CONFLICT, "policy_in_use"),
+        AccessError::CredentialOver => (StatusCode::CONFLICT, "credential_over"),
+        AccessError::TokenChain => (StatusCode::FORBIDDEN, "token_chain"),
         AccessError::OwnAccess => (StatusCode::CONFLICT, "own_access"),
         AccessError::AdministratorOfUser => (StatusCode::BAD_REQUEST, "administrator_of_user"),
         AccessError::BadPassword => (StatusCode::BAD_REQUEST, "bad_password"),

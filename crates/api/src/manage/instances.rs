@@ -55,7 +55,7 @@ pub(super) async fn list(
     let query = Query::parse(query.as_deref());
     let page = query.page(PageStart::Zero, PAGE_DEFAULT, PAGE_MAX)?;
     let filter = InstanceFilter { name: query.name(), ..InstanceFilter::default() };
-    let listing = api.app.list_instances(&identity.caller, &filter, page).await?;
+    let listing = api.app.list_instances(&identity.caller, Some(&filter), page).await?;
     let items = listing.items.iter().map(InstanceBody::from).collect();
     Ok(Json(PageBody { items, total: listing.total }))
 }

@@ -237,8 +237,9 @@ pub(super) async fn change_own_password(
         Subject::Key { .. } | Subject::Service => None,
     };
     let refused = |_| Error::App(AppError::Access(AccessError::SignInRefused));
+    let turn = api.app.password_turn().await?;
     api.throttle.check(target.as_ref(), None, api.app.clock.now()).map_err(refused)?;
-    let proven = api.app.prove_own_password(&identity.caller, current).await;
+    let proven = api.app.prove_own_password(&identity.caller, current, turn).await;
     if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &proven {
         // Before anything changes: of many tries at once those beyond the limit must gain nothing.
         let (now, is_right) = (api.app.clock.now(), proven.is_ok());

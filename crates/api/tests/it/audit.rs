@@ -1,9 +1,10 @@
 //! What is recorded of calls, and what is not.
 
+use cachevault_app::NewCredential;
 use cachevault_domain::Clock;
 use serde_json::{Value, json};
 
-use crate::rig::Rig;
+use crate::rig::{REGION, Rig};
 
 async fn recorded(rig: &Rig, query: &str) -> Vec<Value> {
     let answer = rig.call("GET", &format!("/api/v1/audit{query}"), "").await;
@@ -107,4 +108,73 @@ async fn a_project_does_not_learn_what_is_done_to_others() {
     assert_eq!(seen.len(), 1, "only the key of the auditor: {seen:?}");
     // Who administers the service sees all of it.
     assert_eq!(recorded(&rig, "").await.len(), 3);
+}
+
+/// Operations that a key of the first project, which administers nothing, finds recorded; the newest
+/// first.
+async fn seen_by(rig: &Rig, auditor: &NewCredential) -> Vec<String> {
+    let answer = rig.call_as(auditor, "GET", "/api/v1/audit", "").await;
+    let records = answer.body["items"].as_array().unwrap().clone();
+    records.iter().map(|record| record["operation"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn no_word_in_a_query_hides_a_call_from_its_project() {
+    let rig = Rig::new().await;
+    rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
+    let auditor = rig.key(json!({"role": "admin"})).await;
+    let policy = r#"{"name": "some", "actions": []}"#;
+    let restores = rig.path("v2", &format!("/instances/{}/restores", rig.instance()));
+    for who in [&auditor, &rig.credential] {
+        for (uri, body) in [
+            (format!("{restores}?project=second"), "{}"),
+            ("/api/v1/credentials?project=second".to_owned(), r#"{"role": "reader"}"#),
+        ] {
+            rig.call_as(who, "POST", &uri, body).await;
+        }
+    }
+    rig.call_as(&auditor, "POST", "/api/v1/policies?project=second", policy).await;
+    rig.call("POST", &format!("/api/v1/policies?project={REGION}"), policy).await;
+    rig.call("POST", "/api/v1/policies?project=second", policy).await;
+    rig.call("POST", "/api/v1/policies?project=nowhere", policy).await;
+    let (policies, keys) = ("POST /api/v1/policies", "POST /api/v1/credentials");
+    let restore = "POST /v2/{project_id}/instances/{instance_id}/restores";
+    let expected = [policies, policies, keys, restore, keys, restore, keys];
+    assert_eq!(seen_by(&rig, &auditor).await, expected);
+}
+
+#[tokio::test]
+async fn what_an_administrator_does_to_a_key_is_told_to_its_own_project_alone() {
+    let rig = Rig::new().await;
+    rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
+    let auditor = rig.key(json!({"role": "admin"})).await;
+    let own = rig.key(json!({"role": "reader"})).await;
+    let theirs = rig.key(json!({"project": "second", "role": "reader"})).await;
+    let before = seen_by(&rig, &auditor).await.len();
+    for key in [theirs.access_key.as_str(), "UNKNOWNKEY", own.access_key.as_str()] {
+        let uri = format!("/api/v1/credentials/{key}");
+        rig.call("PATCH", &uri, r#"{"description": "changed"}"#).await;
+        rig.call("POST", &format!("{uri}/rotate"), "").await;
+        rig.call("DELETE", &uri, "").await;
+    }
+    let seen = seen_by(&rig, &auditor).await;
+    let uri = "/api/v1/credentials/{access_key}";
+    let expected = [format!("DELETE {uri}"), format!("POST {uri}/rotate"), format!("PATCH {uri}")];
+    assert_eq!(seen[..seen.len() - before], expected);
+    let records = recorded(&rig, "?limit=1000").await;
+    let of_theirs = |record: &&Value| record.to_string().contains(theirs.access_key.as_str());
+    assert_eq!(records.iter().filter(of_theirs).count(), 3, "administrators see all: {records:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_of_keystone_is_recorded_with_a_code() {
+    let rig = Rig::new().await;
+    rig.user("ada", "admin").await;
+    let token = rig.token("ada").await;
+    let headers = [("x-auth-token", token.as_str()), ("x-subject-token", "nonsense")];
+    assert_eq!(rig.plain("DELETE", "/v3/auth/tokens", &headers, "").await.status, 404);
+    assert_eq!(rig.plain("DELETE", "/v3/auth/tokens", &headers[..1], "").await.status, 400);
+    let records = recorded(&rig, "?limit=2").await;
+    let shown: Vec<_> = records.iter().map(|r| json!([r["status"], r["error"]])).collect();
+    assert_eq!(shown, [json!([400, "bad_request"]), json!([404, "token_not_found"])]);
 }

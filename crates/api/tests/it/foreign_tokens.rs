@@ -1,9 +1,13 @@
 //! Tokens of another Keystone.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
 use cachevault_app::{ForeignToken, TokenAuthority};
 use jiff::SignedDuration;
 use secrecy::{ExposeSecret, SecretString};
@@ -111,4 +115,50 @@ async fn while_it_does_not_answer_ours_go_on() {
     let answer = rig.with_token(&token, "GET", "/api/v1/instances", "").await;
     assert_eq!(answer.status.as_u16(), 200);
     assert_eq!(keystone.asked.load(Ordering::Relaxed), before);
+}
+
+#[tokio::test]
+async fn a_user_there_is_never_one_of_ours_though_id_and_name_are_the_same() {
+    let (rig, keystone) = rig(token("admin", "theirs")).await;
+    let id = rig.user("jane", "admin").await;
+    let same = ForeignToken { user_id: id.clone(), ..token("admin", "theirs") };
+    *keystone.answer.lock().unwrap() = Ok(Some(same));
+    let ours = rig.token("jane").await;
+    // Nothing that ours has is theirs: no project, no token, no key.
+    let projects = rig.with_token("gAAAAA", "GET", "/v3/auth/projects", "").await.body;
+    assert_eq!(projects["projects"].as_array().unwrap().len(), 1, "{projects}");
+    let headers = [("x-auth-token", "gAAAAA"), ("x-subject-token", ours.as_str())];
+    assert_eq!(rig.plain("DELETE", "/v3/auth/tokens", &headers, "").await.status, 404);
+    for user in ["jane", id.as_str()] {
+        let wish = serde_json::json!({"role": "reader", "user": user}).to_string();
+        let answer = rig.with_token("gAAAAA", "POST", "/api/v1/credentials", &wish).await;
+        assert_eq!(answer.outcome(), (403, "not_administrator"), "{user}");
+    }
+    // Nor does it lock ours out by guessing.
+    let wrong = r#"{"current": "wrong wrong", "new": "another password"}"#;
+    for _ in 0..6 {
+        let answer = rig.with_token("gAAAAA", "POST", "/api/v1/password", wrong).await;
+        assert_eq!(answer.outcome(), (403, "wrong_password"));
+    }
+    rig.token("jane").await;
+    let audit = rig.with_token("gAAAAA", "GET", "/api/v1/audit", "").await.body;
+    let records = audit["items"].as_array().unwrap();
+    assert!(!records.is_empty());
+    assert!(records.iter().all(|record| record["user"] == "keystone:jane"), "{audit}");
+}
+
+#[tokio::test]
+async fn while_it_does_not_answer_guessing_is_counted() {
+    let (rig, keystone) = rig(token("reader", "theirs")).await;
+    *keystone.answer.lock().unwrap() = Err("connection refused".into());
+    let guess = async |address: [u8; 4]| {
+        let request = Request::builder().uri("/api/v1/instances").header("x-auth-token", "guess");
+        let address = ConnectInfo(SocketAddr::from((address, 4711)));
+        rig.send(request.extension(address).body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    for _ in 0..100 {
+        assert_eq!(guess([10, 0, 0, 1]).await, 500);
+    }
+    assert_eq!(guess([10, 0, 0, 1]).await, 429);
+    assert_eq!(guess([10, 0, 0, 2]).await, 500);
 }

@@ -4,6 +4,7 @@ use cachevault_app::NewCredential;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
+use crate::links::rdb;
 use crate::rig::{Answer, INSTANCE, PASSWORD, REGION, Rig};
 
 /// A project of its own with a key of this role, made by the first key.
@@ -372,7 +373,14 @@ async fn a_key_of_a_user_is_for_the_user_alone() {
         let wish = json!({"role": "reader", "user": user}).to_string();
         rig.with_token(&ada, "POST", "/api/v1/credentials", &wish).await
     };
-    assert_eq!(ask("bob").await.outcome(), (403, "not_administrator"));
+    let bob = ask("bob").await;
+    assert_eq!(bob.outcome(), (403, "not_administrator"));
+    // Nor does anybody learn who else there is.
+    for nobody in ["nobody", "0123456789abcdef0123456789abcdef"] {
+        let answer = ask(nobody).await;
+        assert_eq!(answer.outcome(), (403, "not_administrator"), "{nobody}");
+        assert_eq!(answer.body["error"]["message"], bob.body["error"]["message"], "{nobody}");
+    }
     let own = ask("ada").await;
     assert_eq!(own.status, 201, "{}", own.text);
     let key = rig.key(json!({"role": "reader", "user": "bob"})).await;
@@ -416,4 +424,79 @@ async fn no_value_of_a_body_is_told_back() {
         assert_eq!(answer.status, 400, "{method} {uri}: {}", answer.text);
         assert!(!answer.text.contains("12345678"), "{method} {uri}: {}", answer.text);
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_over_is_not_rotated_and_an_end_is_kept() {
+    let rig = Rig::new().await;
+    let end = "2019-05-10T09:40:00Z";
+    let key = rig.key(json!({"role": "reader", "expires_at": end})).await;
+    let rotate = format!("/api/v1/credentials/{}/rotate", key.access_key);
+    let rotated = rig.call("POST", &rotate, "").await;
+    assert_eq!((rotated.status.as_u16(), &rotated.body["expires_at"]), (201, &json!(end)));
+    rig.clock.advance(SignedDuration::from_hours(1));
+    let refused = rig.call("POST", &rotate, "").await;
+    assert_eq!(refused.outcome(), (409, "credential_over"));
+    let longer = r#"{"expires_at": "2019-05-10T10:40:00Z"}"#;
+    rig.call("PATCH", &format!("/api/v1/credentials/{}", key.access_key), longer).await;
+    assert_eq!(rig.call("POST", &rotate, "").await.status.as_u16(), 201);
+}
+
+/// A key of the first project that may do this alone.
+async fn key_for(rig: &Rig, actions: &[&str]) -> NewCredential {
+    let name = actions.join("-").replace(':', "_");
+    let policy = json!({"name": name, "actions": actions}).to_string();
+    let made = rig.call("POST", "/api/v1/policies", &policy).await;
+    assert_eq!(made.status.as_u16(), 201, "{}", made.text);
+    rig.key(json!({"role": name})).await
+}
+
+#[tokio::test]
+async fn removing_and_linking_a_backup_need_no_permission_to_read_it() {
+    let rig = Rig::new().await;
+    let backup = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
+    rig.stored(backup, &rdb(1000)).await;
+    let uri = format!("/api/v1/backups/{backup}");
+    let (links, unknown) = (format!("{uri}/links"), format!("/api/v1/backups/{INSTANCE}"));
+    let downloads = key_for(&rig, &["dcs:instance:downloadBackupData"]).await;
+    let removes = key_for(&rig, &["dcs:instance:deleteDataBackupFile"]).await;
+    let linked = as_key(&rig, &downloads, "POST", &links, json!({})).await;
+    assert_eq!(linked.body["links"].as_array().map(Vec::len), Some(1), "{}", linked.text);
+    let denied = as_key(&rig, &removes, "POST", &links, json!({})).await;
+    assert_eq!(denied.outcome(), (403, "denied"));
+    for uri in [&uri, &unknown] {
+        let denied = as_key(&rig, &downloads, "DELETE", uri, Value::Null).await;
+        assert_eq!(denied.outcome(), (403, "denied"), "{uri}");
+    }
+    let removed = rig.removing(as_key(&rig, &removes, "DELETE", &uri, Value::Null)).await;
+    assert_eq!(removed.status.as_u16(), 204, "{}", removed.text);
+}
+
+#[tokio::test]
+async fn what_asks_for_nothing_needs_the_permission_too() {
+    let rig = Rig::new().await;
+    let powerless = key_for(&rig, &["dcs:instance:backupData"]).await;
+    for (version, code) in [("v1.0", "111403003"), ("v2", "DCS.2007")] {
+        for (method, query) in [("GET", "instance_id=x"), ("DELETE", "all_failure=true")] {
+            let uri = rig.path(version, &format!("/instances?{query}"));
+            let answer = as_key(&rig, &powerless, method, &uri, Value::Null).await;
+            assert_eq!(answer.outcome(), (403, code), "{method} {uri}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_many_instances_those_that_may_not_go_fail_each_for_itself() {
+    let rig = Rig::new().await;
+    rig.stored("4631832a-14c6-45b0-a0b3-3abd8f591ad1", &rdb(1000)).await;
+    let empty = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";
+    rig.adopt(empty, "empty").await;
+    let key = key_for(&rig, &["dcs:instance:delete"]).await;
+    let body = json!({"instances": [empty, INSTANCE]});
+    let answer = as_key(&rig, &key, "DELETE", &rig.path("v2", "/instances"), body).await;
+    let expected = json!([
+        {"instance": empty, "result": "success"},
+        {"instance": INSTANCE, "result": "failed"},
+    ]);
+    assert_eq!((answer.status.as_u16(), &answer.body["results"]), (200, &expected));
 }

@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
+use axum::http::request::Builder;
 use cachevault_app::NewCredential;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
@@ -347,9 +350,8 @@ async fn five_wrong_passwords_lock_the_user_and_say_no_more_than_one() {
 async fn an_address_that_guesses_has_to_wait() {
     let rig = Rig::new().await;
     let from = async |address: [u8; 4], uri: &str| {
-        let mut request = Request::builder().uri(uri).header("x-auth-token", "guess");
-        request.extensions_mut().unwrap().insert(ConnectInfo(SocketAddr::from((address, 4711))));
-        rig.send(request.body(Body::empty()).unwrap()).await
+        let request = Request::builder().uri(uri).header("x-auth-token", "guess");
+        rig.send(request_from(address, request, String::new())).await
     };
     for _ in 0..100 {
         assert_eq!(from([10, 0, 0, 1], "/api/v1/instances").await.status.as_u16(), 401);
@@ -388,4 +390,86 @@ async fn a_security_token_goes_with_keys_that_nobody_has() {
     assert_eq!(rig.plain("GET", &path, &headers, "").await.status.as_u16(), 200);
     let headers = [headers[0], headers[1], ("x-security-token", "temporary")];
     assert_eq!(rig.plain("GET", &path, &headers, "").await.outcome(), (401, "APIGW.0301"));
+}
+
+/// A request from this address.
+fn request_from(address: [u8; 4], request: Builder, body: String) -> Request<Body> {
+    let address = ConnectInfo(SocketAddr::from((address, 4711)));
+    request.extension(address).body(Body::from(body)).unwrap()
+}
+
+async fn sign_in_from(rig: &Rig, address: [u8; 4]) -> Answer {
+    let identity = json!({"methods": ["password"], "password": {"user": jane()}});
+    let body = json!({"auth": {"identity": identity}}).to_string();
+    let request = Request::builder().method("POST").uri("/v3/auth/tokens");
+    rig.send(request_from(address, request, body)).await
+}
+
+#[tokio::test]
+async fn of_one_address_only_some_wait_for_their_password_to_be_looked_at() {
+    const WAITING_MAX: usize = 16;
+    let rig = Rig::new().await;
+    rig.user("jane", "reader").await;
+    let turns = [rig.app.password_turn().await.unwrap(), rig.app.password_turn().await.unwrap()];
+    let one = [10, 0, 0, 1];
+    let signing_in = (0..=WAITING_MAX).map(|_| sign_in_from(&rig, one));
+    let mut signing_in: FuturesUnordered<_> = signing_in.collect();
+    // All others wait.
+    let refused = signing_in.next().await.unwrap();
+    assert_eq!((refused.status.as_u16(), &refused.body["error"]["code"]), (429, &json!(429)));
+    assert!(refused.headers.contains_key("retry-after"));
+    signing_in.push(sign_in_from(&rig, [10, 0, 0, 2]));
+    drop(turns);
+    let answers: Vec<_> = signing_in.collect().await;
+    assert_eq!(answers.len(), WAITING_MAX + 1);
+    assert!(answers.iter().all(|answer| answer.status == 201));
+    assert_eq!(sign_in_from(&rig, one).await.status, 201);
+}
+
+#[tokio::test]
+async fn who_was_refused_while_it_waited_has_no_password_looked_at() {
+    let rig = Rig::new().await;
+    rig.user("jane", "reader").await;
+    let turns = [rig.app.password_turn().await.unwrap(), rig.app.password_turn().await.unwrap()];
+    let address = [10, 0, 0, 1];
+    let guessing = async {
+        for _ in 0..100 {
+            let request = Request::builder().uri("/api/v1/instances").header("x-auth-token", "x");
+            rig.send(request_from(address, request, String::new())).await;
+        }
+        // Whoever looks at anything now fails.
+        rig.catalog.close().await;
+        drop(turns);
+        std::future::pending::<()>().await;
+    };
+    let answer = tokio::select! {
+        biased;
+        answer = sign_in_from(&rig, address) => answer,
+        () = guessing => unreachable!("it ends never"),
+    };
+    assert_eq!(answer.status.as_u16(), 429, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn tokens_are_not_got_with_tokens_for_ever() {
+    let rig = Rig::new().await;
+    rig.user("jane", "reader").await;
+    let mut token = rig.sign_in(jane(), Value::Null).await.token();
+    let next = async |token: &str| {
+        let identity = json!({"methods": ["token"], "token": {"id": token}});
+        let body = json!({"auth": {"identity": identity}}).to_string();
+        rig.plain("POST", "/v3/auth/tokens", &[], &body).await
+    };
+    for _ in 1..16 {
+        let answer = next(&token).await;
+        assert_eq!(answer.status.as_u16(), 201, "{}", answer.text);
+        token = answer.token();
+    }
+    let refused = next(&token).await;
+    let error = &refused.body["error"];
+    assert_eq!((refused.status.as_u16(), &error["title"]), (403, &json!("Forbidden")));
+    assert!(error["message"].as_str().unwrap().contains("sign in with the password"), "{error}");
+    assert_eq!(rig.with_token(&token, "GET", "/v3/auth/projects", "").await.status, 200);
+    let changed = rig.call("PATCH", "/api/v1/users/jane", r#"{"enabled": false}"#).await;
+    assert_eq!(changed.status.as_u16(), 200, "{}", changed.text);
 }

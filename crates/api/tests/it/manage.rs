@@ -45,7 +45,12 @@ async fn the_reason_of_a_failure_can_be_read() {
     let body = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
     assert_eq!(
         body["failure"],
-        json!({"code": "tool_failed", "dcs_code": "dcs.08.0001", "reason": failure.reason})
+        json!({
+            "code": "tool_failed",
+            "dcs_code": "dcs.08.0001",
+            "reason": failure.reason,
+            "hint": failure.code.hint(),
+        })
     );
     assert_eq!(
         (&body["state"], &body["restorable"], &body["artifacts"]),

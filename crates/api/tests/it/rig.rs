@@ -7,7 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{
-    Api, Downloads, EventStreamLimits, EventStreams, LargeBodies, metrics_router, router,
+    Api, Downloads, EventStreamLimits, EventStreams, HttpFigures, LargeBodies, metrics_router,
+    router,
 };
 use cachevault_app::{
     App, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober, Sealer,
@@ -29,6 +30,7 @@ use cachevault_store::{
 use cachevault_testkit::{MovedClock, SeededEntropy};
 use http_body_util::BodyExt;
 use jiff::{SignedDuration, Timestamp};
+use prometheus_client::registry::Registry;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -166,6 +168,7 @@ fn streaming_routes(
         region: REGION.to_owned(),
         throttle: Arc::default(),
         events: EventStreams::new(streams, stop),
+        figures: HttpFigures::default(),
         large_bodies: LargeBodies::default(),
     })
 }
@@ -237,7 +240,7 @@ impl Rig {
         };
         let credential = NewCredential::mint(&app);
         app.create_first_project(&credential, &REGION.parse().unwrap()).await.unwrap();
-        let metrics = metrics_router(app.clone());
+        let metrics = metrics_router(app.clone(), Registry::default());
         let router = routes(app.clone(), downloads, public_url, REQUEST_TIME_MAX);
         let rig = Self { credential, clock, catalog, app, router, metrics, _folder: folder };
         rig.adopt(INSTANCE, "orders").await;

@@ -5,7 +5,7 @@ use cachevault_testkit::{S3Call, S3Fault, S3Key, Server, eventually, newest_redi
 use serde_json::{Value, json};
 
 use crate::bucket::Bucket;
-use crate::schedules::{dcs, window_that_is_open};
+use crate::schedules::{dcs, instance_path, policy_whose_window_is_open};
 use crate::service::{Service, folder, stored};
 use crate::sources::SmallDisk;
 
@@ -28,12 +28,6 @@ fn quick_server() -> Server {
 
 fn id_of(record: &Value) -> &str {
     record["id"].as_str().unwrap()
-}
-
-fn instance_path(service: &Service, version: &str, name: &str) -> String {
-    let listed = service.json(&["instance", "list"]);
-    let found = listed["items"].as_array().unwrap().iter().find(|item| item["name"] == name);
-    format!("/{version}/{{project_id}}/instances/{}", id_of(found.unwrap()))
 }
 
 /// The record of this id in a list of the DCS API.
@@ -235,15 +229,7 @@ fn an_automatic_backup_that_finds_its_instance_busy_is_0008() {
     let service = Service::start(&data_dir, &[]);
     service.adopt(&server);
     let manual = service.json(&["backup", "create", "orders"]);
-    let policy = json!({"instance_backup_policy": {
-        "backup_type": "auto",
-        "save_days": 1,
-        "periodical_backup_plan": {
-            "begin_at": window_that_is_open(),
-            "period_type": "weekly",
-            "backup_at": [1, 2, 3, 4, 5, 6, 7],
-        },
-    }});
+    let policy = policy_whose_window_is_open();
     dcs(&service, "PUT", &instance_path(&service, "v2", "orders"), &policy.to_string());
     let skipped = eventually("the automatic one is recorded", || {
         let newest = service.newest_backup();

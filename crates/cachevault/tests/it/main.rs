@@ -12,6 +12,8 @@ mod download;
 mod events;
 mod inspect;
 mod lifecycle;
+mod load;
+mod monitoring;
 mod restore_crashes;
 mod schedules;
 mod secrets;

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use cachevault_domain::{Clock, SystemClock};
 use cachevault_testkit::{Server, eventually, newest_redis, repository_file};
-use jiff::SignedDuration;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::service::{Service, folder};
+use crate::service::{BINARY, Service, folder};
 use crate::upkeep::offline;
 
 /// A call of the DCS API, signed as the vendor's SDKs do; what it answers.
@@ -25,14 +25,44 @@ pub(crate) fn dcs(service: &Service, method: &str, path: &str, body: &str) -> St
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A window of 23 hours of which more than three quarters are over, so that every instance has begun,
-/// and more than one is left.
-pub(crate) fn window_that_is_open() -> String {
-    let hour = |hours: i64| {
-        let moment = SystemClock.now() + SignedDuration::from_hours(hours);
-        moment.strftime("%H:00").to_string()
-    };
-    format!("{}-{}", hour(-21), hour(2))
+/// A window of 23 hours in whose last two the present moment is: every instance has begun, and none
+/// comes too late on a slow machine.
+pub(crate) struct OpenWindow {
+    pub(crate) begin: Timestamp,
+    pub(crate) end: Timestamp,
+}
+
+impl OpenWindow {
+    pub(crate) fn now() -> Self {
+        let this_hour = SystemClock.now().as_second() / 3600 * 3600;
+        let hour = |hours: i64| Timestamp::from_second(this_hour + 3600 * hours).unwrap();
+        Self { begin: hour(-21), end: hour(2) }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        format!("{}-{}", self.begin.strftime("%H:00"), self.end.strftime("%H:00"))
+    }
+}
+
+/// A policy as the DCS API takes it, by which a backup begins at once.
+pub(crate) fn policy_whose_window_is_open() -> Value {
+    json!({"instance_backup_policy": {
+        "backup_type": "auto",
+        "save_days": 3,
+        "periodical_backup_plan": {
+            "begin_at": OpenWindow::now().text(),
+            "period_type": "weekly",
+            "backup_at": [1, 2, 3, 4, 5, 6, 7],
+        },
+    }})
+}
+
+/// Where the DCS API has the instance of this name.
+pub(crate) fn instance_path(service: &Service, version: &str, name: &str) -> String {
+    let listed = service.json(&["instance", "list"]);
+    let found = listed["items"].as_array().unwrap().iter().find(|item| item["name"] == name);
+    let id = found.unwrap()["id"].as_str().unwrap();
+    format!("/{version}/{{project_id}}/instances/{id}")
 }
 
 /// Makes the catalog anew of what is in the store.
@@ -50,16 +80,9 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
     server.fill(2000, 100);
     let service = Service::start(&data_dir, &[]);
     service.adopt(&server);
-    let instances = service.json(&["instance", "list"]);
-    let instance =
-        format!("/v2/{{project_id}}/instances/{}", instances["items"][0]["id"].as_str().unwrap());
-    let window = window_that_is_open();
-    let policy = json!({"instance_backup_policy": {
-        "backup_type": "auto",
-        "save_days": 3,
-        "periodical_backup_plan":
-            {"begin_at": window, "period_type": "weekly", "backup_at": [1, 2, 3, 4, 5, 6, 7]},
-    }});
+    let instance = instance_path(&service, "v2", "orders");
+    let policy = policy_whose_window_is_open();
+    let window = &policy["instance_backup_policy"]["periodical_backup_plan"]["begin_at"];
     dcs(&service, "PUT", &instance, &policy.to_string());
     let made = eventually("the automatic backup succeeds", || {
         let listed = dcs(&service, "GET", &format!("{instance}/backups"), "");
@@ -67,12 +90,12 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
         let newest = listed["backup_record_response"][0].clone();
         (newest["status"] == "succeed").then_some(newest)
     });
-    assert_eq!((&made["backup_type"], &made["period"]), (&json!("auto"), &json!(window)), "{made}");
+    assert_eq!((&made["backup_type"], &made["period"]), (&json!("auto"), window), "{made}");
     assert_eq!(made["is_support_restore"], "TRUE");
     let backup = made["backup_id"].as_str().unwrap();
     let shown = service.json(&["backup", "show", backup]);
     assert_eq!((&shown["trigger"], &shown["held"]), (&json!("automatic"), &json!(false)));
-    let moment = |key: &str| shown[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let moment = |key: &str| shown[key].as_str().unwrap().parse::<Timestamp>().unwrap();
     let kept = moment("keep_until").duration_since(moment("created_at"));
     assert_eq!(kept, SignedDuration::from_hours(3 * 24));
     service.json(&["backup", "hold", backup]);
@@ -90,6 +113,34 @@ fn a_policy_set_over_dcs_makes_an_automatic_backup() {
         assert_eq!(rebuilt[key], shown[key], "{rebuilt}");
     }
     service.json(&["backup", "delete", backup]);
+}
+
+/// What people are told to type, one command after the other.
+fn commands_of(page: &str) -> String {
+    let page = std::fs::read_to_string(repository_file(page)).unwrap();
+    let blocks = page.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    blocks
+        .flat_map(str::lines)
+        .map(|line| line.trim_start_matches("$ ").to_owned() + "\n")
+        .collect()
+}
+
+#[test]
+fn every_command_of_the_page_on_schedules_works() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let binaries = Path::new(BINARY).parent().unwrap().display();
+    let commands = commands_of("docs/how-to/schedules.md");
+    assert!(commands.lines().count() > 6, "{commands}");
+    let commands = format!("PATH={binaries}:$PATH\n{commands}");
+    let mut shell = Command::new("sh");
+    let shell = shell.args(["-e", "-c", &commands]).env("CACHEVAULT_DATA_DIR", &data_dir);
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(told.contains("next_start") && told.contains("its backups stay"), "{told}");
 }
 
 #[test]

@@ -53,6 +53,35 @@ impl Drop for SmallDisk {
 }
 
 #[test]
+fn what_a_source_cannot_bear_is_waited_for_and_then_told() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(100, 100);
+    let service =
+        Service::start(&data_dir, &["--memory-reserve-percent", "100", "--busy-timeout", "5s"]);
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders"]);
+    let waiting = "waiting: the source's machine has ";
+    eventually("it says what it waits for", || {
+        let phase = service.newest_backup()["phase"].clone();
+        phase.as_str().filter(|phase| phase.starts_with(waiting)).map(drop)
+    });
+    let failed = eventually("it gives up", || {
+        let backup = service.newest_backup();
+        (backup["state"] == "failed").then_some(backup)
+    });
+    assert_eq!(failed["failure"]["dcs_code"], "dcs.08.0002");
+    let reason = failed["failure"]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("gave up waiting after 5 s: "), "{reason}");
+    assert!(reason.contains("lower `memory_reserve_percent`"), "{reason}");
+    assert_eq!(server.info("total_forks"), "0");
+    drop(service);
+    let service = Service::start(&data_dir, &[]);
+    let made = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(made["state"], "succeeded");
+}
+
+#[test]
 fn a_full_disk_fails_the_backup_and_leaves_nothing() {
     let (folder, data_dir) = folder();
     let disk = SmallDisk::mount(&data_dir.join("backups"));

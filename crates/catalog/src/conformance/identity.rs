@@ -8,7 +8,7 @@ use cachevault_domain::{
 use super::{ALL, Numbered, at, project};
 use crate::{
     Catalog, CatalogError, CredentialChanges, KeyHolder, PasswordHash, ProjectChanges,
-    ProjectFilter, StoredCredential, UserChanges, UserKey,
+    ProjectFilter, StoredCredential, TOKEN_CHAIN_MAX, TOKENS_OF_USER_MAX, UserChanges, UserKey,
 };
 
 fn named(n: u8, name: &str) -> Project {
@@ -496,4 +496,77 @@ pub async fn a_token_that_was_got_with_another_goes_with_it(catalog: &impl Catal
         assert!(catalog.find_token(&gone.hash).await.unwrap().is_none());
     }
     is_missing(add(&second, Some(&first.hash)).await, "user");
+}
+
+/// A token of which there can be many more than [`token`] tells apart.
+fn numbered_token(n: u32) -> Token {
+    let mut hash = [0; 32];
+    hash[..4].copy_from_slice(&n.to_be_bytes());
+    Token { hash: TokenHash(hash), ..token(0, TokenScope::Unscoped) }
+}
+
+/// Tokens of which each is got with the one before it, as many as are given.
+async fn chain_from(catalog: &impl Catalog, first: u32, attempts: u32) -> Vec<TokenHash> {
+    let mut chain: Vec<TokenHash> = Vec::new();
+    for n in first..first + attempts {
+        let next = numbered_token(n);
+        match catalog.add_token(&next, &password(1), chain.last(), at(0)).await {
+            Ok(()) => chain.push(next.hash),
+            Err(CatalogError::TokenChain) => {}
+            Err(error) => panic!("{n}: {error:?}"),
+        }
+    }
+    chain
+}
+
+pub async fn a_chain_of_tokens_ends_whatever_ends_it(catalog: &impl Catalog) {
+    with_reader(catalog).await;
+    let disable = UserChanges { enabled: Some(false), ..UserChanges::default() };
+    let enable = UserChanges { enabled: Some(true), ..UserChanges::default() };
+    let chain = chain_from(catalog, 0, 1100).await;
+    assert_eq!(chain.len(), TOKEN_CHAIN_MAX as usize);
+    // One in the middle takes along those behind it alone.
+    assert!(catalog.revoke_token(&chain[8]).await.unwrap());
+    assert!(catalog.find_token(&chain[7]).await.unwrap().is_some());
+    assert!(catalog.find_token(&chain[15]).await.unwrap().is_none());
+    assert!(catalog.revoke_token(&chain[0]).await.unwrap());
+    let is_gone = async |chain: &[TokenHash]| {
+        for hash in chain {
+            assert_eq!(catalog.find_token(hash).await.unwrap(), None);
+        }
+    };
+    is_gone(&chain).await;
+    let disabled = chain_from(catalog, 2000, 20).await;
+    catalog.update_user(&user_id(1), &disable).await.unwrap();
+    is_gone(&disabled).await;
+    catalog.update_user(&user_id(1), &enable).await.unwrap();
+    let forgotten = chain_from(catalog, 3000, 20).await;
+    catalog.add_token(&numbered_token(4000), &password(1), None, at(101)).await.unwrap();
+    is_gone(&forgotten).await;
+    let removed = chain_from(catalog, 5000, 20).await;
+    catalog.remove_user(&user_id(1)).await.unwrap();
+    is_gone(&removed).await;
+}
+
+pub async fn the_oldest_token_makes_room_for_one_more(catalog: &impl Catalog) {
+    with_reader(catalog).await;
+    catalog.create_user(&user(2, "john"), &password(1)).await.unwrap();
+    let other = Token { user: user_id(2), ..token(9, TokenScope::Unscoped) };
+    catalog.add_token(&other, &password(1), None, at(0)).await.unwrap();
+    for n in 0..=TOKENS_OF_USER_MAX {
+        catalog.add_token(&numbered_token(n), &password(1), None, at(0)).await.unwrap();
+    }
+    for (token, is_there) in [
+        (numbered_token(0), false),
+        (numbered_token(1), true),
+        (numbered_token(TOKENS_OF_USER_MAX), true),
+        (other, true),
+    ] {
+        let found = catalog.find_token(&token.hash).await.unwrap();
+        assert_eq!(found.is_some(), is_there, "{:?}", token.hash);
+    }
+    // One that was got with the oldest would go with it at once: it is not given.
+    let oldest = numbered_token(1).hash;
+    let last = numbered_token(TOKENS_OF_USER_MAX + 1);
+    is_missing(catalog.add_token(&last, &password(1), Some(&oldest), at(0)).await, "user");
 }

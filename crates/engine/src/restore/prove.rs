@@ -106,6 +106,7 @@ impl Proof<'_> {
                 stall: limits.stall,
                 busy_wait: limits.busy_wait,
                 total: limits.total,
+                source: None,
             },
         };
         let never = CancellationToken::new();

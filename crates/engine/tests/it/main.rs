@@ -7,6 +7,7 @@ mod capture_faults;
 mod capture_real;
 mod capture_recorded;
 mod drill;
+mod guard;
 mod keys;
 mod probe;
 mod restore_faults;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachevault_domain::{Identity, RdbDialect, Target};
-use cachevault_engine::{CaptureError, CaptureLimits, CaptureRequest, Meter, SourceGate, capture};
+use cachevault_engine::{
+    CaptureError, CaptureLimits, CaptureRequest, Meter, SourceGate, SourceLimits, capture,
+};
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, FolderStore, Store};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,7 @@ impl Rig {
                 stall: Duration::from_secs(20),
                 busy_wait: Duration::from_secs(20),
                 total: Duration::from_secs(60),
+                source: Some(SourceLimits::default()),
             },
             identity: None,
             folder,

@@ -121,6 +121,25 @@ async fn a_worker_that_dies_while_it_breaks_off_is_followed_by_one_that_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_does_not_break_off_is_left() {
+    let mut rig = Rig::new().await;
+    rig.settings.lease = Duration::from_secs(2);
+    let id = rig.request().await;
+    let (lease, inject) = (rig.claim().await.unwrap(), Inject::after("verify", Injected::Hang));
+    let (runner, stop) = (rig.runner(Some(inject.clone())), Default::default());
+    let cancelling = async {
+        while inject.ran() != ["capture", "verify"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        cancel(&rig, id).await.unwrap();
+    };
+    let running = async { tokio::join!(runner.run(&lease, &stop), cancelling) };
+    // Long before the deadline of the step.
+    tokio::time::timeout(Duration::from_secs(40), running).await.expect("it is left in time");
+    assert_cancelled(&rig, id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_has_not_ended_before_its_files_are_gone() {
     let rig = Rig::new().await;
     let id = rig.request().await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use cachevault_domain::{Backup, BackupId};
-use cachevault_jobs::Driller;
+use cachevault_jobs::{Driller, Injected};
 
-use crate::rig::Rig;
+use crate::rig::{Inject, Rig};
 
 async fn backed_up() -> (Rig, BackupId) {
     let rig = Rig::new().await;
@@ -32,6 +32,20 @@ async fn a_backup_that_loads_is_proven_with_time_and_server() {
     let instance = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(instance.proven.unwrap().backup, id);
     rig.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_never_returns_ends_by_its_deadline() {
+    let (mut rig, id) = backed_up().await;
+    rig.settings.restore.total = Duration::from_secs(10);
+    rig.app.request_drill(&rig.caller, id).await.unwrap();
+    rig.run(Some(Inject::after("drill", Injected::Hang))).await;
+    let backup = rig.backup(id).await;
+    assert!(!backup.drilling);
+    let reason = backup.drill_failure.unwrap().reason;
+    assert_eq!(reason, "the step `drill` was not done after 20 s, the limit");
+    let throw_away = std::fs::read_dir(rig.folder.path().join("drills")).unwrap();
+    assert_eq!(throw_away.count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

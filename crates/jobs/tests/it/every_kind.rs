@@ -1,11 +1,16 @@
 //! What must hold for every kind of job, at every step of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use cachevault_domain::{BackupId, BackupState, JobKind};
+use cachevault_domain::{BackupId, BackupState, FailureCode, JobKind};
 use cachevault_jobs::Injected;
 
+use tokio::task::JoinSet;
+
 use crate::rig::{Inject, Rig, STEPS};
+
+const FIVE_SECONDS: Duration = Duration::from_secs(5);
 
 /// A rig whose due job is of this kind; the backup that it is about.
 async fn due(kind: JobKind) -> (Rig, BackupId) {
@@ -101,6 +106,38 @@ async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_never_returns_ends_by_its_deadline() {
+    let mut running = JoinSet::new();
+    for (kind, steps) in STEPS {
+        steps.iter().for_each(|step| drop(running.spawn(hang(kind, step))));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// Hangs in a step, with limits that are longer than what is really done takes.
+async fn hang(kind: JobKind, step: &'static str) {
+    let (mut rig, backup) = due(kind).await;
+    rig.settings.capture.total = Duration::from_secs(10);
+    (rig.settings.verify, rig.settings.commit) = (FIVE_SECONDS, FIVE_SECONDS);
+    rig.run(Some(Inject::after(step, Injected::Hang))).await;
+    if kind == JobKind::Remove {
+        assert_eq!(rig.claim().await, None, "it waits before it tries again");
+        rig.pass(2);
+        rig.run(None).await;
+        assert_eq!(rig.backup(backup).await.state, BackupState::Deleted);
+        return;
+    }
+    let failure = rig.backup(backup).await.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::TimedOut, "{failure:?}");
+    let reason = format!("the step `{step}` was not done after");
+    assert!(failure.reason.starts_with(&reason), "{failure:?}");
+    rig.assert_truthful(backup).await;
+    rig.request().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

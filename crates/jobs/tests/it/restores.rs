@@ -1,15 +1,17 @@
 //! Restores: what must hold whatever happens at any step of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
 use cachevault_domain::{
-    BackupFilter, BackupId, BackupState, ConflictRule, InstanceId, KeyFilter, Page, Restore,
-    RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
+    BackupFilter, BackupId, BackupState, ConflictRule, FailureCode, InstanceId, KeyFilter, Page,
+    Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
 };
 use cachevault_jobs::Injected;
 use cachevault_testkit::{Server, newest_redis};
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{Inject, Rig};
@@ -116,6 +118,30 @@ impl Restoring {
         assert_eq!(self.record(id).await.state, RestoreState::Succeeded);
         self.assert_truthful(id).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_never_returns_ends_by_its_deadline() {
+    let mut running = JoinSet::new();
+    STEPS.into_iter().for_each(|step| drop(running.spawn(hang(step))));
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+/// Hangs in a step, with limits that are longer than what is really done takes.
+async fn hang(step: &'static str) {
+    let mut restoring = Restoring::new().await;
+    let (settings, ten_seconds) = (&mut restoring.rig.settings, Duration::from_secs(10));
+    (settings.restore.total, settings.capture.total) = (ten_seconds, ten_seconds);
+    (settings.verify, settings.commit) = (ten_seconds, ten_seconds);
+    let id = restoring.request().await;
+    restoring.rig.run(Some(Inject::after(step, Injected::Hang))).await;
+    let failure = restoring.record(id).await.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::TimedOut, "{failure:?}");
+    assert!(failure.reason.starts_with(&format!("the step `{step}` was not done after")));
+    restoring.assert_truthful(id).await;
+    restoring.assert_restorable().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

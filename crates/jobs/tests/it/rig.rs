@@ -12,10 +12,11 @@ use cachevault_domain::{
     NodeId, ProjectId,
 };
 use cachevault_engine::{
-    CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, verify_artifact,
+    CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, SourceLimits,
+    verify_artifact,
 };
 use cachevault_jobs::{
-    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobSettings, Runner,
+    DrillSettings, EngineOpener, EngineProber, Injected, Injection, JobFigures, JobSettings, Runner,
 };
 use cachevault_store::{BackupKey, FaultyStore, FolderStore, Store};
 use cachevault_testkit::{MovedClock, SeededEntropy, Server, installed_engines, newest_redis};
@@ -121,6 +122,7 @@ impl Rig {
                 servers: installed_engines().into_iter().map(|engine| engine.binary).collect(),
                 folder: self.folder.path().join("drills"),
             },
+            figures: JobFigures::default(),
             injection,
         }
     }
@@ -193,6 +195,7 @@ impl Rig {
 fn settings() -> JobSettings {
     JobSettings {
         running_max: 2,
+        host_max: 1,
         lease: Duration::from_secs(30),
         poll: Duration::from_millis(50),
         backoff: Backoff {
@@ -208,7 +211,10 @@ fn settings() -> JobSettings {
             stall: Duration::from_secs(20),
             busy_wait: Duration::from_secs(20),
             total: Duration::from_secs(60),
+            source: Some(SourceLimits::default()),
         },
+        verify: Duration::from_secs(60),
+        commit: Duration::from_secs(60),
         restore: RestoreLimits {
             command: Duration::from_secs(5),
             stall: Duration::from_secs(5),

@@ -9,7 +9,7 @@ use cachevault_domain::{
     JobKind, Keep, KeepDays, Lease, MissedWindow, NewBackup, Page, Plan, RdbDialect, Retention,
     SaveDays, Schedule, Trigger, Weekdays, WeeklyPlan, Window,
 };
-use cachevault_jobs::Scheduler;
+use cachevault_jobs::{JobFigures, Scheduler};
 use cachevault_testkit::SeededEntropy;
 use jiff::civil::Date;
 use jiff::tz::{AmbiguousOffset, TimeZone};
@@ -46,7 +46,12 @@ impl Rig {
     }
 
     fn scheduler(&self, missed: MissedWindow) -> Scheduler {
-        Scheduler { app: self.app.clone(), missed, backups_max: BACKUPS_WITH_FILES_MAX }
+        Scheduler {
+            app: self.app.clone(),
+            missed,
+            backups_max: BACKUPS_WITH_FILES_MAX,
+            figures: JobFigures::default(),
+        }
     }
 
     fn move_to(&self, moment: &str) {

@@ -26,8 +26,24 @@ fn tender(app: &App) -> Tender {
         grace: DAY,
         audit_keep: DAY * 30,
         events_keep: DAY * 30,
+        time_max: DAY,
         tried: Mutex::default(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_takes_too_long_is_no_damage_and_keeps_nobody_from_theirs() {
+    let rig = Rig::new().await;
+    let id = rig.request().await;
+    rig.run(None).await;
+    rig.app.request_check(&rig.caller, id).await.unwrap();
+    let hasty = Tender { time_max: Duration::ZERO, ..tender(&rig.app) };
+    assert_eq!(hasty.check_round().await, 1);
+    assert_eq!(hasty.check_round().await, 0, "the others have their turn first");
+    let backup = rig.backup(id).await;
+    assert_eq!((backup.checked_at, backup.damage), (None, None));
+    assert_eq!(tender(&rig.app).check_round().await, 1);
+    assert!(rig.backup(id).await.checked_at.is_some());
 }
 
 fn master_key(seed: u64) -> MasterKey {

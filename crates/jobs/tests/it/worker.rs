@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cachevault_app::AddInstance;
 use cachevault_domain::{BackupId, BackupState, Health};
 use cachevault_jobs::{Observer, Shutdown, Worker};
 use cachevault_testkit::{Server, eventually, newest_redis};
@@ -51,6 +52,43 @@ async fn a_soft_stop_lets_a_running_backup_come_to_its_end() {
     running.await.unwrap();
     assert_eq!(rig.backup(id).await.state, BackupState::Succeeded);
     rig.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_of_one_host_are_made_one_after_the_other_and_say_so() {
+    let slow = Server::start(&newest_redis(), &["--rdb-key-save-delay", "20000"]);
+    let rig = Arc::new(Rig::with_server(slow).await);
+    let other = Server::start(&newest_redis(), &[]);
+    let wish = AddInstance {
+        name: "other".parse().unwrap(),
+        target: other.target(),
+        settings: Default::default(),
+    };
+    let second = rig.app.add_instance(&rig.caller, wish).await.unwrap().id;
+    let shutdown = Shutdown::default();
+    let worker = Worker::new(rig.runner(None), rig.node);
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(&shutdown).await }
+    });
+    let first = rig.request().await;
+    until_state(&rig, first, BackupState::Running).await;
+    let waits = rig.app.request_backup(&rig.caller, second, Default::default()).await.unwrap();
+    let saying = async {
+        while rig.backup(waits).await.phase.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), saying).await.expect("it says why it waits");
+    let backup = rig.backup(waits).await;
+    assert_eq!(backup.state, BackupState::Waiting);
+    assert_eq!(backup.phase.unwrap(), "waiting: another backup of host 127.0.0.1 runs");
+    assert_eq!(other.info("total_forks"), "0");
+    rig.server.ask(&["CONFIG", "SET", "rdb-key-save-delay", "0"]);
+    until_state(&rig, first, BackupState::Succeeded).await;
+    until_state(&rig, waits, BackupState::Succeeded).await;
+    shutdown.soft.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

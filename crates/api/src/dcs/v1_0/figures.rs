@@ -34,7 +34,7 @@ pub(crate) async fn statistic(
     InProject { caller, .. }: InProject<V1>,
 ) -> Result<Json<Statistics>, Error> {
     let page = Page { offset: 0, limit: STATISTICS_MAX };
-    let listing = api.app.list_instances(&caller, &InstanceFilter::default(), page).await?;
+    let listing = api.app.list_instances(&caller, Some(&InstanceFilter::default()), page).await?;
     Ok(Json(listing.into()))
 }
 

@@ -58,6 +58,7 @@ async fn copy(
             stall: SECONDS,
             busy_wait: SECONDS,
             total: SECONDS,
+            source: None,
         },
     };
     let entry = capture(request, &store, &key, &meter, &cancel).await.unwrap();

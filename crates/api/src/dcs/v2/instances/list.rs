@@ -1,6 +1,5 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use cachevault_domain::Listing;
 
 use crate::Api;
 use crate::dcs::error::V2;
@@ -24,9 +23,7 @@ pub(crate) async fn list(
 ) -> Result<Json<Instances>, Error> {
     let query = Query::parse(query.as_deref());
     let page = query.page(PageStart::Zero, LIMIT_DEFAULT, LIMIT_MAX)?;
-    let listing = match query.instance_filter()? {
-        Some(filter) => api.app.list_instances(&caller, &filter, page).await?,
-        None => Listing { items: Vec::new(), total: 0 },
-    };
+    let filter = query.instance_filter()?;
+    let listing = api.app.list_instances(&caller, filter.as_ref(), page).await?;
     Ok(Json(listing.into()))
 }
