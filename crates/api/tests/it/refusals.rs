@@ -172,22 +172,18 @@ async fn too_many_requests_of_one_credential_wait_their_turn() {
     let path = rig.path("v2", &format!("/instances/{INSTANCE}/backups/{backup}"));
     let waiting = (0..=RUNNING_MAX).map(|_| Box::pin(rig.call("DELETE", &path, "")));
     let (answer, _, waiting) = futures_util::future::select_all(waiting).await;
-    let refused = rig.call("DELETE", "/api/v1/instances/none", "").await;
-    assert_eq!(refused.status, 429, "{}", refused.text);
     assert_eq!(
         (answer.status.as_u16(), answer.body["error_code"].as_str()),
         (429, Some("APIGW.0308"))
     );
     assert!(answer.headers.contains_key("retry-after"));
-    let refused = rig.call("DELETE", "/api/v1/instances/none", "").await;
-    assert_eq!(refused.status, 429, "{}", refused.text);
     // To give them up frees their places.
     drop(waiting);
-    let answer = rig.call("GET", &rig.path("v2", "/instances"), "").await;
-    assert_eq!(answer.status.as_u16(), 200);
+    let next = rig.call("GET", &rig.path("v2", "/instances"), "").await;
+    assert_eq!(next.status.as_u16(), 200);
     // What is refused so costs no write.
     let records = rig.call("GET", "/api/v1/audit?limit=1000", "").await.text;
-    assert!(!records.contains("instances/none"), "{records}");
+    assert!(!records.contains(answer.body["request_id"].as_str().unwrap()), "{records}");
 }
 
 #[tokio::test]
