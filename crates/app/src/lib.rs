@@ -70,8 +70,8 @@ pub use tokens::{Proof, TokenDetail, TokenRefusal, WantedScope};
 pub use users::{CreateUser, UpdateUser, UserDetail};
 pub use watch::Watched;
 pub use webhooks::{
-    CreateWebhook, InvalidWebhook, NotDelivered, ShownWebhook, WebhookMessage, WebhookRules,
-    WebhookSender, Webhooks,
+    CreateWebhook, InvalidWebhook, NotDelivered, ShownWebhook, WEBHOOK_TESTS_MAX, WebhookMessage,
+    WebhookRules, WebhookSender, Webhooks,
 };
 
 /// A store that has not shown within this time that it is usable is not.

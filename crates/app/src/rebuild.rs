@@ -5,6 +5,7 @@ use cachevault_domain::{
     StoredBackup, Trigger,
 };
 use cachevault_store::{AttemptKey, Folder, Manifest, ObjectKind};
+use jiff::Timestamp;
 
 use crate::{App, AppError};
 
@@ -72,7 +73,7 @@ impl App {
             Err(error) => return Err(AppError::StoreUnavailable(error)),
         };
         let stored = match stored_backup(attempt, &manifest) {
-            Ok(stored) => stored,
+            Ok(stored) => promised_again(stored, self.clock.now()),
             Err(reason) => {
                 rebuilt.unreadable.push(format!("{attempt}: {reason}"));
                 return Ok(());
@@ -97,6 +98,14 @@ impl Rebuilt {
             self.unfinished += 1;
         }
     }
+}
+
+/// A promise that is over does not end a backup that is still there: something else has kept it, such
+/// as a rule of a policy or somebody's hold, which the store does not tell. From now on it stays
+/// until a new policy or a person says otherwise.
+fn promised_again(mut stored: StoredBackup, now: Timestamp) -> StoredBackup {
+    stored.backup.keep_until = stored.backup.keep_until.filter(|until| *until > now);
+    stored
 }
 
 fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBackup, String> {

@@ -16,11 +16,14 @@ use cachevault_domain::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use url::{Host, Url};
 
 use crate::sealer::keyed_hash;
 use crate::{App, AppError};
 
+/// Tests of webhooks that run at a time; a [`WebhookSender`] has places for them beside those for events.
+pub const WEBHOOK_TESTS_MAX: usize = 4;
 /// The longest URL of a webhook, bytes.
 const URL_BYTES_MAX: usize = 2048;
 const SECRET_BYTES: usize = 32;
@@ -71,17 +74,25 @@ pub trait WebhookSender: Send + Sync + fmt::Debug {
 pub struct WebhookRules {
     /// Whether messages may go without TLS.
     pub plain_http: bool,
-    /// Whether messages may go to this machine and to what only its own link reaches.
+    /// Whether messages may go to loopback and link-local addresses.
     pub local: bool,
 }
 
 /// How webhooks are told.
 #[derive(Debug, Clone)]
 pub struct Webhooks {
-    /// What sends.
-    pub sender: Arc<dyn WebhookSender>,
-    /// Where to.
-    pub rules: WebhookRules,
+    sender: Arc<dyn WebhookSender>,
+    rules: WebhookRules,
+    /// Places for tests, of which anybody may ask for many: what is told of events does not wait
+    /// for them.
+    tests: Arc<Semaphore>,
+}
+
+impl Webhooks {
+    /// Messages that `sender` sends, to where `rules` let them go.
+    pub fn new(sender: Arc<dyn WebhookSender>, rules: WebhookRules) -> Self {
+        Self { sender, rules, tests: Arc::new(Semaphore::new(WEBHOOK_TESTS_MAX)) }
+    }
 }
 
 /// The URL of a webhook is refused.
@@ -101,7 +112,7 @@ pub enum InvalidWebhook {
     TooLong,
     /// Name another host, or allow `webhook_local`.
     #[error(
-        "the URL of a webhook leads to this machine or its own link; `webhook_local` would allow that"
+        "the URL of a webhook has a loopback or link-local address; `webhook_local` would allow that"
     )]
     Local,
     /// Name one kind of event at least.
@@ -265,6 +276,10 @@ impl App {
             "data": {"webhook_id": id.to_string(), "project_id": project.to_string()},
         });
         let message = self.sign_message(&webhook, &secret, message_id, &body)?;
+        let Ok(_place) = self.webhooks.tests.try_acquire() else {
+            let reason = "too many tests run at this moment; try again".to_owned();
+            return Ok(Err(NotDelivered { reason, is_unwanted: false }));
+        };
         Ok(self.webhooks.sender.send(&message).await)
     }
 

@@ -162,7 +162,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_HTTP")]
     webhook_http: Option<bool>,
 
-    /// Whether webhooks may be on this machine, or at addresses of its own link alone
+    /// Whether webhooks may have loopback and link-local addresses
     /// [default: false]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_LOCAL")]
     webhook_local: Option<bool>,

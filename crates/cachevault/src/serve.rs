@@ -255,10 +255,10 @@ async fn build(
         entropy,
         logins: Logins::new(config.token_lifetime),
         foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
-        webhooks: Webhooks {
-            sender: Arc::new(HttpSender::new(config.webhook_rules, config.webhook_trusted.clone())),
-            rules: config.webhook_rules,
-        },
+        webhooks: Webhooks::new(
+            Arc::new(HttpSender::new(config.webhook_rules, config.webhook_trusted.clone())),
+            config.webhook_rules,
+        ),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cachevault_app::{NotDelivered, WebhookMessage, WebhookRules, WebhookSender};
+use cachevault_app::{
+    NotDelivered, WEBHOOK_TESTS_MAX, WebhookMessage, WebhookRules, WebhookSender,
+};
 use cachevault_domain::is_public_enough;
 use tokio::sync::Semaphore;
 use ureq::config::Config;
@@ -16,8 +18,9 @@ use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 /// All of a message: name, connection, TLS, and the first line and headers of the answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Each message holds a thread while it is on its way.
-const SENDING_MAX: usize = 16;
+/// Each message holds a thread while it is on its way: as many as are claimed at a time, so that none
+/// waits while its lease runs, and those of tests.
+const SENDING_MAX: usize = cachevault_jobs::MESSAGES_MAX + WEBHOOK_TESTS_MAX;
 const GONE: u16 = 410;
 
 /// Sends messages by HTTP.
@@ -33,7 +36,7 @@ pub(crate) struct HttpSender {
 struct Guard(DefaultResolver);
 
 const LEADS_HERE: &str =
-    "the host leads to this machine or its own link; `webhook_local` would allow that";
+    "the host has a loopback or link-local address; `webhook_local` would allow that";
 
 impl Resolver for Guard {
     fn resolve(

@@ -16,6 +16,7 @@ use crate::{SqliteCatalog, projects, unavailable};
 /// Selects webhooks for which something may be to do: something has happened in their project since.
 const DUE: &str = "SELECT * FROM webhooks w
     WHERE w.enabled = 1 AND w.next_at <= ?1 AND w.lease_until <= ?1
+        AND (SELECT p.enabled FROM projects p WHERE p.id = w.project_id)
         AND w.after_event < (SELECT max(e.id) FROM events e WHERE e.project_id = w.project_id)
     ORDER BY w.next_at, w.seq LIMIT 1";
 /// Whether a webhook is told of this kind; the words in the column have commas around them.
@@ -195,7 +196,10 @@ async fn succeed(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     move_on(&mut *tx, webhook, event).await?;
-    sqlx::query("UPDATE webhooks SET failures = 0, delivered_at = ?, lease_until = 0 WHERE seq = ?")
+    // It comes last among those that are due: one with much to be told keeps no other waiting.
+    sqlx::query(
+        "UPDATE webhooks SET failures = 0, delivered_at = ?1, next_at = ?1, lease_until = 0 WHERE seq = ?2",
+    )
         .bind(now.as_microsecond())
         .bind(webhook.seq)
         .execute(tx)

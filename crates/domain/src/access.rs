@@ -60,8 +60,9 @@ actions! {
     ListRestores = "dcs:instance:getDataRestoreLog",
     /// List what has happened in the project, and follow it.
     ListEvents = "cachevault:event:list",
-    /// List and show webhooks, without their secrets.
-    ListWebhooks = "cachevault:webhook:list",
+    /// List and show webhooks, without their secrets. It is no `list`, which every reader may: whoever
+    /// knows the URL of a receiver can often write there.
+    ListWebhooks = "cachevault:webhook:view",
     /// Create a webhook.
     CreateWebhook = "cachevault:webhook:create",
     /// Change a webhook.

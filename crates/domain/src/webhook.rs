@@ -86,8 +86,8 @@ pub enum DeliveryResult {
     },
 }
 
-/// Whether messages may go to this address where nobody allows more: neither to this machine, nor to
-/// what only its own link reaches, where clouds tell machines their secrets.
+/// Whether messages may go to this address where nobody allows more: neither to loopback, nor to
+/// link-local addresses, at which most clouds tell machines their secrets.
 pub fn is_public_enough(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {

@@ -35,9 +35,7 @@ pub(crate) struct ServerInfo {
     pub(crate) tells_save_keys: bool,
     pub(crate) used_memory_bytes: u64,
     resident_bytes: u64,
-    /// What the last snapshot copied because it was written to.
-    pub(crate) last_copied_bytes: u64,
-    /// What the child that runs has copied so far; told since Redis 6.2.
+    /// What the child that runs has copied so far, because it was written to; told since Redis 6.2.
     pub(crate) copied_bytes: u64,
     /// For how long the last fork stopped the server.
     pub(crate) last_fork: Duration,
@@ -130,7 +128,6 @@ impl ServerInfo {
             tells_save_keys: fields.contains_key("current_save_keys_total"),
             used_memory_bytes: number("used_memory"),
             resident_bytes: number("used_memory_rss"),
-            last_copied_bytes: number("rdb_last_cow_size"),
             copied_bytes: number("current_cow_size"),
             last_fork: Duration::from_micros(number("latest_fork_usec")),
             primary_silent_seconds: number("master_last_io_seconds_ago"),

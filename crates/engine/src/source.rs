@@ -87,6 +87,13 @@ async fn try_replica(
         tracing::info!(replica = %replica.address, "replica is busy or denies replication");
         return None;
     }
+    let unfit = limits.source.and_then(|source| {
+        source.reason_to_refuse(&found.info).or_else(|| source.reason_to_wait(&found.info))
+    });
+    if let Some(reason) = unfit {
+        tracing::info!(replica = %replica.address, reason, "replica cannot bear a fork now");
+        return None;
+    }
     let wanted = primary.info.replication_offset;
     let until = Instant::now() + CATCH_UP;
     loop {

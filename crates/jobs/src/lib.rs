@@ -34,7 +34,7 @@ mod worker;
 
 pub use drill::{DrillSettings, Driller};
 pub use figures::JobFigures;
-pub use messenger::Messenger;
+pub use messenger::{MESSAGES_MAX, Messenger};
 pub use observe::Observer;
 pub use opener::EngineOpener;
 pub use prober::EngineProber;

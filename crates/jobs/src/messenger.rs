@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::shutdown::Shutdown;
 
 /// Messages that are on their way at a time. Each goes to another webhook.
-const SENDING_MAX: usize = 16;
+pub const MESSAGES_MAX: usize = 16;
 /// How often it is looked for what other processes have recorded, and for what is to be tried again.
 const LOOK: Duration = Duration::from_secs(1);
 /// Longer than sending and recording one message takes.
@@ -47,7 +47,7 @@ impl Messenger {
         let send = async {
             let mut newest = EventId::ZERO;
             loop {
-                while sending.len() < SENDING_MAX
+                while sending.len() < MESSAGES_MAX
                     && let Some(delivery) = self.claim().await
                 {
                     let messenger = self.clone();

@@ -357,8 +357,9 @@ impl Step for Load {
     }
 
     fn limit(&self, settings: &JobSettings) -> Duration {
-        // It ends by itself long before; taking back what it did costs more than waiting.
-        settings.restore.total.saturating_mul(2)
+        // Loading, reading the artifact for the proof and looking through the target may each take
+        // all of it; taking back what was done costs more than waiting.
+        settings.restore.total.saturating_mul(3)
     }
 
     fn undo_limit(&self, settings: &JobSettings) -> Duration {

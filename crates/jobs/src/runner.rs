@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_app::App;
+use cachevault_app::{App, AppError};
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue, with_sources};
 use cachevault_engine::{OurAddress, SourceGate};
+use cachevault_store::StoreErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
@@ -263,6 +264,15 @@ impl Runner {
         undone.unwrap_or_else(|_| Err(not_done("undoing of step", step, limit)))
     }
 
+    /// Whether the store takes our key no longer, which removing what a capture left needs too.
+    async fn is_refused_for_good(&self, lease: &Lease, verdict: &Verdict) -> bool {
+        if lease.kind != JobKind::Capture || !matches!(verdict, Verdict::GiveUp(_)) {
+            return false;
+        }
+        let ready = self.app.check_ready().await;
+        matches!(ready, Err(AppError::StoreUnavailable(why)) if why.kind == StoreErrorKind::Denied)
+    }
+
     fn injected(&self, ask: impl FnOnce(&dyn Injection) -> Injected) -> Injected {
         self.injection.as_deref().map_or(Injected::Nothing, ask)
     }
@@ -319,20 +329,7 @@ impl Runner {
             Some(wish) => StepError::Fail(wish.failure()),
             None => self.final_if_touched(steps[at].name(), error, lease).await?,
         };
-        let (undo_from, verdict) = match error {
-            StepError::Stopped => (at, Verdict::PutBack),
-            StepError::Retry(failure) => match self.retry_at(lease) {
-                Some(due) => (at, Verdict::Later(due, failure.reason)),
-                None => (0, Verdict::GiveUp(failure)),
-            },
-            StepError::Restart(reason) => match self.retry_at(lease) {
-                Some(due) => (0, Verdict::Later(due, reason)),
-                None => {
-                    (0, Verdict::GiveUp(Failure { code: FailureCode::SizeUnconfirmed, reason }))
-                }
-            },
-            StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
-        };
+        let (undo_from, verdict) = self.judge(at, error, lease);
         if let (JobKind::Restore, Verdict::GiveUp(failure)) = (lease.kind, &verdict) {
             tracing::warn!(job = %lease.job, reason = failure.reason, "the restore failed");
             let now = self.app.clock.now();
@@ -348,10 +345,17 @@ impl Runner {
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
                     continue;
                 }
-                if is_refused_for_good(lease, &verdict) {
+                if self.is_refused_for_good(lease, &verdict).await {
                     // Trying on would not change that: the tender removes what is left, some day.
                     tracing::warn!(job = %lease.job, step = step.name(), reason, "left to the tender: the store takes our key no longer");
                     continue;
+                }
+                if lease.kind == JobKind::Capture {
+                    // What was not done in time may be done late, and must not hit what the next
+                    // attempt makes: it begins anew, with keys of its own.
+                    for step in steps {
+                        self.app.catalog.unlog_step(lease, step.name()).await?;
+                    }
                 }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");
@@ -361,6 +365,24 @@ impl Runner {
             }
         }
         self.record(lease, verdict).await
+    }
+
+    /// From which step on it is undone what was broken off at step `at`, and what comes then.
+    fn judge(&self, at: usize, error: StepError, lease: &Lease) -> (usize, Verdict) {
+        match error {
+            StepError::Stopped => (at, Verdict::PutBack),
+            StepError::Retry(failure) => match self.retry_at(lease) {
+                Some(due) => (at, Verdict::Later(due, failure.reason)),
+                None => (0, Verdict::GiveUp(failure)),
+            },
+            StepError::Restart(reason) => match self.retry_at(lease) {
+                Some(due) => (0, Verdict::Later(due, reason)),
+                None => {
+                    (0, Verdict::GiveUp(Failure { code: FailureCode::SizeUnconfirmed, reason }))
+                }
+            },
+            StepError::Fail(failure) => (0, Verdict::GiveUp(failure)),
+        }
     }
 
     /// A restore whose target was touched and is taken back is over, whatever broke it off.
@@ -444,12 +466,6 @@ impl Runner {
 fn not_done(what: &str, step: &dyn Step, limit: Duration) -> String {
     let seconds = limit.as_secs_f32();
     format!("the {what} `{}` was not done after {seconds} s, the limit", step.name())
-}
-
-/// Whether a capture ends because the store takes our key no longer, which its removals need too.
-fn is_refused_for_good(lease: &Lease, verdict: &Verdict) -> bool {
-    lease.kind == JobKind::Capture
-        && matches!(verdict, Verdict::GiveUp(why) if why.code == FailureCode::StoreCredentials)
 }
 
 enum Verdict {

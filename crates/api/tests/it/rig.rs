@@ -234,7 +234,7 @@ impl Rig {
             entropy,
             logins: Logins::default(),
             foreign_tokens: None,
-            webhooks: Webhooks { sender: Arc::new(Nobody), rules: WebhookRules::default() },
+            webhooks: Webhooks::new(Arc::new(Nobody), WebhookRules::default()),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

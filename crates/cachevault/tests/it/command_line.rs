@@ -44,7 +44,11 @@ fn the_whole_life_of_a_backup() {
 
     let removal = service.run(&["instance", "remove", "orders"]);
     assert_eq!(removal.status.code(), Some(4));
-    assert!(text(&removal.stderr).contains("say whether to delete or to keep them"), "{}", text(&removal.stderr));
+    assert!(
+        text(&removal.stderr).contains("say whether to delete or to keep them"),
+        "{}",
+        text(&removal.stderr)
+    );
     assert!(service.run(&["backup", "delete", id]).status.success());
     assert!(stored(&data_dir).is_empty());
     assert_eq!(service.run(&["backup", "delete", id]).status.code(), Some(4));

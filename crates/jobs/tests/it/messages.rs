@@ -64,7 +64,7 @@ impl Told {
     async fn new() -> Self {
         let rig = Rig::new().await;
         let receiver = Arc::new(Receiver::default());
-        let webhooks = Webhooks { sender: receiver.clone(), rules: WebhookRules::default() };
+        let webhooks = Webhooks::new(receiver.clone(), WebhookRules::default());
         let app = App { webhooks, ..rig.app.clone() };
         let wish = CreateWebhook {
             url: "https://10.0.0.9/hook".into(),

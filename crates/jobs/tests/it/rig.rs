@@ -66,10 +66,7 @@ impl Rig {
             entropy: entropy.clone(),
             logins: Logins::default(),
             foreign_tokens: None,
-            webhooks: Webhooks {
-                sender: Arc::new(Receiver::default()),
-                rules: WebhookRules::default(),
-            },
+            webhooks: Webhooks::new(Arc::new(Receiver::default()), WebhookRules::default()),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

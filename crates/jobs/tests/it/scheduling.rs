@@ -16,6 +16,7 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use crate::rig::Rig;
+use crate::tending::without_catalog;
 
 /// Backups with files that an instance may have.
 const CAP: usize = 24;
@@ -94,6 +95,26 @@ async fn a_policy_makes_backups_in_its_window_and_lets_them_expire() {
     use BackupState::{Expired, Succeeded};
     assert_eq!(rig.states().await, [Succeeded, Succeeded, Expired, Expired]);
     assert_eq!(rig.files().len(), 4, "two backups of two files");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_policy_kept_beyond_its_time_is_not_lost_with_the_catalog() {
+    let rig = Rig::new().await;
+    let scheduler = rig.scheduler(MissedWindow::Skip);
+    rig.set_policy(BackupPolicy::automatic(daily("22:00-23:00"), SaveDays::new(1).unwrap())).await;
+    for day in 21..23 {
+        rig.move_to(&format!("2026-11-{day}T22:45:00Z"));
+        settle(&scheduler).await;
+        rig.run(None).await;
+    }
+    rig.move_to("2026-12-24T00:00:00Z");
+    let fresh = tempfile::tempdir().unwrap();
+    let (app, catalog) = without_catalog(&rig, fresh.path()).await;
+    assert_eq!(app.rebuild().await.unwrap().added, 2);
+    let rig = Rig { app, catalog, ..rig };
+    settle(&rig.scheduler(MissedWindow::Skip)).await;
+    let backups = rig.backups().await;
+    assert!(backups.iter().all(Backup::has_files), "{backups:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -263,7 +263,7 @@ async fn a_sweep_seals_keys_with_the_new_master_key() {
 }
 
 /// The rig's service with another catalog, which is empty.
-async fn without_catalog(rig: &Rig, folder: &Path) -> (App, Arc<SqliteCatalog>) {
+pub(crate) async fn without_catalog(rig: &Rig, folder: &Path) -> (App, Arc<SqliteCatalog>) {
     let catalog = SqliteCatalog::open(&folder.join("catalog.sqlite")).await.unwrap();
     let catalog = Arc::new(catalog);
     (App { catalog: catalog.clone(), ..rig.app.clone() }, catalog)
