@@ -1,7 +1,9 @@
 //! Each state and each code of the vendor's documents, from a natural cause on real parts, seen
 //! through both versions of the DCS API and through our own.
 
+use cachevault_domain::{Clock, SystemClock};
 use cachevault_testkit::{S3Call, S3Fault, S3Key, Server, eventually, newest_redis};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::bucket::Bucket;
@@ -107,6 +109,41 @@ fn each_state_comes_and_a_source_that_dies_is_0001() {
     assert_state("orders", &first, "expired");
     service.json(&["backup", "delete", id_of(&second)]);
     assert_state("orders", &second, "deleted");
+}
+
+/// Has the newest backup made by a policy of its own, which keeps one and whose window of a day began
+/// so many hours ago; gives its record.
+#[track_caller]
+fn made_by_policy(service: &Service, hours_ago: i64) -> Value {
+    let before = service.newest_backup();
+    let begin = SystemClock.now() - SignedDuration::from_hours(hours_ago);
+    let pattern = begin.strftime("%M %H * * *").to_string();
+    let schedule = ["schedule", "set", "orders", "--pattern", &pattern, "--zone", "UTC"];
+    service.json(&[&schedule[..], &["--window", "1440", "--keep-count", "1"]].concat());
+    eventually("the automatic backup succeeds", || {
+        let newest = service.newest_backup();
+        (newest["id"] != before["id"] && newest["state"] == "succeeded").then_some(newest)
+    })
+}
+
+#[test]
+fn an_automatic_backup_expires_when_its_policy_keeps_it_no_longer() {
+    let (_folder, data_dir) = folder();
+    let server = quick_server();
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let first = made_by_policy(&service, 23);
+    assert_dcs(&service, "orders", "backup", id_of(&first), "succeed", &Value::Null);
+    made_by_policy(&service, 22);
+    eventually("the first one expires", || {
+        let shown = service.json(&["backup", "show", id_of(&first)]);
+        (shown["state"] == "expired").then_some(())
+    });
+    assert_dcs(&service, "orders", "backup", id_of(&first), "expired", &Value::Null);
+    for version in ["v1.0", "v2"] {
+        let seen = dcs_record(&service, version, "orders", "backup", id_of(&first));
+        assert_eq!((&seen["backup_type"], &seen["period"].is_string()), (&json!("auto"), &true));
+    }
 }
 
 #[test]
