@@ -108,13 +108,25 @@ struct Following {
     _slot: Slot,
 }
 
+/// One message of a stream, as those see it who read server-sent events.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "only its description is used")]
+pub(crate) struct EventMessage {
+    /// The number of the event.
+    id: String,
+    /// The kind of the event.
+    event: String,
+    /// What `ListEvents` tells of the event, as JSON.
+    data: String,
+}
+
 /// Follow what happens in the project, as server-sent events
 ///
 /// The id of a message is the number of its event, the name its kind, the data what `ListEvents`
 /// tells of it. The stream ends from time to time; come back with `Last-Event-ID`.
 #[utoipa::path(get, path = "/events/stream", operation_id = "FollowEvents", tag = "Events",
     params(EventStreamQuery, LastEventHeader),
-    responses((status = 200, body = String, content_type = "text/event-stream",
+    responses((status = 200, body = EventMessage, content_type = "text/event-stream",
         description = "What happens, until the client leaves or the stream's time is over")))]
 pub(super) async fn follow(
     State(api): State<Api>,
@@ -129,7 +141,7 @@ pub(super) async fn follow(
 #[utoipa::path(get, path = "/instances/{instance_id}/events/stream",
     operation_id = "FollowInstanceEvents", tag = "Events",
     params(InstancePath, EventStreamQuery, LastEventHeader),
-    responses((status = 200, body = String, content_type = "text/event-stream",
+    responses((status = 200, body = EventMessage, content_type = "text/event-stream",
         description = "What happens, until the client leaves or the stream's time is over")))]
 pub(super) async fn follow_instance(
     State(api): State<Api>,
