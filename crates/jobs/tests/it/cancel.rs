@@ -160,7 +160,9 @@ async fn it_has_not_ended_before_its_files_are_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_cancelled_or_it_succeeds_and_never_both() {
     let rig = Rig::new().await;
-    for turns in (0..400).step_by(40) {
+    // Later and later, until it comes too late: before that every moment is in time.
+    let mut in_time = 0;
+    for turns in (0..).step_by(40) {
         let id = rig.request().await;
         let cancelling = async {
             for _ in 0..turns {
@@ -175,14 +177,15 @@ async fn it_is_cancelled_or_it_succeeds_and_never_both() {
         match cancelled {
             Ok(()) => {
                 assert_eq!(backup.failure.unwrap().reason, "cancelled by the service");
+                assert_eq!(rig.files(), [""; 0]);
+                in_time += 1;
             }
             Err(error) => {
                 ended(error, BackupState::Succeeded).unwrap();
                 assert_eq!((backup.state, backup.cancellation), (BackupState::Succeeded, None));
-                rig.request_removal(id).await;
-                rig.run(None).await;
+                break;
             }
         }
-        assert_eq!(rig.files(), [""; 0]);
     }
+    assert!(in_time > 0);
 }
