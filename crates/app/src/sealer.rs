@@ -111,6 +111,11 @@ impl Sealer {
         Self { keys: keys.collect(), link_key, entropy }
     }
 
+    /// Whether it has the master key of this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.keys.iter().any(|key| key.id == id)
+    }
+
     /// What proves that this service gave the link: 64 hexadecimal digits in lower case.
     pub fn sign_link(&self, ticket: &str) -> String {
         hex::encode(keyed_hash(&self.link_key, ticket.as_bytes()))

@@ -170,6 +170,7 @@ fn tend(
         audit_keep: config.audit_keep,
         time_max: config.jobs.verify,
         events_keep: config.events_keep,
+        figures: figures.clone(),
         tried: Mutex::default(),
     };
     let stop = shutdown.clone();

@@ -3,7 +3,7 @@ use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
     BackupEvent, BackupId, BackupState, Cancellation, DrillFailure, EventKind, Failure, InstanceId,
     Job, JobId, JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof,
-    Requeue, Restore, RestoreOutcome, StepRecord,
+    Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -158,6 +158,11 @@ pub(crate) async fn end_job(
 ) -> Result<(), CatalogError> {
     retention::note_end(&mut *tx, job, now).await?;
     hosts::wake(&mut *tx, job).await?;
+    sqlx::query("DELETE FROM job_steps WHERE job_id = ?")
+        .bind(job.to_string())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
     sqlx::query("UPDATE jobs SET state = ?, node_id = NULL, last_error = ? WHERE id = ?")
         .bind(state.as_str())
         .bind(error)
@@ -327,16 +332,19 @@ impl JobQueue for SqliteCatalog {
     }
 
     async fn step_log(&self, lease: &Lease) -> Result<Vec<StepRecord>, CatalogError> {
+        let mut tx = self.read().await?;
+        fence(&mut tx, lease).await?;
         let key = lease.job.to_string();
-        let rows: Vec<(String, i64, String)> = sqlx::query_as(
+        let rows: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
             "SELECT step, attempt, output FROM job_steps WHERE job_id = ? ORDER BY rowid",
         )
         .bind(&key)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut *tx)
         .await
         .map_err(unavailable)?;
         let row = RowOf { table: "job_steps", key: &key };
         let record = |(step, attempt, output)| {
+            let output = SealedSecret(output);
             Ok(StepRecord { step, attempt: row.number(attempt)?, output })
         };
         rows.into_iter().map(record).collect()
@@ -346,7 +354,7 @@ impl JobQueue for SqliteCatalog {
         &self,
         lease: &Lease,
         step: &str,
-        output: &str,
+        output: &SealedSecret,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
@@ -357,7 +365,7 @@ impl JobQueue for SqliteCatalog {
         .bind(lease.job.to_string())
         .bind(step)
         .bind(i64::from(lease.attempt))
-        .bind(output)
+        .bind(&output.0)
         .bind(now.as_microsecond())
         .execute(&mut *tx)
         .await

@@ -69,6 +69,8 @@ impl SqliteCatalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is removed is overwritten: it may have named keys of somebody's data.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_WAIT);
         let pool = |connections| {
             SqlitePoolOptions::new()
@@ -78,6 +80,11 @@ impl SqliteCatalog {
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(unavailable)?;
         sqlx::migrate!().run(&writer).await.map_err(unavailable)?;
+        // Nor does the log of a process that was killed keep what the file holds no longer.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
+            .execute(&writer)
+            .await
+            .map_err(unavailable)?;
         let readers =
             pool(READERS).connect_with(options.read_only(true)).await.map_err(unavailable)?;
         Ok(Self {

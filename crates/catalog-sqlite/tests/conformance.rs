@@ -7,7 +7,7 @@ use std::path::Path;
 
 use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
-use cachevault_domain::{BackupId, Decision, MissedWindow, Page, Permissions, ProjectId};
+use cachevault_domain::{BackupId, Decision, JobKind, MissedWindow, Page, Permissions, ProjectId};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -187,6 +187,58 @@ async fn a_policy_from_before_there_was_a_scheduler_is_due_at_once() {
     assert_eq!(turned, Turned::Done);
     assert_eq!(then.window.unwrap().to_string(), "22:00-23:00");
     assert_eq!(catalog.due_policies(now, 10).await.unwrap(), []);
+}
+
+/// What steps left when they were not sealed: such as the names of a backup's largest keys.
+const OF_BEFORE: &str = r#"{"report": {"largest": ["somebodys-key"]}}"#;
+
+fn files_name_keys(folder: &Path) -> bool {
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let holds = |bytes: Vec<u8>| bytes.windows(13).any(|window| window == b"somebodys-key");
+    files.map(|file| std::fs::read(file).unwrap()).any(holds)
+}
+
+#[tokio::test]
+async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs() {
+    use cachevault_catalog::JobQueue;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let old = old_catalog(&path, &[INITIAL]).await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0);
+         INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+             replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+             databases_used, observed_at, failed_looks, created_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', 'old', 'localhost', 6379, 0, 'redis',
+             '7.0.15', 'primary', 0, 1, 0, 1, 1, 1, 0, 0, 0);
+         INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, state, progress,
+             received_bytes, size_bytes, created_at)
+         VALUES ('6660df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', '5560df16-cebf-4473-95c4-d1b573c16e79', 'manual', 'rdb', 'native',
+             'running', 0, 0, 0, 0);
+         INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, failures, due_at)
+         SELECT job.column1, 'capture', project_id, instance_id, id, job.column2, 1, 0, 0 FROM backups,
+             (VALUES ('1160df16-cebf-4473-95c4-d1b573c16e79', 'done'),
+                 ('2260df16-cebf-4473-95c4-d1b573c16e79', 'queued')) AS job;
+         INSERT INTO job_steps (job_id, step, attempt, output, finished_at)
+         SELECT id, step.column1, 1, '{OF_BEFORE}', 0 FROM jobs, (VALUES ('capture'), ('undone')) AS step;
+         DELETE FROM job_steps WHERE step = 'undone';"
+    )))
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    assert!(files_name_keys(folder.path()));
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    let now = Timestamp::UNIX_EPOCH;
+    let node = "7760df16-cebf-4473-95c4-d1b573c16e79".parse().unwrap();
+    let claimed = catalog.claim_job(JobKind::Capture, node, now, now).await.unwrap().unwrap();
+    let log = catalog.step_log(&claimed).await.unwrap();
+    assert_eq!((log.len(), log[0].step.as_str()), (1, "capture"));
+    // Its job goes on with it, and is the only one that has any.
+    assert_eq!(log[0].output.0, OF_BEFORE.as_bytes());
+    catalog.finish_backup(&claimed, 1, 1, now).await.unwrap();
+    catalog.close().await;
+    assert!(!files_name_keys(folder.path()));
 }
 
 #[tokio::test]

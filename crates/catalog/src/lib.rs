@@ -522,7 +522,8 @@ pub trait JobQueue: Send + Sync {
     /// too: the jobs are due at once. Returns how many jobs there were.
     async fn release_node(&self, node: NodeId, now: Timestamp) -> Result<u64, CatalogError>;
 
-    /// The finished steps of a job, oldest first.
+    /// The finished steps of a job, oldest first. Nothing of them is kept when the job has ended, so
+    /// who lost the lease is not told that there are none.
     async fn step_log(&self, lease: &Lease) -> Result<Vec<StepRecord>, CatalogError>;
 
     /// Adds a finished step to the job's log. The same step again changes nothing.
@@ -530,7 +531,7 @@ pub trait JobQueue: Send + Sync {
         &self,
         lease: &Lease,
         step: &str,
-        output: &str,
+        output: &SealedSecret,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 

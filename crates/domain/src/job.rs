@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{BackupId, InstanceId, JobId, ProjectId};
+use crate::{BackupId, InstanceId, JobId, ProjectId, SealedSecret};
 
 /// What a job does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,8 +126,8 @@ pub struct StepRecord {
     pub step: String,
     /// The attempt that finished it.
     pub attempt: u32,
-    /// What it left for the later steps, JSON.
-    pub output: String,
+    /// What it left for the later steps, sealed.
+    pub output: SealedSecret,
 }
 
 /// When to try again after a failure that may pass.

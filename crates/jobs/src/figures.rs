@@ -1,10 +1,13 @@
 //! What jobs count, since the process began.
 
+use std::collections::BTreeMap;
+
 use cachevault_domain::{FailureCode, JobKind};
 use jiff::SignedDuration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -22,6 +25,11 @@ struct Ended {
 struct Failed {
     kind: &'static str,
     code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SealedWith {
+    master_key: String,
 }
 
 /// How an attempt at a job ended.
@@ -53,7 +61,7 @@ impl AttemptEnd {
     }
 }
 
-/// Counters of all runners and schedulers of a process; clones count together.
+/// Counters of all runners, schedulers and tenders of a process; clones count together.
 #[derive(Debug, Clone)]
 pub struct JobFigures {
     attempts: Family<Ended, Histogram, fn() -> Histogram>,
@@ -62,6 +70,7 @@ pub struct JobFigures {
     stored_bytes: Counter,
     leases_lost: Counter,
     leases_released: Counter,
+    data_keys: Family<SealedWith, Gauge>,
 }
 
 impl Default for JobFigures {
@@ -74,6 +83,7 @@ impl Default for JobFigures {
             stored_bytes: Counter::default(),
             leases_lost: Counter::default(),
             leases_released: Counter::default(),
+            data_keys: Family::default(),
         };
         for kind in JobKind::ALL {
             for end in AttemptEnd::ALL {
@@ -128,6 +138,11 @@ impl JobFigures {
             "Leases that the last process of this node left when it ended",
             self.leases_released.clone(),
         );
+        registry.register(
+            "data_keys",
+            "Keys of stored backups by the master key that they need, as the last sweep found them",
+            self.data_keys.clone(),
+        );
     }
 
     pub(crate) fn attempt_ended(&self, kind: JobKind, end: AttemptEnd, took: SignedDuration) {
@@ -141,6 +156,15 @@ impl JobFigures {
     pub(crate) fn captured(&self, rdb_bytes: u64, stored_bytes: u64) {
         self.captured_bytes.inc_by(rdb_bytes);
         self.stored_bytes.inc_by(stored_bytes);
+    }
+
+    /// Takes over how many keys are sealed with which master key, by its id.
+    pub(crate) fn keys_counted(&self, keys: BTreeMap<String, u64>) {
+        self.data_keys.clear();
+        for (master_key, count) in keys {
+            let gauge = self.data_keys.get_or_create(&SealedWith { master_key });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn lease_lost(&self) {

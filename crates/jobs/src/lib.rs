@@ -19,6 +19,7 @@
 mod capture;
 mod drill;
 mod figures;
+mod log;
 mod messenger;
 mod observe;
 mod opener;

@@ -8,11 +8,10 @@ mod keys;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cachevault_catalog::{Catalog, CatalogError};
+use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Backup, BackupId, Caller, Failure, FailureCode, Instance, Lease, Loading, NewSafetyBackup,
-    Note, RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, StepRecord, TargetData,
-    with_sources,
+    Backup, BackupId, Caller, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note,
+    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
@@ -24,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Captured, SHARD, catalog_failed, manifest, remove_attempts};
+use crate::log::{Logged, StepLog};
 use crate::step::{Step, StepContext, StepError, output, store_failed};
 use crate::worker::JobSettings;
 use keys::ByKeys;
@@ -382,7 +382,7 @@ impl Step for Load {
         let is_again = touched_at.is_ok();
         let began = touched_at.unwrap_or(now);
         // From here on the target is no longer as it was.
-        app.catalog.log_step(lease, TOUCHED, &output(&began), now).await.map_err(catalog_failed)?;
+        context.log().add(TOUCHED, &output(&began)).await.map_err(catalog_failed)?;
         let prepared = match &way {
             Way::Replica(prepared) => prepared,
             Way::Keys(prepared) => {
@@ -422,14 +422,12 @@ impl Step for Load {
 
     /// Makes the target a primary again, with its old data.
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
-        let log = context.app.catalog.step_log(context.lease).await;
-        let log = log.map_err(|error| with_sources(&error))?;
+        let log = context.log().read().await.map_err(|error| with_sources(&error))?;
         let Some(touched) = log.iter().find(|record| record.step == TOUCHED) else {
             return Ok(());
         };
         let touched_at = serde_json::from_str::<Timestamp>(&touched.output);
         let text = |error: CatalogError| with_sources(&error);
-        let (catalog, lease) = (&context.app.catalog, context.lease);
         let holds = self.take_back(context).await?;
         tracing::warn!(job = %context.lease.job, holds = holds.as_str(), "the restore was taken back");
         let way = match context.output(Prepare.name()).map_err(plain)? {
@@ -443,8 +441,8 @@ impl Step for Load {
             unavailable_ms: was_away_from.and_then(|at| millis(at, context.app.clock.now())),
         };
         context.log_anew(PUT_BACK, &output(&put_back)).await?;
-        catalog.unlog_step(lease, LOADING_OLD).await.map_err(text)?;
-        catalog.unlog_step(lease, TOUCHED).await.map_err(text)
+        context.log().remove(LOADING_OLD).await.map_err(text)?;
+        context.log().remove(TOUCHED).await.map_err(text)
     }
 }
 
@@ -469,17 +467,15 @@ fn later(reason: String) -> StepError {
 impl StepContext<'_> {
     /// Whether something was logged, also by this attempt.
     async fn is_logged(&self, name: &str) -> Result<bool, String> {
-        let log = self.app.catalog.step_log(self.lease).await;
-        let log = log.map_err(|error| with_sources(&error))?;
+        let log = self.log().read().await.map_err(|error| with_sources(&error))?;
         Ok(log.iter().any(|record| record.step == name))
     }
 
     /// Logs something in place of what was logged under that name before.
     async fn log_anew(&self, name: &str, output: &str) -> Result<(), String> {
-        let (catalog, lease, now) = (&self.app.catalog, self.lease, self.app.clock.now());
         let text = |error: CatalogError| with_sources(&error);
-        catalog.unlog_step(lease, name).await.map_err(text)?;
-        catalog.log_step(lease, name, output, now).await.map_err(text)
+        self.log().remove(name).await.map_err(text)?;
+        self.log().add(name, output).await.map_err(text)
     }
 }
 
@@ -622,23 +618,21 @@ struct Why {
 
 /// Whether a restore has to end because its target was touched and the step that did is broken off:
 /// what was checked and saved before belongs to another moment by the next attempt.
-pub(crate) fn must_end(step: &str, log: &[StepRecord]) -> bool {
+pub(crate) fn must_end(step: &str, log: &[Logged]) -> bool {
     step == Load.name() && log.iter().any(|record| record.step == TOUCHED)
 }
 
 /// Logs why a restore is taken back, before it is.
 pub(crate) async fn begin_taking_back(
-    catalog: &dyn Catalog,
-    lease: &Lease,
+    log: StepLog<'_>,
     failure: &Failure,
-    now: Timestamp,
 ) -> Result<(), CatalogError> {
     let why = Why { code: failure.code.as_str().to_owned(), reason: failure.reason.clone() };
-    catalog.log_step(lease, TAKING_BACK, &output(&why), now).await
+    log.add(TAKING_BACK, &output(&why)).await
 }
 
 /// What a target holds after a restore that failed, by the job's log.
-pub(crate) fn after_failure(log: &[StepRecord]) -> RestoreOutcome {
+pub(crate) fn after_failure(log: &[Logged]) -> RestoreOutcome {
     let said = |step: &str| log.iter().find(|record| record.step == step);
     let put_back = said(PUT_BACK).map(|record| serde_json::from_str::<PutBack>(&record.output));
     let target = match &put_back {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
 use crate::figures::{AttemptEnd, JobFigures};
+use crate::log::{Logged, StepLog};
 use crate::step::{Step, StepContext, StepError};
 use crate::worker::JobSettings;
 use crate::{capture, drill, remove, restore};
@@ -140,9 +141,10 @@ impl Runner {
             JobKind::Restore => &restore::STEPS,
             JobKind::Drill => &drill::STEPS,
         };
-        let log = self.app.catalog.step_log(lease).await?;
-        let mut outputs: Vec<_> =
-            log.into_iter().map(|record| (record.step, record.output)).collect();
+        let mut outputs = match self.log(lease).read().await {
+            Err(CatalogError::LostLease) => return Ok(AttemptEnd::Lost),
+            read => read?,
+        };
         let last = steps.len() - 1;
         let too_often = lease.attempt > self.settings.attempts_max;
         let end = if too_often && lease.kind != JobKind::Remove {
@@ -166,10 +168,14 @@ impl Runner {
         }
     }
 
+    fn log<'a>(&'a self, lease: &'a Lease) -> StepLog<'a> {
+        StepLog { app: &self.app, lease }
+    }
+
     fn context<'a>(
         &'a self,
         lease: &'a Lease,
-        outputs: &'a [(String, String)],
+        outputs: &'a [Logged],
         cancel: &'a CancellationToken,
     ) -> StepContext<'a> {
         StepContext {
@@ -188,11 +194,11 @@ impl Runner {
         &self,
         steps: &[&dyn Step],
         lease: &Lease,
-        outputs: &mut Vec<(String, String)>,
+        outputs: &mut Vec<Logged>,
         cancel: &CancellationToken,
     ) -> Result<(), End> {
         for (at, step) in steps.iter().enumerate() {
-            if outputs.iter().any(|(name, _)| name == step.name()) {
+            if outputs.iter().any(|logged| logged.step == step.name()) {
                 continue;
             }
             if cancel.is_cancelled() {
@@ -201,16 +207,11 @@ impl Runner {
             tracing::debug!(job = %lease.job, attempt = lease.attempt, step = step.name(), "step begins");
             let context = self.context(lease, outputs, cancel);
             let output = self.run_step(at, *step, &context).await?;
-            let now = self.app.clock.now();
-            self.app
-                .catalog
-                .log_step(lease, step.name(), &output, now)
-                .await
-                .map_err(End::Catalog)?;
+            self.log(lease).add(step.name(), &output).await.map_err(End::Catalog)?;
             if self.injected(|injection| injection.after_log(step.name())) == Injected::Die {
                 return Err(End::Died);
             }
-            outputs.push((step.name().to_owned(), output));
+            outputs.push(Logged { step: step.name().to_owned(), output });
         }
         Ok(())
     }
@@ -332,13 +333,12 @@ impl Runner {
         let (undo_from, verdict) = self.judge(at, error, lease);
         if let (JobKind::Restore, Verdict::GiveUp(failure)) = (lease.kind, &verdict) {
             tracing::warn!(job = %lease.job, reason = failure.reason, "the restore failed");
-            let now = self.app.clock.now();
-            restore::begin_taking_back(&*self.app.catalog, lease, failure, now).await?;
+            restore::begin_taking_back(self.log(lease), failure).await?;
         }
         for step in steps[undo_from..=at].iter().rev() {
             // The log forgets the step first: a crash in between must not leave an entry whose work
             // is gone, while work without an entry is undone by the next attempt.
-            self.app.catalog.unlog_step(lease, step.name()).await?;
+            self.log(lease).remove(step.name()).await?;
             if let Err(reason) = self.undo(*step, context).await {
                 if lease.kind == JobKind::Restore && lease.attempt > self.settings.attempts_max {
                     // The record will say that what the target holds is uncertain.
@@ -354,7 +354,7 @@ impl Runner {
                     // What was not done in time may be done late, and must not hit what the next
                     // attempt makes: it begins anew, with keys of its own.
                     for step in steps {
-                        self.app.catalog.unlog_step(lease, step.name()).await?;
+                        self.log(lease).remove(step.name()).await?;
                     }
                 }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
@@ -393,7 +393,7 @@ impl Runner {
         lease: &Lease,
     ) -> Result<StepError, CatalogError> {
         if lease.kind != JobKind::Restore
-            || !restore::must_end(step, &self.app.catalog.step_log(lease).await?)
+            || !restore::must_end(step, &self.log(lease).read().await?)
         {
             return Ok(error);
         }
@@ -452,7 +452,7 @@ impl Runner {
                     }
                     JobKind::Drill => catalog.fail_drill(lease, &failure.reason, now).await?,
                     JobKind::Restore => {
-                        let outcome = restore::after_failure(&catalog.step_log(lease).await?);
+                        let outcome = restore::after_failure(&self.log(lease).read().await?);
                         catalog.fail_restore(lease, &failure, &outcome, now).await?;
                     }
                 }

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
+use crate::log::{Logged, StepLog};
 use crate::worker::JobSettings;
 
 /// What a step works with.
@@ -23,18 +24,24 @@ pub(crate) struct StepContext<'a> {
     pub(crate) ours: &'a OurAddress,
     pub(crate) drills: &'a DrillSettings,
     pub(crate) lease: &'a Lease,
-    /// What the finished steps left, by name.
-    pub(crate) outputs: &'a [(String, String)],
+    /// The finished steps.
+    pub(crate) outputs: &'a [Logged],
     /// Set when the step has to break off.
     pub(crate) cancel: &'a CancellationToken,
 }
 
 impl StepContext<'_> {
+    /// The log of the job.
+    pub(crate) fn log(&self) -> StepLog<'_> {
+        StepLog { app: self.app, lease: self.lease }
+    }
+
     /// What the finished step `name` left.
     pub(crate) fn output<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
-        let found = self.outputs.iter().find(|(step, _)| step == name);
-        let decoded = found.and_then(|(_, output)| serde_json::from_str(output).ok());
-        // Written by another version of the service: what it made cannot be gone on with.
+        let found = self.outputs.iter().find(|logged| logged.step == name);
+        let decoded = found.and_then(|logged| serde_json::from_str(&logged.output).ok());
+        // Written by another version of the service, or sealed with a master key that is gone: what
+        // it made cannot be gone on with.
         decoded
             .ok_or_else(|| StepError::Restart(format!("the log of step `{name}` cannot be read")))
     }

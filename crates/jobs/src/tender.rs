@@ -9,11 +9,12 @@ use cachevault_app::App;
 use cachevault_domain::{Backup, BackupId, BackupState, ProjectId, with_sources};
 use cachevault_engine::{VerifyError, verify_artifact};
 use cachevault_store::{
-    AttemptKey, BackupKey, Folder, Manifest, ObjectKind, StoreError, StoreErrorKind,
+    AttemptKey, BackupKey, Folder, KeyRing, Manifest, ObjectKind, StoreError, StoreErrorKind,
 };
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::figures::JobFigures;
 use crate::shutdown::Shutdown;
 
 /// How often it is looked whether somebody has asked for a check.
@@ -42,6 +43,8 @@ pub struct Tender {
     pub time_max: Duration,
     /// How long it is kept what has happened.
     pub events_keep: Duration,
+    /// What is counted.
+    pub figures: JobFigures,
     /// When a check could not be made.
     pub tried: Mutex<BTreeMap<BackupId, Timestamp>>,
 }
@@ -57,13 +60,26 @@ pub struct Swept {
     pub unknown: u64,
     /// Keys that could not be sealed anew.
     pub failed: u64,
+    /// Keys that still need an earlier master key: those that could not be sealed anew, and those of
+    /// what a job works on.
+    pub earlier: u64,
+}
+
+/// A sweep that is going on.
+struct Sweep {
+    /// What is older may be removed.
+    old: Timestamp,
+    swept: Swept,
+    /// Keys by the id of the master key that they are sealed with.
+    keys: BTreeMap<String, u64>,
 }
 
 /// What lies in the folder of an attempt.
 struct Attempt {
     key: AttemptKey,
     has_manifest: bool,
-    has_key: bool,
+    /// The id of the master key that its key is sealed with, the earlier one of two.
+    master_key: Option<String>,
     newest: Timestamp,
 }
 
@@ -71,12 +87,11 @@ impl Tender {
     /// Looks after the store until the soft phase of `shutdown`.
     pub async fn run(&self, shutdown: &Shutdown) {
         let tend = async {
-            // Keys are sealed with another master key only after a restart: once is enough.
-            let (mut swept, mut is_rewrapped) = (None::<Instant>, false);
+            let mut swept = None::<Instant>;
             loop {
                 self.check_round().await;
                 if swept.is_none_or(|at| at.elapsed() >= self.sweep_every) {
-                    is_rewrapped |= self.sweep_round(!is_rewrapped).await;
+                    self.sweep_round().await;
                     self.drop_audit().await;
                     self.drop_events().await;
                     swept = Some(Instant::now());
@@ -133,20 +148,21 @@ impl Tender {
         all
     }
 
-    /// Whether all of the store was gone through.
-    async fn sweep_round(&self, rewraps: bool) -> bool {
-        match self.in_time(self.sweep(rewraps)).await {
+    async fn sweep_round(&self) {
+        match self.in_time(self.sweep()).await {
             Ok(swept) => {
-                let Swept { removed, rewrapped, unknown, failed } = swept;
+                let Swept { removed, rewrapped, unknown, failed, earlier } = swept;
                 if swept != Swept::default() {
                     tracing::info!(removed, rewrapped, unknown, failed, "the store was swept");
                 }
-                failed == 0
+                if earlier > 0 {
+                    tracing::warn!(
+                        earlier,
+                        "keys of backups still need an earlier master key: leave it in its file"
+                    );
+                }
             }
-            Err(reason) => {
-                tracing::warn!(reason, "the store could not be swept");
-                false
-            }
+            Err(reason) => tracing::warn!(reason, "the store could not be swept"),
         }
     }
 
@@ -247,15 +263,16 @@ impl Tender {
         Ok(None)
     }
 
-    /// Goes once through the whole store. With `rewraps` every key is looked at too.
+    /// Goes once through the whole store: removes garbage, and seals with the current master key
+    /// what is sealed with an earlier one.
     ///
     /// # Errors
     /// The reason why it was not gone through to its end.
-    pub async fn sweep(&self, rewraps: bool) -> Result<Swept, String> {
+    pub async fn sweep(&self) -> Result<Swept, String> {
         let text = |error: StoreError| with_sources(&error);
         let old = self.app.clock.now().checked_sub(self.grace);
         let old = old.map_err(|error| error.to_string())?;
-        let mut swept = Swept::default();
+        let mut sweep = Sweep { old, swept: Swept::default(), keys: BTreeMap::new() };
         let mut after = None;
         let mut current: Option<Attempt> = None;
         loop {
@@ -268,34 +285,33 @@ impl Tender {
                     let fresh = Attempt {
                         key: kind.attempt().clone(),
                         has_manifest: false,
-                        has_key: false,
+                        master_key: None,
                         newest: object.modified_at,
                     };
                     if let Some(done) = current.replace(fresh) {
-                        self.judge(&done, old, rewraps, &mut swept).await?;
+                        self.judge(&done, &mut sweep).await?;
                     }
                 }
                 if let Some(attempt) = &mut current {
                     attempt.newest = attempt.newest.max(object.modified_at);
                     attempt.has_manifest |= matches!(kind, ObjectKind::Manifest(_));
-                    attempt.has_key |= matches!(kind, ObjectKind::DataKey(..));
+                    if let ObjectKind::DataKey(_, id) = kind
+                        && (attempt.master_key.is_none() || id != self.app.sealer.current())
+                    {
+                        attempt.master_key = Some(id);
+                    }
                 }
             }
         }
         if let Some(done) = current {
-            self.judge(&done, old, rewraps, &mut swept).await?;
+            self.judge(&done, &mut sweep).await?;
         }
         self.app.store.remove_unfinished(&Folder::all(), Some(old)).await.map_err(text)?;
-        Ok(swept)
+        self.figures.keys_counted(sweep.keys);
+        Ok(sweep.swept)
     }
 
-    async fn judge(
-        &self,
-        attempt: &Attempt,
-        old: Timestamp,
-        rewraps: bool,
-        swept: &mut Swept,
-    ) -> Result<(), String> {
+    async fn judge(&self, attempt: &Attempt, sweep: &mut Sweep) -> Result<(), String> {
         let BackupKey { project, backup, .. } = &attempt.key.backup;
         let record = self.app.catalog.find_backup(project, *backup).await;
         let record = record.map_err(|error| with_sources(&error))?;
@@ -310,27 +326,49 @@ impl Tender {
             }
             Some(_) => true,
             None if attempt.has_manifest => {
-                swept.unknown += 1;
+                sweep.swept.unknown += 1;
                 false
             }
             None => true,
         };
-        if is_garbage && attempt.newest < old {
+        if is_garbage && attempt.newest < sweep.old {
             tracing::info!(attempt = %attempt.key, "removing what no backup is made of");
             self.app.store.remove_attempt(&attempt.key).await.map_err(|e| with_sources(&e))?;
-            swept.removed += 1;
-        // The keys of what a job still works on are left alone.
-        } else if rewraps && attempt.has_key && is_its_backup {
-            match self.app.store.rewrap(&attempt.key).await {
-                Ok(done) => swept.rewrapped += u64::from(done),
+            sweep.swept.removed += 1;
+        } else if let (Some(master_key), false) = (&attempt.master_key, is_garbage) {
+            // The keys of what a job still works on are left alone. What the catalog does not know
+            // may become known: its key is to open then.
+            let may_rewrap = is_its_backup || record.is_none();
+            self.seal_anew(&attempt.key, master_key, may_rewrap, sweep).await;
+        }
+        Ok(())
+    }
+
+    /// Counts a key, and seals it with the current master key where it is not and may be.
+    async fn seal_anew(
+        &self,
+        attempt: &AttemptKey,
+        master_key: &str,
+        may_rewrap: bool,
+        sweep: &mut Sweep,
+    ) {
+        let (sealer, swept) = (&self.app.sealer, &mut sweep.swept);
+        let mut now_under = if sealer.has(master_key) { master_key } else { "unknown" };
+        if master_key != sealer.current() && may_rewrap {
+            match self.app.store.rewrap(attempt).await {
+                Ok(done) => {
+                    swept.rewrapped += u64::from(done);
+                    now_under = sealer.current();
+                }
                 Err(error) => {
                     let reason = with_sources(&error);
-                    tracing::warn!(attempt = %attempt.key, reason, "a key could not be sealed anew");
+                    tracing::warn!(%attempt, reason, "a key could not be sealed anew");
                     swept.failed += 1;
                 }
             }
         }
-        Ok(())
+        swept.earlier += u64::from(now_under != sealer.current());
+        *sweep.keys.entry(now_under.to_owned()).or_default() += 1;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Jobs: claims, leases, steps, and how captures and removals end.
 
 use cachevault_domain::{
-    BackupState, Failure, FailureCode, JobKind, JobState, NodeId, Progress, Requeue,
+    BackupState, Failure, FailureCode, JobKind, JobState, NodeId, Progress, Requeue, SealedSecret,
 };
 
 use super::{
@@ -65,7 +65,7 @@ pub async fn a_stale_worker_can_write_nothing(catalog: &impl Catalog) {
     let fresh = claim(catalog, 100).await.unwrap();
     let failure = Failure { code: FailureCode::TimedOut, reason: "late".into() };
     assert!(is_lost(catalog.extend_lease(&stale, at(500)).await));
-    assert!(is_lost(catalog.log_step(&stale, "capture", "{}", at(101)).await));
+    assert!(is_lost(catalog.log_step(&stale, "capture", &left(1), at(101)).await));
     assert!(is_lost(catalog.unlog_step(&stale, "capture").await));
     assert!(is_lost(catalog.start_backup(&stale, at(101)).await));
     assert!(is_lost(catalog.report_progress(&stale, Progress::ALMOST, 1, "late").await));
@@ -92,21 +92,30 @@ pub async fn the_leases_of_a_dead_node_are_due_at_once(catalog: &impl Catalog) {
     assert_eq!(lease.attempt, 2);
 }
 
+/// What a step leaves, sealed: a catalog does not look into it.
+fn left(n: u8) -> SealedSecret {
+    SealedSecret(vec![n, 0xff, 0])
+}
+
 pub async fn steps_are_logged_once_and_survive_attempts(catalog: &impl Catalog) {
     prepare(catalog).await;
     catalog.request_backup(&new_backup(1, 1, 10)).await.unwrap();
     let first = claim(catalog, 10).await.unwrap();
-    catalog.log_step(&first, "capture", r#"{"a":1}"#, at(11)).await.unwrap();
-    catalog.log_step(&first, "capture", r#"{"a":2}"#, at(12)).await.unwrap();
+    catalog.log_step(&first, "capture", &left(1), at(11)).await.unwrap();
+    catalog.log_step(&first, "capture", &left(2), at(12)).await.unwrap();
     let second = claim(catalog, 100).await.unwrap();
-    catalog.log_step(&second, "verify", "null", at(101)).await.unwrap();
+    catalog.log_step(&second, "verify", &left(3), at(101)).await.unwrap();
     let log = catalog.step_log(&second).await.unwrap();
-    let seen: Vec<_> =
-        log.iter().map(|s| (s.step.as_str(), s.attempt, s.output.as_str())).collect();
-    assert_eq!(seen, [("capture", 1, r#"{"a":1}"#), ("verify", 2, "null")]);
+    let seen: Vec<_> = log.iter().map(|s| (s.step.as_str(), s.attempt, &s.output)).collect();
+    assert_eq!(seen, [("capture", 1, &left(1)), ("verify", 2, &left(3))]);
     catalog.unlog_step(&second, "verify").await.unwrap();
     catalog.unlog_step(&second, "verify").await.unwrap();
     assert_eq!(catalog.step_log(&second).await.unwrap().len(), 1);
+    // An empty log would say that nothing was done yet.
+    assert!(is_lost(catalog.step_log(&first).await));
+    catalog.start_backup(&second, at(102)).await.unwrap();
+    catalog.finish_backup(&second, 1, 7, at(103)).await.unwrap();
+    assert!(is_lost(catalog.step_log(&second).await));
 }
 
 pub async fn progress_never_goes_back(catalog: &impl Catalog) {

@@ -1,4 +1,7 @@
 //! Why a restore, or a part of it, failed.
+//!
+//! A key is told by its place in the backup, from 1, as `cachevault inspect --keys` lists them: its name
+//! is somebody's data, and errors are kept and logged.
 
 use std::io;
 
@@ -114,26 +117,26 @@ pub enum RestoreError {
     },
     /// The target has no memory left.
     #[error(
-        "`{address}` has no memory left for key `{key}`: {detail}; raise its maxmemory, choose an \
+        "`{address}` has no memory left for {key}: {detail}; raise its maxmemory, choose an \
          eviction policy, or restore fewer keys with a filter"
     )]
     OutOfMemory {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
         /// The server's words.
         detail: String,
     },
     /// The login may not write the key or run the command.
     #[error(
-        "`{address}` does not allow `{command}` for key `{key}`: {detail}; give the user of the \
+        "`{address}` does not allow `{command}` for {key}: {detail}; give the user of the \
          restore this command and every key (`~* +@write +@read +select`)"
     )]
     KeyDenied {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
         /// The command.
         command: &'static str,
@@ -142,47 +145,47 @@ pub enum RestoreError {
     },
     /// The target is a replica, or became one.
     #[error(
-        "`{address}` refused key `{key}` because it is a read-only replica; restore into its primary"
+        "`{address}` refused {key} because it is a read-only replica; restore into its primary"
     )]
     ReadOnly {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
     },
     /// The key belongs to another node of a cluster.
     #[error(
-        "key `{key}` does not belong to `{address}`, which says `{detail}`; restore into the node \
+        "{key} does not belong to `{address}`, which says `{detail}`; restore into the node \
          that has its slot, with a filter for the keys of that node"
     )]
     Elsewhere {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
         /// The server's words.
         detail: String,
     },
     /// The target cannot read the value.
     #[error(
-        "`{address}` cannot read the value of key `{key}`: {detail}; a newer version or another \
+        "`{address}` cannot read the value of {key}: {detail}; a newer version or another \
          vendor wrote it, or it belongs to a module that the target lacks: restore into a server \
          like the one that was backed up, or leave the key out with a filter"
     )]
     Unreadable {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
         /// The server's words.
         detail: String,
     },
     /// The target refused a command about a key for another reason.
-    #[error("`{address}` refused `{command}` for key `{key}`: {detail}")]
+    #[error("`{address}` refused `{command}` for {key}: {detail}")]
     KeyRefused {
         /// The target.
         address: Address,
-        /// The key that was written.
+        /// What was written: a key by its place in the backup.
         key: String,
         /// The command.
         command: &'static str,
@@ -204,27 +207,27 @@ pub enum RestoreError {
     },
     /// The target holds keys of the backup already, and nothing was written.
     #[error(
-        "`{address}` holds {count} keys of the backup already, such as {}; nothing was written; \
-         choose whether they are replaced or skipped",
-        .examples.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ")
+        "`{address}` holds {count} keys of the backup already, such as those at the places {} of its \
+         list of keys; nothing was written; choose whether they are replaced or skipped",
+        .examples.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
     )]
     KeysExist {
         /// The target.
         address: Address,
         /// How many.
         count: u64,
-        /// Some of them.
-        examples: Vec<String>,
+        /// Places of some of them in the backup, from 1.
+        examples: Vec<u64>,
     },
     /// Somebody wrote a key of the backup while it was being restored.
     #[error(
-        "somebody wrote key `{key}` of `{address}` during the restore; keep clients away from the \
+        "somebody wrote {key} at `{address}` during the restore; keep clients away from the \
          target, or choose whether such keys are replaced or skipped"
     )]
     KeyAppeared {
         /// The target.
         address: Address,
-        /// The key.
+        /// The key, by its place in the backup.
         key: String,
     },
     /// The target has a library of functions of the backup already.
@@ -235,18 +238,18 @@ pub enum RestoreError {
     FunctionsExist {
         /// The target.
         address: Address,
-        /// How the library's source begins.
+        /// The library's name.
         library: String,
         /// The server's words.
         detail: String,
     },
     /// A value is too large for one command and cannot be written by several.
     #[error(
-        "the value of key `{key}` cannot be written: {what} exceeds {limit} bytes; restore by \
+        "the value of {key} cannot be written: {what} exceeds {limit} bytes; restore by \
          replication, raise the target's proto-max-bulk-len, or leave the key out with a filter"
     )]
     TooLarge {
-        /// The key.
+        /// The key, by its place in the backup.
         key: String,
         /// What is too large.
         what: &'static str,

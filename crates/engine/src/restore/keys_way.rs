@@ -51,7 +51,7 @@ const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 const BULK_BYTES_MAX: u64 = 512 << 20;
 /// Pieces of the RDB that may wait for the encoder.
 const PIECES_MAX: usize = 2;
-/// How many keys an error names.
+/// How many keys an error tells of.
 const EXAMPLES_MAX: usize = 3;
 /// How often an emptied target is asked whether its memory is free.
 const FREED_LOOK: Duration = Duration::from_millis(50);
@@ -408,14 +408,14 @@ struct Done {
 #[derive(Debug, Default)]
 struct Found {
     count: u64,
-    examples: Vec<String>,
+    examples: Vec<u64>,
 }
 
 impl Found {
-    fn push(&mut self, name: &[u8]) {
+    fn push(&mut self, key: u64) {
         self.count += 1;
         if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(shown(name));
+            self.examples.push(key);
         }
     }
 
@@ -434,14 +434,9 @@ impl Found {
     }
 }
 
-/// Longest part of a key's name in a message, bytes.
-const SHOWN_BYTES: usize = 64;
-
-/// A key's name, harmless to print and not too long.
-fn shown(name: &[u8]) -> String {
-    let cut = &name[..name.len().min(SHOWN_BYTES)];
-    let dots = if cut.len() < name.len() { "..." } else { "" };
-    format!("{}{dots}", cut.escape_ascii())
+/// A key in a message. Messages are kept and logged, where names of somebody's data have no place.
+fn shown(key: u64) -> String {
+    format!("key {key} of the backup")
 }
 
 async fn abilities(admin: &mut Admin, payload_max: u64) -> Result<Abilities, RestoreError> {

@@ -1,12 +1,17 @@
 //! Restores by commands into real servers of every installed engine, and into scripted ones.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cachevault_domain::{
     Address, ConflictRule, KeyFilter, Login, RestoreOptions, Target, TlsSettings, TtlRule,
 };
-use cachevault_engine::{KeysLoaded, KeysRequest, Meter, RestoreError, RestoreLimits, load_keys};
+use cachevault_engine::{
+    KeysLoaded, KeysRequest, Meter, RdbReader, RestoreError, RestoreLimits, load_keys,
+};
+use cachevault_rdb::DecodeErrorKind;
+use cachevault_rdb::raw::{Decoder, Key, Visitor};
 use cachevault_store::ArtifactEntry;
 use cachevault_testkit::{
     Act, Certificates, Reply, ScriptedServer, Server, eventually, free_port, installed_engines,
@@ -75,6 +80,27 @@ async fn backup(source: &Server) -> (Rig, ArtifactEntry) {
     let rig = Rig::new();
     let entry = rig.capture(&source.target()).await.unwrap();
     (Rig { meter: Meter::default().into(), ..rig }, entry)
+}
+
+/// The places of a backup's keys, by their names.
+async fn places(rig: &Rig, entry: &ArtifactEntry) -> BTreeMap<String, u64> {
+    #[derive(Default)]
+    struct Names(BTreeMap<String, u64>);
+
+    impl Visitor for Names {
+        fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+            let name = String::from_utf8(key.name.to_vec()).unwrap();
+            self.0.insert(name, self.0.len() as u64 + 1);
+            Ok(())
+        }
+    }
+
+    let (mut decoder, mut names) = (Decoder::default(), Names::default());
+    let mut reader = RdbReader::open(&rig.store, &rig.key, entry).await.unwrap();
+    while let Some(piece) = reader.next().await.unwrap() {
+        decoder.feed(&piece, &mut names).unwrap();
+    }
+    names.0
 }
 
 /// A server of Redis 7.0 with these commands done.
@@ -309,7 +335,8 @@ async fn what_is_there_already_is_replaced_or_skipped_or_stops_everything() {
     target.ask(&["FUNCTION", "FLUSH"]);
     let error = rig.load_keys(&entry, &target, &fail).await.unwrap_err();
     assert!(
-        matches!(&error, RestoreError::KeysExist { count: 1, examples, .. } if examples == &["both"]),
+        matches!(&error, RestoreError::KeysExist { count: 1, examples, .. }
+            if *examples == [places(&rig, &entry).await["both"]]),
         "{error}"
     );
     assert_eq!((keys(&target), target.info("number_of_libraries").as_str()), (2, "0"));
@@ -365,8 +392,9 @@ async fn values_above_the_longest_argument_are_written_in_parts() {
     let target = Server::start(&newest_redis(), &["--proto-max-bulk-len", "1mb"]);
     let error = rig.load_keys(&entry, &target, &RestoreOptions::default()).await.unwrap_err();
     // A string cannot be longer than an argument.
+    let string = format!("key {} of the backup", places(&rig, &entry).await["string"]);
     assert!(
-        matches!(&error, RestoreError::KeyRefused { key, command: "APPEND", .. } if key == "string"),
+        matches!(&error, RestoreError::KeyRefused { key, command: "APPEND", .. } if *key == string),
         "{error}"
     );
     let options = filtered(Some("[^s]*"), None);
@@ -399,7 +427,7 @@ async fn values_above_the_longest_argument_are_written_in_parts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_a_target_say_which_key_and_what_to_do() {
-    let source = server_with(&[&["SET", "k\n1", "v"]]);
+    let source = server_with(&[&["SET", "k 1", "v"]]);
     let (rig, entry) = backup(&source).await;
     for (reply, words) in [
         ("OOM command not allowed when used memory > 'maxmemory'.", "raise its maxmemory"),
@@ -410,6 +438,7 @@ async fn errors_of_a_target_say_which_key_and_what_to_do() {
         ("ERR DUMP payload version or checksum are wrong", "a newer version"),
         ("BUSYKEY Target key name already exists.", "somebody wrote"),
         ("MISCONF Redis is configured to save", "refused `RESTORE`"),
+        ("ERR unknown command 'RESTORE', with args beginning with: 'k 1' '0'", "unknown command"),
     ] {
         let server = ScriptedServer::start(move |command| {
             vec![match command[0].as_str() {
@@ -425,7 +454,8 @@ async fn errors_of_a_target_say_which_key_and_what_to_do() {
             .await
             .unwrap_err();
         let said = error.to_string();
-        assert!(said.contains("`k\\n1`") && said.contains(words), "{reply}: {said}");
+        assert!(said.contains("key 1 of the backup") && said.contains(words), "{reply}: {said}");
+        assert!(!said.contains("k 1"), "{reply}: {said}");
     }
 }
 

@@ -57,8 +57,7 @@ impl ByKeys<'_> {
     async fn not_touched_after_all(&self) -> Result<(), StepError> {
         let limits = &self.context.settings.restore;
         self.prepared.put_back(self.target, limits).await.map_err(as_step_error)?;
-        let (catalog, lease) = (&self.context.app.catalog, self.context.lease);
-        catalog.unlog_step(lease, TOUCHED).await.map_err(catalog_failed)
+        self.context.log().remove(TOUCHED).await.map_err(catalog_failed)
     }
 
     fn request<'r>(

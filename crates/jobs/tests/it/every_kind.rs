@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_domain::{BackupId, BackupState, FailureCode, JobKind};
+use cachevault_catalog::JobQueue;
+use cachevault_domain::{BackupId, BackupState, Clock, FailureCode, JobKind, SealedSecret};
 use cachevault_jobs::Injected;
-
+use secrecy::ExposeSecret;
 use tokio::task::JoinSet;
 
 use crate::rig::{Inject, Rig, STEPS};
@@ -106,6 +107,44 @@ async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
             }
         }
     }
+}
+
+/// A rig whose worker died behind the step `capture`, which is logged in other words now.
+async fn logged_otherwise(words: impl Fn(&str) -> Vec<u8>) -> (Rig, BackupId) {
+    let (rig, backup) = due(JobKind::Capture).await;
+    let lease = rig.claim().await.unwrap();
+    let die = Inject::after_log("capture", Injected::Die);
+    rig.runner(Some(die)).run(&lease, &Default::default()).await;
+    let log = rig.catalog.step_log(&lease).await.unwrap();
+    let owner = format!("job/{}/step/capture", lease.job);
+    let opened = rig.app.sealer.open(&owner, &log[0].output).unwrap();
+    let other = SealedSecret(words(opened.expose_secret()));
+    rig.catalog.unlog_step(&lease, "capture").await.unwrap();
+    rig.catalog.log_step(&lease, "capture", &other, rig.clock.now()).await.unwrap();
+    rig.restart().await;
+    (rig, backup)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_before_logs_were_sealed_is_gone_on_with() {
+    let (rig, backup) = logged_otherwise(|opened| opened.as_bytes().to_vec()).await;
+    let again = Inject::after("none", Injected::Nothing);
+    rig.run(Some(Arc::clone(&again) as _)).await;
+    assert_eq!(again.ran(), ["verify", "commit"]);
+    assert_eq!(rig.backup(backup).await.state, BackupState::Succeeded);
+    rig.assert_truthful(backup).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_master_key_is_gone_begins_the_job_anew() {
+    let (rig, backup) = logged_otherwise(|_| vec![0xff; 80]).await;
+    rig.run(None).await;
+    rig.pass(2);
+    let again = Inject::after("none", Injected::Nothing);
+    rig.run(Some(Arc::clone(&again) as _)).await;
+    assert_eq!(again.ran(), ["capture", "verify", "commit"]);
+    assert_eq!(rig.backup(backup).await.state, BackupState::Succeeded);
+    rig.assert_truthful(backup).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

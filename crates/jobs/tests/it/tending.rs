@@ -8,11 +8,14 @@ use std::time::{Duration, SystemTime};
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    AuditFilter, Backup, BackupFilter, BackupId, Page, RequestId, RestoreOptions, RestoreState,
+    AuditFilter, Backup, BackupFilter, BackupId, BackupState, Page, RequestId, RestoreOptions,
+    RestoreState,
 };
-use cachevault_jobs::{Swept, Tender};
+use cachevault_jobs::{JobFigures, Swept, Tender};
 use cachevault_store::{BackupKey, Fault, SealedStore, StoreErrorKind};
 use cachevault_testkit::SeededEntropy;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 
 use crate::rig::Rig;
 
@@ -27,6 +30,7 @@ fn tender(app: &App) -> Tender {
         audit_keep: DAY * 30,
         time_max: DAY,
         events_keep: DAY * 30,
+        figures: JobFigures::default(),
         tried: Mutex::default(),
     }
 }
@@ -55,8 +59,8 @@ fn sealed(rig: &Rig, seeds: &[u64]) -> App {
     let keys: Vec<_> = seeds.iter().map(|seed| master_key(*seed)).collect();
     let entropy = Arc::new(SeededEntropy::new(99));
     let sealer = Arc::new(Sealer::with_earlier(&keys[0], &keys[1..], entropy));
-    let store = SealedStore::new(rig.store.clone(), sealer, true);
-    App { store: Arc::new(store), ..rig.app.clone() }
+    let store = SealedStore::new(rig.store.clone(), sealer.clone(), true);
+    App { store: Arc::new(store), sealer, ..rig.app.clone() }
 }
 
 /// A rig with one encrypted backup, and the folder of its only attempt.
@@ -222,7 +226,7 @@ async fn leftover(rig: &Rig, key: &BackupKey, attempt: u32) -> PathBuf {
 }
 
 async fn sweep(rig: &Rig) -> Swept {
-    tender(&rig.app).sweep(false).await.unwrap()
+    tender(&rig.app).sweep().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -255,10 +259,62 @@ async fn a_sweep_seals_keys_with_the_new_master_key() {
     let artifact = std::fs::read(file(&folder, "shard")).unwrap();
     let both = sealed(&rig, &[2, 1]);
     for rewrapped in [1, 0] {
-        let swept = tender(&both).sweep(true).await.unwrap();
+        let swept = tender(&both).sweep().await.unwrap();
         assert_eq!(swept, Swept { rewrapped, ..Swept::default() });
     }
     assert_eq!(std::fs::read(file(&folder, "shard")).unwrap(), artifact);
+    assert_eq!(checked(&rig, &sealed(&rig, &[2]), id).await.damage, None);
+}
+
+/// How many keys need which master key, as it is shown.
+fn needed(tender: &Tender) -> Vec<String> {
+    let mut registry = Registry::default();
+    tender.figures.register(&mut registry);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    text.lines().filter(|line| line.starts_with("data_keys{")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_still_needs_an_earlier_master_key_is_counted_until_nothing_does() {
+    let (rig, id, _) = backed_up().await;
+    let waiting = rig.request().await;
+    let key = BackupKey { project: rig.project.clone(), instance: rig.instance, backup: waiting };
+    leftover(&rig, &key, 1).await;
+    let [first, second] = [1, 2].map(|seed| master_key(seed).id());
+    // Without the earlier key in the file nobody can seal the new one.
+    let alone = tender(&sealed(&rig, &[2]));
+    let swept = alone.sweep().await.unwrap();
+    assert_eq!(swept, Swept { failed: 1, earlier: 2, ..Swept::default() });
+    assert_eq!(needed(&alone), ["data_keys{master_key=\"unknown\"} 2"]);
+    let both = sealed(&rig, &[2, 1]);
+    // A job may be at work on the other.
+    let tender = tender(&both);
+    let swept = tender.sweep().await.unwrap();
+    assert_eq!(swept, Swept { rewrapped: 1, earlier: 1, ..Swept::default() });
+    let mut expected = [&first, &second].map(|id| format!("data_keys{{master_key=\"{id}\"}} 1"));
+    expected.sort();
+    let mut shown = needed(&tender);
+    shown.sort();
+    assert_eq!(shown, expected);
+    rig.run(None).await;
+    assert_eq!(rig.backup(waiting).await.state, BackupState::Succeeded);
+    let swept = tender.sweep().await.unwrap();
+    assert_eq!(swept, Swept { rewrapped: 1, ..Swept::default() });
+    assert_eq!(needed(&tender), [format!("data_keys{{master_key=\"{second}\"}} 2")]);
+    for id in [id, waiting] {
+        assert_eq!(checked(&rig, &sealed(&rig, &[2]), id).await.damage, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_that_the_catalog_does_not_know_are_sealed_anew_too() {
+    let (rig, id, _) = backed_up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (app, _) = without_catalog(&rig, folder.path()).await;
+    let both = App { catalog: app.catalog, ..sealed(&rig, &[2, 1]) };
+    let swept = tender(&both).sweep().await.unwrap();
+    assert_eq!(swept, Swept { rewrapped: 1, unknown: 1, ..Swept::default() });
     assert_eq!(checked(&rig, &sealed(&rig, &[2]), id).await.damage, None);
 }
 

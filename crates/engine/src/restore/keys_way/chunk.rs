@@ -1,6 +1,5 @@
 //! Commands on their way to the target, bounded by their bytes.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,18 +18,16 @@ const COPIED_BYTES: usize = 16 << 10;
 const STRINGS_MAX: u32 = 64;
 /// A command that is so long is not made longer.
 const STRINGS_BYTES: usize = 32 << 10;
-/// Longest part of a name that is kept for messages.
-const NAME_BYTES: usize = 128;
 
 /// What is done with a command's reply.
 #[derive(Debug)]
 pub(super) enum Reason {
     /// A whole key was restored.
     Restore,
-    /// So many strings were set at once, the named one first.
+    /// So many strings were set at once.
     Strings(u32),
-    /// A library of functions was loaded.
-    Function,
+    /// The named library of functions was loaded.
+    Function(String),
     /// A part of a value was written.
     Part(&'static str),
     /// All of a value was written; whether it is there tells whether anything of it lives.
@@ -38,7 +35,7 @@ pub(super) enum Reason {
     /// Nothing may be there.
     Look,
     /// No library of functions of this name may be there.
-    LookFunction,
+    LookFunction(String),
     /// The producer waits for whether the key is there.
     Ask(oneshot::Sender<bool>),
 }
@@ -47,8 +44,8 @@ pub(super) enum Reason {
 #[derive(Debug)]
 pub(super) struct Expected {
     pub(super) reason: Reason,
-    /// Where the key's name, or its beginning, is in the chunk's head.
-    name: Range<u32>,
+    /// Number of the key that it is about, the first one of several.
+    pub(super) key: u64,
 }
 
 /// Commands that go through one connection, one behind the other.
@@ -66,13 +63,6 @@ pub(super) struct Chunk {
     pub(super) room: OwnedSemaphorePermit,
 }
 
-impl Chunk {
-    /// The name that a reply is about.
-    pub(super) fn name(head: &Bytes, expected: &Expected) -> Bytes {
-        head.slice(expected.name.start as usize..expected.name.end as usize)
-    }
-}
-
 /// The way from the producer to the connections.
 pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
     // The budget bounds it.
@@ -82,6 +72,7 @@ pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
         budget: Arc::new(Semaphore::new(BUDGET_BYTES)),
         runtime: Handle::current(),
         database: 0,
+        key: 0,
         head: Vec::with_capacity(CHUNK_BYTES * 2),
         tail: None,
         expected: Vec::new(),
@@ -97,6 +88,8 @@ pub(super) struct Sender {
     budget: Arc<Semaphore>,
     runtime: Handle,
     database: u64,
+    /// Number of the key that commands are about now.
+    key: u64,
     head: Vec<u8>,
     tail: Option<(Bytes, Bytes)>,
     expected: Vec<Expected>,
@@ -108,6 +101,8 @@ pub(super) struct Sender {
 #[derive(Debug, Default)]
 struct Strings {
     count: u32,
+    /// Number of the first one.
+    key: u64,
     first: Vec<u8>,
     /// What follows the first one's name, encoded.
     rest: Vec<u8>,
@@ -119,6 +114,16 @@ impl Sender {
         self.is_gone
     }
 
+    /// Says that the next commands are about the next key of the backup.
+    pub(super) fn next_key(&mut self) {
+        self.key += 1;
+    }
+
+    /// Number of the key that commands are about now: its place in the backup, from 1.
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
     /// Says which database the next commands are about.
     pub(super) fn select(&mut self, database: u64) {
         if database != self.database {
@@ -127,31 +132,25 @@ impl Sender {
         }
     }
 
-    /// Adds a command whose argument number `name` is the key's name.
-    pub(super) fn push(&mut self, reason: Reason, name: usize, arguments: &[&[u8]]) {
-        self.push_encoded(reason, name, arguments, 0, &[]);
+    /// Adds a command.
+    pub(super) fn push(&mut self, reason: Reason, arguments: &[&[u8]]) {
+        self.push_encoded(reason, self.key, arguments, 0, &[]);
     }
 
-    /// Adds a command that begins with `first`, of which number `name` is the key's name, and goes
-    /// on with `count` arguments that are encoded in `rest` already.
+    /// Adds a command about a key that begins with `first` and goes on with `count` arguments that
+    /// are encoded in `rest` already.
     pub(super) fn push_encoded(
         &mut self,
         reason: Reason,
-        name: usize,
+        key: u64,
         first: &[&[u8]],
         count: usize,
         rest: &[u8],
     ) {
         begin_command(&mut self.head, first.len() + count);
-        let mut named = 0..0;
-        for (index, argument) in first.iter().enumerate() {
-            push_argument(&mut self.head, argument);
-            if index == name {
-                named = self.named(argument.len());
-            }
-        }
+        first.iter().for_each(|argument| push_argument(&mut self.head, argument));
         self.head.extend_from_slice(rest);
-        self.expected.push(Expected { reason, name: named });
+        self.expected.push(Expected { reason, key });
     }
 
     /// Adds a string without expiry, which takes the place of whatever has its name. Servers take
@@ -159,6 +158,7 @@ impl Sender {
     pub(super) fn push_string(&mut self, name: &[u8], value: &[u8]) {
         let strings = &mut self.strings;
         if strings.count == 0 {
+            strings.key = self.key;
             strings.first.extend_from_slice(name);
         } else {
             push_argument(&mut strings.rest, name);
@@ -172,10 +172,10 @@ impl Sender {
     }
 
     fn end_strings(&mut self) {
-        let Strings { count, first, mut rest } = std::mem::take(&mut self.strings);
+        let Strings { count, key, first, mut rest } = std::mem::take(&mut self.strings);
         if count > 0 {
             let behind = count as usize * 2 - 1;
-            self.push_encoded(Reason::Strings(count), 1, &[b"MSET", &first], behind, &rest);
+            self.push_encoded(Reason::Strings(count), key, &[b"MSET", &first], behind, &rest);
         }
         rest.clear();
         self.strings.rest = rest;
@@ -196,9 +196,8 @@ impl Sender {
         begin_command(&mut self.head, 4 + options.len());
         push_argument(&mut self.head, b"RESTORE");
         push_argument(&mut self.head, name);
-        let named = self.named(name.len());
         push_argument(&mut self.head, ttl);
-        self.expected.push(Expected { reason: Reason::Restore, name: named });
+        self.expected.push(Expected { reason: Reason::Restore, key: self.key });
         if payload.len() <= COPIED_BYTES {
             push_argument(&mut self.head, &payload);
             options.iter().for_each(|option| push_argument(&mut self.head, option));
@@ -210,14 +209,6 @@ impl Sender {
         options.iter().for_each(|option| push_argument(&mut end, option));
         self.tail = Some((payload.into(), end.into()));
         self.flush(false);
-    }
-
-    /// Where the argument is that was added last, or its beginning.
-    fn named(&self, len: usize) -> Range<u32> {
-        let from = self.head.len() - 2 - len;
-        let to = from + len.min(NAME_BYTES);
-        // A head beyond 4 GiB would need a name as long.
-        u32::try_from(from).unwrap_or(0)..u32::try_from(to).unwrap_or(0)
     }
 
     /// Hands over what has been gathered, if it is enough.
@@ -269,7 +260,7 @@ impl Sender {
     /// Asks whether a key is there, and waits for the answer; `None` when nobody is left to ask.
     pub(super) fn ask(&mut self, name: &[u8]) -> Option<bool> {
         let (answer, answered) = oneshot::channel();
-        self.push(Reason::Ask(answer), 1, &[b"EXISTS", name]);
+        self.push(Reason::Ask(answer), &[b"EXISTS", name]);
         self.flush(false);
         answered.blocking_recv().ok()
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use cachevault_domain::{Address, ConflictRule};
 use cachevault_proto::{Limits, Reply, ReplyDecoder, encode_command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
@@ -36,7 +36,6 @@ pub(super) struct Link {
 struct Asked {
     /// A database was chosen before it.
     selected: Option<u64>,
-    head: Bytes,
     expected: Vec<Expected>,
     _room: OwnedSemaphorePermit,
 }
@@ -118,7 +117,7 @@ impl Writer {
         let Chunk { database, head, tail, expected, room, .. } = chunk;
         let selected = (database != self.database).then_some(database);
         self.pulse.asked(expected.len() as u64 + u64::from(selected.is_some()));
-        let asked = Asked { selected, head: head.clone(), expected, _room: room };
+        let asked = Asked { selected, expected, _room: room };
         // A reader that has left says itself why.
         let _ = self.asked.send(asked);
         if selected.is_some() {
@@ -167,8 +166,7 @@ impl Reader {
             }
             for expected in asked.expected {
                 let reply = self.reply().await?;
-                let name = Chunk::name(&asked.head, &expected);
-                self.judge.reply(expected.reason, &name, reply)?;
+                self.judge.reply(expected.reason, expected.key, reply)?;
             }
         }
         Ok(std::mem::take(&mut self.judge.done))
@@ -209,28 +207,30 @@ impl Judge {
     fn select(&self, database: u64, reply: &Reply) -> Result<(), RestoreError> {
         let Reply::Error(error) = reply else { return Ok(()) };
         if error.starts_with(b"NOPERM") {
-            return Err(self.refusal("SELECT", String::new(), error));
+            return Err(self.refusal("SELECT", format!("database {database}"), error));
         }
         let address = self.address.clone();
         Err(RestoreError::NoDatabase { address, database, detail: detail(error) })
     }
 
-    fn reply(&mut self, reason: Reason, name: &Bytes, reply: Reply) -> Result<(), RestoreError> {
+    fn reply(&mut self, reason: Reason, key: u64, reply: Reply) -> Result<(), RestoreError> {
         let loaded = &mut self.done.loaded;
         match (reason, reply) {
             (Reason::Restore, Reply::Error(error)) if error.starts_with(b"BUSYKEY") => {
-                self.key_is_there(name)
+                self.key_is_there(key)
             }
-            (Reason::Function, Reply::Error(error)) if is_there_already(&error) => {
-                self.functions_are_there(name, &error)
+            (Reason::Function(library), Reply::Error(error)) if is_there_already(&error) => {
+                self.functions_are_there(library, &error)
+            }
+            (reason @ Reason::Function(_), Reply::Error(error)) => {
+                Err(self.refusal(reason.command(), "the functions".to_owned(), &error))
             }
             (Reason::Strings(count @ 2..), Reply::Error(error)) => {
-                let first = shown(name);
-                let which = format!("{first}, or one of {} others,", count - 1);
+                let which = format!("{}, or one of {} others,", shown(key), count - 1);
                 Err(self.refusal("MSET", which, &error))
             }
             (reason, Reply::Error(error)) => {
-                Err(self.refusal(reason.command(), shown(name), &error))
+                Err(self.refusal(reason.command(), shown(key), &error))
             }
             (Reason::Restore, _) => {
                 loaded.restored += 1;
@@ -240,7 +240,7 @@ impl Judge {
                 loaded.restored += u64::from(count);
                 Ok(())
             }
-            (Reason::Function, _) => {
+            (Reason::Function(_), _) => {
                 loaded.functions += 1;
                 Ok(())
             }
@@ -253,7 +253,7 @@ impl Judge {
                 Ok(())
             }
             (Reason::Look, Reply::Integer(1..)) => {
-                self.done.found.push(name);
+                self.done.found.push(key);
                 Ok(())
             }
             (Reason::Ask(answer), reply) => {
@@ -261,29 +261,28 @@ impl Judge {
                 let _ = answer.send(matches!(reply, Reply::Integer(1..)));
                 Ok(())
             }
-            (Reason::LookFunction, Reply::Array(Some(found))) if !found.is_empty() => {
-                self.functions_are_there(name, b"nothing was written")
+            (Reason::LookFunction(library), Reply::Array(Some(found))) if !found.is_empty() => {
+                self.functions_are_there(library, b"nothing was written")
             }
-            (Reason::Look | Reason::LookFunction | Reason::Part(_), _) => Ok(()),
+            (Reason::Look | Reason::LookFunction(_) | Reason::Part(_), _) => Ok(()),
         }
     }
 
-    fn key_is_there(&mut self, name: &[u8]) -> Result<(), RestoreError> {
+    fn key_is_there(&mut self, key: u64) -> Result<(), RestoreError> {
         if self.conflict == ConflictRule::Skip {
             self.done.loaded.skipped += 1;
             return Ok(());
         }
-        let (address, key) = (self.address.clone(), shown(name));
+        let (address, key) = (self.address.clone(), shown(key));
         Err(RestoreError::KeyAppeared { address, key })
     }
 
-    fn functions_are_there(&mut self, source: &[u8], error: &[u8]) -> Result<(), RestoreError> {
+    fn functions_are_there(&mut self, library: String, error: &[u8]) -> Result<(), RestoreError> {
         if self.conflict == ConflictRule::Skip {
             self.done.loaded.skipped += 1;
             return Ok(());
         }
-        let first_line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let (address, library) = (self.address.clone(), shown(first_line));
+        let address = self.address.clone();
         Err(RestoreError::FunctionsExist { address, library, detail: detail(error) })
     }
 
@@ -307,8 +306,8 @@ impl Reason {
         match self {
             Self::Restore => "RESTORE",
             Self::Strings(_) => "MSET",
-            Self::Function => "FUNCTION LOAD",
-            Self::LookFunction => "FUNCTION LIST",
+            Self::Function(_) => "FUNCTION LOAD",
+            Self::LookFunction(_) => "FUNCTION LIST",
             Self::Part(command) => command,
             Self::Last | Self::Look | Self::Ask(_) => "EXISTS",
         }
@@ -324,6 +323,9 @@ fn is_about_the_value(detail: &str) -> bool {
     detail.contains("Bad data format") || detail.contains("DUMP payload version or checksum")
 }
 
+/// A server's words, without what it repeats of a command: that is somebody's data.
 fn detail(error: &[u8]) -> String {
-    error[..error.len().min(DETAIL_BYTES)].escape_ascii().to_string()
+    let repeats = memchr::memmem::find(error, b", with args beginning with");
+    let words = &error[..repeats.unwrap_or(error.len()).min(DETAIL_BYTES)];
+    words.escape_ascii().to_string()
 }

@@ -131,7 +131,7 @@ impl Producer {
         };
         self.sender.select(key.db);
         if self.pass == Pass::Look {
-            self.sender.push(Reason::Look, 1, &[b"EXISTS", key.name]);
+            self.sender.push(Reason::Look, &[b"EXISTS", key.name]);
             self.sender.flush_if_full(false);
             return Current::Passed;
         }
@@ -185,14 +185,14 @@ impl Producer {
         };
         if value_type.kind() == Kind::Module {
             self.fail(RestoreError::TooLarge {
-                key: shown(&self.name),
+                key: shown(self.sender.key()),
                 what: "the payload of a module's value, which cannot be split,",
                 limit: self.abilities.payload_max,
             });
             return Current::Passed;
         }
         if self.rules.replaces() {
-            self.sender.push(Reason::Part("UNLINK"), 1, &[b"UNLINK", &self.name]);
+            self.sender.push(Reason::Part("UNLINK"), &[b"UNLINK", &self.name]);
         } else if self.sender.ask(&self.name) != Some(false) {
             self.give_way();
             return Current::Passed;
@@ -212,7 +212,7 @@ impl Producer {
             self.loaded.skipped += 1;
             return;
         }
-        let (address, key) = (self.address.clone(), shown(&self.name));
+        let (address, key) = (self.address.clone(), shown(self.sender.key()));
         self.fail(RestoreError::KeyAppeared { address, key });
     }
 
@@ -261,18 +261,20 @@ impl Producer {
         if !self.rules.filter.is_everything() {
             return;
         }
+        let name = library_name(source);
+        let shown = shown_library(name);
         if self.pass == Pass::Look {
-            if let Some(name) = library_name(source) {
+            if let Some(name) = name {
                 let command: [&[u8]; 4] = [b"FUNCTION", b"LIST", b"LIBRARYNAME", name];
-                self.sender.push(Reason::LookFunction, 3, &command);
+                self.sender.push(Reason::LookFunction(shown), &command);
             }
             return;
         }
         if self.rules.replaces() {
             let command: [&[u8]; 4] = [b"FUNCTION", b"LOAD", b"REPLACE", source];
-            self.sender.push(Reason::Function, 3, &command);
+            self.sender.push(Reason::Function(shown), &command);
         } else {
-            self.sender.push(Reason::Function, 2, &[b"FUNCTION", b"LOAD", source]);
+            self.sender.push(Reason::Function(shown), &[b"FUNCTION", b"LOAD", source]);
         }
         self.sender.flush_if_full(false);
     }
@@ -282,6 +284,15 @@ impl Producer {
 fn library_name(source: &[u8]) -> Option<&[u8]> {
     let first_line = source.split(|byte| *byte == b'\n').next()?;
     first_line.split(u8::is_ascii_whitespace).find_map(|word| word.strip_prefix(b"name="))
+}
+
+/// Longest part of a library's name in a message, bytes.
+const SHOWN_BYTES: usize = 64;
+
+/// A library's name, harmless to print and not too long.
+fn shown_library(name: Option<&[u8]>) -> String {
+    let name = name.unwrap_or_default();
+    name[..name.len().min(SHOWN_BYTES)].escape_ascii().to_string()
 }
 
 impl Visitor for Producer {
@@ -294,6 +305,7 @@ impl Visitor for Producer {
     }
 
     fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+        self.sender.next_key();
         self.current = if self.is_over() { Current::Passed } else { self.begin(key) };
         Ok(())
     }

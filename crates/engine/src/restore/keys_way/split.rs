@@ -60,7 +60,7 @@ impl Split {
         sender: &mut Sender,
     ) -> Result<(), RestoreError> {
         let mut visitor = Level { writer: &mut self.writer, name, sender };
-        self.decoder.feed(bytes, &mut visitor).map_err(|e| undecodable(name, &e))?;
+        self.decoder.feed(bytes, &mut visitor).map_err(|e| undecodable(sender.key(), &e))?;
         self.writer.failed.take().map_or(Ok(()), Err)
     }
 
@@ -73,21 +73,21 @@ impl Split {
     ) -> Result<(), RestoreError> {
         let end: &[u8] = if self.has_checksum { b"\xff\0\0\0\0\0\0\0\0" } else { b"\xff" };
         self.feed(end, name, sender)?;
-        self.decoder.finish().map_err(|e| undecodable(name, &e))?;
+        self.decoder.finish().map_err(|e| undecodable(sender.key(), &e))?;
         self.writer.finish(name, sender);
         if let Some(at) = expires_at_ms {
             let mut digits = itoa::Buffer::new();
             let at = digits.format(at).as_bytes();
-            sender.push(Reason::Part("PEXPIREAT"), 1, &[b"PEXPIREAT", name, at]);
+            sender.push(Reason::Part("PEXPIREAT"), &[b"PEXPIREAT", name, at]);
         }
-        sender.push(Reason::Last, 1, &[b"EXISTS", name]);
+        sender.push(Reason::Last, &[b"EXISTS", name]);
         sender.flush(false);
         Ok(())
     }
 }
 
-fn undecodable(name: &[u8], error: &DecodeError) -> RestoreError {
-    let detail = format!("the value of key `{}`: {error}", shown(name));
+fn undecodable(key: u64, error: &DecodeError) -> RestoreError {
+    let detail = format!("the value of {}: {error}", shown(key));
     RestoreError::Artifact(VerifyError::Undecodable(detail))
 }
 
@@ -136,7 +136,13 @@ impl Batch {
         if self.count == 0 {
             return;
         }
-        sender.push_encoded(Reason::Part(command), 1, first, self.count, &self.arguments);
+        sender.push_encoded(
+            Reason::Part(command),
+            sender.key(),
+            first,
+            self.count,
+            &self.arguments,
+        );
         self.arguments.clear();
         self.arguments.shrink_to(KEPT_BYTES);
         self.count = 0;
@@ -171,7 +177,8 @@ impl Visitor for Level<'_> {
         let limit = writer.abilities.bulk_max;
         if writer.text.len() as u64 > limit {
             let what = "one of its elements";
-            writer.failed = Some(RestoreError::TooLarge { key: shown(self.name), what, limit });
+            writer.failed =
+                Some(RestoreError::TooLarge { key: shown(self.sender.key()), what, limit });
         } else if piece.is_last {
             writer.element(piece.role, self.name, self.sender);
         }
@@ -227,7 +234,7 @@ impl Writer {
 
     fn send_part(&mut self, part: &[u8], name: &[u8], sender: &mut Sender) {
         let command = if self.has_begun { "APPEND" } else { "SET" };
-        sender.push(Reason::Part(command), 1, &[command.as_bytes(), name, part]);
+        sender.push(Reason::Part(command), &[command.as_bytes(), name, part]);
         sender.flush_if_full(true);
         self.has_begun = true;
     }
@@ -244,7 +251,8 @@ impl Writer {
             }
             Role::Path => {
                 let (what, limit) = ("the payload of a path hash", self.abilities.payload_max);
-                self.failed = Some(RestoreError::TooLarge { key: shown(name), what, limit });
+                self.failed =
+                    Some(RestoreError::TooLarge { key: shown(sender.key()), what, limit });
             }
             _ => {}
         }
@@ -293,7 +301,7 @@ impl Writer {
             let mut digits = itoa::Buffer::new();
             let at = digits.format(at).as_bytes();
             let command: [&[u8]; 6] = [b"HPEXPIREAT", name, at, b"FIELDS", b"1", &field];
-            sender.push(Reason::Part("HPEXPIREAT"), 1, &command);
+            sender.push(Reason::Part("HPEXPIREAT"), &command);
             sender.flush_if_full(true);
         }
     }

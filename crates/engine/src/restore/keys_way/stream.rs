@@ -61,7 +61,7 @@ impl StreamWriter {
             StreamPart::Group(group) => self.begin_group(&group, abilities, name, sender),
             StreamPart::Pending(_) if self.pending.len() == PENDING_MAX => {
                 return Err(RestoreError::TooLarge {
-                    key: shown(name),
+                    key: shown(sender.key()),
                     what: "the list of pending entries of one of its groups",
                     limit: (PENDING_MAX * size_of::<PendingEntry>()) as u64,
                 });
@@ -80,9 +80,9 @@ impl StreamWriter {
         self.send_entry(name, sender);
         if !self.has_begun {
             let create: [&[u8]; 6] = [b"XGROUP", b"CREATE", name, PASSING_GROUP, b"$", b"MKSTREAM"];
-            sender.push(Reason::Part("XGROUP CREATE"), 2, &create);
+            sender.push(Reason::Part("XGROUP CREATE"), &create);
             let destroy: [&[u8]; 4] = [b"XGROUP", b"DESTROY", name, PASSING_GROUP];
-            sender.push(Reason::Part("XGROUP DESTROY"), 2, &destroy);
+            sender.push(Reason::Part("XGROUP DESTROY"), &destroy);
         }
         let last_id = meta.last_id.to_string();
         let mut command: Vec<&[u8]> = vec![b"XSETID", name, last_id.as_bytes()];
@@ -94,7 +94,7 @@ impl StreamWriter {
             command.extend([b"ENTRIESADDED", added.as_bytes()]);
             command.extend([b"MAXDELETEDID", deleted.as_bytes()]);
         }
-        sender.push(Reason::Part("XSETID"), 1, &command);
+        sender.push(Reason::Part("XSETID"), &command);
         sender.flush_if_full(true);
     }
 
@@ -116,7 +116,7 @@ impl StreamWriter {
             read = entries_read.to_string();
             command.extend([b"ENTRIESREAD", read.as_bytes()]);
         }
-        sender.push(Reason::Part("XGROUP CREATE"), 2, &command);
+        sender.push(Reason::Part("XGROUP CREATE"), &command);
         sender.flush_if_full(true);
     }
 
@@ -132,12 +132,12 @@ impl StreamWriter {
         let (group, consumer) = (&self.group[..], consumer.name);
         if abilities.can_create_consumers {
             let command: [&[u8]; 5] = [b"XGROUP", b"CREATECONSUMER", name, group, consumer];
-            sender.push(Reason::Part("XGROUP CREATECONSUMER"), 2, &command);
+            sender.push(Reason::Part("XGROUP CREATECONSUMER"), &command);
         } else {
             // Who asks for what is pending becomes a consumer, and nothing else changes.
             let command: [&[u8]; 9] =
                 [b"XREADGROUP", b"GROUP", group, consumer, b"COUNT", b"1", b"STREAMS", name, b"0"];
-            sender.push(Reason::Part("XREADGROUP"), 7, &command);
+            sender.push(Reason::Part("XREADGROUP"), &command);
         }
         sender.flush_if_full(true);
     }
