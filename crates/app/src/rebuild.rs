@@ -4,11 +4,13 @@ use cachevault_domain::{
     Address, Backup, BackupFormat, BackupState, EngineKind, Note, Progress, ProjectId, RdbDialect,
     StoredBackup, Trigger,
 };
-use cachevault_store::{AttemptKey, Folder, Manifest, ObjectKind};
+use cachevault_store::{AttemptKey, BackupKey, Folder, Manifest, ObjectKind};
 use jiff::Timestamp;
 
 use crate::{App, AppError};
 
+/// Records that are looked at in one transaction.
+const PAGE: u32 = 100;
 /// Most manifests that cannot be used; with more of them something else is wrong.
 const UNREADABLE_MAX: usize = 1000;
 
@@ -19,6 +21,8 @@ pub struct Rebuilt {
     pub added: u64,
     /// Backups that it knew.
     pub known: u64,
+    /// Backups that it knew and whose files are gone; they are marked as damaged.
+    pub lost: u64,
     /// Projects that backups belong to.
     pub projects: Vec<ProjectId>,
     /// Attempts without a manifest: not finished, or not removed in whole. The sweeper removes
@@ -30,12 +34,13 @@ pub struct Rebuilt {
 
 impl App {
     /// Adds every backup of the store to the catalog that it lacks, with instances (without their
-    /// secrets) and projects. Doing it again changes nothing.
+    /// secrets) and projects, and marks those as damaged that the store has no longer. Doing it again
+    /// changes nothing.
     ///
     /// # Errors
     /// [`AppError::StoreUnavailable`], [`AppError::CatalogFailed`]; what was added stays.
     pub async fn rebuild(&self) -> Result<Rebuilt, AppError> {
-        let mut rebuilt = Rebuilt::default();
+        let mut rebuilt = Rebuilt { lost: self.mark_lost().await?, ..Rebuilt::default() };
         let mut after = None;
         let mut seen: Option<(AttemptKey, bool)> = None;
         loop {
@@ -57,6 +62,45 @@ impl App {
         }
         rebuilt.leave(seen);
         Ok(rebuilt)
+    }
+
+    /// Marks the backups as damaged whose files are gone; how many there are.
+    async fn mark_lost(&self) -> Result<u64, AppError> {
+        let (mut lost, mut after) = (0, None);
+        loop {
+            let known = self.catalog.stored_backups(after, PAGE).await?;
+            let Some(last) = known.last() else { return Ok(lost) };
+            after = Some(last.id);
+            for backup in &known {
+                let Some(attempt) = backup.stored_attempt else { continue };
+                let Some(damage) = self.what_is_gone(backup, attempt).await? else { continue };
+                let now = self.clock.now();
+                self.catalog.record_check(backup.id, attempt, Some(damage), now, now).await?;
+                lost += 1;
+            }
+        }
+    }
+
+    /// Which file of a backup is gone, if one is. Whether the others are sound only a check tells.
+    async fn what_is_gone(
+        &self,
+        backup: &Backup,
+        attempt: u32,
+    ) -> Result<Option<&'static str>, AppError> {
+        let (project, instance) = (backup.project.clone(), backup.instance);
+        let key = BackupKey { project, instance, backup: backup.id }.attempt(attempt);
+        let found = self.store.list(&Folder::of_attempt(&key), None).await;
+        let found = found.map_err(AppError::StoreUnavailable)?;
+        let has = |is_it: fn(&ObjectKind) -> bool| {
+            found.iter().filter_map(|object| object.name.kind()).any(|kind| is_it(&kind))
+        };
+        Ok(if !has(|kind| matches!(kind, ObjectKind::Manifest(_))) {
+            Some("its manifest is missing from the store")
+        } else if !has(|kind| matches!(kind, ObjectKind::Artifact(_))) {
+            Some("its artifact is missing from the store")
+        } else {
+            None
+        })
     }
 
     async fn adopt(&self, attempt: &AttemptKey, rebuilt: &mut Rebuilt) -> Result<(), AppError> {
@@ -118,8 +162,12 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
     let artifact = manifest.artifacts.first().ok_or("its manifest names no artifacts")?;
     let source = &artifact.source;
     let engine = EngineKind::ALL.into_iter().find(|kind| kind.as_str() == source.engine);
-    let (host, port) = source.address.rsplit_once(':').ok_or("its source has no address")?;
+    // Older manifests name the source alone, which may have been a replica of the instance.
+    let address = manifest.instance_address.as_ref().unwrap_or(&source.address);
+    let (host, port) = address.rsplit_once(':').ok_or("its instance has no address")?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let dialect =
+        RdbDialect::ALL.into_iter().find(|d| manifest.dialect.as_deref() == Some(d.as_str()));
     let trigger = if manifest.trigger == "auto" { Trigger::Automatic } else { Trigger::Manual };
     Ok(StoredBackup {
         instance_name: manifest.instance_name.parse().map_err(|e| format!("{e}"))?,
@@ -132,7 +180,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             instance: key.instance,
             trigger,
             format: BackupFormat::Rdb,
-            dialect: RdbDialect::Native,
+            dialect: dialect.unwrap_or_default(),
             note: manifest.note.as_deref().and_then(|note| note.parse::<Note>().ok()),
             window: manifest.window.clone(),
             state: BackupState::Succeeded,

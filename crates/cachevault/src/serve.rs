@@ -205,8 +205,11 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
             data_dir.write_credentials(&credentials)?;
             app.add_first_credential(&credential).await.context("store the key of the project")?;
         }
-        let Rebuilt { added, known, projects, unfinished, unreadable } = rebuilt;
+        let Rebuilt { added, known, lost, projects, unfinished, unreadable } = rebuilt;
         println!("added {added} backups, {known} were known, in {} projects", projects.len());
+        if lost > 0 {
+            println!("{lost} of them have lost files; they are marked as damaged");
+        }
         println!("{unfinished} attempts have no manifest; the service removes them in time");
         for reason in &unreadable {
             println!("unreadable: {reason}");

@@ -489,6 +489,23 @@ impl BackupCatalog for SqliteCatalog {
         self.commit_telling(tx).await
     }
 
+    async fn stored_backups(
+        &self,
+        after: Option<BackupId>,
+        limit: u32,
+    ) -> Result<Vec<Backup>, CatalogError> {
+        let rows: Vec<BackupRow> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "{SELECT} WHERE backups.id > ? AND state = 'succeeded' AND removal_requested_at IS NULL
+             ORDER BY backups.id LIMIT ?"
+        )))
+        .bind(after.map(|id| id.to_string()).unwrap_or_default())
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        rows.into_iter().map(Backup::try_from).collect()
+    }
+
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError> {
         let mut tx = self.write().await?;
         let is_new = checks::adopt(&mut tx, stored).await?;

@@ -91,6 +91,10 @@ pub(crate) async fn record(
     Ok(())
 }
 
+/// Why an instance is not reached of which nothing but its backups is known.
+const FROM_BACKUPS: &str =
+    "it is known from its backups alone; its password and TLS settings are to be set again";
+
 /// Adds a backup that a store holds, with its instance and project where they are missing. Whether
 /// it was missing.
 pub(crate) async fn adopt(
@@ -126,16 +130,52 @@ pub(crate) async fn adopt(
         .bind(engine.as_str())
         .bind(server_version.to_string())
         .bind(backup.created_at.as_microsecond())
-        .bind("it is known from its backups alone; its password and TLS settings are to be set again")
+        .bind(FROM_BACKUPS)
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
     }
+    learn_from_newer(&mut *tx, stored).await?;
     let is_new = insert(&mut *tx, backup).await?;
     if let Some(until) = backup.keep_until.filter(|_| is_new) {
         retention::look_at(tx, &instance, until).await?;
     }
     Ok(is_new)
+}
+
+/// An instance that is known from its backups alone is what the newest of them says.
+async fn learn_from_newer(
+    tx: &mut SqliteConnection,
+    stored: &StoredBackup,
+) -> Result<(), CatalogError> {
+    let StoredBackup { instance_name, engine, server_version, address, backup } = stored;
+    // A name that another instance has by now is not taken from it.
+    sqlx::query(
+        "UPDATE OR IGNORE instances SET name = ?1
+         WHERE id = ?2 AND unreachable_because = ?3 AND observed_at < ?4",
+    )
+    .bind(instance_name.to_string())
+    .bind(backup.instance.to_string())
+    .bind(FROM_BACKUPS)
+    .bind(backup.created_at.as_microsecond())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    sqlx::query(
+        "UPDATE instances SET host = ?4, port = ?5, engine = ?6, server_version = ?7, observed_at = ?3
+         WHERE id = ?1 AND unreachable_because = ?2 AND observed_at < ?3",
+    )
+    .bind(backup.instance.to_string())
+    .bind(FROM_BACKUPS)
+    .bind(backup.created_at.as_microsecond())
+    .bind(&address.host)
+    .bind(i64::from(address.port))
+    .bind(engine.as_str())
+    .bind(server_version.to_string())
+    .execute(tx)
+    .await
+    .map(drop)
+    .map_err(unavailable)
 }
 
 async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, CatalogError> {

@@ -139,6 +139,8 @@ macro_rules! catalog_conformance {
             the_instance_drilled_longest_ago_comes_first
             what_was_checked_longest_ago_is_due_first
             a_damaged_backup_is_not_restored_and_can_be_removed
+            what_has_files_is_listed_by_ids
+            an_instance_known_from_its_backups_is_what_the_newest_says
             a_backup_known_from_its_store_alone_is_added_once
             a_policy_is_due_when_there_is_something_to_decide
             a_scheduled_backup_is_recorded_once_with_its_job

@@ -388,8 +388,17 @@ pub trait BackupCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Backups that have files and are not to be removed, in all projects, by their ids: those behind
+    /// `after`.
+    async fn stored_backups(
+        &self,
+        after: Option<BackupId>,
+        limit: u32,
+    ) -> Result<Vec<Backup>, CatalogError>;
+
     /// Adds a backup that a store holds, with its instance and its project where they are missing,
-    /// together or not at all. Whether the backup was missing; one that is known stays as it is.
+    /// together or not at all. Whether the backup was missing; one that is known stays as it is. Of an
+    /// instance that is known from its backups alone the newest of them tells name and address.
     async fn adopt_stored(&self, stored: &StoredBackup) -> Result<bool, CatalogError>;
 }
 

@@ -432,7 +432,7 @@ pub struct StoredBackup {
     pub engine: EngineKind,
     /// Its version.
     pub server_version: ServerVersion,
-    /// Where it was read from.
+    /// Where it was.
     pub address: Address,
     /// The record.
     pub backup: Backup,

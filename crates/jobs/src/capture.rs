@@ -281,6 +281,8 @@ pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured)
         project_id: backup.project.to_string(),
         instance_id: backup.instance.to_string(),
         instance_name: instance.name.to_string(),
+        instance_address: Some(instance.connection.address.to_string()),
+        dialect: Some(backup.dialect.as_str().to_owned()),
         trigger: match backup.trigger {
             Trigger::Manual => "manual",
             Trigger::Automatic => "auto",

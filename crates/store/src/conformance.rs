@@ -126,6 +126,8 @@ impl Suite<'_> {
             project_id: self.scratch.backup.project.to_string(),
             instance_id: self.scratch.backup.instance.to_string(),
             instance_name: "conformance".to_owned(),
+            instance_address: Some("10.0.0.5:6379".to_owned()),
+            dialect: Some("native".to_owned()),
             trigger: "manual".to_owned(),
             note: Some(note.to_owned()),
             window: Some("22:00-23:00".to_owned()),

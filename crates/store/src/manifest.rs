@@ -21,6 +21,13 @@ pub struct Manifest {
     pub instance_id: String,
     /// That instance's name at the time.
     pub instance_name: String,
+    /// Host and port of that instance, where its source may have been a replica of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_address: Option<String>,
+    /// `native` or `portable`: what the source was asked for. `None` in manifests of before it was
+    /// noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<String>,
     /// `manual` or `auto`.
     pub trigger: String,
     /// A person's words about it.
@@ -203,6 +210,20 @@ mod tests {
         assert_eq!(
             String::from_utf8(manifest.encode().unwrap()).unwrap(),
             String::from_utf8(V1.to_vec()).unwrap()
+        );
+    }
+
+    /// With all that came later and may be missing; just as little to be changed.
+    const V1_FULL: &[u8] = include_bytes!("../fixtures/manifest-v1-full.json");
+
+    #[test]
+    fn what_version_1_may_say_besides_reads_and_writes_back_to_the_byte() {
+        let manifest = Manifest::decode(V1_FULL).unwrap();
+        assert_eq!(manifest.instance_address.as_deref(), Some("10.0.0.5:6379"));
+        assert_eq!(manifest.dialect.as_deref(), Some("portable"));
+        assert_eq!(
+            String::from_utf8(manifest.encode().unwrap()).unwrap(),
+            String::from_utf8(V1_FULL.to_vec()).unwrap()
         );
     }
 

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 
 use super::error::DcsError;
 
-/// The bucket of files that clients only ever get by our links.
+/// The bucket of files that clients only ever get by our links. The real one, if there is any, holds
+/// them under other names, and encrypted: with it a client could do nothing.
 pub(crate) const BUCKET_NAME: &str = "cachevault";
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.

@@ -375,6 +375,8 @@ impl Rig {
             project_id: self.credential.project.to_string(),
             instance_id: INSTANCE.into(),
             instance_name: "orders".into(),
+            instance_address: None,
+            dialect: None,
             trigger: "manual".into(),
             note: None,
             window: None,

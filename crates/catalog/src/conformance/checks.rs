@@ -5,7 +5,8 @@ use cachevault_domain::{
 };
 
 use super::{
-    at, backup, backup_id, instance_id, job_id, new_restore, prepare, project, succeed, to_drill,
+    at, backup, backup_id, instance_id, job_id, new_backup, new_restore, prepare, project, succeed,
+    to_drill,
 };
 use crate::{Catalog, CatalogError};
 
@@ -63,6 +64,72 @@ pub async fn a_damaged_backup_is_not_restored_and_can_be_removed(catalog: &impl 
     let (instance, backup) = (instance_id(1), backup_id(1));
     catalog.request_removal(&project(1), instance, backup, job_id(4), at(140)).await.unwrap();
     assert_eq!(to_check(catalog, 1000).await, [0; 0]);
+}
+
+pub async fn what_has_files_is_listed_by_ids(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    for (n, seconds) in [(3, 10), (1, 20), (2, 30), (4, 40)] {
+        succeed(catalog, n, seconds).await;
+    }
+    let removed = (instance_id(1), backup_id(2));
+    catalog.request_removal(&project(1), removed.0, removed.1, job_id(9), at(50)).await.unwrap();
+    catalog.request_backup(&new_backup(5, 1, 60)).await.unwrap();
+    let page = async |after: Option<u8>, limit| {
+        let found = catalog.stored_backups(after.map(backup_id), limit).await.unwrap();
+        found.into_iter().map(|backup| backup.id).collect::<Vec<_>>()
+    };
+    let mut all = [1, 3, 4].map(backup_id);
+    all.sort_by_key(ToString::to_string);
+    let number = |id| (0..=u8::MAX).find(|n| backup_id(*n) == id);
+    assert_eq!(page(None, 9).await, all);
+    assert_eq!(page(None, 2).await, all[..2]);
+    assert_eq!(page(number(all[1]), 2).await, all[2..]);
+    assert_eq!(page(number(all[2]), 2).await, []);
+}
+
+/// A backup of an instance that only its backups tell of.
+fn lost(known: &Backup, n: u8, created: i64, name: &str, host: &str) -> StoredBackup {
+    StoredBackup {
+        instance_name: name.parse().unwrap(),
+        engine: EngineKind::Redis,
+        server_version: ServerVersion { major: 7, minor: 0, patch: 15 },
+        address: Address { host: host.into(), port: 6379 },
+        backup: Backup {
+            id: backup_id(n),
+            instance: instance_id(7),
+            created_at: at(created),
+            ..known.clone()
+        },
+    }
+}
+
+pub async fn an_instance_known_from_its_backups_is_what_the_newest_says(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed(catalog, 1, 10).await;
+    let known = backup(catalog, 1).await;
+    let seen = async || {
+        let found = catalog.find_instance(&project(1), instance_id(7)).await.unwrap().unwrap();
+        (found.name.to_string(), found.connection.address.host)
+    };
+    let shown = |name: &str, host: &str| (name.to_owned(), host.to_owned());
+    // In whatever order they come, and however often.
+    for (n, created, name, host, expected) in [
+        (2, 200, "was", "then", shown("was", "then")),
+        (3, 100, "earlier", "before", shown("was", "then")),
+        (4, 300, "is", "now", shown("is", "now")),
+        (2, 200, "was", "then", shown("is", "now")),
+        // The name belongs to another instance by now.
+        (5, 400, "one", "later", shown("is", "later")),
+    ] {
+        catalog.adopt_stored(&lost(&known, n, created, name, host)).await.unwrap();
+        assert_eq!(seen().await, expected, "{n}");
+    }
+    // Of one that is looked after backups tell nothing new.
+    let alive = catalog.find_instance(&project(1), instance_id(1)).await.unwrap();
+    let mut newer = lost(&known, 6, 10_000, "other", "elsewhere");
+    newer.backup.instance = instance_id(1);
+    catalog.adopt_stored(&newer).await.unwrap();
+    assert_eq!(catalog.find_instance(&project(1), instance_id(1)).await.unwrap(), alive);
 }
 
 pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Catalog) {

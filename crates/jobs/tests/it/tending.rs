@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    AuditFilter, Backup, BackupFilter, BackupId, BackupState, Page, RequestId, RestoreOptions,
-    RestoreState,
+    AuditFilter, Backup, BackupFilter, BackupId, BackupState, InstanceChange, Page, RdbDialect,
+    RequestId, RestoreOptions, RestoreState,
 };
 use cachevault_jobs::{JobFigures, Swept, Tender};
 use cachevault_store::{BackupKey, Fault, SealedStore, StoreErrorKind};
-use cachevault_testkit::SeededEntropy;
+use cachevault_testkit::{SeededEntropy, Server, eventually, newest_redis};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
@@ -369,6 +369,62 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     let record = rig.app.get_restore(&rig.caller, restore).await.unwrap();
     assert_eq!(record.state, RestoreState::Succeeded, "{record:?}");
     assert_eq!(rig.server.digest(), digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_marks_what_the_store_has_no_longer() {
+    let (rig, sound, _) = backed_up().await;
+    let mut folders = Vec::new();
+    for _ in 0..2 {
+        let id = rig.request().await;
+        rig.run(None).await;
+        let detail = rig.app.get_backup(&rig.caller, id).await.unwrap();
+        folders.push((id, Path::new(&detail.locations[0]).parent().unwrap().to_owned()));
+    }
+    std::fs::remove_dir_all(&folders[0].1).unwrap();
+    std::fs::remove_file(file(&folders[1].1, "shard")).unwrap();
+    for _ in 0..2 {
+        let rebuilt = rig.app.rebuild().await.unwrap();
+        assert_eq!((rebuilt.added, rebuilt.known, rebuilt.lost), (0, 2, 2));
+    }
+    for ((id, _), what) in folders.iter().zip(["manifest", "artifact"]) {
+        let found = rig.app.catalog.find_backup(&rig.project, *id).await.unwrap().unwrap();
+        let told = format!("its {what} is missing from the store");
+        assert_eq!((found.damage, found.checked_at), (Some(told), Some(rig.app.clock.now())));
+        let (backup, options) = (*id, RestoreOptions::default());
+        let wish = RequestRestore { backup, options, note: None };
+        assert!(rig.app.request_restore(&rig.caller, rig.instance, wish).await.is_err());
+    }
+    assert_eq!(rig.backup(sound).await.damage, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_instance_is_where_and_what_it_was_at_last() {
+    let (rig, _, _) = backed_up().await;
+    let port = rig.server.port.to_string();
+    let replica = Server::start(&newest_redis(), &["--replicaof", "127.0.0.1", &port]);
+    eventually("the replica is in sync", || {
+        (replica.info("master_link_status") == "up").then_some(())
+    });
+    for name in ["second", "third"] {
+        let change = InstanceChange { name: Some(name.parse().unwrap()), ..Default::default() };
+        rig.app.change_instance(&rig.caller, rig.instance, &change).await.unwrap();
+        rig.pass(60);
+        let dialect = RdbDialect::Portable;
+        let wish = RequestBackup { dialect, ..RequestBackup::default() };
+        let id = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap();
+        rig.run(None).await;
+        let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap();
+        assert_eq!(manifest.artifacts[0].source.role, "replica");
+    }
+    let before = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    let (app, _) = without_catalog(&rig, fresh.path()).await;
+    assert_eq!(app.rebuild().await.unwrap().added, 3);
+    let after = app.get_instance(&rig.caller, rig.instance).await.unwrap();
+    assert_eq!(after.name.as_str(), "third");
+    assert_eq!(after.connection.address, before.connection.address);
+    assert_eq!(listed(&rig, &app).await, listed(&rig, &rig.app).await);
 }
 
 async fn listed(rig: &Rig, app: &App) -> Vec<Backup> {
