@@ -190,7 +190,10 @@ async fn a_policy_from_before_there_was_a_scheduler_is_due_at_once() {
 }
 
 /// What steps left when they were not sealed: such as the names of a backup's largest keys.
-const OF_BEFORE: &str = r#"{"report": {"largest": ["somebodys-key"]}}"#;
+fn of_before() -> String {
+    // So long that removing it leaves pages free, and more of them than the migrations use.
+    format!(r#"{{"largest": [{}]}}"#, r#""somebodys-key","#.repeat(20_000))
+}
 
 fn files_name_keys(folder: &Path) -> bool {
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -220,8 +223,9 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
              (VALUES ('1160df16-cebf-4473-95c4-d1b573c16e79', 'done'),
                  ('2260df16-cebf-4473-95c4-d1b573c16e79', 'queued')) AS job;
          INSERT INTO job_steps (job_id, step, attempt, output, finished_at)
-         SELECT id, step.column1, 1, '{OF_BEFORE}', 0 FROM jobs, (VALUES ('capture'), ('undone')) AS step;
-         DELETE FROM job_steps WHERE step = 'undone';"
+         SELECT id, step.column1, 1, '{}', 0 FROM jobs, (VALUES ('capture'), ('undone')) AS step;
+         DELETE FROM job_steps WHERE step = 'undone';",
+        of_before()
     )))
     .execute(&old)
     .await
@@ -235,7 +239,7 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
     let log = catalog.step_log(&claimed).await.unwrap();
     assert_eq!((log.len(), log[0].step.as_str()), (1, "capture"));
     // Its job goes on with it, and is the only one that has any.
-    assert_eq!(log[0].output.0, OF_BEFORE.as_bytes());
+    assert_eq!(log[0].output.0, of_before().as_bytes());
     catalog.finish_backup(&claimed, 1, 1, now).await.unwrap();
     catalog.close().await;
     assert!(!files_name_keys(folder.path()));

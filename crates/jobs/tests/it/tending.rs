@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    AuditFilter, Backup, BackupFilter, BackupId, BackupState, InstanceChange, Page, RdbDialect,
-    RequestId, RestoreOptions, RestoreState,
+    Address, AuditFilter, Backup, BackupFilter, BackupId, BackupState, Page, RdbDialect, RequestId,
+    RestoreOptions, RestoreState,
 };
 use cachevault_jobs::{JobFigures, Swept, Tender};
-use cachevault_store::{BackupKey, Fault, SealedStore, StoreErrorKind};
-use cachevault_testkit::{SeededEntropy, Server, eventually, newest_redis};
+use cachevault_store::{BackupKey, Fault, Manifest, SealedStore, StoreErrorKind};
+use cachevault_testkit::SeededEntropy;
+use jiff::SignedDuration;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
@@ -398,33 +399,53 @@ async fn a_rebuild_marks_what_the_store_has_no_longer() {
     assert_eq!(rig.backup(sound).await.damage, None);
 }
 
+/// Stores another manifest of the rig's instance, made `seconds` after its like.
+async fn told_too(rig: &Rig, like: &Manifest, seconds: i64, change: impl Fn(&mut Manifest)) {
+    let backup = BackupId::mint(&*rig.app.entropy);
+    let created_at = like.created_at + SignedDuration::from_secs(seconds);
+    let mut manifest = Manifest { backup_id: backup.to_string(), created_at, ..like.clone() };
+    // As from a replica, which captures prefer.
+    manifest.artifacts[0].source.address = "10.0.0.7:6380".to_owned();
+    change(&mut manifest);
+    let key = BackupKey { project: rig.project.clone(), instance: rig.instance, backup };
+    rig.app.store.commit(&key.attempt(1), &manifest).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rebuilt_instance_is_where_and_what_it_was_at_last() {
     let (rig, _, _) = backed_up().await;
-    let port = rig.server.port.to_string();
-    let replica = Server::start(&newest_redis(), &["--replicaof", "127.0.0.1", &port]);
-    eventually("the replica is in sync", || {
-        (replica.info("master_link_status") == "up").then_some(())
-    });
-    for name in ["second", "third"] {
-        let change = InstanceChange { name: Some(name.parse().unwrap()), ..Default::default() };
-        rig.app.change_instance(&rig.caller, rig.instance, &change).await.unwrap();
-        rig.pass(60);
-        let dialect = RdbDialect::Portable;
-        let wish = RequestBackup { dialect, ..RequestBackup::default() };
-        let id = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap();
-        rig.run(None).await;
-        let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap();
-        assert_eq!(manifest.artifacts[0].source.role, "replica");
-    }
-    let before = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
-    let fresh = tempfile::tempdir().unwrap();
-    let (app, _) = without_catalog(&rig, fresh.path()).await;
-    assert_eq!(app.rebuild().await.unwrap().added, 3);
-    let after = app.get_instance(&rig.caller, rig.instance).await.unwrap();
-    assert_eq!(after.name.as_str(), "third");
-    assert_eq!(after.connection.address, before.connection.address);
-    assert_eq!(listed(&rig, &app).await, listed(&rig, &rig.app).await);
+    rig.pass(60);
+    let wish = RequestBackup { dialect: RdbDialect::Portable, ..RequestBackup::default() };
+    let id = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap();
+    rig.run(None).await;
+    let before = listed(&rig, &rig.app).await;
+    let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap();
+    told_too(&rig, &manifest, 60, |later| later.instance_name = "renamed".to_owned()).await;
+    told_too(&rig, &manifest, -10, |earlier| {
+        earlier.instance_name = "first".to_owned();
+        earlier.instance_address = Some("10.0.0.1:6379".to_owned());
+    })
+    .await;
+    let seen = async || {
+        let fresh = tempfile::tempdir().unwrap();
+        let (app, _) = without_catalog(&rig, fresh.path()).await;
+        app.rebuild().await.unwrap();
+        let instance = app.get_instance(&rig.caller, rig.instance).await.unwrap();
+        let mut known = listed(&rig, &app).await;
+        known.retain(|backup| before.iter().any(|earlier| earlier.id == backup.id));
+        assert_eq!(known, before);
+        (instance.name.to_string(), instance.connection.address)
+    };
+    let its_own = rig.app.get_instance(&rig.caller, rig.instance).await.unwrap();
+    let its_own = its_own.connection.address;
+    assert_eq!(seen().await, ("renamed".to_owned(), its_own));
+    // Of before manifests had it: then nothing better is known than the source.
+    told_too(&rig, &manifest, 120, |old| {
+        (old.instance_address, old.dialect) = (None, None);
+    })
+    .await;
+    let source = Address { host: "10.0.0.7".to_owned(), port: 6380 };
+    assert_eq!(seen().await, ("orders".to_owned(), source));
 }
 
 async fn listed(rig: &Rig, app: &App) -> Vec<Backup> {
