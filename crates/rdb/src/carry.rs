@@ -5,6 +5,13 @@ const TOP_UP_BYTES: usize = 512;
 /// Memory that is kept for the next part.
 const KEPT_BYTES: usize = 1 << 20;
 
+/// Empties a buffer and gives its memory back if it was needed for something huge.
+#[inline]
+pub(crate) fn release(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.shrink_to(KEPT_BYTES);
+}
+
 /// Holds the bytes of a part that is not all there.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
@@ -46,8 +53,7 @@ impl Carry {
             let progress = decode(&self.bytes)?;
             self.need = progress.need;
             if progress.used >= held {
-                self.bytes.clear();
-                self.bytes.shrink_to(KEPT_BYTES);
+                release(&mut self.bytes);
                 input = &input[progress.used - held..];
             } else {
                 self.bytes.drain(..progress.used);
