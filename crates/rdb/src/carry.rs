@@ -2,14 +2,16 @@
 
 /// Least number of bytes added to an unfinished part at a time.
 const TOP_UP_BYTES: usize = 512;
-/// Memory that is kept for the next part.
+/// Memory up to this much is kept for the next part.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Empties a buffer and gives its memory back if it was needed for something huge.
+/// Empties a buffer, and gives its memory back if it was needed for something huge.
 #[inline]
 pub(crate) fn release(buffer: &mut Vec<u8>) {
     buffer.clear();
-    buffer.shrink_to(KEPT_BYTES);
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
+    }
 }
 
 /// Holds the bytes of a part that is not all there.

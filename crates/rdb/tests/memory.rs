@@ -16,8 +16,9 @@ const PIECE_BYTES: usize = 64 << 10;
 const GROWTH_BYTES_MAX: usize = 4 * MIB;
 /// Nearly what a part that is held whole may have at most, by default.
 const HELD_BYTES: usize = 16 * MIB;
-/// A capture may take 64 MiB beyond what an idle service has, and needs some for the rest.
-const HELD_GROWTH_BYTES_MAX: usize = 40 * MIB;
+/// Two such parts at a time, and what the rest takes. A capture may take 64 MiB in all beyond what an
+/// idle service has.
+const HELD_GROWTH_BYTES_MAX: usize = 48 * MIB;
 
 /// What the structure level tells: keys, elements, and bytes of text.
 #[derive(Debug, Default, PartialEq)]
