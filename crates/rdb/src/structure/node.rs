@@ -20,6 +20,9 @@ const FLAG_SAME_FIELDS: i64 = 2;
 /// a hundred per byte.
 const REPEATED_PER_BYTE: u64 = 1024;
 
+/// The encoding of a listpack's entry and its length behind it take a byte each at least.
+const EMPTY_ENTRY_BYTES: u64 = 2;
+
 /// The names of a master entry's fields.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -298,18 +301,17 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
 
 impl<V: Visitor> Give for NodeGive<'_, '_, V> {
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
-        // Its bytes, and an encoding and a length, which take a byte each at least.
-        self.node.bytes += 2;
-        let (is_first, is_over) = match entry {
+        let (is_first, is_over, bytes) = match entry {
             Entry::Integer(number) => {
+                self.node.bytes += EMPTY_ENTRY_BYTES;
                 if self.node.number(number, self.fields, self.sink)? {
                     return Ok(());
                 }
-                (true, true)
+                (true, true, 0)
             }
             Entry::Bytes { piece, is_first, is_last } => {
-                self.node.bytes += piece.len() as u64;
-                (is_first, is_last)
+                self.node.bytes += if is_first { EMPTY_ENTRY_BYTES } else { 0 };
+                (is_first, is_last, piece.len() as u64)
             }
         };
         match self.node.phase {
@@ -334,6 +336,8 @@ impl<V: Visitor> Give for NodeGive<'_, '_, V> {
             }
             _ => return corrupt("a string stands in a stream's node where a number is expected"),
         }
+        // Only now: how an entry is cut must not show in what was counted before it.
+        self.node.bytes += bytes;
         Ok(())
     }
 }

@@ -47,7 +47,10 @@ fn names_that_a_node_repeats_are_handed_out_only_so_often() {
     let error = data::Decoder::default().feed(&file, &mut shown).unwrap_err();
     assert!(matches!(error.kind, DecodeErrorKind::TooLong { .. }), "{error}");
     assert!(shown.0 <= 1024 * file.len() as u64, "{} bytes of {}", shown.0, file.len());
-    // Who does not want to see them is told the same.
+    // In pieces too, and who does not want to see them.
+    let mut decoder = data::Decoder::default();
+    let in_pieces = file.chunks(1).try_for_each(|piece| decoder.feed(piece, &mut Shown::default()));
+    assert_eq!(in_pieces.unwrap_err().kind, error.kind);
     let blind = structure::Decoder::default().feed(&file, &mut Blind).unwrap_err();
     assert_eq!(blind.kind, error.kind);
 }
