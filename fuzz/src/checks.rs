@@ -3,6 +3,7 @@
 
 use cachevault_rdb::data;
 use cachevault_rdb::digest::{Digest, Digester};
+use cachevault_rdb::inspect::{Content, Inspection, Inspector};
 use cachevault_rdb::structure::{self, Shape};
 use cachevault_rdb::{DecodeErrorKind, Limits};
 
@@ -13,8 +14,8 @@ impl structure::Visitor for Shapes {
     fn key_end(&mut self, _shape: &Shape) {}
 }
 
-/// Any bytes, as a whole: no level may panic, hang, or take memory that is not there; and checking
-/// what nobody wants to see is as strict as reading it.
+/// Any bytes, as a whole: no level, nor the report, may panic, hang, or take memory that is not there;
+/// and checking what nobody wants to see is as strict as reading it.
 pub(crate) fn bytes(bytes: &[u8]) {
     let mut structure = structure::Decoder::new(Limits::default());
     let is_sound = structure.feed(bytes, &mut Shapes).is_ok();
@@ -22,6 +23,12 @@ pub(crate) fn bytes(bytes: &[u8]) {
     let is_readable = data.feed(bytes, &mut Digester::default()).is_ok();
     assert_eq!(is_sound, is_readable);
     assert_eq!(structure.finish().is_ok(), data.finish().is_ok());
+    let mut inspector = Inspector::new(0, 3);
+    if inspector.feed(bytes).is_ok()
+        && let Ok(Inspection { content: Content::Verified { .. }, .. }) = inspector.finish()
+    {
+        assert!(structure.finish().is_ok(), "verified, and not sound");
+    }
 }
 
 /// The same bytes in pieces: how they are cut may change nothing. The first byte says how.

@@ -2,8 +2,17 @@
 
 /// Least number of bytes added to an unfinished part at a time.
 const TOP_UP_BYTES: usize = 512;
-/// Memory that is kept for the next part.
+/// Memory up to this much is kept for the next part.
 const KEPT_BYTES: usize = 1 << 20;
+
+/// Empties a buffer, and gives its memory back if it was needed for something huge.
+#[inline]
+pub(crate) fn release(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT_BYTES {
+        *buffer = Vec::new();
+    }
+}
 
 /// Holds the bytes of a part that is not all there.
 #[derive(Debug, Default)]
@@ -46,8 +55,7 @@ impl Carry {
             let progress = decode(&self.bytes)?;
             self.need = progress.need;
             if progress.used >= held {
-                self.bytes.clear();
-                self.bytes.shrink_to(KEPT_BYTES);
+                release(&mut self.bytes);
                 input = &input[progress.used - held..];
             } else {
                 self.bytes.drain(..progress.used);

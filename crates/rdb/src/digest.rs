@@ -3,9 +3,12 @@
 //!
 //! # Definition, version 1
 //!
-//! `H(…)` is XXH3-128 with seed 0 over the concatenation of what is in the brackets. Numbers are
-//! little-endian; `u64`, `i64` and `u8` say their width. Sums are modulo 2^128. Strings are as a
-//! client reads them.
+//! `H(…)` is XXH3-128 with seed 0 over the concatenation of what is in the brackets, as a number:
+//! its upper 64 bits times 2^64 plus its lower 64, the canonical representation read as big-endian.
+//! `H()` of nothing is 99aa06d3014798d86001c324468d497f. Numbers that are hashed are little-endian;
+//! `u128`, `u64`, `i64` and `u8` say their width. Sums are modulo 2^128. Strings are as a client
+//! reads them: uncompressed, and in decimal notation where they are stored as numbers. A fingerprint
+//! is shown as 32 hexadecimal digits, the highest first.
 //!
 //! Every key has a fingerprint
 //!
@@ -14,8 +17,10 @@
 //! ```
 //!
 //! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value; *expiry* in
-//! milliseconds since 1970, or -2^63 where the key never expires; *elements* their number, 1 for a
-//! string and 0 for a module value; and `V` by the kind:
+//! milliseconds since 1970 (opcode 252; of opcode 253, whose unit is the second, times 1000), or -2^63
+//! where the key never expires; *elements* the number of list elements, members, fields (in a path
+//! hash those of all paths) or entries that live, 1 for a string and 0 for a module value; and `V` by
+//! the kind:
 //!
 //! | kind | V |
 //! |---|---|
@@ -25,11 +30,11 @@
 //! | sorted set | sum over members of `H(member, u64 score)`, the score's IEEE 754 bits, minus zero as zero |
 //! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 where it never expires |
 //! | stream | see below |
-//! | module | `H(u64 module, parts)`, where a part is its bytes and a u8 tag: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes, 5 a string and its `u64` length |
+//! | module | `H(u64 module, parts)`, where *module* is the identifier as it is stored, the version in its lowest 10 bits, and a part is its bytes and a u8 tag: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes, 5 a string and its `u64` length |
 //!
 //! A stream's `V` is the sum of
 //!
-//! - for each entry `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, where a pair is field,
+//! - for each entry that is not deleted `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, where a pair is field,
 //!   value, `u64` length of field, `u64` length of value;
 //! - `H(u64 ms, u64 seq, u8 1)` of the last identifier given;
 //! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the identifier last delivered, and, with
@@ -39,11 +44,15 @@
 //!
 //! What only newer servers keep (entries added and read, the first and the largest deleted
 //! identifier) and what clocks wrote (delivery and activity times) is left out, as are LRU and LFU
-//! counters. In a path hash every field is `u128 H(path), field`, its length that of the field alone.
+//! counters. A field of a path hash of Valkey 9.2 counts as
+//! `H(u128 H(path), field, value, u64 length of field, i64 -2^63, u8 255)`: no plain field's record
+//! ends like that, as no expiry does.
 //!
 //! The digest of a set of keys is the sum of their `K`; so the digests of the databases, of the
-//! kinds and of the slots each add up to that of the whole. Function libraries have a digest of
-//! their own, the sum of `H(source)`.
+//! kinds and of the slots each add up to that of the whole. A key's slot is that of a cluster,
+//! CRC-16/XMODEM of the name or of its hash tag, modulo 16,384 ([`slot_of`]), whether or not the
+//! server was one, and whatever the database. Function libraries have a digest of their own, the sum
+//! of `H(source)`. Data that modules keep outside of keys is left out.
 //!
 //! A collection without elements counts as a key here, although a server drops it when it loads.
 //!
@@ -66,6 +75,29 @@
 //! assert_eq!(digest(b"REDIS0009\x02\x01k\x02\x01a\xc0\x0c\xff")?, "9000e93d3488a79087a4610c3c9a219a");
 //! assert_eq!(digest(b"REDIS0009\x04\x01k\x01\x01a\xc0\x0c\xff")?, "50710ee284ea52c72992aef8e9ffc09f");
 //! assert_eq!(digest(b"REDIS0009\x03\x01k\x01\x01a\x031.5\xff")?, "76dd10caccc77f61dc1527bce6aedea5");
+//! // A hash of three fields; the first expires at 4000000000000 ms, the third 1 ms later.
+//! assert_eq!(
+//!     digest(b"REDIS0012\x18\x01k\0@\x94R\xa3\x03\0\0\x03\x01\x01a\x011\0\x01b\x012\x02\x01c\x013\xff")?,
+//!     "0b01569720f197caab5a45ef7b15c0c8"
+//! );
+//! // A path hash: under `p` the fields `f` and `g`, under `p2` the field `f`.
+//! assert_eq!(
+//!     digest(b"VALKEY081\x17\x01k\x02\x01p\x02\x01f\x01v\x01g\xc0\x07\x02p2\x01\x01f\0\xff")?,
+//!     "40d8d3f9e5a71fe1ae52789fd2edf7db"
+//! );
+//! // A value of the module `ReJSON-RL`, of a part of every type.
+//! let module = b"REDIS0012\x07\x01k\x81E\xe2R8\xdf\x91,\x03\x01\x81\xff\xff\xff\xff\xff\xff\xff\xff\
+//!     \x02\x07\x03\0\0\xc0?\x04\0\0\0\0\0\0\x04\xc0\x05\x03str\x05\xc0\x0c\0\xff";
+//! assert_eq!(digest(module)?, "dcb7ec86c86116a5c728a961a275ef2d");
+//! // A stream of three entries, one of them deleted, and a group with a pending entry.
+//! let stream = b"REDIS0012\x15\x01k\x01\x10\0\0\0\0\0\0\0\n\0\0\0\0\0\0\0\x05@FF\0\0\0\x18\0\
+//!     \x02\x01\x01\x01\x01\x01\x85field\x06\0\x01\x02\x01\0\x01\0\x01\x83one\x04\x04\x01\
+//!     \x03\x01\0\x01\x01\x01\x84gone\x05\x04\x01\0\x01\x01\x01\x02\x01\x02\x01\x81a\x02\x07\x01\
+//!     \x82bc\x03\x80\x01\x08\x01\xff\x02\x0b\x07\n\x05\n\x06\x03\x01\x01g\n\x05\x01\x01\
+//!     \0\0\0\0\0\0\0\n\0\0\0\0\0\0\0\x05\xd2\x04\0\0\0\0\0\0\x04\x02\
+//!     \x03who\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\n\0\0\0\0\0\0\0\x05\
+//!     \x04idle\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\0\xff";
+//! assert_eq!(digest(stream)?, "cf2c399abb145c2e7a82b9b961a3f06e");
 //! # Ok::<(), cachevault_rdb::DecodeError>(())
 //! ```
 //!
@@ -78,7 +110,9 @@ use std::ops::AddAssign;
 
 use twox_hash::XxHash3_128;
 
+use crate::carry::release;
 use crate::data::Visitor;
+use crate::limits::whole_bytes;
 use crate::opcode::{Kind, Role};
 use crate::raw::{Key, ModulePart, Record, StreamPart};
 use crate::slot::{SLOTS, slot_of};
@@ -90,8 +124,10 @@ pub const DIGEST_VERSION: u32 = 1;
 /// Databases that have a digest of their own; the keys of others count for the whole only.
 const DATABASES_MAX: usize = 1 << 14;
 /// A record up to this length is gathered and hashed at once.
-const GATHERED_BYTES: usize = 64 << 10;
+const GATHERED_BYTES: usize = whole_bytes(64 << 10);
 const NEVER: i64 = i64::MIN;
+/// What the record of a path hash's field ends with, and no moment does.
+const PATH_FIELD: u8 = 255;
 
 /// A fingerprint of 128 bits. `Display` gives 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -324,7 +360,7 @@ impl ValueHash {
     #[inline]
     fn begin(&mut self, key: &Key<'_>) {
         self.db = key.db;
-        self.name.clear();
+        release(&mut self.name);
         self.name.extend_from_slice(key.name);
         self.expires_at_ms = key.expires_at_ms;
         self.kind = Some(key.value_type.kind());
@@ -366,6 +402,9 @@ impl ValueHash {
             Item::FieldExpiry(expiry) => {
                 self.record.push(&self.field_bytes.to_le_bytes());
                 self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());
+                if self.path.is_some() {
+                    self.record.push(&[PATH_FIELD]);
+                }
                 self.element();
             }
             Item::Entry(id) => {

@@ -27,6 +27,9 @@ pub enum DecodeErrorKind {
         /// The stream's header.
         header: Header,
     },
+    /// Nothing in it is unknown, but the version is: what is known may mean something else in it.
+    #[error("{0} is a newer version of the format than this build knows")]
+    UnknownVersion(Header),
     /// A part that is known and cannot be followed, because its layout is not in the stream.
     #[error("{0} cannot be read: its layout is known only to the server that wrote it")]
     NotSelfDescribing(&'static str),
@@ -56,7 +59,10 @@ impl DecodeErrorKind {
     pub fn is_beyond_us(&self) -> bool {
         matches!(
             self,
-            Self::UnknownOpcode { .. } | Self::NotSelfDescribing(_) | Self::TooLong { .. }
+            Self::UnknownOpcode { .. }
+                | Self::UnknownVersion(_)
+                | Self::NotSelfDescribing(_)
+                | Self::TooLong { .. }
         )
     }
 }

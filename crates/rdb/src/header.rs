@@ -32,10 +32,25 @@ impl Magic {
     }
 }
 
+/// What Valkey 9.2 begins a file with that it has compressed as a whole.
+const COMPRESSED_MAGIC: &[u8] = b"VCS";
+
 /// The nine bytes are no RDB header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the stream begins with {}, not with REDIS or VALKEY and a version", .0.escape_ascii())]
-pub struct HeaderError([u8; HEADER_BYTES]);
+pub enum HeaderError {
+    /// They are of something else.
+    #[error(
+        "the stream begins with {}, not with REDIS or VALKEY and a version",
+        .0.escape_ascii()
+    )]
+    NoRdb([u8; HEADER_BYTES]),
+    /// An RDB in an envelope that this crate does not open.
+    #[error(
+        "the stream begins with VCS: Valkey has compressed the RDB as a whole, which is not \
+        supported; have it saved with `rdbcompression yes` or `no`"
+    )]
+    Compressed,
+}
 
 /// A decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +65,19 @@ impl Header {
     /// Reads the first nine bytes of a stream.
     ///
     /// # Errors
-    /// [`HeaderError`] when they are something else.
+    /// [`HeaderError`] when they are something else; there is no version 0.
     pub fn parse(bytes: [u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
         for magic in [Magic::Valkey, Magic::Redis] {
             if let Some(digits) = bytes.strip_prefix(magic.as_str().as_bytes()) {
-                let version = decimal(digits).ok_or(HeaderError(bytes))?;
+                let version = decimal(digits).filter(|version| *version > 0);
+                let version = version.ok_or(HeaderError::NoRdb(bytes))?;
                 return Ok(Self { magic, version });
             }
         }
-        Err(HeaderError(bytes))
+        Err(match bytes.starts_with(COMPRESSED_MAGIC) {
+            true => HeaderError::Compressed,
+            false => HeaderError::NoRdb(bytes),
+        })
     }
 
     /// Whether this crate knows all that a server may write under this header.
@@ -107,9 +126,11 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_and_shown_harmlessly() {
-        for bytes in [b"REDIS00x1", b"VALKEY-80", b"\x1b[31mHTTP", b"redis0011"] {
+        for bytes in [b"REDIS00x1", b"REDIS0000", b"VALKEY-80", b"\x1b[31mHTTP", b"redis0011"] {
             let text = Header::parse(*bytes).unwrap_err().to_string();
             assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{text}");
         }
+        let compressed = Header::parse(*b"VCS\x01\0\0\0\0\0").unwrap_err();
+        assert_eq!(compressed, HeaderError::Compressed);
     }
 }

@@ -3,8 +3,8 @@
 use crate::data;
 use crate::digest::{Digest, Digester};
 use crate::envelope::{Checksum, Envelope, EnvelopeError, EnvelopeReport};
-use crate::error::DecodeError;
-use crate::header::Header;
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::header::{Header, HeaderError};
 use crate::report::{Report, Reporter};
 use crate::structure;
 
@@ -17,6 +17,20 @@ pub enum InspectError {
     /// Its content.
     #[error(transparent)]
     Content(#[from] DecodeError),
+    /// Its content is beyond what this crate knows, and there is no checksum by which that could
+    /// be told from damage.
+    #[error(
+        "{0}; without a checksum that cannot be told from damage: set `rdbchecksum yes` at the \
+        server, or use a version of this service that knows the format"
+    )]
+    Unproven(DecodeError),
+}
+
+impl InspectError {
+    /// Whether nothing says that the stream is damaged: it is in a form that is not supported.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::Envelope(EnvelopeError::Header(HeaderError::Compressed)))
+    }
 }
 
 /// What a complete and unharmed stream is and holds.
@@ -31,7 +45,7 @@ pub struct Inspection {
 /// What a stream holds, as far as it can be told.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
-    /// Every byte was followed.
+    /// Every byte was followed, in a version of the format that is known.
     Verified {
         /// The fingerprint of the data.
         digest: Box<Digest>,
@@ -154,13 +168,18 @@ impl<R: Reading> Checked<R> {
     pub fn finish(self) -> Result<Read<R>, InspectError> {
         // The frame's error comes first: it says in better words that a stream was cut.
         let envelope = self.envelope.finish()?;
+        let header = envelope.header;
         let failed = self.failed.or_else(|| self.reading.finish().err());
+        let failed = failed.or_else(|| {
+            let kind = DecodeErrorKind::UnknownVersion(header);
+            (!header.is_known()).then_some(DecodeError { offset: 0, kind })
+        });
         if let Some(error) = &failed {
-            // Without a checksum nothing tells an unknown opcode from a damaged one.
-            let is_opaque = may_be_unknown(error, Some(envelope.header))
-                && envelope.checksum != Checksum::Absent;
-            if !is_opaque {
+            if !may_be_unknown(error, Some(header)) {
                 return Err(error.clone().into());
+            }
+            if envelope.checksum == Checksum::Absent {
+                return Err(InspectError::Unproven(error.clone()));
             }
         }
         Ok(Read { envelope, reading: self.reading, opaque: failed })
@@ -229,7 +248,10 @@ mod tests {
         let crc = if crc { checksum(CrcAlgorithm::Crc64Redis, content) } else { 0 };
         let mut inspector = Inspector::new(0, 10);
         inspector.feed(content)?;
-        inspector.feed(&crc.to_le_bytes())?;
+        let has_checksum = Header::parse(content[..9].try_into().unwrap()).unwrap().has_checksum();
+        if has_checksum {
+            inspector.feed(&crc.to_le_bytes())?;
+        }
         Ok(inspector.finish()?.content)
     }
 
@@ -239,13 +261,32 @@ mod tests {
         assert!(
             matches!(inspect(newer, true), Ok(Content::Opaque { reason }) if reason.offset == 14)
         );
-        assert!(matches!(inspect(newer, false), Err(InspectError::Content(_))));
+        let error = inspect(newer, false).unwrap_err();
+        assert!(matches!(error, InspectError::Unproven(_)), "{error}");
+        assert!(
+            error.to_string().contains("opcode 28") && error.to_string().contains("rdbchecksum")
+        );
     }
 
     #[test]
-    fn a_newer_version_with_known_content_is_verified() {
-        let known = b"REDIS0016\x00\x01k\x01v\xff";
-        assert!(matches!(inspect(known, true), Ok(Content::Verified { .. })));
+    fn a_newer_version_is_opaque_even_where_nothing_in_it_is_unknown() {
+        for (header, is_known) in [
+            (b"REDIS0001", true),
+            (b"REDIS0012", true),
+            (b"REDIS0013", false),
+            (b"REDIS9999", false),
+            (b"VALKEY081", true),
+            (b"VALKEY082", false),
+        ] {
+            let file = [&header[..], b"\x00\x01k\x01v\xff"].concat();
+            match inspect(&file, true) {
+                Ok(Content::Verified { .. }) => assert!(is_known, "{}", header.escape_ascii()),
+                Ok(Content::Opaque { reason }) => {
+                    assert!(!is_known && reason.to_string().contains("newer version"), "{reason}");
+                }
+                Err(error) => panic!("{}: {error}", header.escape_ascii()),
+            }
+        }
     }
 
     #[test]

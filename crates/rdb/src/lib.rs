@@ -109,9 +109,10 @@
 //! `module.c` and `lzf_d.c` of Redis and Valkey, and files that eleven of their versions wrote.
 //! What newer versions write is an error that says so ([`DecodeErrorKind::UnknownOpcode`]) and
 //! never a guess: Redis 8.6 and later (versions 13 and up) where they use what came with them, and
-//! Valkey 9.2's commands inside a stream (opcode 242). A file that Valkey 9.2 compressed as a whole
-//! (`rdbcompression lz4`) begins with `VCS` and is refused by its header; replicas get such a
-//! stream only if they ask for it.
+//! Valkey 9.2's commands inside a stream (opcode 242). [`inspect`] trusts no such version even where
+//! nothing in it is unknown ([`DecodeErrorKind::UnknownVersion`]). A file that Valkey 9.2 compressed
+//! as a whole (`rdbcompression lz4`) begins with `VCS` and is refused by its header
+//! ([`HeaderError::Compressed`]); replicas get such a stream only if they ask for it.
 
 #![deny(missing_docs)]
 

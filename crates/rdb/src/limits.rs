@@ -1,11 +1,19 @@
 //! Bounds on what a stream may ask for.
 
+/// How long, in bytes, what may pass in pieces can be and still be handled whole. Under the fuzzer
+/// that is little, so that its short inputs reach all that comes in pieces.
+#[expect(unexpected_cfgs, reason = "cargo-fuzz sets it, and nothing declares it")]
+pub(crate) const fn whole_bytes(usual: usize) -> usize {
+    if cfg!(fuzzing) { 100 } else { usual }
+}
+
 /// Bounds on a stream's parts. Parts are read as they come, so none of these is allocated ahead;
 /// they bound what a decoder may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Longest part that is held whole: a key, an aux field, a function library, the name of a
-    /// stream's group or consumer. Bytes, as stored and as decoded.
+    /// stream's group or consumer. Bytes, as stored and as decoded. A few such parts may be held
+    /// at a time.
     pub held_bytes_max: u64,
     /// Longest names of fields that the entries of a stream's node share, together, each counted
     /// with 8 bytes more.
@@ -15,9 +23,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// What a server accepts: 512 MiB for what is held; any length of what passes in pieces. Of
-    /// names 64 MiB, where a server's default is to begin a new node after 4 KiB.
+    /// What fits into a small service: 16 MiB for what is held, where servers accept 512; any
+    /// length of what passes in pieces. Of names 4 MiB, where a server's default is to begin a new
+    /// node after 4 KiB.
     fn default() -> Self {
-        Self { held_bytes_max: 512 << 20, names_bytes_max: 64 << 20, text_bytes_max: u64::MAX }
+        Self { held_bytes_max: 16 << 20, names_bytes_max: 4 << 20, text_bytes_max: u64::MAX }
     }
 }

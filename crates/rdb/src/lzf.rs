@@ -6,6 +6,7 @@
 //! bytes long, writes at most 264, and reaches back at most 8192.
 
 use crate::error::{DecodeErrorKind, corrupt};
+use crate::limits::whole_bytes;
 
 /// How far back a copy reaches.
 const DISTANCE_MAX: usize = 1 << 13;
@@ -14,7 +15,7 @@ const EXPANSION_MAX: u64 = 88;
 /// Bytes copied at a time: no literal is longer.
 const STRIDE: usize = 32;
 /// Decompressed bytes handed on at a time.
-const PIECE_BYTES: usize = 64 << 10;
+const PIECE_BYTES: usize = whole_bytes(64 << 10);
 
 /// Whether `stored` bytes can decompress to `bytes`: asked before anything is allocated.
 pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {

@@ -1,6 +1,6 @@
 //! What a data set holds, in memory that does not depend on its size.
 //!
-//! Sums are exact. Lists have a limit, and what is beyond it is counted. The weight of prefixes is
+//! Sums are exact. Lists have a limit, and what is beyond it is counted ([`Unlisted`]). The weight of prefixes is
 //! estimated from below, with the error stated (Misra and Gries 1982, for weighted items).
 
 mod largest;
@@ -63,7 +63,7 @@ pub struct Report {
     pub encodings: Vec<EncodingSums>,
     /// Keys by the size of their value as stored: those above half of `up_to_bytes` up to it.
     pub sizes: Vec<SizeClass>,
-    /// The largest keys, the largest first.
+    /// The keys that take the most memory, the largest first.
     pub largest: Vec<LargeKey>,
     /// The prefixes with the most bytes, the heaviest first.
     pub prefixes: Vec<PrefixSums>,
@@ -75,6 +75,22 @@ pub struct Report {
     pub functions: Vec<String>,
     /// Modules that data belongs to, with the number of values.
     pub modules: BTreeMap<String, u64>,
+    /// What the lists have no room for.
+    #[serde(default)]
+    pub unlisted: Unlisted,
+}
+
+/// How much is not in a list, because the list is full.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlisted {
+    /// Auxiliary fields, each as often as it came.
+    pub aux: u64,
+    /// Keys of databases that have no sums of their own.
+    pub keys: u64,
+    /// Function libraries.
+    pub functions: u64,
+    /// Values of modules, and data of theirs outside of keys.
+    pub modules: u64,
 }
 
 /// Sums over keys.
@@ -202,7 +218,9 @@ pub struct Reporter {
     horizon: [u64; HORIZON.len() + 1],
     functions: Vec<String>,
     modules: BTreeMap<String, u64>,
+    unlisted: Unlisted,
     current: Option<Current>,
+    /// The beginning of the name of the key that is passing: no more of it is ever shown.
     name: Vec<u8>,
 }
 
@@ -210,6 +228,7 @@ pub struct Reporter {
 #[derive(Debug, Clone, Copy)]
 struct Current {
     db: u64,
+    name_bytes: u64,
     expires_at_ms: Option<i64>,
 }
 
@@ -231,6 +250,7 @@ impl Reporter {
             horizon: [0; HORIZON.len() + 1],
             functions: Vec::new(),
             modules: BTreeMap::new(),
+            unlisted: Unlisted::default(),
             current: None,
             name: Vec::new(),
         }
@@ -253,6 +273,7 @@ impl Reporter {
             expiry: ExpiryHorizon { as_of_ms: self.as_of_ms, classes: classes(&self.horizon) },
             functions: self.functions,
             modules: self.modules,
+            unlisted: self.unlisted,
         }
     }
 
@@ -263,12 +284,16 @@ impl Reporter {
                 let name = shown(name);
                 if self.aux.len() < AUX_MAX || self.aux.contains_key(&name) {
                     self.aux.insert(name, shown(value));
+                } else {
+                    self.unlisted.aux += 1;
                 }
             }
             Record::Function(source) => {
                 self.needs(Some(FUNCTIONS_VERSION));
                 if self.functions.len() < FUNCTIONS_MAX {
                     self.functions.push(library_name(source));
+                } else {
+                    self.unlisted.functions += 1;
                 }
             }
             Record::ModuleAux(module) => self.on_module(module, 0),
@@ -287,14 +312,18 @@ impl Reporter {
         let name = module.name();
         if self.modules.len() < MODULES_MAX || self.modules.contains_key(&name) {
             *self.modules.entry(name).or_default() += values;
+        } else {
+            self.unlisted.modules += values.max(1);
         }
     }
 
     #[inline]
     fn on_key(&mut self, key: &Key<'_>) {
-        self.current = Some(Current { db: key.db, expires_at_ms: key.expires_at_ms });
+        let Key { db, name, expires_at_ms, .. } = *key;
+        self.current = Some(Current { db, name_bytes: name.len() as u64, expires_at_ms });
         self.name.clear();
-        self.name.extend_from_slice(key.name);
+        // A byte more, to tell that there is more.
+        self.name.extend_from_slice(&name[..name.len().min(TEXT_BYTES_MAX + 1)]);
     }
 
     fn on_key_end(&mut self, shape: &Shape) {
@@ -305,8 +334,8 @@ impl Reporter {
             keys: 1,
             expiring: u64::from(current.expires_at_ms.is_some()),
             elements: shape.elements,
-            stored_bytes: name.len() as u64 + shape.stored_bytes,
-            memory_bytes: memory_bytes(name, current.expires_at_ms.is_some(), shape),
+            stored_bytes: current.name_bytes + shape.stored_bytes,
+            memory_bytes: memory_bytes(&current, shape),
         };
         self.total.add(&sums);
         let place = (current.db, value_type.kind());
@@ -314,6 +343,8 @@ impl Reporter {
             || self.databases.contains_key(&place)
         {
             self.databases.entry(place).or_default().add(&sums);
+        } else {
+            self.unlisted.keys += 1;
         }
         let encoding = self.encodings.entry(value_type.byte());
         encoding.or_insert((value_type, Sums::default())).1.add(&sums);
@@ -324,7 +355,7 @@ impl Reporter {
             let class = HORIZON.iter().position(|(_, until)| left <= *until);
             self.horizon[class.unwrap_or(HORIZON.len())] += 1;
         }
-        self.largest.offer(sums.stored_bytes, || LargeKey {
+        self.largest.offer(sums.memory_bytes, || LargeKey {
             db: current.db,
             name: shown(name),
             kind: value_type.kind().as_str().to_owned(),
@@ -360,7 +391,7 @@ impl data::Visitor for Reporter {
 /// What jemalloc gives out for the parts of a key, by the structures of Redis 7: the entry in the
 /// table of keys (24 bytes and 8 of the table), the object (16), the name; an entry more where it
 /// expires; and per element what its encoding adds to its bytes.
-fn memory_bytes(name: &[u8], expires: bool, shape: &Shape) -> u64 {
+fn memory_bytes(key: &Current, shape: &Shape) -> u64 {
     const KEY_BYTES: u64 = 24 + 8 + 16 + 4;
     const EXPIRY_BYTES: u64 = 24 + 8;
     let is_packed = shape.packed > 0;
@@ -380,8 +411,8 @@ fn memory_bytes(name: &[u8], expires: bool, shape: &Shape) -> u64 {
         _ => 7,
     };
     KEY_BYTES
-        + name.len() as u64
-        + if expires { EXPIRY_BYTES } else { 0 }
+        + key.name_bytes
+        + if key.expires_at_ms.is_some() { EXPIRY_BYTES } else { 0 }
         + shape.text_bytes
         + per_element * shape.elements
         + per_node * shape.packed

@@ -32,7 +32,7 @@ pub(crate) const DIFF_HELP: &str = "\
 A line is `+ DB NAME` for a key that only B has, `- DB NAME` for one that only A has, `~ DB NAME` \
 where kind, value or expiry differ; a summary ends the output. Encodings, the order of keys and \
 the servers' versions make no difference, nor does data that modules keep outside of keys. Lines \
-come in no particular order. Names are shown with \\\\, \\n and \\xNN for what is no printable \
+come in no particular order; a key that B holds twice, which no server loads, and A lacks has two. Names are shown with \\\\, \\n and \\xNN for what is no printable \
 text.\n\n\
 Exit codes: 0 the data are the same; 1 they differ; 2 wrong usage, or a source cannot be read, is \
 damaged or was written by a server newer than this build: then what was printed is not all.";

@@ -107,8 +107,8 @@ fn report(
 ) -> Result<(), Trouble> {
     let now = SystemClock.now().as_millisecond();
     let mut inspector = Inspector::new(now, usize::from(options.top));
-    source.read(|piece| inspector.feed(piece).map_err(|e| source.damaged(e)))?;
-    let inspection = inspector.finish().map_err(|e| source.damaged(e))?;
+    source.read(|piece| inspector.feed(piece).map_err(|e| source.refused(&e)))?;
+    let inspection = inspector.finish().map_err(|e| source.refused(&e))?;
     if options.json {
         let document = Document::new(source.name(), &inspection, options.slots);
         serde_json::to_writer_pretty(&mut *output, &document).map_err(io::Error::from)?;

@@ -35,10 +35,10 @@ pub(crate) fn pass<R: Reading + Interrupts>(
 ) -> Result<(EnvelopeReport, R), Trouble> {
     let mut checked = Checked::new(reading);
     source.read(|piece| {
-        checked.feed(piece).map_err(|e| source.damaged(e))?;
+        checked.feed(piece).map_err(|e| source.refused(&e))?;
         checked.reading_mut().interruption().map_or(Ok(()), Err)
     })?;
-    let Read { envelope, reading, opaque } = checked.finish().map_err(|e| source.damaged(e))?;
+    let Read { envelope, reading, opaque } = checked.finish().map_err(|e| source.refused(&e))?;
     match opaque {
         None => Ok((envelope, reading)),
         Some(reason) => Err(source.opaque(format_args!("{}; {reason}", sentence(&envelope)))),

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use cachevault_domain::with_sources;
+use cachevault_rdb::inspect::InspectError;
 use cachevault_store::{StoreError, StoreErrorKind};
 
 use super::rdb_name::escaped;
@@ -84,6 +85,11 @@ impl Source {
             return Ok(());
         }
         Err(self.unreadable("it is no regular file, and has to be read several times"))
+    }
+
+    /// Why it is not read to its end.
+    pub(crate) fn refused(&self, error: &InspectError) -> Trouble {
+        if error.is_unsupported() { self.unreadable(error) } else { self.damaged(error) }
     }
 
     pub(crate) fn damaged(&self, what: impl std::fmt::Display) -> Trouble {

@@ -193,6 +193,11 @@ fn wrong_usage_is_no_damage() {
     }
     let (code, message) = complaint(&inspect_bytes(b"\x1f\x8b\x08\0\0\0\0\0", &["--verify"]));
     assert!(code == Some(2) && message.contains("gzip -dc"), "{message}");
+    for options in [&["--verify"][..], &[]] {
+        let (code, message) = complaint(&inspect_bytes(b"VCS\x01\0\0\0\0\0\0\0\0", options));
+        assert!(code == Some(2) && message.contains("`rdbcompression yes`"), "{message}");
+        assert!(!message.contains("damaged"), "{message}");
+    }
 }
 
 #[test]

@@ -321,9 +321,22 @@ fn newest_format(engine: EngineKind, version: ServerVersion) -> Header {
 /// The newest Redis format that Valkey 9 loads.
 const REDIS_FORMAT_OF_VALKEY: u16 = 11;
 
+/// The format that the data is in: what its header says, or what its encodings do, where a server
+/// was told to write an older header over them.
+fn needed_format(content: &ContentFacts) -> Option<Header> {
+    let header = content.header?;
+    let least = content.report.as_ref().ok().and_then(|report| report.least_redis_version);
+    let version = match header.magic {
+        Magic::Redis => header.version.max(least.unwrap_or_default()),
+        Magic::Valkey => header.version,
+    };
+    Some(Header { version, ..header })
+}
+
 fn format_blocker(info: &ServerInfo, content: &ContentFacts, header: &str) -> Option<Blocker> {
     let newest = newest_format(info.engine, info.version);
-    let loads = content.header.is_some_and(|found| match (found.magic, newest.magic) {
+    let needed = needed_format(content);
+    let loads = needed.is_some_and(|found| match (found.magic, newest.magic) {
         (Magic::Redis, Magic::Valkey) => found.version <= REDIS_FORMAT_OF_VALKEY,
         (Magic::Valkey, Magic::Redis) => false,
         _ => found.version <= newest.version,
@@ -335,7 +348,7 @@ fn format_blocker(info: &ServerInfo, content: &ContentFacts, header: &str) -> Op
         _ => "choose a target of the version that the backup comes from, or newer",
     };
     (!loads).then(|| Blocker::Format {
-        header: header.to_owned(),
+        header: needed.map_or_else(|| header.to_owned(), |needed| needed.to_string()),
         engine: info.engine,
         version: info.version,
         loads: newest.to_string(),

@@ -80,6 +80,19 @@ async fn a_format_that_the_target_does_not_load_blocks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn newer_encodings_under_an_older_header_block() {
+    let mut entry = entry_of(&engine("redis-5.0")).await;
+    let target = Server::start(&engine("redis-6.2"), &[]);
+    let plan = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!(plan.blockers, []);
+    let Some(ContentEntry::Verified { report, .. }) = &mut entry.rdb.content else { panic!() };
+    // As if it held a stream in the encoding of Redis 7.2.
+    report["least_redis_version"] = 11.into();
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(matches!(&found, Blocker::Format { header, .. } if header == "REDIS0011"), "{found}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn too_few_databases_block() {
     let entry = entry_of(&newest_redis()).await;
     let target = Server::start(&newest_redis(), &["--databases", "1"]);

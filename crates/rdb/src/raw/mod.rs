@@ -8,7 +8,7 @@ mod module;
 mod stream;
 mod value;
 
-use crate::carry::{Carry, Progress};
+use crate::carry::{Carry, Progress, release};
 use crate::cursor::Cursor;
 use crate::error::{DecodeError, DecodeErrorKind, Stop, Take};
 use crate::header::{HEADER_BYTES, Header};
@@ -396,6 +396,8 @@ impl Decoder {
                 let value = cursor.held_text("an aux field", limit)?;
                 let (name, value) = (name.decode(first)?, value.decode(second)?);
                 visitor.record(Record::Aux { name, value });
+                release(first);
+                release(second);
             }
             Opcode::SlotInfo => {
                 let (slot, keys, expiring) = (cursor.length()?, cursor.length()?, cursor.length()?);
@@ -411,6 +413,7 @@ impl Decoder {
             Opcode::Function2 => {
                 let source = cursor.held_text("a function library", limit)?;
                 visitor.record(Record::Function(source.decode(first)?));
+                release(first);
             }
             Opcode::FunctionPreview => {
                 let what = "a function of a preview of Redis 7.0";
@@ -428,13 +431,5 @@ impl Decoder {
             }
         }
         Ok(())
-    }
-}
-
-/// Gives back the memory of a buffer that was needed for something huge.
-fn release(buffer: &mut Vec<u8>) {
-    const KEPT_BYTES: usize = 1 << 20;
-    if buffer.capacity() > KEPT_BYTES {
-        *buffer = Vec::new();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::carry::release;
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
 use crate::limits::Limits;
@@ -237,6 +238,7 @@ impl Tail {
         let name = name.decode(&mut self.scratch)?;
         let group = Group { name, last_id, entries_read, pending };
         visitor.part(Part::Stream(StreamPart::Group(group)))?;
+        release(&mut self.scratch);
         (self.pending_left, self.unclaimed) = (pending, pending);
         self.phase = Phase::Pending;
         Ok(())
@@ -260,6 +262,7 @@ impl Tail {
         let name = name.decode(&mut self.scratch)?;
         let consumer = Consumer { name, seen_at_ms, active_at_ms, pending };
         visitor.part(Part::Stream(StreamPart::Consumer(consumer)))?;
+        release(&mut self.scratch);
         self.consumers_left -= 1;
         self.unclaimed = unclaimed;
         self.consumer_pending_left = pending;

@@ -2,14 +2,14 @@
 
 use crate::cursor::{Cursor, Form, HeldText};
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
-use crate::limits::Limits;
+use crate::limits::{Limits, whole_bytes};
 use crate::opcode::{Cell, Container, Layout, Packing, Role, Row, ValueType};
 use crate::raw::Visitor;
 use crate::raw::module::{ModuleId, ModulePart, ModuleParts};
 use crate::raw::stream::{StreamPart, Tail};
 
 /// A string longer than this is passed on in pieces unless all of it is there.
-pub(crate) const HELD_TEXT_BYTES: u64 = 64 << 10;
+const HELD_TEXT_BYTES: u64 = whole_bytes(64 << 10) as u64;
 /// `QUICKLIST_NODE_CONTAINER_PLAIN` and `_PACKED` of `quicklist.h`.
 const NODE_PLAIN: u64 = 1;
 const NODE_PACKED: u64 = 2;
@@ -64,7 +64,8 @@ impl Text<'_> {
     }
 
     /// The string itself, or `None` where this is only a piece of it. `scratch` is used, and grown
-    /// to [`Text::bytes`], where it is not stored as it is.
+    /// to [`Text::bytes`], where it is not stored as it is: that may be 88 times the piece that the
+    /// decoder was fed, so look at it before.
     ///
     /// # Errors
     /// [`DecodeErrorKind::Corrupt`] when it does not decompress.

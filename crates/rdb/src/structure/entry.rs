@@ -3,9 +3,10 @@
 use crate::carry::{Carry, Progress};
 use crate::cursor::Cursor;
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
+use crate::limits::whole_bytes;
 
 /// An entry longer than this is given in pieces unless all of it is there.
-const HELD_ENTRY_BYTES: u64 = 64 << 10;
+const HELD_ENTRY_BYTES: u64 = whole_bytes(64 << 10) as u64;
 
 /// An entry of a packed string, or a piece of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

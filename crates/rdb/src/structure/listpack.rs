@@ -135,16 +135,21 @@ fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
     if bytes < 128 {
         return if u64::from(cursor.byte()?) == bytes { Ok(()) } else { wrong_length() };
     }
-    // The limits are one below what the groups could hold, and servers insist on them.
-    let groups = match bytes {
-        0..16_383 => 2,
-        16_383..2_097_151 => 3,
-        2_097_151..268_435_455 => 4,
+    let least = match bytes {
+        0..=16_383 => 2,
+        16_384..=2_097_151 => 3,
+        2_097_152..=268_435_455 => 4,
         _ => 5,
     };
-    for group in (0..groups).rev() {
-        let mark = if group + 1 == groups { 0 } else { 0x80 };
-        if u64::from(cursor.byte()?) != (bytes >> (7 * group) & 0x7F | mark) {
+    // The longest that so many groups can hold has one more in Redis, and has not in Valkey 9.1.
+    let is_longest = bytes == (1 << (7 * least)) - 1;
+    let first = u64::from(cursor.byte()?);
+    let others = if is_longest && first == 0 { least } else { least - 1 };
+    if first != bytes >> (7 * others) {
+        return wrong_length();
+    }
+    for group in (0..others).rev() {
+        if u64::from(cursor.byte()?) != (bytes >> (7 * group) & 0x7F | 0x80) {
             return wrong_length();
         }
     }
@@ -153,4 +158,32 @@ fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
 
 fn wrong_length() -> Take<()> {
     corrupt("the length behind an entry of a listpack is wrong")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_behind_an_entry_is_as_redis_or_as_valkey_has_it() {
+        for (bytes, back, is_right) in [
+            (127, &[0x7F][..], true),
+            (128, &[0x01, 0x80], true),
+            (16_382, &[0x7F, 0xFE], true),
+            (16_382, &[0, 0xFF, 0xFE], false),
+            // Valkey 9.1, and Redis.
+            (16_383, &[0x7F, 0xFF], true),
+            (16_383, &[0, 0xFF, 0xFF], true),
+            (16_384, &[0x01, 0x80, 0x80], true),
+            (2_097_151, &[0x7F, 0xFF, 0xFF], true),
+            (2_097_151, &[0, 0xFF, 0xFF, 0xFF], true),
+            (2_097_151, &[0, 0, 0xFF, 0xFF, 0xFF], false),
+            (1 << 28, &[1, 0x80, 0x80, 0x80, 0x80], true),
+            (200, &[0x01, 0x48], false),
+        ] {
+            let mut cursor = Cursor::new(back);
+            let is_taken = take_back(bytes, &mut cursor).is_ok() && cursor.left() == 0;
+            assert_eq!(is_taken, is_right, "{bytes}: {back:x?}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::carry::Carry;
 use crate::cursor::Form;
 use crate::error::{DecodeError, DecodeErrorKind, corrupt};
 use crate::header::Header;
-use crate::limits::Limits;
+use crate::limits::{Limits, whole_bytes};
 use crate::lzf;
 use crate::opcode::{Container, Packing, Role, Row, ValueType};
 use crate::raw::{self, Key, ModuleId, ModulePart, Part, Record, StreamId, StreamPart, Text};
@@ -32,7 +32,7 @@ use zipmap::Zipmap;
 /// Longest score in decimal notation: servers read no more (`zzlStrtod`).
 const SCORE_BYTES_MAX: usize = 127;
 /// A compressed string up to this length is decompressed at once; a longer one in pieces.
-const WHOLE_LZF_BYTES: u64 = 1 << 20;
+const WHOLE_LZF_BYTES: u64 = whole_bytes(1 << 20) as u64;
 
 /// Something that a value consists of beside strings and scores, in the order of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -285,11 +285,10 @@ impl<V: Visitor> Level<'_, V> {
     /// Measures and checks a compressed string that nobody wants to see.
     fn check_only(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
         let Form::Lzf { bytes } = text.form else { return Ok(()) };
-        if text.is_first {
-            self.walker.tally.text_bytes += bytes;
-        }
         if text.is_first && text.is_last {
-            return lzf::check(text.stored, bytes);
+            lzf::check(text.stored, bytes)?;
+            self.walker.tally.text_bytes += bytes;
+            return Ok(());
         }
         if text.is_first {
             self.walker.compressed = Compressed::Check(lzf::Checker::new(bytes));
@@ -301,6 +300,8 @@ impl<V: Visitor> Level<'_, V> {
             && let Compressed::Check(checker) = std::mem::take(&mut self.walker.compressed)
         {
             checker.finish()?;
+            // Not before: what is only claimed may be more than can be counted.
+            self.walker.tally.text_bytes += bytes;
         }
         Ok(())
     }

@@ -4,6 +4,8 @@
 //! entry: flags, the distance of its identifier from the node's, its fields unless they are the
 //! master's, its values, and how many listpack entries that was.
 
+use std::ops::Range;
+
 use crate::error::{DecodeErrorKind, corrupt};
 use crate::opcode::Role;
 use crate::raw::StreamId;
@@ -13,14 +15,25 @@ use crate::structure::{Item, Piece, Sink, Visitor};
 const FLAG_DELETED: i64 = 1;
 const FLAG_SAME_FIELDS: i64 = 2;
 
+/// How many bytes of names the entries of a node may repeat per byte of the node. An entry can be
+/// ten bytes long and repeat names of any length; what servers write by default repeats less than
+/// a hundred per byte.
+const REPEATED_PER_BYTE: u64 = 1024;
+
+/// The encoding of a listpack's entry and its length behind it take a byte each at least.
+const EMPTY_ENTRY_BYTES: u64 = 2;
+
 /// The names of a master entry's fields.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     /// The most that may be held, bytes.
     limit: u64,
+    /// The names one after the other; empty where nobody wants to see them.
     bytes: Vec<u8>,
     /// Where each name ends.
     ends: Vec<usize>,
+    /// Length of the names.
+    len: usize,
 }
 
 impl Fields {
@@ -28,16 +41,19 @@ impl Fields {
         Self { limit, ..Self::default() }
     }
 
-    fn push(&mut self, piece: &[u8], is_over: bool) -> Result<(), DecodeErrorKind> {
+    fn push(&mut self, piece: &[u8], is_over: bool, keeps: bool) -> Result<(), DecodeErrorKind> {
+        self.len += piece.len();
         let ends = (self.ends.len() + 1) * size_of::<usize>();
-        let bytes = (self.bytes.len() + piece.len() + ends) as u64;
+        let bytes = (self.len + ends) as u64;
         if bytes > self.limit {
             let what = "the names of fields that a stream's node holds once";
             return Err(DecodeErrorKind::TooLong { what, bytes, limit: self.limit });
         }
-        self.bytes.extend_from_slice(piece);
+        if keeps {
+            self.bytes.extend_from_slice(piece);
+        }
         if is_over {
-            self.ends.push(self.bytes.len());
+            self.ends.push(self.len);
         }
         Ok(())
     }
@@ -45,14 +61,16 @@ impl Fields {
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.len = 0;
     }
 
-    fn name(&self, index: usize) -> Option<&[u8]> {
+    /// Where a name lies among the bytes.
+    fn place(&self, index: usize) -> Option<Range<usize>> {
         let from = match index.checked_sub(1) {
             Some(before) => *self.ends.get(before)?,
             None => 0,
         };
-        self.bytes.get(from..*self.ends.get(index)?)
+        Some(from..*self.ends.get(index)?)
     }
 }
 
@@ -65,6 +83,10 @@ pub(super) struct Node {
     entries_left: u64,
     /// Fields of the master entry.
     master_fields: u64,
+    /// Bytes of the node so far, at least.
+    bytes: u64,
+    /// Bytes of names that its entries have repeated.
+    repeated_bytes: u64,
     /// What is known of the entry that is being walked.
     entry: EntryState,
 }
@@ -102,6 +124,8 @@ impl Node {
             phase: Phase::Live,
             entries_left: 0,
             master_fields: 0,
+            bytes: 0,
+            repeated_bytes: 0,
             entry: EntryState::default(),
         }
     }
@@ -239,13 +263,12 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
 
     /// Keeps the name of a field of the master entry.
     fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) -> Result<(), DecodeErrorKind> {
-        match entry {
-            _ if !V::WANTS_TEXTS => {}
-            Entry::Integer(number) => {
-                self.fields.push(itoa::Buffer::new().format(number).as_bytes(), true)?;
-            }
-            Entry::Bytes { piece, .. } => self.fields.push(piece, is_over)?,
-        }
+        let mut decimal = itoa::Buffer::new();
+        let piece = match entry {
+            Entry::Integer(number) => decimal.format(number).as_bytes(),
+            Entry::Bytes { piece, .. } => piece,
+        };
+        self.fields.push(piece, is_over, V::WANTS_TEXTS)?;
         if is_over {
             self.node.phase =
                 if left == 1 { Phase::MasterEnd } else { Phase::MasterField(left - 1) };
@@ -254,26 +277,42 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
     }
 
     /// Names the field whose value comes next, where only the master entry does.
-    fn name_master_field(&mut self) {
-        let entry = &self.node.entry;
-        let is_named = V::WANTS_TEXTS && entry.has_same_fields && !entry.is_deleted;
-        if is_named && let Some(bytes) = self.fields.name(entry.done as usize) {
+    fn name_master_field(&mut self) -> Result<(), DecodeErrorKind> {
+        let node = &mut *self.node;
+        if !node.entry.has_same_fields || node.entry.is_deleted {
+            return Ok(());
+        }
+        let Some(place) = self.fields.place(node.entry.done as usize) else { return Ok(()) };
+        node.repeated_bytes += place.len() as u64;
+        let (bytes, limit) = (node.repeated_bytes, node.bytes * REPEATED_PER_BYTE);
+        if bytes > limit {
+            let what = "the names of fields that the entries of a stream's node repeat";
+            return Err(DecodeErrorKind::TooLong { what, bytes, limit });
+        }
+        if V::WANTS_TEXTS
+            && let Some(bytes) = self.fields.bytes.get(place)
+        {
             let role = Role::Field;
             self.sink.visitor.text(Piece { role, bytes, is_first: true, is_last: true });
         }
+        Ok(())
     }
 }
 
 impl<V: Visitor> Give for NodeGive<'_, '_, V> {
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
-        let (is_first, is_over) = match entry {
+        let (is_first, is_over, bytes) = match entry {
             Entry::Integer(number) => {
+                self.node.bytes += EMPTY_ENTRY_BYTES;
                 if self.node.number(number, self.fields, self.sink)? {
                     return Ok(());
                 }
-                (true, true)
+                (true, true, 0)
             }
-            Entry::Bytes { is_first, is_last, .. } => (is_first, is_last),
+            Entry::Bytes { piece, is_first, is_last } => {
+                self.node.bytes += if is_first { EMPTY_ENTRY_BYTES } else { 0 };
+                (is_first, is_last, piece.len() as u64)
+            }
         };
         match self.node.phase {
             Phase::MasterField(left) => self.keep(left, entry, is_over)?,
@@ -285,7 +324,7 @@ impl<V: Visitor> Give for NodeGive<'_, '_, V> {
             }
             Phase::Value => {
                 if is_first {
-                    self.name_master_field();
+                    self.name_master_field()?;
                 }
                 self.text(Role::FieldValue, entry);
                 if is_over {
@@ -297,6 +336,8 @@ impl<V: Visitor> Give for NodeGive<'_, '_, V> {
             }
             _ => return corrupt("a string stands in a stream's node where a number is expected"),
         }
+        // Only now: how an entry is cut must not show in what was counted before it.
+        self.node.bytes += bytes;
         Ok(())
     }
 }

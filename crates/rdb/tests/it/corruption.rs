@@ -5,6 +5,8 @@ use std::fs;
 use cachevault_rdb::Header;
 use cachevault_rdb::digest::Fingerprint;
 
+use crate::by_hand::{compressed, digit, key, listpack, number, redis, word};
+use crate::definition::{hash_with_expiries, stream};
 use crate::support::{data_findings, digest, fixtures, is_sound, shapes};
 
 /// Small enough for every byte and every value of it. Those of versions 3, 6 and 7 have no checksum.
@@ -18,17 +20,55 @@ const SMALL: [&str; 7] = [
     "handmade/legacy-v7-quicklist.rdb",
 ];
 
+fn small() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    SMALL.into_iter().map(|name| (name, fs::read(fixtures().join(name)).unwrap()))
+}
+
 /// What of the findings is data: the keys and their values, without where they stand and when they
 /// were last used.
 fn data_of(file: &[u8]) -> Vec<String> {
     let lines = data_findings(file, file.len()).unwrap().lines;
-    let is_record = |line: &String| {
-        ["Header", "Aux", "SelectDb", "ResizeDb", "SlotInfo", "End"]
-            .iter()
-            .any(|record| line.starts_with(record))
+    lines.iter().filter_map(|line| data_in(line)).collect()
+}
+
+/// Nothing of a record; of a key and of a stream's tail what all servers keep and no clock wrote.
+fn data_in(line: &str) -> Option<String> {
+    const RECORDS: [&str; 6] = ["Header", "Aux", "SelectDb", "ResizeDb", "SlotInfo", "End"];
+    let is = |what: &str| line.starts_with(what);
+    if RECORDS.into_iter().any(is) || is("Stream(Consumers(") {
+        return None;
+    }
+    let data = match line {
+        _ if is("Stream(Meta(") => line.split_once("last_id: ")?.1.split(", first_id").next()?,
+        _ if is("Stream(Group(") => line.split(", entries_read").next()?,
+        _ if is("Stream(Consumer(") && line.contains(", pending: 0") => return None,
+        _ if is("Stream(Consumer(") => line.split(", seen_at_ms").next()?,
+        _ if is("Stream(Pending(") => {
+            let (id, rest) = line.split_once(", delivered_at_ms")?;
+            return Some([id, rest.split_once(", deliveries")?.1].concat());
+        }
+        _ => line.split(", idle_seconds").next()?,
     };
-    let without_rest = |line: String| line.split(", idle_seconds").next().unwrap().to_owned();
-    lines.into_iter().filter(|line| !is_record(line)).map(without_rest).collect()
+    Some(data.to_owned())
+}
+
+/// What servers of today write, without a checksum: small enough for every value of every byte.
+fn modern() -> Vec<(&'static str, Vec<u8>)> {
+    let pairs = listpack(&[word(b"a"), digit(1), word(b"b"), number(-1)]);
+    let scores = listpack(&[word(b"a"), word(b"1.5")]);
+    let nodes = [&[3, 2][..], &listpack(&[word(b"x"), digit(7)]), b"\x01\x01y\x02"].concat();
+    let list = [&nodes[..], &listpack(&[word(&[b'z'; 70])])].concat();
+    let compressed = [&[0], &compressed(600)[..]].concat();
+    let mut files = vec![
+        ("a listpack of pairs", redis(&[&key(16, &[&pairs])])),
+        ("a listpack of scores", redis(&[&key(17, &[&scores])])),
+        ("a listpack of members", redis(&[&key(20, &[&listpack(&[word(b"m"), digit(9)])])])),
+        ("a quicklist", redis(&[&key(18, &[&list])])),
+        ("a compressed string", redis(&[&key(4, &[&[1, 1, b'f'], &compressed[1..]])])),
+        ("a stream", stream()),
+    ];
+    files.extend(hash_with_expiries(1));
+    files
 }
 
 fn fingerprints_of(file: &[u8]) -> (Fingerprint, Fingerprint) {
@@ -38,8 +78,7 @@ fn fingerprints_of(file: &[u8]) -> (Fingerprint, Fingerprint) {
 
 #[test]
 fn every_changed_byte_is_noticed_or_is_no_data() {
-    for name in SMALL {
-        let good = fs::read(fixtures().join(name)).unwrap();
+    for (name, good) in small().chain(modern()) {
         assert!(is_sound(&good, good.len()), "{name}");
         let (fingerprints, data) = (fingerprints_of(&good), data_of(&good));
         let has_checksum = Header::parse(good[..9].try_into().unwrap()).unwrap().has_checksum()
@@ -61,8 +100,7 @@ fn every_changed_byte_is_noticed_or_is_no_data() {
 
 #[test]
 fn every_cut_is_noticed_by_the_structure_alone() {
-    for name in SMALL {
-        let good = fs::read(fixtures().join(name)).unwrap();
+    for (name, good) in small().chain(modern()) {
         for len in 0..good.len() {
             assert!(shapes(&good[..len], 4096).is_err(), "{name} cut to {len} bytes");
         }

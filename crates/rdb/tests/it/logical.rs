@@ -23,7 +23,8 @@ pub(crate) enum Logical {
     Set(BTreeSet<Bytes>),
     /// Members with the bits of their scores.
     SortedSet(BTreeMap<Bytes, u64>),
-    Hash(BTreeMap<Bytes, Bytes>),
+    /// Fields with their values, and when each expires, milliseconds since 1970.
+    Hash(BTreeMap<Bytes, (Bytes, Option<i64>)>),
     Stream(Stream),
 }
 
@@ -62,6 +63,7 @@ pub(crate) struct Collector {
     open: Option<Bytes>,
     texts: Vec<Bytes>,
     scores: Vec<u64>,
+    field_expiries: Vec<Option<i64>>,
     stream: Stream,
     group: Bytes,
     consumer: Bytes,
@@ -89,7 +91,7 @@ impl data::Visitor for Collector {
 
     fn item(&mut self, item: Item<'_>) {
         match item {
-            Item::FieldExpiry(expiry) => assert_eq!(expiry, None),
+            Item::FieldExpiry(expiry) => self.field_expiries.push(expiry),
             Item::Entry(id) => self.stream.entries.push((id, Vec::new())),
             Item::Stream(part) => self.stream_part(part),
             other => panic!("nothing of a module was written: {other:?}"),
@@ -158,7 +160,11 @@ impl Collector {
                 assert_eq!(scores.len(), count);
                 (Logical::SortedSet(texts.into_iter().zip(scores).collect()), count)
             }
-            Kind::Hash => (Logical::Hash(pairs(texts).collect()), count / 2),
+            Kind::Hash => {
+                let expiries = std::mem::take(&mut self.field_expiries);
+                assert_eq!(expiries.len(), count / 2);
+                (Logical::Hash(expiring(pairs(texts), expiries)), count / 2)
+            }
             Kind::Stream => {
                 let stream = std::mem::take(&mut self.stream);
                 let entries = stream.entries.len();
@@ -174,6 +180,13 @@ fn pairs(texts: Vec<Bytes>) -> impl Iterator<Item = (Bytes, Bytes)> {
     std::iter::from_fn(move || Some((texts.next()?, texts.next().expect("a field has a value"))))
 }
 
+fn expiring(
+    pairs: impl Iterator<Item = (Bytes, Bytes)>,
+    expiries: Vec<Option<i64>>,
+) -> BTreeMap<Bytes, (Bytes, Option<i64>)> {
+    pairs.zip(expiries).map(|((field, value), expiry)| (field, (value, expiry))).collect()
+}
+
 /// Asks a server for all its keys of these databases.
 pub(crate) fn ask_for_keys(server: &Server, databases: &[u64]) -> Keys {
     let mut keys = Keys::new();
@@ -187,16 +200,37 @@ pub(crate) fn ask_for_keys(server: &Server, databases: &[u64]) -> Keys {
         let questions = names.iter().zip(&types).flat_map(|(name, kind)| {
             [command!["PEXPIRETIME", name], question(kind, name), detail(kind, name)]
         });
-        let questions: Vec<_> = std::iter::once(select).chain(questions).collect();
+        let questions: Vec<_> = std::iter::once(select.clone()).chain(questions).collect();
         let replies = run(server, &questions);
         for ((name, kind), replies) in
             names.into_iter().zip(&types).zip(replies[1..].chunks_exact(3))
         {
             let expiry = Some(integer(&replies[0])).filter(|at| *at >= 0);
-            keys.insert((db, name), (expiry, answer(kind, &replies[1], &replies[2])));
+            let value = match kind.as_str() {
+                "hash" => ask_for_hash(server, &select, &name, bulks(&replies[1])),
+                kind => answer(kind, &replies[1], &replies[2]),
+            };
+            keys.insert((db, name), (expiry, value));
         }
     }
     keys
+}
+
+/// When the fields of a hash expire; never where the server cannot say it.
+fn ask_for_hash(server: &Server, select: &Command, name: &[u8], texts: Vec<Bytes>) -> Logical {
+    let fields: Vec<_> = texts.iter().step_by(2).cloned().collect();
+    let mut ask = command!["HPEXPIRETIME", name, "FIELDS", fields.len().to_string()];
+    ask.extend_from_slice(&fields);
+    let expiries = match &server.pipeline(&[select.clone(), ask])[1] {
+        Reply::Error(error) if error.starts_with(b"ERR unknown command") => {
+            vec![None; fields.len()]
+        }
+        reply => {
+            let expiries = array(reply).iter().map(|at| Some(integer(at)).filter(|at| *at >= 0));
+            expiries.collect()
+        }
+    };
+    Logical::Hash(expiring(pairs(texts), expiries))
 }
 
 fn question(kind: &str, name: &[u8]) -> Command {
@@ -225,7 +259,6 @@ fn answer(kind: &str, value: &Reply, detail: &Reply) -> Logical {
         "list" => Logical::List(bulks(value)),
         "set" => Logical::Set(bulks(value).into_iter().collect()),
         "zset" => Logical::SortedSet(pairs(bulks(value)).map(score_bits).collect()),
-        "hash" => Logical::Hash(pairs(bulks(value)).collect()),
         _ => Logical::Stream(stream(value, detail)),
     }
 }

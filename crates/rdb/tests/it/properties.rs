@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cachevault_rdb::data;
 use cachevault_rdb::digest::{Digest, Digester};
-use cachevault_testkit::{Server, newest_redis};
+use cachevault_testkit::{Engine, Reply, Server, installed_engines, newest_redis};
 use proptest::collection::vec;
 use proptest::num::f64 as any_f64;
 use proptest::prelude::*;
@@ -18,9 +18,11 @@ use crate::support::digest;
 type Bytes = Vec<u8>;
 
 const DATABASES: [u64; 3] = [0, 1, 9];
+/// Unless the variable below says how many.
 const CASES: u32 = 14;
+const CASES_VARIABLE: &str = "CACHEVAULT_PROPERTY_CASES";
 /// Type bytes of packed encodings, without those of lists and streams, which are always packed.
-const PACKED: [u8; 3] = [11, 16, 17];
+const PACKED: [u8; 4] = [11, 16, 17, 20];
 
 /// A command to a key of its own kind.
 #[derive(Debug, Clone)]
@@ -38,6 +40,9 @@ enum Verb {
     RemoveScored(Vec<Bytes>),
     SetFields(Vec<(Bytes, Bytes)>),
     RemoveFields(Vec<Bytes>),
+    /// Only newer servers know this one and the next.
+    SetExpiringFields(i64, Vec<(Bytes, Bytes)>),
+    ExpireFields(i64, Vec<Bytes>),
     AddEntry(u64, Vec<(Bytes, Bytes)>),
     DeleteEntry(usize),
     CreateGroup(Bytes),
@@ -138,6 +143,8 @@ fn any_verb() -> impl Strategy<Value = Verb> {
     let hashes = prop_oneof![
         2 => pairs().prop_map(Verb::SetFields),
         1 => texts().prop_map(Verb::RemoveFields),
+        1 => (far_moment(), pairs()).prop_map(|(at, pairs)| Verb::SetExpiringFields(at, pairs)),
+        1 => (far_moment(), texts()).prop_map(|(at, texts)| Verb::ExpireFields(at, texts)),
     ];
     let streams = prop_oneof![
         4 => (any::<u64>(), pairs()).prop_map(|(seq, pairs)| Verb::AddEntry(seq, pairs)),
@@ -149,13 +156,16 @@ fn any_verb() -> impl Strategy<Value = Verb> {
     prop_oneof![1 => strings, 1 => lists, 1 => sets, 1 => sorted, 1 => hashes, 2 => streams]
 }
 
+/// Beyond the year 2065: nothing expires while the test is kept.
+fn far_moment() -> impl Strategy<Value = i64> {
+    3_000_000_000_000..9_000_000_000_000i64
+}
+
 fn any_case() -> impl Strategy<Value = Case> {
     let kind = 0..6u8;
     let change = prop_oneof![
         12 => any_verb().prop_map(Change::Verb),
-        // Beyond the year 2065: nothing expires while the test is kept.
-        2 => (kind.clone(), 3_000_000_000_000..9_000_000_000_000i64)
-            .prop_map(|(kind, at)| Change::ExpireAt(kind, at)),
+        2 => (kind.clone(), far_moment()).prop_map(|(kind, at)| Change::ExpireAt(kind, at)),
         1 => kind.clone().prop_map(Change::Persist),
         1 => kind.prop_map(Change::Delete),
     ];
@@ -174,7 +184,10 @@ impl Verb {
             Self::PushBack(_) | Self::PushFront(_) | Self::SetElement(..) | Self::Trim(..) => 1,
             Self::AddMembers(_) | Self::RemoveMembers(_) => 2,
             Self::AddScored(_) | Self::RemoveScored(_) => 3,
-            Self::SetFields(_) | Self::RemoveFields(_) => 4,
+            Self::SetFields(_)
+            | Self::RemoveFields(_)
+            | Self::SetExpiringFields(..)
+            | Self::ExpireFields(..) => 4,
             _ => 5,
         }
     }
@@ -204,6 +217,14 @@ impl Verb {
             Self::RemoveScored(texts) => with(command!["ZREM", name], texts),
             Self::SetFields(pairs) => with(command!["HSET", name], &flat(pairs)),
             Self::RemoveFields(texts) => with(command!["HDEL", name], texts),
+            Self::SetExpiringFields(at, pairs) => {
+                let (at, count) = (at.to_string(), pairs.len().to_string());
+                with(command!["HSETEX", name, "PXAT", at, "FIELDS", count], &flat(pairs))
+            }
+            Self::ExpireFields(at, texts) => {
+                let (at, count) = (at.to_string(), texts.len().to_string());
+                with(command!["HPEXPIREAT", name, at, "FIELDS", count], texts)
+            }
             Self::AddEntry(seq, pairs) => {
                 ids.push(format!("{}-{seq}", 1 + step * 1_000_003));
                 with(command!["XADD", name, ids[ids.len() - 1]], &flat(pairs))
@@ -257,8 +278,15 @@ impl Case {
 /// Options under which a server encodes the same data in other ways.
 fn configure(server: &Server, options: &[(&str, &str)]) {
     let set = options.iter().map(|(option, value)| command!["CONFIG", "SET", option, value]);
-    run(server, &set.collect::<Vec<_>>());
+    let replies = server.pipeline(&set.collect::<Vec<_>>());
+    for ((option, _), reply) in options.iter().zip(replies) {
+        let is_newer = *option == PACKED_SETS;
+        assert!(is_newer || !matches!(reply, Reply::Error(_)), "{option}: {reply:?}");
+    }
 }
+
+/// An option that servers have since Redis 7.2.
+const PACKED_SETS: &str = "set-max-listpack-entries";
 
 const DEFAULT: &[(&str, &str)] = &[
     ("hash-max-listpack-entries", "512"),
@@ -266,6 +294,7 @@ const DEFAULT: &[(&str, &str)] = &[
     ("zset-max-listpack-entries", "128"),
     ("zset-max-listpack-value", "64"),
     ("set-max-intset-entries", "512"),
+    (PACKED_SETS, "128"),
     ("list-max-listpack-size", "-2"),
     ("stream-node-max-entries", "100"),
     ("stream-node-max-bytes", "4096"),
@@ -276,6 +305,7 @@ const UNPACKED: &[(&str, &str)] = &[
     ("hash-max-listpack-entries", "0"),
     ("zset-max-listpack-entries", "0"),
     ("set-max-intset-entries", "0"),
+    (PACKED_SETS, "0"),
     ("list-max-listpack-size", "1"),
     ("stream-node-max-entries", "1"),
     ("rdbcompression", "no"),
@@ -288,6 +318,7 @@ const EVERYTHING_PACKED: &[(&str, &str)] = &[
     ("zset-max-listpack-entries", "100000"),
     ("zset-max-listpack-value", "1000000"),
     ("set-max-intset-entries", "100000"),
+    (PACKED_SETS, "100000"),
     ("list-max-listpack-size", "10000"),
     ("stream-node-max-entries", "0"),
     ("stream-node-max-bytes", "0"),
@@ -349,9 +380,20 @@ fn check_case(server: &Server, case: &Case) -> Result<(), TestCaseError> {
 
 #[test]
 fn any_data_is_found_as_the_server_has_it_and_has_one_digest_in_all_encodings() {
-    let server = Server::start(&newest_redis(), &[]);
+    check_any_case(&newest_redis());
+}
+
+#[test]
+fn any_data_with_fields_that_expire_is_found_as_the_server_has_it() {
+    let mut engines = installed_engines().into_iter();
+    check_any_case(&engines.find(|engine| engine.name == "valkey-9.1").unwrap());
+}
+
+fn check_any_case(engine: &Engine) {
+    let server = Server::start(engine, &[]);
+    let cases = std::env::var(CASES_VARIABLE).map_or(CASES, |cases| cases.parse().unwrap());
     let config = Config {
-        cases: CASES,
+        cases,
         max_shrink_iters: 200,
         max_shrink_time: 20_000,
         failure_persistence: None,

@@ -6,21 +6,54 @@ use std::fs;
 use cachevault_rdb::data;
 use cachevault_rdb::digest::Digester;
 use cachevault_rdb::raw::{self, Key};
+use cachevault_rdb::structure;
 use cachevault_rdb::{DecodeErrorKind, Limits};
 
 use crate::support::{
-    data_findings, digest, digester, first_difference, fixtures, listing, raw_findings, samples,
-    shapes, structure_findings,
+    Row, data_findings, digest, digester, first_difference, fixtures, listing, raw_findings,
+    samples, shapes, structure_findings,
 };
 
 #[derive(Default)]
-struct Listing(Vec<(u64, Vec<u8>, String, bool)>);
+struct Listing(Vec<Row>);
+
+impl Listing {
+    fn push(&mut self, key: &Key<'_>) {
+        let (kind, encoding) = (key.value_type.kind().as_str(), key.value_type.encoding());
+        let expires = key.expires_at_ms.is_some();
+        self.0.push((key.db, key.name.to_vec(), kind.to_owned(), expires, encoding.to_owned()));
+    }
+}
 
 impl raw::Visitor for Listing {
     fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
-        let kind = key.value_type.kind().as_str().to_owned();
-        self.0.push((key.db, key.name.to_vec(), kind, key.expires_at_ms.is_some()));
+        self.push(key);
         Ok(())
+    }
+}
+
+impl structure::Visitor for Listing {
+    fn key(&mut self, key: &Key<'_>) {
+        self.push(key);
+    }
+}
+
+impl data::Visitor for Listing {
+    fn key(&mut self, key: &Key<'_>) {
+        self.push(key);
+    }
+}
+
+/// Whether a value that is stored like this is, in the server that stores it so, encoded like that.
+fn is_encoded(stored: &str, encoded: &str) -> bool {
+    match encoded {
+        "int" | "embstr" | "raw" => stored == "string",
+        "hashtable" => stored.starts_with("hash table"),
+        "listpackex" => stored == "listpack with expiry",
+        // A list of one node is saved as a list of nodes.
+        "listpack" => stored == "listpack" || stored == "quicklist",
+        "unknown" => stored.starts_with("stream"),
+        other => stored.starts_with(other),
     }
 }
 
@@ -28,10 +61,22 @@ impl raw::Visitor for Listing {
 fn every_sample_holds_exactly_the_keys_that_its_server_listed() {
     for path in samples() {
         let file = fs::read(&path).unwrap();
-        let mut found = Listing::default();
-        raw::Decoder::default().feed(&file, &mut found).unwrap_or_else(|e| panic!("{path:?}: {e}"));
-        found.0.sort();
-        assert_eq!(found.0, listing(&path), "{path:?}");
+        let [mut raw, mut structure, mut data] = [const { Listing(Vec::new()) }; 3];
+        raw::Decoder::default().feed(&file, &mut raw).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        structure::Decoder::default().feed(&file, &mut structure).unwrap();
+        data::Decoder::default().feed(&file, &mut data).unwrap();
+        assert_eq!((&raw.0, &raw.0), (&structure.0, &data.0), "{path:?}");
+        raw.0.sort();
+        let expected = listing(&path);
+        assert_eq!(raw.0.len(), expected.len(), "{path:?}");
+        // A newer server than the one that would have written them listed those made by hand.
+        let is_by_hand = path.parent().unwrap().ends_with("handmade");
+        for (found, listed) in raw.0.iter().zip(&expected) {
+            let (found, stored) = ((found.0, &found.1, &found.2, found.3), &found.4);
+            assert_eq!(found, (listed.0, &listed.1, &listed.2, listed.3), "{path:?}");
+            let fits = is_by_hand || is_encoded(stored, &listed.4);
+            assert!(fits, "{path:?}, {found:?}: {stored} and {}", listed.4);
+        }
     }
 }
 

@@ -174,8 +174,11 @@ pub(crate) fn is_sound(file: &[u8], chunk: usize) -> bool {
     framed && envelope.finish().is_ok() && shapes(file, chunk).is_ok()
 }
 
-/// The listing beside a sample: database, key, kind, and whether it expires.
-pub(crate) fn listing(sample: &Path) -> Vec<(u64, Vec<u8>, String, bool)> {
+/// A key in a listing: database, name, kind, whether it expires, and how it is encoded.
+pub(crate) type Row = (u64, Vec<u8>, String, bool, String);
+
+/// The listing beside a sample.
+pub(crate) fn listing(sample: &Path) -> Vec<Row> {
     let text = fs::read_to_string(sample.with_extension("keys")).unwrap();
     let rows = text.lines().filter(|line| !line.starts_with('#'));
     let mut listing: Vec<_> = rows.map(row).collect();
@@ -183,14 +186,15 @@ pub(crate) fn listing(sample: &Path) -> Vec<(u64, Vec<u8>, String, bool)> {
     listing
 }
 
-fn row(line: &str) -> (u64, Vec<u8>, String, bool) {
+fn row(line: &str) -> Row {
     // Old listings are Python tuples.
     let is_tuple = line.starts_with('(');
     let line = line.trim_matches(['(', ')']);
     let cells: Vec<_> =
         line.split(if is_tuple { ", " } else { "\t" }).map(|cell| cell.trim()).collect();
     let plain = |cell: &str| cell.trim_matches('\'').to_owned();
-    (cells[0].parse().unwrap(), python_bytes(cells[1]), plain(cells[2]), plain(cells[4]) != "-")
+    let (db, name) = (cells[0].parse().unwrap(), python_bytes(cells[1]));
+    (db, name, plain(cells[2]), plain(cells[4]) != "-", plain(cells[3]))
 }
 
 /// Reads what Python's `repr` makes of bytes.

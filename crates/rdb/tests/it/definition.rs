@@ -1,0 +1,268 @@
+//! The digest is what its definition says, and the data level gives what files made by hand hold:
+//! for all that the samples have too little of. Every expected number is computed here, by the
+//! words of the definition and without the crate.
+
+use std::fs;
+
+use cachevault_rdb::report::Reporter;
+use cachevault_rdb::{DecodeErrorKind, data, slot_of};
+use twox_hash::XxHash3_128;
+
+use crate::by_hand::{digit, key, length, listpack, number, redis, text, valkey, word};
+use crate::support::{data_findings, digest, fixtures};
+
+const NEVER: i64 = i64::MIN;
+const NOON_MS: i64 = 4_000_000_000_000;
+/// The module `ReJSON-RL`, version 3, as `moduleTypeEncodeId` of Redis' `module.c` has it.
+const JSON_MODULE: u64 = 0x45e2_5238_df91_2c03;
+
+fn h(parts: &[&[u8]]) -> u128 {
+    XxHash3_128::oneshot(&parts.concat())
+}
+
+fn u(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn i(number: i64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn sum(hashes: impl IntoIterator<Item = u128>) -> u128 {
+    hashes.into_iter().fold(0, u128::wrapping_add)
+}
+
+/// The fingerprint of the key `k` of database 0.
+fn k(kind: u8, expiry: i64, elements: u64, value: u128) -> u128 {
+    h(&[&[kind], &u(0), &i(expiry), &u(elements), &value.to_le_bytes(), b"k"])
+}
+
+/// What the data level finds of the only key's value.
+fn value_of(file: &[u8]) -> Vec<String> {
+    let lines = data_findings(file, 1).unwrap().lines;
+    let from = lines.iter().position(|line| line.starts_with("Key {")).unwrap();
+    lines[from + 1..lines.len() - 1].to_vec()
+}
+
+#[test]
+fn a_hash_becomes_a_number_with_its_upper_half_first() {
+    assert_eq!(h(&[]), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+    let file = redis(&[b"\0\x01k\x01v"]);
+    let expected = k(0, NEVER, 1, h(&[b"v"]));
+    assert_eq!(digest(&file).keys.0, expected);
+    assert_eq!(digest(&file).keys.to_string(), format!("{expected:032x}"));
+}
+
+#[test]
+fn seconds_count_a_thousand_and_slots_are_those_of_the_tag() {
+    let seconds = redis(&[b"\xfd\x05\0\0\0\0\x01k\x01v"]);
+    let digest_of_seconds = digest(&seconds);
+    assert_eq!(digest_of_seconds.keys.0, k(0, 5000, 1, h(&[b"v"])));
+    let found: Vec<_> = digest_of_seconds.slots().collect();
+    assert_eq!(found, [(slot_of(b"k"), digest_of_seconds.keys)]);
+    let tagged = digest(&redis(&[b"\xfe\x03\0\x04x{k}\x01v"]));
+    assert_eq!(tagged.slot(slot_of(b"k")), Some(tagged.keys));
+}
+
+/// The same hash in every layout that has expiries of fields: the field `b` stays, the others
+/// expire at noon and so much later.
+pub(crate) fn hash_with_expiries(later_ms: i64) -> Vec<(&'static str, Vec<u8>)> {
+    let until = NOON_MS + later_ms;
+    let (noon, count) = (i(NOON_MS), [3].as_slice());
+    let (a, b, c) = (&b"\x01a\x011"[..], &b"\x01b\x012"[..], &b"\x01c\x013"[..]);
+    let packed = |expiries: [i64; 3]| {
+        let rows = [b"a1", b"b2", b"c3"].into_iter().zip(expiries);
+        let row = |(row, at): (&[u8; 2], i64)| [word(&row[..1]), word(&row[1..]), number(at)];
+        listpack(&rows.flat_map(row).collect::<Vec<_>>())
+    };
+    let (from_noon, from_zero) = (length(later_ms as u64 + 1), length(until as u64));
+    vec![
+        ("24", redis(&[&key(24, &[&noon, count, &[1], a, &[0], b, &from_noon, c])])),
+        ("25", redis(&[&key(25, &[&noon, &packed([NOON_MS, 0, until])])])),
+        ("22", redis(&[&key(22, &[count, &length(NOON_MS as u64), a, &[0], b, &from_zero, c])])),
+        ("23", redis(&[&key(23, &[&packed([NOON_MS, 0, until])])])),
+        ("Valkey's 22", valkey(&[&key(22, &[count, a, &noon, b, &i(-1), c, &i(until)])])),
+    ]
+}
+
+#[test]
+fn expiries_of_fields_are_the_same_in_every_layout() {
+    for later_ms in [0, 1, 1000] {
+        let until = NOON_MS + later_ms;
+        let field = |field, value, expiry| h(&[field, value, &u(1), &i(expiry)]);
+        let fields =
+            [field(b"a", b"1", NOON_MS), field(b"b", b"2", NEVER), field(b"c", b"3", until)];
+        let expected = k(4, NEVER, 3, sum(fields));
+        for (layout, file) in hash_with_expiries(later_ms) {
+            let found = value_of(&file);
+            let noon = format!("FieldExpiry(Some({NOON_MS}))");
+            let later = format!("FieldExpiry(Some({until}))");
+            let lines = ["Field a", "FieldValue 1", &noon, "Field b", "FieldValue 2"];
+            let rest = ["FieldExpiry(None)", "Field c", "FieldValue 3", &later, "3 elements"];
+            assert_eq!(found, [lines, rest].concat(), "type {layout}, {later_ms} ms");
+            assert_eq!(digest(&file).keys.0, expected, "type {layout}, {later_ms} ms");
+        }
+    }
+}
+
+#[test]
+fn expiries_of_fields_in_a_sample_are_those_in_its_bytes() {
+    let file = fs::read(fixtures().join("redis-7.4.1/hashes.rdb")).unwrap();
+    let lines = data_findings(&file, 4096).unwrap().lines;
+    let expiry_of = |key: &str, field: &str| {
+        let name = format!("name: {:?}", key.as_bytes());
+        let mut lines = lines.iter().skip_while(|line| !line.contains(&name));
+        let field = format!("Field {field}");
+        lines.find(|line| **line == field).unwrap();
+        lines.find(|line| line.starts_with("FieldExpiry")).unwrap().clone()
+    };
+    // The smallest expiry in the bytes is 1805282772130, and the distance stored with this field 1.
+    assert_eq!(expiry_of("hash:hfe_large", "f241"), "FieldExpiry(Some(1805282772130))");
+    assert_eq!(expiry_of("hash:hfe_small", "b"), "FieldExpiry(Some(1805282772123))");
+}
+
+/// Two paths, of two fields and of one.
+fn path_hash() -> Vec<u8> {
+    let first = &b"\x01p\x02\x01f\x01v\x01g\xc0\x07"[..];
+    valkey(&[&key(23, &[&[2], first, b"\x02p2\x01\x01f\0"])])
+}
+
+#[test]
+fn fields_of_a_path_hash_belong_to_their_path() {
+    let file = path_hash();
+    let lines = ["Path p", "Field f", "FieldValue v", "FieldExpiry(None)", "Field g"];
+    let more = ["FieldValue 7", "FieldExpiry(None)", "Path p2", "Field f", "FieldValue "];
+    let rest = ["FieldExpiry(None)", "3 elements"];
+    assert_eq!(value_of(&file), [&lines[..], &more, &rest].concat());
+    let field = |path: &[u8], field: &[u8], value: &[u8]| {
+        let path = h(&[path]).to_le_bytes();
+        h(&[&path, field, value, &u(field.len() as u64), &i(NEVER), &[255]])
+    };
+    let fields = [field(b"p", b"f", b"v"), field(b"p", b"g", b"7"), field(b"p2", b"f", b"")];
+    assert_eq!(digest(&file).keys.0, k(4, NEVER, 3, sum(fields)));
+}
+
+#[test]
+fn no_field_of_a_plain_hash_counts_as_one_of_a_path_hash() {
+    let (field, value) = (b"field", b"value");
+    let path = valkey(&[&key(23, &[b"\x01\x01p\x01", &text(field), &text(value)])]);
+    // The same bytes in the same order, with a field of the same length.
+    let bytes = [&h(&[b"p"]).to_le_bytes()[..], field, value].concat();
+    let (field, value) = bytes.split_at(field.len());
+    let plain = valkey(&[&key(4, &[&[1], &text(field), &text(value)])]);
+    assert_ne!(digest(&path).keys, digest(&plain).keys);
+}
+
+/// A part of every type that a module can write; the numbers are their own tags' neighbours.
+fn module_parts() -> Vec<u8> {
+    let float = [&[3], &1.5f32.to_le_bytes()[..]].concat();
+    let double = [&[4], &(-2.5f64).to_le_bytes()[..]].concat();
+    [&[1][..], &length(u64::MAX), b"\x02\x07", &float, &double, b"\x05\x03str\x05\xc0\x0c\0"]
+        .concat()
+}
+
+#[test]
+fn a_module_s_value_is_its_parts() {
+    let module = length(JSON_MODULE);
+    let file = redis(&[&key(7, &[&module, &module_parts()])]);
+    let id = format!("ModuleValue(ModuleId({JSON_MODULE}))");
+    let numbers = ["Module(Signed(-1))", "Module(Unsigned(7))", "Module(Float(1.5))"];
+    let rest = ["Module(Double(-2.5))", "Module str", "Module 12", "0 elements"];
+    assert_eq!(value_of(&file), [&[id.as_str()], &numbers[..], &rest].concat());
+    let parts = [
+        [&i(-1)[..], &[1]].concat(),
+        [&u(7)[..], &[2]].concat(),
+        [&1.5f32.to_le_bytes()[..], &[3]].concat(),
+        [&(-2.5f64).to_le_bytes()[..], &[4]].concat(),
+        [b"str", &u(3)[..], &[5]].concat(),
+        [b"12", &u(2)[..], &[5]].concat(),
+    ];
+    let value = h(&[&u(JSON_MODULE), &parts.concat()]);
+    assert_eq!(digest(&file).keys.0, k(6, NEVER, 0, value));
+    assert_eq!(modules(&file), [("ReJSON-RL".to_owned(), 1)]);
+}
+
+fn modules(file: &[u8]) -> Vec<(String, u64)> {
+    let (mut decoder, mut reporter) = (data::Decoder::default(), Reporter::new(0, 1));
+    decoder.feed(file, &mut reporter).unwrap();
+    reporter.finish().modules.into_iter().collect()
+}
+
+#[test]
+fn a_module_s_value_of_the_first_version_cannot_be_followed() {
+    let file = redis(&[&key(6, &[&length(JSON_MODULE), b"\x05"])]);
+    let error = data_findings(&file, 1).err().unwrap();
+    assert!(matches!(error.kind, DecodeErrorKind::NotSelfDescribing(_)), "{error}");
+}
+
+#[test]
+fn what_stands_between_keys_is_no_part_of_their_digest() {
+    let (record, module) = (&b"\0\x01k\x01v"[..], length(JSON_MODULE));
+    let alone = digest(&redis(&[record])).keys;
+    let aux = [&[247][..], &module, b"\x02\x01", &module_parts()].concat();
+    let with_aux = redis(&[&aux, record]);
+    assert_eq!(modules(&with_aux), [("ReJSON-RL".to_owned(), 0)]);
+    let lines = data_findings(&with_aux, 1).unwrap().lines;
+    assert_eq!(lines[1], format!("ModuleAux(ModuleId({JSON_MODULE}))"));
+    assert_eq!((lines[2].as_str(), lines[7].as_str()), ("Module(Signed(-1))", "Module 12"));
+    assert_eq!(lines[8], "ModuleAuxEnd");
+    // A name and two ranges of slots; a slot, its keys and those that expire.
+    let import = valkey(&[b"\xf3\x04name\x02\x01\x02\x43\xff\x43\xff", record]);
+    let empty_import = valkey(&[b"\xf3\x04name\0", record]);
+    let info = redis(&[b"\xf4\x01\x01\0", record]);
+    for file in [&with_aux, &import, &empty_import, &info] {
+        assert_eq!(digest(file).keys, alone);
+        assert_eq!(data_findings(file, 1).unwrap().lines.pop().unwrap(), "End");
+    }
+    let sources = [&b"#!lua name=a\n"[..], b"#!lua name=b\n"];
+    let [one, other] = sources.map(|source| [&[245], &text(source)[..]].concat());
+    let with_functions = digest(&redis(&[&other, &one, record]));
+    assert_eq!(with_functions.functions.0, sum(sources.map(|source| h(&[source]))));
+    assert_eq!(with_functions.keys, alone);
+}
+
+fn id(ms: u64, seq: u64) -> [u8; 16] {
+    (u128::from(ms) << 64 | u128::from(seq)).to_be_bytes()
+}
+
+/// Three entries, the second one deleted, and a group whose consumers have an entry and none.
+pub(crate) fn stream() -> Vec<u8> {
+    let mut node = [2, 1, 1].map(digit).to_vec();
+    node.extend([word(b"field"), digit(0)]);
+    // As the master: its field only; deleted, likewise; with names of its own.
+    node.extend([digit(2), digit(0), digit(0), word(b"one"), digit(4)]);
+    node.extend([digit(3), digit(0), digit(1), word(b"gone"), digit(4)]);
+    node.extend([digit(0), digit(1), digit(2), digit(2)]);
+    node.extend([word(b"a"), digit(7), word(b"bc"), word(b""), digit(8)]);
+    let node = [&[1], &text(&id(10, 5))[..], &listpack(&node)].concat();
+    // Length, last, first and largest deleted identifier, entries added; one group, its identifier
+    // and how many it has read; one entry pending, delivered at some time, for the fourth time.
+    let tail = [&[2, 11, 7, 10, 5, 10, 6, 3][..], b"\x01\x01g", &[10, 5, 1, 1]].concat();
+    let pending = [&id(10, 5)[..], &u(1234), &[4]].concat();
+    let consumer = [b"\x03who", &u(1)[..], &u(2), &[1], &id(10, 5)].concat();
+    let idle = [b"\x04idle", &u(1)[..], &u(2), &[0]].concat();
+    redis(&[&key(21, &[&node, &tail, &pending, &[2], &consumer, &idle])])
+}
+
+#[test]
+fn a_stream_is_its_live_entries_and_what_its_groups_wait_for() {
+    let file = stream();
+    let pair = |field: &[u8], value: &[u8]| {
+        [field, value, &u(field.len() as u64), &u(value.len() as u64)].concat()
+    };
+    let first = h(&[&pair(b"field", b"one"), &u(1), &u(10), &u(5), &[0]]);
+    let third = [pair(b"a", b"7"), pair(b"bc", b"")].concat();
+    let third = h(&[&third, &u(2), &u(11), &u(7), &[0]]);
+    let last = h(&[&u(11), &u(7), &[1]]);
+    let group = h(&[b"g", &u(10), &u(5), &[2]]);
+    let pending = h(&[&group.to_le_bytes(), &u(10), &u(5), &u(4), &[3]]);
+    let consumer = h(&[&group.to_le_bytes(), b"who", &[4]]);
+    let claimed = h(&[&consumer.to_le_bytes(), &u(10), &u(5), &[5]]);
+    let value = sum([first, third, last, group, pending, claimed]);
+    assert_eq!(digest(&file).keys.0, k(5, NEVER, 2, value));
+    let texts: Vec<_> =
+        value_of(&file).into_iter().filter(|line| line.starts_with("Field")).collect();
+    let expected =
+        ["Field field", "FieldValue one", "Field a", "FieldValue 7", "Field bc", "FieldValue "];
+    assert_eq!(texts, expected);
+}
