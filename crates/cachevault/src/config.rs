@@ -209,8 +209,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_STORE_CREATE_BUCKET")]
     store_create_bucket: Option<bool>,
 
-    /// MiB of each backup that may wait on the local disk for a bucket that stalls, so that the
-    /// source does not have to [default: 4096]
+    /// MiB of each running backup that may wait on the local disk for a bucket that stalls, so that
+    /// the source does not have to: `jobs_max` times that in all [default: 4096]
     #[arg(long, value_name = "MIB", env = "CACHEVAULT_SPOOL_MIB")]
     spool_mib: Option<u64>,
 
