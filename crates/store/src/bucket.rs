@@ -155,6 +155,22 @@ impl BucketStore {
         }
     }
 
+    /// Asks again when the bucket was missing and could be made: it may have been away so far.
+    async fn in_bucket<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match (ask().await, &self.requests) {
+            (Err(error), Some(requests))
+                if error.kind == StoreErrorKind::NoBucket && requests.creates() =>
+            {
+                requests.prepare_bucket().await?;
+                ask().await
+            }
+            (answer, _) => answer,
+        }
+    }
+
     fn path(&self, name: &impl ToString) -> Path {
         let name = Path::from(name.to_string());
         self.prefix.parts().chain(name.parts()).collect()
@@ -208,20 +224,6 @@ fn may_pass(error: &object_store::Error) -> bool {
 
 #[async_trait]
 impl Store for BucketStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        let name = ObjectName(".check".to_owned());
-        let written = Bytes::from_static(b"cachevault");
-        self.put(&name, written.clone()).await?;
-        let read = self.get(&name).await;
-        let listed = self.list(&Folder::all(), None).await;
-        self.remove(&name).await?;
-        listed?;
-        if read? == Some(written) {
-            return Ok(());
-        }
-        Err(StoreError::new(StoreErrorKind::Damaged, "read back", self.shown(&name)))
-    }
-
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let shown = self.shown(key);
@@ -247,17 +249,23 @@ impl Store for BucketStore {
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        let written = self.objects.put(&self.path(name), bytes.into()).await;
-        written.map(drop).map_err(|e| failed("write", &self.shown(name), e))
+        let path = self.path(name);
+        let write = async || {
+            let written = self.objects.put(&path, bytes.clone().into()).await;
+            written.map(drop).map_err(|e| failed("write", &self.shown(name), e))
+        };
+        self.in_bucket(write).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
         let failed = |error| failed("read", &self.shown(name), error);
-        let found = match self.objects.get(&self.path(name)).await {
+        let path = self.path(name);
+        let ask = async || match self.objects.get(&path).await {
             // Without its bucket nothing is known of an object.
-            Err(error) if classify(&error) == StoreErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
+            Err(error) if classify(&error) == StoreErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(failed),
         };
+        let Some(found) = self.in_bucket(ask).await? else { return Ok(None) };
         if found.meta.size > DOCUMENT_BYTES_MAX {
             return Err(StoreError::new(StoreErrorKind::Damaged, "read", self.shown(name)));
         }
@@ -270,12 +278,15 @@ impl Store for BucketStore {
         after: Option<&ObjectName>,
     ) -> Result<Vec<StoredObject>, StoreError> {
         let within = self.path(&folder.0);
-        let objects = match after {
-            Some(after) => self.objects.list_with_offset(Some(&within), &self.path(after)),
-            None => self.objects.list(Some(&within)),
+        let ask = async || {
+            let objects = match after {
+                Some(after) => self.objects.list_with_offset(Some(&within), &self.path(after)),
+                None => self.objects.list(Some(&within)),
+            };
+            let listed = objects.take(LIST_MAX).try_collect::<Vec<_>>().await;
+            listed.map_err(|e| failed("list", &self.shown(&folder.0), e))
         };
-        let listed = objects.take(LIST_MAX).try_collect::<Vec<_>>().await;
-        let mut listed = listed.map_err(|e| failed("list", &self.shown(&folder.0), e))?;
+        let mut listed = self.in_bucket(ask).await?;
         listed.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         let mut found: Vec<_> = listed.iter().filter_map(|meta| self.found(meta)).collect();
         // A folder's marker, `logs/`, loses its slash in the library, and would be found again.

@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Store,
-    StoreError, StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Scratch,
+    Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// How an age file begins.
@@ -260,8 +260,8 @@ fn owner(attempt: &AttemptKey) -> String {
 
 #[async_trait]
 impl Store for SealedStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.inner.check(scratch).await
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {

@@ -6,6 +6,8 @@ use cachevault_domain::{BackupId, InstanceId, ProjectId};
 
 const MANIFEST: &str = "manifest.json";
 const DATA_KEY: &str = "data-key-";
+/// Before the names of what belongs to backups, in every list.
+const PROBE: &str = ".check-";
 
 /// The folder of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +159,15 @@ impl ObjectName {
             }
             _ => ObjectKind::Other(attempt),
         })
+    }
+
+    /// What a check of the store writes and removes.
+    pub(crate) fn probe(id: BackupId) -> Self {
+        Self(format!("{PROBE}{id}"))
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.0.starts_with(PROBE)
     }
 
     pub(crate) fn is_manifest(&self) -> bool {

@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Store, StoreError,
-    StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
+    StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// Bytes of an artifact that wait in memory.
@@ -45,8 +45,8 @@ impl SpoolStore {
 
 #[async_trait]
 impl Store for SpoolStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.inner.check(scratch).await
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {

@@ -165,6 +165,7 @@ impl S3 for Wrapped {
     }
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        self.look_for(&req.input.bucket)?;
         req.input.key = shorten(&req.input.key);
         faulty!(self, S3Call::Put, self.files.put_object(req))
     }
@@ -215,6 +216,7 @@ impl S3 for Wrapped {
         &self,
         mut req: S3Request<CreateMultipartUploadInput>,
     ) -> Answer<CreateMultipartUploadOutput> {
+        self.look_for(&req.input.bucket)?;
         let key = req.input.key.clone();
         req.input.key = shorten(&key);
         let begin = async {
@@ -281,9 +283,18 @@ impl S3 for Wrapped {
 }
 
 impl Wrapped {
+    /// `s3s-fs` makes a bucket that is missing.
+    fn look_for(&self, bucket: &str) -> S3Result<()> {
+        if self.root.join(bucket).is_dir() {
+            return Ok(());
+        }
+        Err(s3_error!(NoSuchBucket, "no such bucket"))
+    }
+
     async fn read(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let (range, path) =
             (req.input.range, self.root.join(&req.input.bucket).join(&req.input.key));
+        self.look_for(&req.input.bucket)?;
         let head =
             self.files.head_object(req.map_input(|GetObjectInput { bucket, key, .. }| {
                 HeadObjectInput { bucket, key, ..HeadObjectInput::default() }

@@ -79,6 +79,11 @@ impl Requests {
         })
     }
 
+    /// Whether a bucket is made where it is missing.
+    pub(super) fn creates(&self) -> bool {
+        self.creates
+    }
+
     /// Looks whether the bucket is there, and makes it if it is to be made.
     pub(super) async fn prepare_bucket(&self) -> Result<(), StoreError> {
         let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await?;

@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
-use cachevault_store::conformance::{self, Scratch};
+use cachevault_store::conformance;
 use cachevault_store::{
-    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Store, StoreErrorKind,
+    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Scratch, Store,
+    StoreErrorKind,
 };
 use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy};
 use tempfile::TempDir;
@@ -52,6 +53,10 @@ impl Rig {
     }
 }
 
+fn scratch() -> Scratch {
+    Scratch::mint(&SeededEntropy::new(2))
+}
+
 fn attempt() -> AttemptKey {
     let entropy = SeededEntropy::new(1);
     let backup = BackupKey {
@@ -87,25 +92,45 @@ async fn a_bucket_is_made_only_where_that_is_allowed() {
     for _ in 0..2 {
         store.prepare().await.unwrap();
     }
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_found_missing_later_is_made_then() {
+    for call in ["check", "get", "list", "put"] {
+        let rig = Rig::new().await;
+        let ask = async |create| {
+            let store = BucketStore::new(&rig.settings("later", create)).unwrap();
+            let manifest = attempt().manifest();
+            match call {
+                "check" => store.check(&scratch()).await,
+                "get" => store.get(&manifest).await.map(drop),
+                "list" => store.list(&Folder::all(), None).await.map(drop),
+                _ => store.put(&manifest, Bytes::from_static(b"it")).await,
+            }
+        };
+        assert_eq!(ask(false).await.unwrap_err().kind, StoreErrorKind::NoBucket, "{call}");
+        ask(true).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+        ask(false).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
     let rig = Rig::new().await;
     let store = rig.store();
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
     rig.server.rotate(S3Key { key: "AKOTHER".into(), secret: "another".into() });
-    for outcome in [store.check().await, store.prepare().await] {
+    for outcome in [store.check(&scratch()).await, store.prepare().await] {
         let error = outcome.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Denied, "{error:?}");
         let text = format!("{error:?}");
         assert!(!text.contains(&S3Key::default().secret), "{text}");
     }
     rig.server.write_credentials(&rig.credentials());
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
     std::fs::remove_file(rig.credentials()).unwrap();
-    assert_eq!(store.check().await.unwrap_err().kind, StoreErrorKind::Denied);
+    assert_eq!(store.check(&scratch()).await.unwrap_err().kind, StoreErrorKind::Denied);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +139,7 @@ async fn a_server_that_is_gone_is_told_after_a_while() {
     let store = rig.impatient_store();
     let Rig { server, folder: _folder } = rig;
     drop(server);
-    let error = store.check().await.unwrap_err();
+    let error = store.check(&scratch()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error:?}");
 }
 
