@@ -96,6 +96,13 @@ impl State {
         *left -= 1;
         Some(*fault)
     }
+
+    fn look_for(&self, upload: &str) -> S3Result<()> {
+        if self.uploads.lock().expect("the uploads").contains_key(upload) {
+            return Ok(());
+        }
+        Err(s3_error!(NoSuchUpload, "no such upload"))
+    }
 }
 
 /// `s3s-fs` with faults on demand, a list of uploads, which it lacks, and shorter keys: it makes
@@ -230,6 +237,7 @@ impl S3 for Wrapped {
 
     async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         req.input.key = shorten(&req.input.key);
+        self.state.look_for(&req.input.upload_id)?;
         faulty!(self, S3Call::UploadPart, self.files.upload_part(req))
     }
 
@@ -240,9 +248,7 @@ impl S3 for Wrapped {
         req.input.key = shorten(&req.input.key);
         let id = req.input.upload_id.clone();
         let complete = async {
-            if !self.state.uploads.lock().expect("the uploads").contains_key(&id) {
-                return Err(s3_error!(NoSuchUpload, "no such upload"));
-            }
+            self.state.look_for(&id)?;
             let answer = self.complete(req).await?;
             self.state.uploads.lock().expect("the uploads").remove(&id);
             Ok(answer)
@@ -454,6 +460,11 @@ impl S3Server {
     /// Lets calls go well again.
     pub fn heal(&self) {
         self.state.faults.lock().expect("the faults").clear();
+    }
+
+    /// Ends all uploads that are not finished, as somebody else who may could.
+    pub fn end_uploads(&self) {
+        self.state.uploads.lock().expect("the uploads").clear();
     }
 
     /// How many faults are still to come.

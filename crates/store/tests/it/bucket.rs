@@ -233,6 +233,38 @@ async fn what_does_not_pass_fails_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_at_the_end_is_told_without_waiting() {
+    let rig = Rig::new().await;
+    rig.server.inject(S3Call::CompleteUpload, S3Fault::Deny, u32::MAX);
+    let store = rig.store();
+    let written = tokio::time::timeout(PATIENCE / 2, write(&store, &long())).await;
+    assert_eq!(written.expect("no waiting"), Err(StoreErrorKind::Denied));
+    assert_eq!(rig.server.keys(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
+    // Found when the next part is sent, or only at the end.
+    for rest in [long(), Bytes::new()] {
+        let rig = Rig::new().await;
+        let mut sink = rig.impatient_store().create(&attempt().artifact(0)).await.unwrap();
+        sink.write(long().slice(..10 << 20)).await.unwrap();
+        let arrived = async {
+            while rig.server.part_files().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrived).await.unwrap();
+        rig.server.end_uploads();
+        let error = match sink.write(rest).await {
+            Err(error) => error,
+            Ok(()) => sink.finish().await.unwrap_err(),
+        };
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_breaks_off_is_gone_on_with() {
     let rig = Rig::new().await;
     let store = rig.store();
