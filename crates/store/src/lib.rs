@@ -9,8 +9,13 @@
 //!
 //! ```text
 //! <project>/<instance>/<backup>/attempt-0001/shard-0000.rdb.zst
+//! <project>/<instance>/<backup>/attempt-0001/data-key-<master key>.json
 //! <project>/<instance>/<backup>/attempt-0001/manifest.json
+//! .check-<id>
 //! ```
+//!
+//! `shard-0000.rdb` is one that is not compressed; the data key is there for what is encrypted; the
+//! last is there while a store is checked.
 //!
 //! This crate knows neither the catalog nor what is inside an artifact.
 

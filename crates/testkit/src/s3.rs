@@ -123,8 +123,10 @@ fn shorten(key: &str) -> String {
 fn lengthen(key: &str) -> String {
     let key = key.replace("/~", "/attempt-");
     let file = key.rsplit_once('/').and_then(|(folder, file)| {
-        let shard = file.strip_prefix('s')?.strip_suffix(".z")?;
-        Some(format!("{folder}/shard-{shard}.rdb.zst"))
+        let file = file.strip_prefix('s')?;
+        let shard = file.strip_suffix(".z").map(|shard| format!("{shard}.rdb.zst"));
+        let shard = shard.or_else(|| file.ends_with(".rdb").then(|| file.to_owned()))?;
+        Some(format!("{folder}/shard-{shard}"))
     });
     file.unwrap_or(key)
 }
