@@ -37,7 +37,7 @@ const READ_BYTES: usize = 256 << 10;
 /// Below this much free room a new read buffer is taken.
 const READ_BYTES_MIN: usize = 64 << 10;
 /// RDB bytes that may wait for the encoder: what a server sends while a disk takes a breath.
-pub(crate) const INPUT_BYTES_MAX: usize = 24 << 20;
+pub(crate) const INPUT_BYTES_MAX: usize = 16 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
 const OUTPUT_PIECES_MAX: usize = 2;
 /// Largest keys and heaviest prefixes in a report.
@@ -277,21 +277,25 @@ async fn transfer(
     }
 }
 
-/// Encodes in the background while that keeps up, and then at the usual priority: a source that
-/// waits for us is worse off than one that shares a processor.
+/// Encodes in the background while that keeps up, and otherwise at the usual priority until it has
+/// caught up: a source that waits for us is worse off than one that shares a processor.
 async fn encode(
     input: queue::Receiver,
     output: mpsc::Sender<Bytes>,
     inspector: Inspector,
     zstd_level: Option<i32>,
 ) -> Result<Box<Inspection>, EncodeError> {
-    let encoder = Encoder::new(input, output, inspector, zstd_level)?;
-    match in_background(move || encoder.run_until_pressed()).await?? {
-        Encoded::Whole(inspection) => Ok(inspection),
-        Encoded::Pressed(encoder) => {
-            tracing::debug!("the encoder leaves the background");
-            tokio::task::spawn_blocking(move || encoder.run()).await?
-        }
+    let mut encoder = Encoder::new(input, output, inspector, zstd_level)?;
+    loop {
+        encoder = match in_background(move || encoder.run_until_pressed()).await?? {
+            Encoded::Whole(inspection) => return Ok(inspection),
+            Encoded::Part(encoder) => encoder,
+        };
+        tracing::trace!("the encoder leaves the background");
+        encoder = match tokio::task::spawn_blocking(move || encoder.run_until_relieved()).await?? {
+            Encoded::Whole(inspection) => return Ok(inspection),
+            Encoded::Part(encoder) => encoder,
+        };
     }
 }
 

@@ -69,8 +69,8 @@ pub(crate) fn encoding(zstd_level: Option<i32>) -> Encoding {
 pub(crate) enum Encoded {
     /// To the end; this is what the RDB is.
     Whole(Box<Inspection>),
-    /// The source sends faster than the encoder, at the priority it runs with, can take.
-    Pressed(Box<Encoder>),
+    /// To where it is to go on at another priority.
+    Part(Box<Encoder>),
 }
 
 impl Encoder {
@@ -85,23 +85,28 @@ impl Encoder {
         Ok(Box::new(Self { input, inspector, compressor }))
     }
 
-    /// Encodes to the end of the input, or until so much waits that the source may have to.
-    pub(crate) fn run_until_pressed(mut self: Box<Self>) -> Result<Encoded, EncodeError> {
+    /// Encodes to the end of the input, or until so much waits that the source may have to: it
+    /// sends faster than the encoder, at the priority it runs with, can take.
+    pub(crate) fn run_until_pressed(self: Box<Self>) -> Result<Encoded, EncodeError> {
+        self.run_until(queue::Receiver::is_nearly_full)
+    }
+
+    /// Encodes to the end of the input, or until little waits.
+    pub(crate) fn run_until_relieved(self: Box<Self>) -> Result<Encoded, EncodeError> {
+        self.run_until(queue::Receiver::is_nearly_empty)
+    }
+
+    fn run_until(
+        mut self: Box<Self>,
+        is_far_enough: impl Fn(&queue::Receiver) -> bool,
+    ) -> Result<Encoded, EncodeError> {
         while let Some(batch) = self.input.blocking_recv() {
             self.encode(batch)?;
-            if self.input.is_nearly_full() {
-                return Ok(Encoded::Pressed(self));
+            if is_far_enough(&self.input) {
+                return Ok(Encoded::Part(self));
             }
         }
         self.finish().map(Encoded::Whole)
-    }
-
-    /// Encodes to the end of the input; tells what the RDB is.
-    pub(crate) fn run(mut self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
-        while let Some(batch) = self.input.blocking_recv() {
-            self.encode(batch)?;
-        }
-        self.finish()
     }
 
     fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
@@ -191,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn an_encoder_that_falls_behind_says_so_and_goes_on_where_it_was() {
+    async fn an_encoder_that_falls_behind_or_catches_up_says_so_and_goes_on_where_it_was() {
         let rdb = rdb();
         assert!(zstd::decode_all(encoded(&rdb, Some(1)).await.as_slice()).unwrap() == rdb);
         assert!(encoded(&rdb, None).await == rdb);
@@ -207,12 +212,14 @@ mod tests {
             assert!(input.send(Bytes::copy_from_slice(piece)).await.is_ok());
         }
         let run = tokio::task::spawn_blocking(move || encoder.run_until_pressed());
-        let Ok(Ok(Encoded::Pressed(encoder))) = run.await else { panic!("it kept up") };
-        let run = tokio::task::spawn_blocking(move || encoder.run());
+        let Ok(Ok(Encoded::Part(encoder))) = run.await else { panic!("it kept up") };
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_relieved());
+        let Ok(Ok(Encoded::Part(encoder))) = run.await else { panic!("it did not catch up") };
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_pressed());
         assert!(input.send(Bytes::copy_from_slice(rest)).await.is_ok());
         assert!(input.flush().await.is_ok());
         drop(input);
-        let Ok(Ok(inspection)) = run.await else { panic!("it did not come to its end") };
+        let Ok(Ok(Encoded::Whole(inspection))) = run.await else { panic!("it did not end") };
         assert_eq!(inspection.envelope.size_bytes, rdb.len() as u64);
         let mut artifact = Vec::new();
         while let Some(piece) = pieces.recv().await {

@@ -96,6 +96,11 @@ impl Receiver {
     pub(crate) fn is_nearly_full(&self) -> bool {
         self.room.available_permits() < self.capacity_units / 4
     }
+
+    /// Whether so little waits that the other end has time.
+    pub(crate) fn is_nearly_empty(&self) -> bool {
+        self.room.available_permits() > self.capacity_units / 4 * 3
+    }
 }
 
 impl Drop for Receiver {

@@ -237,10 +237,8 @@ impl S3 for Wrapped {
         faulty!(self, S3Call::CreateUpload, begin)
     }
 
-    async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
-        req.input.key = shorten(&req.input.key);
-        self.state.look_for(&req.input.upload_id)?;
-        faulty!(self, S3Call::UploadPart, self.files.upload_part(req))
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        faulty!(self, S3Call::UploadPart, self.keep_part(req.input))
     }
 
     async fn complete_multipart_upload(
@@ -322,6 +320,18 @@ impl Wrapped {
             last_modified: head.last_modified,
             ..GetObjectOutput::default()
         }))
+    }
+
+    async fn keep_part(&self, input: UploadPartInput) -> Answer<UploadPartOutput> {
+        let UploadPartInput { upload_id, part_number, body, .. } = input;
+        self.state.look_for(&upload_id)?;
+        let number = usize::try_from(part_number).ok().filter(|n| (1..=10_000).contains(n));
+        let number = number.ok_or_else(|| s3_error!(InvalidArgument, "no such part"))?;
+        let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
+        let kept = quick::keep_part(&self.root, &upload_id, number, body).await;
+        kept.map_err(S3Error::internal_error)?;
+        let e_tag = Some(ETag::Strong(format!("{upload_id}-{number}")));
+        Ok(S3Response::new(UploadPartOutput { e_tag, ..UploadPartOutput::default() }))
     }
 
     async fn complete(

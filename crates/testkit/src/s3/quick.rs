@@ -1,13 +1,15 @@
-//! What `s3s-fs` does in pieces of 4 to 64 KiB, done in large ones: reading an object, and putting
-//! the parts of an upload together. It would otherwise take longer than what is measured with it.
+//! What `s3s-fs` does in pieces of 4 to 64 KiB, done in large ones: reading an object, taking the
+//! parts of an upload and putting them together. It would otherwise take longer than what is
+//! measured with it. Parts get no MD5 either: `s3s` has checked their signed SHA-256.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures_util::TryStreamExt;
 use s3s::dto::StreamingBlob;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -22,18 +24,41 @@ pub(super) async fn body(path: &Path, range: Range<u64>) -> io::Result<Streaming
     Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file, READ_BYTES)))
 }
 
+fn part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
+    root.join(format!(".upload_id-{upload}.part-{number}"))
+}
+
+/// Keeps a part of an upload; one that came before under its number only when it is whole.
+pub(super) async fn keep_part(
+    root: &Path,
+    upload: &str,
+    number: usize,
+    mut body: StreamingBlob,
+) -> io::Result<()> {
+    let mut pieces = Vec::new();
+    while let Some(piece) = body.try_next().await.map_err(io::Error::other)? {
+        pieces.push(piece);
+    }
+    let (mut part, file) =
+        (tempfile::NamedTempFile::new_in(root)?, part_file(root, upload, number));
+    let kept = tokio::task::spawn_blocking(move || {
+        pieces.iter().try_for_each(|piece| part.write_all(piece))?;
+        part.persist(file).map(drop).map_err(io::Error::from)
+    });
+    kept.await?
+}
+
 /// Whether all parts of an upload are there, and large enough for S3: 5 MiB but the last one.
 pub(super) fn are_complete(root: &Path, upload: &str, parts: usize) -> bool {
     (1..=parts).all(|n| {
-        let part = std::fs::metadata(root.join(format!(".upload_id-{upload}.part-{n}")));
+        let part = std::fs::metadata(part_file(root, upload, n));
         part.is_ok_and(|part| n == parts || part.len() >= 5 << 20)
     })
 }
 
 /// Appends the parts of an upload, 2 to `parts`, to its first one, which is the object then.
 pub(super) async fn join_parts(root: &Path, upload: &str, parts: usize) -> io::Result<()> {
-    let files: Vec<_> =
-        (1..=parts).map(|n| root.join(format!(".upload_id-{upload}.part-{n}"))).collect();
+    let files: Vec<_> = (1..=parts).map(|n| part_file(root, upload, n)).collect();
     let joined = tokio::task::spawn_blocking(move || {
         let [first, others @ ..] = files.as_slice() else { return Ok(()) };
         let mut object = OpenOptions::new().append(true).open(first)?;
@@ -60,5 +85,5 @@ pub(super) fn publish(
     if let Some(folder) = object.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::rename(root.join(format!(".upload_id-{upload}.part-1")), object)
+    std::fs::rename(part_file(root, upload, 1), object)
 }
