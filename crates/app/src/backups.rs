@@ -131,7 +131,8 @@ impl App {
         let key = backup_key(&backup).attempt(attempt);
         let manifest = self.store.find_manifest(&key).await.map_err(AppError::StoreUnavailable)?;
         let artifacts = manifest.iter().flat_map(|manifest| &manifest.artifacts);
-        let shards = (0..).zip(artifacts).map(|(shard, _)| key.artifact(shard));
+        let shards =
+            (0..).zip(artifacts).map(|(shard, entry)| key.artifact(shard).encoded(entry.encoding));
         let locations = shards.map(|artifact| self.store.locate(&artifact)).collect();
         Ok(BackupDetail { backup, manifest, locations })
     }

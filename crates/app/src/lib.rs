@@ -46,7 +46,7 @@ use cachevault_catalog::Catalog;
 use cachevault_domain::{
     Clock, Entropy, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, Store, StoreError, StoreErrorKind};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Scratch, Store, StoreError, StoreErrorKind};
 use jiff::SignedDuration;
 
 pub use access::AccessError;
@@ -164,7 +164,8 @@ impl App {
     pub async fn check_ready(&self) -> Result<(), AppError> {
         self.catalog.check().await?;
         // A store asks a bucket again for minutes; who asks here wants to know how it is now.
-        let checked = tokio::time::timeout(STORE_CHECK_MAX, self.store.check()).await;
+        let scratch = Scratch::mint(&*self.entropy);
+        let checked = tokio::time::timeout(STORE_CHECK_MAX, self.store.check(&scratch)).await;
         checked.unwrap_or_else(|late| Err(too_late(late))).map_err(AppError::StoreUnavailable)
     }
 }

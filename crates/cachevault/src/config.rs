@@ -194,6 +194,10 @@ pub(crate) struct Settings {
     )]
     zstd_level: Option<i32>,
 
+    /// Whether stored backups are compressed [default: true]
+    #[arg(long, value_name = "BOOL", env = "CACHEVAULT_COMPRESS")]
+    compress: Option<bool>,
+
     /// Where backups are kept: file:///folder, s3://bucket/folder?endpoint=URL&region=NAME, or
     /// obs://… [default: the folder `backups` in the data folder]
     #[arg(long, value_name = "URL", env = "CACHEVAULT_STORE")]
@@ -209,8 +213,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_STORE_CREATE_BUCKET")]
     store_create_bucket: Option<bool>,
 
-    /// MiB of each backup that may wait on the local disk for a bucket that stalls, so that the
-    /// source does not have to [default: 4096]
+    /// MiB of each running backup that may wait on the local disk for a bucket that stalls, so that
+    /// the source does not have to: `jobs_max` times that in all [default: 4096]
     #[arg(long, value_name = "MIB", env = "CACHEVAULT_SPOOL_MIB")]
     spool_mib: Option<u64>,
 
@@ -482,6 +486,7 @@ impl Settings {
             prefer_replica: self.prefer_replica.or(other.prefer_replica),
             single_node_backups: self.single_node_backups.or(other.single_node_backups),
             zstd_level: self.zstd_level.or(other.zstd_level),
+            compress: self.compress.or(other.compress),
             store: self.store.or(other.store),
             store_credentials_file: self.store_credentials_file.or(other.store_credentials_file),
             store_create_bucket: self.store_create_bucket.or(other.store_create_bucket),
@@ -555,6 +560,7 @@ impl Settings {
             source: Some(self.source_limits()?),
         };
         let attempts_max = within("attempts_max", self.attempts_max.unwrap_or(3), 1..=20)?;
+        let zstd_level = within("zstd_level", self.zstd_level.unwrap_or(-1), -7..=19)?;
         Ok(JobSettings {
             running_max: within("jobs_max", self.jobs_max.unwrap_or(4), 1..=64)?,
             host_max: within("host_jobs_max", self.host_jobs_max.unwrap_or(1), 1..=64)?,
@@ -568,7 +574,7 @@ impl Settings {
             // Crashes count too; only a job that brings the process down again and again has more.
             attempts_max: 20,
             prefer_replica: self.prefer_replica.unwrap_or(true),
-            zstd_level: within("zstd_level", self.zstd_level.unwrap_or(-1), -7..=19)?,
+            zstd_level: self.compress.unwrap_or(true).then_some(zstd_level),
             restore: RestoreLimits {
                 command,
                 stall: capture.stall,
@@ -782,7 +788,7 @@ mod tests {
         let config = from_toml("").unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
         assert!(config.data_dir.ends_with(".cachevault"));
-        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (-1, 4));
+        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (Some(-1), 4));
         assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
         assert_eq!(config.jobs.capture.source, Some(SourceLimits::default()));
     }
@@ -792,7 +798,9 @@ mod tests {
         let flags = Settings { zstd_level: Some(7), ..Settings::default() };
         let file = toml::from_str("zstd_level = 3\nregion = \"eu-test\"").unwrap();
         let config = flags.or(file).validate().unwrap();
-        assert_eq!((config.jobs.zstd_level, config.region.as_str()), (7, "eu-test"));
+        assert_eq!((config.jobs.zstd_level, config.region.as_str()), (Some(7), "eu-test"));
+        let plain = Settings { compress: Some(false), ..Settings::default() };
+        assert_eq!(plain.validate().unwrap().jobs.zstd_level, None);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl StoreConfig {
             if let Some(bucket) = &probe.bucket {
                 bucket.prepare().await?;
             }
-            probe.store.check().await
+            probe.store.check(&Scratch::mint(&OsEntropy)).await
         };
         match prepared.await {
             Ok(()) => {}

@@ -11,8 +11,8 @@ use cachevault_rdb::inspect::{
 };
 use cachevault_rdb::{Checksum, Kind};
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DatabaseDigest, DigestEntry, Encoding,
-    RdbEntry, SourceEntry, Store, StoreError, Stored,
+    ArtifactEntry, ArtifactKey, ArtifactSink, ContentEntry, DatabaseDigest, DigestEntry, RdbEntry,
+    SourceEntry, Store, StoreError, Stored,
 };
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::background::in_background;
 use crate::client::Client;
 use crate::connect::connect;
-use crate::encode::{EncodeError, Encoded, Encoder};
+use crate::encode::{EncodeError, Encoded, Encoder, encoding};
 use crate::error::CaptureError;
 use crate::gate::{Pass, SourceGate};
 use crate::guard::SourceLimits;
@@ -85,8 +85,8 @@ pub struct CaptureRequest<'a> {
     pub dialect: RdbDialect,
     /// The moment that expiries are told from.
     pub as_of: Timestamp,
-    /// zstd level of the artifact, -7 to 19.
-    pub zstd_level: i32,
+    /// zstd level of the artifact, -7 to 19; not compressed without one.
+    pub zstd_level: Option<i32>,
     /// Size of an earlier RDB of the same instance, bytes: a guess for the progress.
     pub earlier_bytes: Option<u64>,
     /// Keeps two captures from the same server.
@@ -120,6 +120,7 @@ pub async fn capture(
         meter.set_guess(request.earlier_bytes.unwrap_or_else(|| source.info.rdb_bytes_guess()));
     }
     meter.enter("waiting for the snapshot");
+    let key = &key.encoded(encoding(request.zstd_level));
     let sink = store.create(key).await?;
     let stop = async {
         tokio::select! {
@@ -282,7 +283,7 @@ async fn encode(
     input: queue::Receiver,
     output: mpsc::Sender<Bytes>,
     inspector: Inspector,
-    zstd_level: i32,
+    zstd_level: Option<i32>,
 ) -> Result<Box<Inspection>, EncodeError> {
     let mut encoder = Encoder::new(input, output, inspector, zstd_level)?;
     loop {
@@ -487,7 +488,7 @@ fn entry(
     let Inspection { envelope, content } = inspection;
     Ok(ArtifactEntry {
         file_name: key.file_name(),
-        encoding: Encoding::Zstd,
+        encoding: key.encoding,
         stored_bytes: stored.size_bytes,
         stored_sha256: stored.sha256,
         rdb: RdbEntry {

@@ -3,23 +3,56 @@
 use std::io::{self, Write};
 
 use cachevault_rdb::{Envelope, EnvelopeReport};
+use cachevault_store::Encoding;
 
-/// Takes an artifact in pieces.
-pub(crate) struct Decoder(zstd::stream::write::Decoder<'static, Judge>);
+/// Passes what is inside an artifact on to `output`.
+pub(crate) enum Decoding<W: Write> {
+    Zstd(Box<zstd::stream::write::Decoder<'static, W>>),
+    None(W),
+}
 
-impl Decoder {
-    pub(crate) fn new() -> io::Result<Self> {
-        zstd::stream::write::Decoder::new(Judge(Envelope::new())).map(Self)
+impl<W: Write> Decoding<W> {
+    pub(crate) fn new(encoding: Encoding, output: W) -> io::Result<Self> {
+        Ok(match encoding {
+            Encoding::Zstd => Self::Zstd(Box::new(zstd::stream::write::Decoder::new(output)?)),
+            Encoding::None => Self::None(output),
+        })
     }
 
     pub(crate) fn push(&mut self, piece: &[u8]) -> io::Result<()> {
-        self.0.write_all(piece)
+        match self {
+            Self::Zstd(decoder) => decoder.write_all(piece),
+            Self::None(output) => output.write_all(piece),
+        }
+    }
+
+    /// The output, when all has been passed on.
+    pub(crate) fn finish(self) -> io::Result<W> {
+        match self {
+            Self::Zstd(mut decoder) => {
+                decoder.flush()?;
+                Ok(decoder.into_inner())
+            }
+            Self::None(output) => Ok(output),
+        }
+    }
+}
+
+/// Takes an artifact in pieces.
+pub(crate) struct Decoder(Decoding<Judge>);
+
+impl Decoder {
+    pub(crate) fn new(encoding: Encoding) -> io::Result<Self> {
+        Decoding::new(encoding, Judge(Envelope::new())).map(Self)
+    }
+
+    pub(crate) fn push(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.0.push(piece)
     }
 
     /// What the whole artifact decoded to.
-    pub(crate) fn finish(mut self) -> io::Result<EnvelopeReport> {
-        self.0.flush()?;
-        self.0.into_inner().0.finish().map_err(io::Error::other)
+    pub(crate) fn finish(self) -> io::Result<EnvelopeReport> {
+        self.0.finish()?.0.finish().map_err(io::Error::other)
     }
 }
 

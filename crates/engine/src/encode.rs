@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use cachevault_rdb::inspect::{InspectError, Inspection, Inspector};
+use cachevault_store::Encoding;
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
@@ -21,11 +22,47 @@ pub(crate) enum EncodeError {
     OutputGone,
 }
 
-/// Checks and compresses one RDB.
+/// Checks one RDB, and compresses it if it is to be.
 pub(crate) struct Encoder {
     input: queue::Receiver,
     inspector: Inspector,
-    zstd: zstd::stream::write::Encoder<'static, Output>,
+    compressor: Compressor,
+}
+
+/// Writes in the form that is to be stored.
+enum Compressor {
+    Zstd(zstd::stream::write::Encoder<'static, Output>),
+    None(Output),
+}
+
+impl Compressor {
+    fn new(zstd_level: Option<i32>, output: mpsc::Sender<Bytes>) -> io::Result<Self> {
+        let decoder = Decoder::new(encoding(zstd_level))?;
+        let output = Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, decoder };
+        let Some(level) = zstd_level else { return Ok(Self::None(output)) };
+        let mut zstd = zstd::stream::write::Encoder::new(output, level)?;
+        zstd.include_checksum(true)?;
+        Ok(Self::Zstd(zstd))
+    }
+
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Zstd(zstd) => zstd.write_all(piece),
+            Self::None(output) => output.write_all(piece),
+        }
+    }
+
+    fn finish(self) -> io::Result<Output> {
+        match self {
+            Self::Zstd(zstd) => zstd.finish(),
+            Self::None(output) => Ok(output),
+        }
+    }
+}
+
+/// How an artifact is encoded at a level; none is not compressed.
+pub(crate) fn encoding(zstd_level: Option<i32>) -> Encoding {
+    if zstd_level.is_some() { Encoding::Zstd } else { Encoding::None }
 }
 
 /// How far an encoder came.
@@ -42,13 +79,10 @@ impl Encoder {
         input: queue::Receiver,
         output: mpsc::Sender<Bytes>,
         inspector: Inspector,
-        zstd_level: i32,
+        zstd_level: Option<i32>,
     ) -> Result<Box<Self>, EncodeError> {
-        let sink =
-            Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, decoder: Decoder::new()? };
-        let mut zstd = zstd::stream::write::Encoder::new(sink, zstd_level)?;
-        zstd.include_checksum(true)?;
-        Ok(Box::new(Self { input, inspector, zstd }))
+        let compressor = Compressor::new(zstd_level, output)?;
+        Ok(Box::new(Self { input, inspector, compressor }))
     }
 
     /// Encodes to the end of the input, or until so much waits that the source may have to: it
@@ -78,14 +112,14 @@ impl Encoder {
     fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
         for piece in batch.pieces {
             self.inspector.feed(&piece).map_err(EncodeError::Damaged)?;
-            self.zstd.write_all(&piece).map_err(output_error)?;
+            self.compressor.write(&piece).map_err(output_error)?;
         }
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
         let inspection = self.inspector.finish().map_err(EncodeError::Damaged)?;
-        let mut sink = self.zstd.finish().map_err(output_error)?;
+        let mut sink = self.compressor.finish().map_err(output_error)?;
         sink.flush().map_err(output_error)?;
         let decoded = sink.decoder.finish()?;
         if decoded != inspection.envelope {
@@ -163,11 +197,16 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn an_encoder_that_falls_behind_or_catches_up_says_so_and_goes_on_where_it_was() {
+        let rdb = rdb();
+        assert!(zstd::decode_all(encoded(&rdb, Some(1)).await.as_slice()).unwrap() == rdb);
+        assert!(encoded(&rdb, None).await == rdb);
+    }
+
+    async fn encoded(rdb: &[u8], zstd_level: Option<i32>) -> Vec<u8> {
         let (mut input, encoder_input) = queue(QUEUE_BYTES);
         let (output, mut pieces) = mpsc::channel(64);
-        let encoder = Encoder::new(encoder_input, output, Inspector::new(0, 1), 1);
+        let encoder = Encoder::new(encoder_input, output, Inspector::new(0, 1), zstd_level);
         let encoder = encoder.unwrap_or_else(|_| panic!("no encoder"));
-        let rdb = rdb();
         let (waiting, rest) = rdb.split_at(QUEUE_BYTES - (16 << 10));
         for piece in waiting.chunks(4096) {
             assert!(input.send(Bytes::copy_from_slice(piece)).await.is_ok());
@@ -186,6 +225,6 @@ mod tests {
         while let Some(piece) = pieces.recv().await {
             artifact.extend_from_slice(&piece);
         }
-        assert!(zstd::decode_all(artifact.as_slice()).unwrap() == rdb);
+        artifact
     }
 }

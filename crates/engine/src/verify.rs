@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use cachevault_rdb::{Checksum, EnvelopeReport};
-use cachevault_store::{ArtifactEntry, ArtifactKey, RdbEntry, Store, Stored};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Encoding, RdbEntry, Store, Stored};
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
@@ -11,7 +11,7 @@ use crate::error::VerifyError;
 /// Pieces of 1 MiB that may wait for the decoder.
 const PIECES_MAX: usize = 4;
 
-/// Reads the artifact `key` back and compares it with `entry`: the stored object's size and
+/// Reads the artifact of the shard `key` back and compares it with `entry`: the stored object's size and
 /// SHA-256, and, decoded, the RDB's header, size, end and checksum.
 ///
 /// # Errors
@@ -22,8 +22,9 @@ pub async fn verify_artifact(
     entry: &ArtifactEntry,
 ) -> Result<(), VerifyError> {
     let (pieces, decoder_input) = mpsc::channel(PIECES_MAX);
-    let decoder = tokio::task::spawn_blocking(move || decode(decoder_input));
-    let stored = read_back(store, key, pieces).await;
+    let encoding = entry.encoding;
+    let decoder = tokio::task::spawn_blocking(move || decode(decoder_input, encoding));
+    let stored = read_back(store, &key.encoded(encoding), pieces).await;
     // The decoder has ended or will: its input is closed.
     let decoded = decoder.await.unwrap_or_else(|e| Err(VerifyError::Undecodable(e.to_string())));
     compare_stored(&stored?, entry)?;
@@ -50,9 +51,12 @@ async fn read_back(
     Ok(source.seen())
 }
 
-fn decode(mut pieces: mpsc::Receiver<Bytes>) -> Result<EnvelopeReport, VerifyError> {
+fn decode(
+    mut pieces: mpsc::Receiver<Bytes>,
+    encoding: Encoding,
+) -> Result<EnvelopeReport, VerifyError> {
     let undecodable = |e: std::io::Error| VerifyError::Undecodable(e.to_string());
-    let mut decoder = Decoder::new().map_err(undecodable)?;
+    let mut decoder = Decoder::new(encoding).map_err(undecodable)?;
     while let Some(piece) = pieces.blocking_recv() {
         decoder.push(&piece).map_err(undecodable)?;
     }

@@ -217,7 +217,8 @@ impl Step for Verify {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let captured = context.captured()?;
-        // The attempt that captured has read everything back while it wrote.
+        // The attempt that captured has proved what is stored: a folder reads it back while it is
+        // written, a bucket checks each part by its signed SHA-256 (ADR 0009).
         if captured.attempt == context.lease.attempt {
             return Ok(output(&()));
         }

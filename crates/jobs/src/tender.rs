@@ -250,7 +250,7 @@ impl Tender {
         manifest: &Manifest,
     ) -> Result<Option<String>, String> {
         for (shard, entry) in (0..).zip(&manifest.artifacts) {
-            let artifact = key.artifact(shard);
+            let artifact = key.artifact(shard).encoded(entry.encoding);
             match verify_artifact(&*self.app.store, &artifact, entry).await {
                 Ok(()) => {}
                 Err(VerifyError::Store(error)) => return lasting(&error),

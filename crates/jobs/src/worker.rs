@@ -36,8 +36,8 @@ pub struct JobSettings {
     pub attempts_max: u32,
     /// Whether to capture from a replica in sync where there is one.
     pub prefer_replica: bool,
-    /// zstd level of artifacts.
-    pub zstd_level: i32,
+    /// zstd level of artifacts; they are not compressed without one.
+    pub zstd_level: Option<i32>,
     /// Bounds of a capture.
     pub capture: CaptureLimits,
     /// Bounds of a restore.

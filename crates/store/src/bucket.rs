@@ -27,6 +27,7 @@ use object_store::path::Path;
 use object_store::{
     BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
 };
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::bucket::credentials::CredentialsFile;
@@ -87,37 +88,14 @@ impl BucketStore {
     /// # Errors
     /// [`StoreError`] when the settings cannot be right.
     pub fn new(settings: &BucketSettings) -> Result<Self, StoreError> {
-        let BucketSettings { url, credentials_file, create, request, patience } = settings;
+        let BucketSettings { url, create, patience, .. } = settings;
         let shown = url.to_string();
         // The second call fails, and there is a provider then.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(100),
-                max_backoff: Duration::from_secs(5),
-                base: 2.0,
-            },
-            max_retries: usize::MAX,
-            retry_timeout: *patience,
-        };
-        let options = ClientOptions::new()
-            .with_timeout(*request)
-            .with_connect_timeout(CONNECT_TIME_MAX)
-            .with_allow_http(url.allows_http());
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(&url.bucket)
-            .with_region(&url.region)
-            .with_endpoint(url.client_endpoint())
-            .with_s3_express(false)
-            .with_virtual_hosted_style_request(url.virtual_host)
-            .with_checksum_algorithm(Checksum::SHA256)
-            .with_disable_bulk_delete(true)
-            .with_client_options(options.clone())
-            .with_retry(retry);
-        if let Some(file) = credentials_file {
-            builder = builder.with_credentials(Arc::new(CredentialsFile::new(file.clone())));
-        }
-        let client = builder.build().map_err(|e| failed("configure", &shown, e))?;
+        let options = client_options(settings);
+        let client = client_builder(AmazonS3Builder::from_env(), settings, options.clone())
+            .build()
+            .map_err(|e| failed("configure", &shown, e))?;
         let requests = Requests::new(url, client.credentials().clone(), &options, *create);
         let requests = requests.map_err(|e| failed("configure", &shown, e))?;
         let client = Arc::new(client);
@@ -155,6 +133,22 @@ impl BucketStore {
         }
     }
 
+    /// Asks again when the bucket was missing and could be made: it may have been away so far.
+    async fn in_bucket<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        match (ask().await, &self.requests) {
+            (Err(error), Some(requests))
+                if error.kind == StoreErrorKind::NoBucket && requests.creates() =>
+            {
+                requests.prepare_bucket().await?;
+                ask().await
+            }
+            (answer, _) => answer,
+        }
+    }
+
     fn path(&self, name: &impl ToString) -> Path {
         let name = Path::from(name.to_string());
         self.prefix.parts().chain(name.parts()).collect()
@@ -180,16 +174,60 @@ impl BucketStore {
     }
 }
 
-/// Asks again until it works, or fails in a way that does not pass, or `patience` is over.
+fn client_options(settings: &BucketSettings) -> ClientOptions {
+    ClientOptions::new()
+        .with_timeout(settings.request)
+        .with_connect_timeout(CONNECT_TIME_MAX)
+        .with_allow_http(settings.url.allows_http())
+}
+
+/// The client on top of what the environment says of it, which may say where the key is, and must
+/// not change what proves that a server has got what was sent.
+fn client_builder(
+    environment: AmazonS3Builder,
+    settings: &BucketSettings,
+    options: ClientOptions,
+) -> AmazonS3Builder {
+    let url = &settings.url;
+    let retry = RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(5),
+            base: 2.0,
+        },
+        max_retries: usize::MAX,
+        retry_timeout: settings.patience,
+    };
+    let builder = environment
+        .with_bucket_name(&url.bucket)
+        .with_region(&url.region)
+        .with_endpoint(url.client_endpoint())
+        .with_s3_express(false)
+        .with_virtual_hosted_style_request(url.virtual_host)
+        .with_skip_signature(false)
+        .with_unsigned_payload(false)
+        .with_checksum_algorithm(Checksum::SHA256)
+        .with_disable_bulk_delete(true)
+        .with_client_options(options)
+        .with_retry(retry);
+    match &settings.credentials_file {
+        Some(file) => builder.with_credentials(Arc::new(CredentialsFile::new(file.clone()))),
+        None => builder,
+    }
+}
+
+/// Asks again until it works, or fails in a way that does not pass, or `patience` is over. The
+/// pauses differ by `object`, so that many that failed at once do not come again at once.
 async fn persist<T, E: fmt::Display, F>(
     patience: Duration,
+    object: &Path,
     passes: impl Fn(&E) -> bool,
     mut ask: impl FnMut() -> F,
 ) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (began, mut pause) = (Instant::now(), PAUSE_FIRST);
+    let (began, mut pause) = (Instant::now(), PAUSE_FIRST.mul_f64(spread(object)));
     loop {
         match ask().await {
             Err(error) if passes(&error) && began.elapsed() + pause < patience => {
@@ -202,26 +240,18 @@ where
     }
 }
 
+/// 0.75 to 1.25, by the name.
+fn spread(object: &Path) -> f64 {
+    let hash = Sha256::digest(object.as_ref());
+    0.75 + f64::from(hash[0]) / 510.0
+}
+
 fn may_pass(error: &object_store::Error) -> bool {
     classify(error) == StoreErrorKind::Unavailable
 }
 
 #[async_trait]
 impl Store for BucketStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        let name = ObjectName(".check".to_owned());
-        let written = Bytes::from_static(b"cachevault");
-        self.put(&name, written.clone()).await?;
-        let read = self.get(&name).await;
-        let listed = self.list(&Folder::all(), None).await;
-        self.remove(&name).await?;
-        listed?;
-        if read? == Some(written) {
-            return Ok(());
-        }
-        Err(StoreError::new(StoreErrorKind::Damaged, "read back", self.shown(&name)))
-    }
-
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let shown = self.shown(key);
@@ -247,17 +277,23 @@ impl Store for BucketStore {
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        let written = self.objects.put(&self.path(name), bytes.into()).await;
-        written.map(drop).map_err(|e| failed("write", &self.shown(name), e))
+        let path = self.path(name);
+        let write = async || {
+            let written = self.objects.put(&path, bytes.clone().into()).await;
+            written.map(drop).map_err(|e| failed("write", &self.shown(name), e))
+        };
+        self.in_bucket(write).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
         let failed = |error| failed("read", &self.shown(name), error);
-        let found = match self.objects.get(&self.path(name)).await {
+        let path = self.path(name);
+        let ask = async || match self.objects.get(&path).await {
             // Without its bucket nothing is known of an object.
-            Err(error) if classify(&error) == StoreErrorKind::NotFound => return Ok(None),
-            other => other.map_err(failed)?,
+            Err(error) if classify(&error) == StoreErrorKind::NotFound => Ok(None),
+            other => other.map(Some).map_err(failed),
         };
+        let Some(found) = self.in_bucket(ask).await? else { return Ok(None) };
         if found.meta.size > DOCUMENT_BYTES_MAX {
             return Err(StoreError::new(StoreErrorKind::Damaged, "read", self.shown(name)));
         }
@@ -270,12 +306,15 @@ impl Store for BucketStore {
         after: Option<&ObjectName>,
     ) -> Result<Vec<StoredObject>, StoreError> {
         let within = self.path(&folder.0);
-        let objects = match after {
-            Some(after) => self.objects.list_with_offset(Some(&within), &self.path(after)),
-            None => self.objects.list(Some(&within)),
+        let ask = async || {
+            let objects = match after {
+                Some(after) => self.objects.list_with_offset(Some(&within), &self.path(after)),
+                None => self.objects.list(Some(&within)),
+            };
+            let listed = objects.take(LIST_MAX).try_collect::<Vec<_>>().await;
+            listed.map_err(|e| failed("list", &self.shown(&folder.0), e))
         };
-        let listed = objects.take(LIST_MAX).try_collect::<Vec<_>>().await;
-        let mut listed = listed.map_err(|e| failed("list", &self.shown(&folder.0), e))?;
+        let mut listed = self.in_bucket(ask).await?;
         listed.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         let mut found: Vec<_> = listed.iter().filter_map(|meta| self.found(meta)).collect();
         // A folder's marker, `logs/`, loses its slash in the library, and would be found again.
@@ -288,7 +327,7 @@ impl Store for BucketStore {
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
         // The library does not ask again when a removal gets no answer.
-        let removed = persist(self.patience, may_pass, || self.objects.delete(&path)).await;
+        let removed = persist(self.patience, &path, may_pass, || self.objects.delete(&path)).await;
         match removed {
             Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
             Err(error) => Err(failed("remove", &self.shown(name), error)),
@@ -304,14 +343,15 @@ impl Store for BucketStore {
         let within = self.path(&folder.0);
         let passes = |error: &StoreError| error.kind == StoreErrorKind::Unavailable;
         let unfinished =
-            persist(self.patience, passes, || requests.unfinished(&within, begun_before)).await?;
+            persist(self.patience, &within, passes, || requests.unfinished(&within, begun_before))
+                .await?;
         for (path, upload) in unfinished {
             // Others may write beside us.
             if self.name(&path).is_none_or(|name| name.kind().is_none()) {
                 continue;
             }
             let abort = || self.parts.abort_multipart(&path, &upload);
-            let aborted = persist(self.patience, may_pass, abort).await;
+            let aborted = persist(self.patience, &path, may_pass, abort).await;
             if let Err(error) = aborted
                 && classify(&error) != StoreErrorKind::NotFound
             {
@@ -327,5 +367,31 @@ impl Store for BucketStore {
 
     fn locate(&self, key: &ArtifactKey) -> String {
         self.shown(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::aws::AmazonS3ConfigKey::{Checksum, SkipSignature, UnsignedPayload};
+
+    use super::*;
+
+    #[test]
+    fn the_environment_does_not_take_the_proof_of_what_was_stored() {
+        let settings = BucketSettings {
+            url: BucketUrl::parse("s3://vault").unwrap(),
+            credentials_file: None,
+            create: false,
+            request: Duration::from_secs(1),
+            patience: Duration::from_secs(1),
+        };
+        let environment =
+            AmazonS3Builder::new().with_skip_signature(true).with_unsigned_payload(true);
+        let builder = client_builder(environment, &settings, client_options(&settings));
+        for (key, expected) in
+            [(SkipSignature, "false"), (UnsignedPayload, "false"), (Checksum, "sha256")]
+        {
+            assert_eq!(builder.get_config_value(&key).as_deref(), Some(expected), "{key:?}");
+        }
     }
 }

@@ -30,6 +30,11 @@ impl Scratch {
         };
         Self { backup }
     }
+
+    /// The object that [`Store::check`] may write.
+    pub(crate) fn probe(&self) -> ObjectName {
+        ObjectName::probe(self.backup.backup)
+    }
 }
 
 /// How each check went, in their order.
@@ -171,7 +176,7 @@ impl Suite<'_> {
     }
 
     async fn check(&self) -> Result<(), Failure> {
-        Ok(self.store.check().await?)
+        Ok(self.store.check(self.scratch).await?)
     }
 
     async fn artifact(&self, attempt: u32, bytes: &Bytes) -> Result<(), Failure> {

@@ -9,8 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Store, StoreError,
-    StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
+    StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,8 +66,8 @@ impl<S: Store> CountedStore<S> {
 
 #[async_trait]
 impl<S: Store> Store for CountedStore<S> {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.figures.note(self.inner.check().await)
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.figures.note(self.inner.check(scratch).await)
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {

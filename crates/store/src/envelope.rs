@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Store,
-    StoreError, StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Scratch,
+    Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// How an age file begins.
@@ -112,26 +112,37 @@ impl SealedStore {
         Self { inner, ring, encrypts }
     }
 
-    /// The key that is to encrypt what belongs to an attempt: the one that it has, or a fresh one
-    /// where new artifacts are encrypted.
-    async fn key_for(&self, attempt: &AttemptKey) -> Result<Option<Identity>, StoreError> {
+    /// The key of an attempt; `None` when nothing of it is encrypted.
+    ///
+    /// # Errors
+    /// [`KeyError::Missing`] when an artifact is encrypted and there is no key: another one would
+    /// make a backup that nobody can read.
+    async fn key_of(&self, attempt: &AttemptKey) -> Result<Option<Identity>, StoreError> {
         if let Some((name, _, secret)) = self.find_key(attempt).await? {
             return parse(&secret).map(Some).map_err(|error| error.on(&name));
         }
-        if !self.encrypts {
-            return Ok(None);
+        for artifact in self.artifacts(attempt).await? {
+            let first = self.inner.open(&artifact).await?.read().await?;
+            if is_encrypted(first.as_deref()) {
+                return Err(KeyError::Missing.on(&artifact));
+            }
         }
-        let identity = Identity::generate();
-        let secret = identity.to_string().expose_secret().to_owned().into();
-        self.put_key(attempt, &identity.to_public().to_string(), &secret).await?;
-        Ok(Some(identity))
+        Ok(None)
     }
 
-    /// The key of an attempt that has one.
+    /// The key of an attempt of which something is encrypted.
     async fn known_key(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
         let found = self.find_key(attempt).await?;
         let (name, _, secret) = found.ok_or_else(|| KeyError::Missing.on(attempt))?;
         parse(&secret).map_err(|error| error.on(&name))
+    }
+
+    /// A fresh key for an attempt that has none.
+    async fn mint_key(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
+        let identity = Identity::generate();
+        let secret = identity.to_string().expose_secret().to_owned().into();
+        self.put_key(attempt, &identity.to_public().to_string(), &secret).await?;
+        Ok(identity)
     }
 
     async fn put_key(
@@ -188,6 +199,15 @@ impl SealedStore {
         Ok(found.into_iter().map(|object| object.name).filter(is_key).collect())
     }
 
+    async fn artifacts(&self, attempt: &AttemptKey) -> Result<Vec<ArtifactKey>, StoreError> {
+        let found = self.inner.list(&Folder::of(attempt), None).await?;
+        let artifact = |object: StoredObject| match object.name.kind() {
+            Some(ObjectKind::Artifact(artifact)) => Some(artifact),
+            _ => None,
+        };
+        Ok(found.into_iter().filter_map(artifact).collect())
+    }
+
     fn open_key(
         &self,
         attempt: &AttemptKey,
@@ -202,6 +222,11 @@ impl SealedStore {
         let secret = self.ring.open(&document.master_key, &owner(attempt), &sealed)?;
         Ok((document, secret))
     }
+}
+
+/// Whether an object is encrypted that begins so.
+fn is_encrypted(first: Option<&[u8]>) -> bool {
+    first.is_some_and(|first| first.starts_with(AGE_MAGIC))
 }
 
 fn parse(secret: &SecretString) -> Result<Identity, KeyError> {
@@ -235,13 +260,15 @@ fn owner(attempt: &AttemptKey) -> String {
 
 #[async_trait]
 impl Store for SealedStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.inner.check(scratch).await
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        let Some(identity) = self.key_for(&key.attempt).await? else {
-            return self.inner.create(key).await;
+        let identity = match self.key_of(&key.attempt).await? {
+            Some(identity) => identity,
+            None if self.encrypts => self.mint_key(&key.attempt).await?,
+            None => return self.inner.create(key).await,
         };
         let sink = self.inner.create(key).await?;
         let begun = {
@@ -266,8 +293,7 @@ impl Store for SealedStore {
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
         let mut source = self.inner.open(key).await?;
         let first = source.read().await?;
-        let is_encrypted = first.as_ref().is_some_and(|piece| piece.starts_with(AGE_MAGIC));
-        if !is_encrypted {
+        if !is_encrypted(first.as_deref()) {
             return Ok(Box::new(PlainSource { inner: source, first }));
         }
         let identity = self.known_key(&key.attempt).await?;
@@ -277,7 +303,7 @@ impl Store for SealedStore {
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         // A manifest names keys of the data.
         let identity = match name.kind() {
-            Some(ObjectKind::Manifest(attempt)) => self.key_for(&attempt).await?,
+            Some(ObjectKind::Manifest(attempt)) => self.key_of(&attempt).await?,
             _ => None,
         };
         let Some(identity) = identity else { return self.inner.put(name, bytes).await };
@@ -293,7 +319,7 @@ impl Store for SealedStore {
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
         let found = self.inner.get(name).await?;
         let (Some(bytes), Some(kind)) = (&found, name.kind()) else { return Ok(found) };
-        if !bytes.starts_with(AGE_MAGIC) {
+        if !is_encrypted(Some(bytes)) {
             return Ok(found);
         }
         let identity = self.known_key(kind.attempt()).await?;

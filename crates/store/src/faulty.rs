@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Store, StoreError,
+    ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Scratch, Store, StoreError,
     StoreErrorKind, Stored, StoredObject, Tally,
 };
 
@@ -82,8 +82,8 @@ impl<S: Store> FaultyStore<S> {
 
 #[async_trait]
 impl<S: Store> Store for FaultyStore<S> {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.inner.check(scratch).await
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {

@@ -38,7 +38,8 @@ impl FolderStore {
     /// [`StoreError`] when it cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
-        make_folder(&root).map_err(|e| StoreError::io("make the folder", root.display(), e))?;
+        make_folder(&root, Path::new(""))
+            .map_err(|e| StoreError::io("make the folder", root.display(), e))?;
         Ok(Self { root })
     }
 
@@ -71,30 +72,13 @@ impl FolderStore {
 
 #[async_trait]
 impl Store for FolderStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        let path = self.root.join(".check");
-        let object = self.root.display().to_string();
-        Self::blocking("write, read and remove a file in", object.clone(), move || {
-            let written = b"cachevault";
-            write_durably(&path, written)?;
-            let read = fs::read(&path);
-            fs::remove_file(&path)?;
-            if read? == written {
-                Ok(())
-            } else {
-                Err(io::Error::other("read back other bytes than were written"))
-            }
-        })
-        .await
-    }
-
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let object = key.to_string();
         let (file, read_back) = Self::blocking("create", object.clone(), {
-            let path = path.clone();
+            let (path, root) = (path.clone(), self.root.clone());
             move || {
-                make_folder(parent(&path))?;
+                make_folder(parent(&path), &root)?;
                 if path.try_exists()? {
                     return Err(io::ErrorKind::AlreadyExists.into());
                 }
@@ -123,9 +107,9 @@ impl Store for FolderStore {
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        let path = self.path(name);
+        let (path, root) = (self.path(name), self.root.clone());
         let work = move || {
-            make_folder(parent(&path))?;
+            make_folder(parent(&path), &root)?;
             write_durably(&path, &bytes)
         };
         Self::blocking("write", name.to_string(), work).await
@@ -382,12 +366,16 @@ fn partial(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Makes a folder and those above it, each durably: a new entry is flushed into its parent.
-fn make_folder(path: &Path) -> io::Result<()> {
+/// Makes a folder and those above it, up to `root`, which has to be there. Each is made durably: a
+/// new entry is flushed into its parent.
+fn make_folder(path: &Path, root: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
-    make_folder(parent(path))?;
+    if path == root {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    make_folder(parent(path), root)?;
     match DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(e),
@@ -491,9 +479,15 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use std::time::Duration;
+
     use cachevault_testkit::SeededEntropy;
 
-    use crate::{AttemptKey, BackupKey, conformance};
+    use crate::{AttemptKey, BackupKey, Scratch, conformance};
+
+    fn scratch(seed: u64) -> Scratch {
+        Scratch::mint(&SeededEntropy::new(seed))
+    }
 
     fn attempt() -> AttemptKey {
         BackupKey {
@@ -615,9 +609,39 @@ mod tests {
     async fn a_check_leaves_nothing_behind_and_tells_a_missing_folder() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path().join("s")).unwrap();
-        store.check().await.unwrap();
+        store.check(&scratch(1)).await.unwrap();
         assert_eq!(files(folder.path()), [""; 0]);
         fs::remove_dir(store.root()).unwrap();
-        assert_eq!(store.check().await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert_eq!(store.check(&scratch(1)).await.unwrap_err().kind, StoreErrorKind::NotFound);
+        assert!(!store.root().exists());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn checks_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let mut running = tokio::task::JoinSet::new();
+        for seed in 0..32 {
+            let store = store.clone();
+            running.spawn(async move { store.check(&scratch(seed)).await });
+        }
+        for checked in running.join_all().await {
+            checked.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_check_left_is_removed_by_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let (left, running) = (scratch(1).probe(), scratch(2).probe());
+        for (name, hours) in [(&left, 2), (&running, 0)] {
+            store.put(name, Bytes::from_static(b"x")).await.unwrap();
+            let file = File::options().write(true).open(store.path(name)).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written - Duration::from_secs(hours * 3600)).unwrap();
+        }
+        store.check(&scratch(3)).await.unwrap();
+        assert_eq!(files(folder.path()), [running.as_str()]);
     }
 }

@@ -4,8 +4,12 @@ use std::fmt;
 
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
 
+use crate::Encoding;
+
 const MANIFEST: &str = "manifest.json";
 const DATA_KEY: &str = "data-key-";
+/// Before the names of what belongs to backups, in every list.
+const PROBE: &str = ".check-";
 
 /// The folder of one backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +45,9 @@ pub struct AttemptKey {
 }
 
 impl AttemptKey {
-    /// The artifact of one shard.
+    /// The artifact of one shard, compressed; [`ArtifactKey::encoded`] names others.
     pub fn artifact(&self, shard: u16) -> ArtifactKey {
-        ArtifactKey { attempt: self.clone(), shard }
+        ArtifactKey { attempt: self.clone(), shard, encoding: Encoding::Zstd }
     }
 
     /// The document with the key of its artifacts, sealed with this master key.
@@ -70,16 +74,21 @@ pub struct ArtifactKey {
     pub attempt: AttemptKey,
     /// The shard's number, from 0.
     pub shard: u16,
+    /// How the RDB is encoded in it, which its name tells.
+    pub encoding: Encoding,
 }
 
 impl ArtifactKey {
+    /// The same shard's artifact in another encoding.
+    pub fn encoded(&self, encoding: Encoding) -> Self {
+        Self { encoding, ..self.clone() }
+    }
+
     /// The object's name inside its attempt's folder.
     pub fn file_name(&self) -> String {
-        format!("shard-{:04}.rdb.zst", self.shard)
+        format!("shard-{:04}{}", self.shard, suffix(self.encoding))
     }
-}
 
-impl ArtifactKey {
     /// The object.
     pub fn object(&self) -> ObjectName {
         ObjectName(self.to_string())
@@ -89,6 +98,13 @@ impl ArtifactKey {
 impl fmt::Display for ArtifactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.attempt, self.file_name())
+    }
+}
+
+fn suffix(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Zstd => ".rdb.zst",
+        Encoding::None => ".rdb",
     }
 }
 
@@ -144,10 +160,12 @@ impl ObjectName {
         if rest.is_some() {
             return Some(ObjectKind::Other(attempt));
         }
-        let shard = file.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".rdb.zst"));
-        // Only the very name that a key builds is one.
-        let artifact = shard.and_then(|shard| Some(attempt.artifact(shard.parse().ok()?)));
+        let artifact = [Encoding::Zstd, Encoding::None].into_iter().find_map(|encoding| {
+            let shard = file.strip_prefix("shard-")?.strip_suffix(suffix(encoding))?;
+            Some(attempt.artifact(shard.parse().ok()?).encoded(encoding))
+        });
         Some(match artifact {
+            // Only the very name that a key builds is one.
             Some(artifact) if artifact.to_string() == self.0 => ObjectKind::Artifact(artifact),
             _ if attempt.manifest() == *self => ObjectKind::Manifest(attempt),
             _ if let Some(id) =
@@ -157,6 +175,15 @@ impl ObjectName {
             }
             _ => ObjectKind::Other(attempt),
         })
+    }
+
+    /// What a check of the store writes and removes.
+    pub(crate) fn probe(id: BackupId) -> Self {
+        Self(format!("{PROBE}{id}"))
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.0.starts_with(PROBE)
     }
 
     pub(crate) fn is_manifest(&self) -> bool {
@@ -213,6 +240,10 @@ mod tests {
             attempt.artifact(1).to_string(),
             format!("{folder}/attempt-0002/shard-0001.rdb.zst")
         );
+        assert_eq!(
+            attempt.artifact(1).encoded(Encoding::None).to_string(),
+            format!("{folder}/attempt-0002/shard-0001.rdb")
+        );
         assert_eq!(attempt.manifest().as_str(), format!("{folder}/attempt-0002/manifest.json"));
     }
 
@@ -222,9 +253,14 @@ mod tests {
         let kind = |rest: &str| ObjectName(format!("{folder}/{rest}")).kind();
         let artifact = kind("attempt-0002/shard-0001.rdb.zst");
         let Some(ObjectKind::Artifact(key)) = artifact else { panic!("{artifact:?}") };
-        assert_eq!((key.attempt.attempt, key.shard), (2, 1));
+        assert_eq!((key.attempt.attempt, key.shard, key.encoding), (2, 1, Encoding::Zstd));
+        let artifact = kind("attempt-0002/shard-0001.rdb");
+        let Some(ObjectKind::Artifact(key)) = artifact else { panic!("{artifact:?}") };
+        assert_eq!((key.attempt.attempt, key.shard, key.encoding), (2, 1, Encoding::None));
         assert!(matches!(kind("attempt-0002/manifest.json"), Some(ObjectKind::Manifest(_))));
-        for other in ["shard-0001.rdb.zst.partial", "shard-1.rdb.zst", "manifest.json/x", "x"] {
+        for other in
+            ["shard-0001.rdb.zst.partial", "shard-1.rdb.zst", "shard-1.rdb", "manifest.json/x", "x"]
+        {
             let found = kind(&format!("attempt-0002/{other}"));
             assert!(matches!(found, Some(ObjectKind::Other(_))), "{other}: {found:?}");
         }

@@ -9,8 +9,13 @@
 //!
 //! ```text
 //! <project>/<instance>/<backup>/attempt-0001/shard-0000.rdb.zst
+//! <project>/<instance>/<backup>/attempt-0001/data-key-<master key>.json
 //! <project>/<instance>/<backup>/attempt-0001/manifest.json
+//! .check-<id>
 //! ```
+//!
+//! `shard-0000.rdb` is one that is not compressed; the data key is there for what is encrypted; the
+//! last is there while a store is checked.
 //!
 //! This crate knows neither the catalog nor what is inside an artifact.
 
@@ -32,10 +37,11 @@ use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
 pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
+pub use conformance::Scratch;
 pub use counted::{CountedStore, StoreFigures};
 pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
@@ -59,9 +65,6 @@ pub const LIST_MAX: usize = 1000;
 /// The first methods are what a place has to offer; the others are made of them.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Proves that objects can be written, read, listed and removed now.
-    async fn check(&self) -> Result<(), StoreError>;
-
     /// Begins an artifact. Nothing is visible under its key until the sink has finished.
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError>;
 
@@ -107,6 +110,13 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Where an object lies, for a person to look.
     fn locate(&self, key: &ArtifactKey) -> String;
 
+    /// Proves that objects can be written, read, listed and removed now. Checks with different
+    /// `scratch` do not disturb each other; what one of them left that broke off, a later one
+    /// removes.
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        probe(self, &scratch.probe()).await
+    }
+
     /// Writes the manifest, durably: from then on the attempt is a backup. Writing the same
     /// manifest again changes nothing.
     async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
@@ -149,6 +159,30 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
         remove_folder(self, &Folder::of(key)).await
     }
+}
+
+/// A probe that is so much older than another is not in use any more.
+const PROBE_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), StoreError> {
+    let written = Bytes::from_static(b"cachevault");
+    store.put(name, written.clone()).await?;
+    let read = store.get(name).await;
+    let listed = store.list(&Folder::all(), None).await;
+    store.remove(name).await?;
+    let (read, listed) = (read?, listed?);
+    if read != Some(written) {
+        return Err(StoreError::new(StoreErrorKind::Damaged, "read back", name));
+    }
+    // By the clock of the store, which may not be ours. A new name may be missing in its list.
+    let Some(now) = listed.iter().find(|object| object.name == *name) else { return Ok(()) };
+    let is_left = |object: &&StoredObject| {
+        object.name.is_probe() && now.modified_at.duration_since(object.modified_at) > PROBE_LIFE
+    };
+    for object in listed.iter().filter(is_left) {
+        store.remove(&object.name).await?;
+    }
+    Ok(())
 }
 
 /// An attempt that is half removed must not look like a backup, so manifests go first.

@@ -71,6 +71,8 @@ pub struct ArtifactEntry {
 pub enum Encoding {
     /// One zstd frame.
     Zstd,
+    /// The RDB as it came.
+    None,
 }
 
 /// An RDB as it came from the server.

@@ -3,7 +3,8 @@
 //! A server that sends its data holds a forked child for as long as we read: a store that stalls
 //! must not slow the reading. What comes is passed on through a little memory; when that is full, the
 //! rest goes into a file without a name, which the system removes with the process, and from there
-//! to the store in the same order. Only when the file is as long as it may be does the writer wait.
+//! to the store in the same order. The file is a ring: what was passed on makes room for what comes.
+//! Only when all of it is waiting does the writer wait too.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,8 +20,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Store, StoreError,
-    StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
+    StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// Bytes of an artifact that wait in memory.
@@ -35,8 +36,8 @@ pub struct SpoolStore {
 }
 
 impl SpoolStore {
-    /// A store in front of another, with files of at most `limit_bytes` for each artifact in
-    /// `folder`, which is there.
+    /// A store in front of another, with files in `folder`, which is there: one of at most
+    /// `limit_bytes` for each artifact that is being written.
     pub fn new(inner: Arc<dyn Store>, folder: PathBuf, limit_bytes: u64) -> Self {
         Self { inner, folder, limit_bytes }
     }
@@ -44,24 +45,14 @@ impl SpoolStore {
 
 #[async_trait]
 impl Store for SpoolStore {
-    async fn check(&self) -> Result<(), StoreError> {
-        self.inner.check().await
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        self.inner.check(scratch).await
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let inner = self.inner.create(key).await?;
-        let shared = Arc::new(Shared::default());
-        let mut pump = JoinSet::new();
-        pump.spawn(Arc::clone(&shared).pump(inner, key.to_string()));
-        Ok(Box::new(SpoolSink {
-            shared,
-            pump,
-            folder: self.folder.clone(),
-            limit_bytes: self.limit_bytes,
-            object: key.to_string(),
-            written_bytes: 0,
-            is_unusable: false,
-        }))
+        let folder = self.folder.clone();
+        Ok(Box::new(SpoolSink::new(inner, folder, self.limit_bytes, key.to_string())))
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
@@ -121,8 +112,8 @@ struct State {
     waiting: VecDeque<Waiting>,
     memory_bytes: usize,
     /// Made when memory is full for the first time.
-    file: Option<Arc<File>>,
-    /// Where the next bytes go in the file, and how many in it were not passed on.
+    file: Option<Arc<Ring>>,
+    /// How many bytes were put into the file, and how many of them were not passed on.
     file_end: u64,
     file_bytes: u64,
     is_closed: bool,
@@ -145,7 +136,7 @@ impl State {
         self.waiting.push_back(Waiting::InMemory(bytes));
     }
 
-    /// A place in the file; the beginning when nothing in it is waiting.
+    /// A place in the file; the beginning when nothing in it is waiting, so that it stays short.
     fn place(&mut self, len: usize) -> u64 {
         if self.file_bytes == 0 {
             self.file_end = 0;
@@ -217,17 +208,46 @@ impl Drop for Over<'_> {
     }
 }
 
+/// A file that goes on at its beginning where it would become too long. A piece that is longer than
+/// all of it has no place in it.
+struct Ring {
+    file: File,
+    len: u64,
+}
+
+impl Ring {
+    /// Where a piece lies that was put in after `at` others: its offset, and how much of it comes
+    /// before the rest goes on at the beginning.
+    fn place(&self, at: u64, len: usize) -> (u64, usize) {
+        let offset = at % self.len;
+        let room = usize::try_from(self.len - offset).unwrap_or(usize::MAX);
+        (offset, len.min(room))
+    }
+
+    fn write(&self, piece: &[u8], at: u64) -> io::Result<()> {
+        let (offset, first) = self.place(at, piece.len());
+        self.file.write_all_at(&piece[..first], offset)?;
+        self.file.write_all_at(&piece[first..], 0)
+    }
+
+    fn read(&self, at: u64, len: usize) -> io::Result<Bytes> {
+        let mut piece = BytesMut::zeroed(len);
+        let (offset, first) = self.place(at, len);
+        self.file.read_exact_at(&mut piece[..first], offset)?;
+        self.file.read_exact_at(&mut piece[first..], 0)?;
+        Ok(piece.freeze())
+    }
+}
+
 async fn read(
-    file: Option<Arc<File>>,
+    file: Option<Arc<Ring>>,
     at: u64,
     len: usize,
     object: &str,
 ) -> Result<Bytes, StoreError> {
     let work = move || {
         let file = file.ok_or(io::ErrorKind::NotFound)?;
-        let mut bytes = BytesMut::zeroed(len);
-        file.read_exact_at(&mut bytes, at)?;
-        Ok(bytes.freeze())
+        file.read(at, len)
     };
     let read = tokio::task::spawn_blocking(work).await;
     let read = read.unwrap_or_else(|gone| Err(io::Error::other(gone)));
@@ -250,6 +270,18 @@ struct SpoolSink {
 }
 
 impl SpoolSink {
+    fn new(
+        inner: Box<dyn ArtifactSink>,
+        folder: PathBuf,
+        limit_bytes: u64,
+        object: String,
+    ) -> Self {
+        let shared = Arc::new(Shared::default());
+        let mut pump = JoinSet::new();
+        pump.spawn(Arc::clone(&shared).pump(inner, object.clone()));
+        Self { shared, pump, folder, limit_bytes, object, written_bytes: 0, is_unusable: false }
+    }
+
     /// How the pump ended.
     async fn outcome(&mut self) -> Result<Stored, StoreError> {
         let gone = |error| broken("write", &self.object, error);
@@ -263,21 +295,19 @@ impl SpoolSink {
     async fn spool(&mut self, bytes: Bytes) -> Option<Bytes> {
         let (file, at) = {
             let mut state = self.shared.state();
-            let has_room = state.file_bytes + bytes.len() as u64 <= self.limit_bytes
-                && (state.file_bytes == 0
-                    || state.file_end + bytes.len() as u64 <= self.limit_bytes);
+            let has_room = state.file_bytes + bytes.len() as u64 <= self.limit_bytes;
             if self.is_unusable || !has_room {
                 return Some(bytes);
             }
             (state.file.clone(), state.place(bytes.len()))
         };
-        let (folder, piece) = (self.folder.clone(), bytes.clone());
+        let (folder, len, piece) = (self.folder.clone(), self.limit_bytes, bytes.clone());
         let work = move || {
             let file = match file {
                 Some(file) => file,
-                None => Arc::new(tempfile::tempfile_in(folder)?),
+                None => Arc::new(Ring { file: tempfile::tempfile_in(folder)?, len }),
             };
-            file.write_all_at(&piece, at)?;
+            file.write(&piece, at)?;
             Ok(file)
         };
         let written = tokio::task::spawn_blocking(work).await;
@@ -303,7 +333,7 @@ impl SpoolSink {
 impl ArtifactSink for SpoolSink {
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
         self.written_bytes += bytes.len() as u64;
-        let mut rest = Some(bytes);
+        let mut rest = Some(bytes).filter(|bytes| !bytes.is_empty());
         while let Some(bytes) = rest.take() {
             let fits = {
                 let mut state = self.shared.state();
@@ -343,5 +373,70 @@ impl ArtifactSink for SpoolSink {
     async fn abort(mut self: Box<Self>) {
         self.shared.aborted.notify_one();
         let _ = self.outcome().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use sha2::{Digest, Sha256};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::Tally;
+
+    const PIECE_BYTES: usize = 1 << 20;
+    /// No multiple of a piece, so that pieces go on at the beginning of the file.
+    const LIMIT: u64 = (8 << 20) + 12_345;
+    /// So many pieces have room in the file.
+    const BACKLOG: usize = 8;
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Takes a piece whenever it is told to.
+    struct Gated {
+        gate: Arc<Semaphore>,
+        taken: Tally,
+    }
+
+    #[async_trait]
+    impl ArtifactSink for Gated {
+        async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+            self.gate.acquire().await.unwrap().forget();
+            self.taken.add(&bytes);
+            Ok(())
+        }
+
+        async fn finish(self: Box<Self>) -> Result<Stored, StoreError> {
+            Ok(self.taken.stored())
+        }
+
+        async fn abort(self: Box<Self>) {}
+    }
+
+    fn piece(number: usize) -> Bytes {
+        (0..PIECE_BYTES).map(|at| (at / 7 + number * 31) as u8).collect()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_writes_goes_on_at_the_pace_of_a_store_that_is_always_behind() {
+        const PIECES: usize = BACKLOG + 40;
+        let folder = tempfile::tempdir().unwrap();
+        let gate = Arc::new(Semaphore::new(0));
+        let inner = Box::new(Gated { gate: Arc::clone(&gate), taken: Tally::default() });
+        let mut sink =
+            Box::new(SpoolSink::new(inner, folder.path().to_owned(), LIMIT, "it".to_owned()));
+        let mut expected = Sha256::new();
+        for number in 0..PIECES {
+            // One is taken for each that comes: the file stays as full as it can be.
+            gate.add_permits(usize::from(number >= BACKLOG));
+            expected.update(piece(number));
+            let written = tokio::time::timeout(PATIENCE, sink.write(piece(number))).await;
+            written.unwrap_or_else(|_| panic!("piece {number} waits")).unwrap();
+        }
+        gate.add_permits(PIECES);
+        let stored = sink.finish().await.unwrap();
+        assert_eq!(stored.size_bytes, (PIECES * PIECE_BYTES) as u64);
+        assert_eq!(stored.sha256, hex::encode(expected.finalize()));
     }
 }

@@ -96,6 +96,13 @@ impl State {
         *left -= 1;
         Some(*fault)
     }
+
+    fn look_for(&self, upload: &str) -> S3Result<()> {
+        if self.uploads.lock().expect("the uploads").contains_key(upload) {
+            return Ok(());
+        }
+        Err(s3_error!(NoSuchUpload, "no such upload"))
+    }
 }
 
 /// `s3s-fs` with faults on demand, a list of uploads, which it lacks, and shorter keys: it makes
@@ -116,8 +123,10 @@ fn shorten(key: &str) -> String {
 fn lengthen(key: &str) -> String {
     let key = key.replace("/~", "/attempt-");
     let file = key.rsplit_once('/').and_then(|(folder, file)| {
-        let shard = file.strip_prefix('s')?.strip_suffix(".z")?;
-        Some(format!("{folder}/shard-{shard}.rdb.zst"))
+        let file = file.strip_prefix('s')?;
+        let shard = file.strip_suffix(".z").map(|shard| format!("{shard}.rdb.zst"));
+        let shard = shard.or_else(|| file.ends_with(".rdb").then(|| file.to_owned()))?;
+        Some(format!("{folder}/shard-{shard}"))
     });
     file.unwrap_or(key)
 }
@@ -165,6 +174,7 @@ impl S3 for Wrapped {
     }
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        self.look_for(&req.input.bucket)?;
         req.input.key = shorten(&req.input.key);
         faulty!(self, S3Call::Put, self.files.put_object(req))
     }
@@ -215,6 +225,7 @@ impl S3 for Wrapped {
         &self,
         mut req: S3Request<CreateMultipartUploadInput>,
     ) -> Answer<CreateMultipartUploadOutput> {
+        self.look_for(&req.input.bucket)?;
         let key = req.input.key.clone();
         req.input.key = shorten(&key);
         let begin = async {
@@ -237,9 +248,7 @@ impl S3 for Wrapped {
         req.input.key = shorten(&req.input.key);
         let id = req.input.upload_id.clone();
         let complete = async {
-            if !self.state.uploads.lock().expect("the uploads").contains_key(&id) {
-                return Err(s3_error!(NoSuchUpload, "no such upload"));
-            }
+            self.state.look_for(&id)?;
             let answer = self.complete(req).await?;
             self.state.uploads.lock().expect("the uploads").remove(&id);
             Ok(answer)
@@ -280,9 +289,18 @@ impl S3 for Wrapped {
 }
 
 impl Wrapped {
+    /// `s3s-fs` makes a bucket that is missing.
+    fn look_for(&self, bucket: &str) -> S3Result<()> {
+        if self.root.join(bucket).is_dir() {
+            return Ok(());
+        }
+        Err(s3_error!(NoSuchBucket, "no such bucket"))
+    }
+
     async fn read(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let (range, path) =
             (req.input.range, self.root.join(&req.input.bucket).join(&req.input.key));
+        self.look_for(&req.input.bucket)?;
         let head =
             self.files.head_object(req.map_input(|GetObjectInput { bucket, key, .. }| {
                 HeadObjectInput { bucket, key, ..HeadObjectInput::default() }
@@ -306,9 +324,7 @@ impl Wrapped {
 
     async fn keep_part(&self, input: UploadPartInput) -> Answer<UploadPartOutput> {
         let UploadPartInput { upload_id, part_number, body, .. } = input;
-        if !self.state.uploads.lock().expect("the uploads").contains_key(&upload_id) {
-            return Err(s3_error!(NoSuchUpload, "no such upload"));
-        }
+        self.state.look_for(&upload_id)?;
         let number = usize::try_from(part_number).ok().filter(|n| (1..=10_000).contains(n));
         let number = number.ok_or_else(|| s3_error!(InvalidArgument, "no such part"))?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
@@ -456,6 +472,11 @@ impl S3Server {
     /// Lets calls go well again.
     pub fn heal(&self) {
         self.state.faults.lock().expect("the faults").clear();
+    }
+
+    /// Ends all uploads that are not finished, as somebody else who may could.
+    pub fn end_uploads(&self) {
+        self.state.uploads.lock().expect("the uploads").clear();
     }
 
     /// How many faults are still to come.

@@ -30,6 +30,29 @@ fn backed_up(folder: &Path, options: &[&str]) -> (Server, Service, String) {
 }
 
 #[test]
+fn a_backup_that_is_not_compressed_is_the_plain_rdb_and_serves_all_the_same() {
+    let (folder, data_dir) = folder();
+    let options = ["--compress", "false", "--encrypt", "false"];
+    let (server, service, id) = backed_up(&data_dir, &options);
+    let files = stored(&data_dir);
+    let file = files.iter().find(|path| path.ends_with("shard-0000.rdb"));
+    let rdb = std::fs::read(file.unwrap_or_else(|| panic!("{files:?}"))).unwrap();
+    let loaded = Server::start_with_rdb(&newest_redis(), &rdb, &[]);
+    assert_eq!(loaded.digest(), server.digest());
+
+    let shown = service.json(&["backup", "show", &id]).to_string();
+    assert!(shown.contains("shard-0000.rdb\""), "{shown}");
+    let links = service.json(&["backup", "link", &id]);
+    let whole = folder.path().join("whole.rdb");
+    assert!(curl(&[links["links"][0]["url"].as_str().unwrap()], &whole).status.success());
+    assert!(std::fs::read(&whole).unwrap() == rdb);
+    assert_eq!(service.json(&["verify"])["items"][0]["damage"], serde_json::Value::Null);
+    server.call(&["FLUSHALL"]);
+    service.json(&["restore", "create", "orders", "--backup", &id, "--wait"]);
+    assert_eq!(server.digest(), loaded.digest());
+}
+
+#[test]
 fn a_downloaded_backup_is_loaded_by_a_server_and_holds_the_same_data() {
     let (folder, data_dir) = folder();
     let (server, service, id) = backed_up(&data_dir, &[]);

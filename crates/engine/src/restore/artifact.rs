@@ -8,6 +8,7 @@ use cachevault_store::{ArtifactEntry, ArtifactKey, ArtifactSource, Store, Stored
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::decode::Decoding;
 use crate::error::VerifyError;
 use crate::verify::{compare_rdb, compare_stored};
 
@@ -28,7 +29,7 @@ pub struct RdbReader {
 }
 
 impl RdbReader {
-    /// Opens the artifact `key`, which is to be as `entry` says.
+    /// Opens the artifact of the shard `key`, which is to be as `entry` says.
     ///
     /// # Errors
     /// [`VerifyError::Store`] when the store does not give it.
@@ -37,7 +38,7 @@ impl RdbReader {
         key: &ArtifactKey,
         entry: &ArtifactEntry,
     ) -> Result<Self, VerifyError> {
-        let source = store.open(key).await?;
+        let source = store.open(&key.encoded(entry.encoding)).await?;
         let (stored, decoder_input) = mpsc::channel(STORED_PIECES_MAX);
         let (decoded, pieces) = mpsc::channel(DECODED_PIECES_MAX);
         let mut tasks = JoinSet::new();
@@ -90,14 +91,13 @@ fn decode(
 ) -> Result<(), VerifyError> {
     let undecodable = |error: io::Error| VerifyError::Undecodable(error.to_string());
     let judge = Judge { envelope: Envelope::new(), output };
-    let mut zstd = zstd::stream::write::Decoder::new(judge).map_err(undecodable)?;
+    let mut decoding = Decoding::new(entry.encoding, judge).map_err(undecodable)?;
     while let Some(piece) = stored.blocking_recv() {
-        zstd.write_all(&piece?).map_err(undecodable)?;
+        decoding.push(&piece?).map_err(undecodable)?;
     }
-    zstd.flush().map_err(undecodable)?;
+    let Judge { envelope, output } = decoding.finish().map_err(undecodable)?;
     let gone = |_| undecodable(io::ErrorKind::BrokenPipe.into());
     compare_stored(&seen.blocking_recv().map_err(gone)?, entry)?;
-    let Judge { envelope, output } = zstd.into_inner();
     let report = envelope.finish().map_err(|e| VerifyError::Undecodable(e.to_string()))?;
     compare_rdb(report, &entry.rdb)?;
     output.release().map_err(undecodable)

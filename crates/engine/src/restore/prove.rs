@@ -98,7 +98,7 @@ impl Proof<'_> {
             prefer_replica: false,
             dialect: RdbDialect::Native,
             as_of: Timestamp::UNIX_EPOCH,
-            zstd_level: 0,
+            zstd_level: None,
             earlier_bytes: Some(self.entry.rdb.size_bytes),
             gate: self.gate,
             limits: CaptureLimits {

@@ -66,7 +66,7 @@ impl Rig {
             prefer_replica: true,
             dialect: self.dialect,
             as_of: "2026-11-21T00:00:00Z".parse().unwrap(),
-            zstd_level: 1,
+            zstd_level: Some(1),
             earlier_bytes: None,
             gate: &self.gate,
             limits: self.limits,

@@ -202,7 +202,7 @@ fn settings() -> JobSettings {
         },
         attempts_max: 20,
         prefer_replica: true,
-        zstd_level: 1,
+        zstd_level: Some(1),
         capture: CaptureLimits {
             command: Duration::from_secs(5),
             stall: Duration::from_secs(20),

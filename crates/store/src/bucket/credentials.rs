@@ -1,8 +1,8 @@
 //! Keys from a file that may change while we run.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use object_store::CredentialProvider;
@@ -11,6 +11,10 @@ use object_store::aws::AwsCredential;
 /// The section that is read.
 const PROFILE: &str = "[default]";
 const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Who writes the file may not be done: what is read has to stay for so long, and is looked at so
+/// often.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
+const LOOKS_MAX: u32 = 20;
 
 /// Reads AWS' shared credentials file, again whenever it has changed.
 #[derive(Debug)]
@@ -23,6 +27,10 @@ impl CredentialsFile {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, read: Mutex::new(None) }
     }
+
+    fn read(&self) -> MutexGuard<'_, Option<(SystemTime, Arc<AwsCredential>)>> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
@@ -30,27 +38,42 @@ impl CredentialProvider for CredentialsFile {
     type Credential = AwsCredential;
 
     async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified());
-        let modified = modified.map_err(|error| unreadable(&self.path, error.into()))?;
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, credential)) = &*read
+        let (_, modified) = stamp(&self.path)?;
+        if let Some((at, credential)) = &*self.read()
             && *at == modified
         {
             return Ok(Arc::clone(credential));
         }
-        let credential = Arc::new(load(&self.path)?);
-        *read = Some((modified, Arc::clone(&credential)));
+        let (modified, credential) = load(&self.path).await?;
+        let credential = Arc::new(credential);
+        *self.read() = Some((modified, Arc::clone(&credential)));
         Ok(credential)
     }
 }
 
-fn load(path: &Path) -> object_store::Result<AwsCredential> {
-    let size = std::fs::metadata(path).map_err(|error| unreadable(path, error.into()))?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(unreadable(path, "it is too long for a file of credentials".into()));
+/// The file's size and when it was written.
+fn stamp(path: &Path) -> object_store::Result<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(path);
+    let stamp = metadata.and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
+    stamp.map_err(|error| unreadable(path, error.into()))
+}
+
+/// Reads the file when nobody writes it any more, and tells when it was written.
+async fn load(path: &Path) -> object_store::Result<(SystemTime, AwsCredential)> {
+    let mut found = None;
+    for _ in 0..LOOKS_MAX {
+        let before = stamp(path)?;
+        if before.0 > FILE_BYTES_MAX {
+            return Err(unreadable(path, "it is too long for a file of credentials".into()));
+        }
+        let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, error.into()))?;
+        found = parse(&text).map(|credential| (before.1, credential));
+        tokio::time::sleep(SETTLE_TIME).await;
+        if found.is_some() && stamp(path)? == before {
+            break;
+        }
     }
-    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, error.into()))?;
-    parse(&text).ok_or_else(|| {
+    found.ok_or_else(|| {
         let wanted = "it has no `aws_access_key_id` and `aws_secret_access_key` under `[default]`";
         unreadable(path, wanted.into())
     })
@@ -107,6 +130,22 @@ mod tests {
             let at = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second as u64);
             std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
             assert_eq!(file.get_credential().await.unwrap().key_id, key);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_just_being_written_is_waited_for() {
+        const WHOLE: &str = "[default]\naws_access_key_id=AK\naws_secret_access_key=secret\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("credentials");
+        for written in [0, 20, WHOLE.len() - 3] {
+            std::fs::write(&path, &WHOLE[..written]).unwrap();
+            let file = CredentialsFile::new(path.clone());
+            // The first is asked first, and then waits.
+            let (read, ()) = tokio::join!(file.get_credential(), async {
+                std::fs::write(&path, WHOLE).unwrap();
+            });
+            assert_eq!(read.unwrap().secret_key, "secret", "{written}");
         }
     }
 }

@@ -5,7 +5,7 @@ use cachevault_domain::with_sources;
 use crate::{StoreError, StoreErrorKind};
 
 /// Codes of S3's error documents. The library keeps most of them only in its texts.
-const CODES: [(&str, StoreErrorKind); 14] = [
+const CODES: [(&str, StoreErrorKind); 15] = [
     ("NoSuchBucket", StoreErrorKind::NoBucket),
     ("InvalidAccessKeyId", StoreErrorKind::Denied),
     ("SignatureDoesNotMatch", StoreErrorKind::Denied),
@@ -19,6 +19,7 @@ const CODES: [(&str, StoreErrorKind); 14] = [
     ("XMinioStorageFull", StoreErrorKind::NoSpace),
     ("EntityTooLarge", StoreErrorKind::NoSpace),
     ("BadDigest", StoreErrorKind::Damaged),
+    ("InvalidPart", StoreErrorKind::Damaged),
     ("XAmzContentSHA256Mismatch", StoreErrorKind::Damaged),
 ];
 

@@ -36,6 +36,16 @@ struct Answer {
     body: Bytes,
 }
 
+impl Answer {
+    /// Whether the server does not know such a call. Not all say so by the status.
+    fn lacks_the_call(&self) -> bool {
+        let said = String::from_utf8_lossy(&self.body);
+        matches!(self.status, StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED)
+            || self.status.is_client_error()
+                && ["NotImplemented", "MethodNotAllowed"].iter().any(|code| said.contains(code))
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedUploads {
@@ -79,6 +89,11 @@ impl Requests {
         })
     }
 
+    /// Whether a bucket is made where it is missing.
+    pub(super) fn creates(&self) -> bool {
+        self.creates
+    }
+
     /// Looks whether the bucket is there, and makes it if it is to be made.
     pub(super) async fn prepare_bucket(&self) -> Result<(), StoreError> {
         let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await?;
@@ -120,7 +135,7 @@ impl Requests {
             let query = uploads_query(folder, markers.as_ref());
             let url = format!("{}?{query}", self.bucket_url);
             let answer = self.send(ACTION, Method::GET, &url, Vec::new()).await?;
-            if answer.status == StatusCode::NOT_IMPLEMENTED {
+            if answer.lacks_the_call() {
                 return Ok(Vec::new());
             }
             if !answer.status.is_success() {
@@ -134,9 +149,13 @@ impl Requests {
             found.extend(within.filter(|(path, _)| path.prefix_matches(folder)));
             markers = listed.next_key_marker.zip(listed.next_upload_id_marker);
             if !listed.is_truncated || markers.is_none() {
-                break;
+                return Ok(found);
             }
         }
+        tracing::warn!(
+            store = self.shown,
+            "there are more unfinished uploads than are removed at a time; the rest is next"
+        );
         Ok(found)
     }
 
@@ -187,3 +206,24 @@ fn uploads_query(folder: &Path, markers: Option<&(String, String)>) -> String {
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_without_a_list_of_uploads_is_told_from_one_that_refuses_it() {
+        for (status, body, lacks) in [
+            (501, "", true),
+            (405, "", true),
+            (400, "<Error><Code>NotImplemented</Code></Error>", true),
+            (403, "<Error><Code>AccessDenied</Code></Error>", false),
+            (400, "", false),
+            (200, "<Key>NotImplemented</Key>", false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let answer = Answer { status, body: Bytes::from_static(body.as_bytes()) };
+            assert_eq!(answer.lacks_the_call(), lacks, "{status} {body}");
+        }
+    }
+}

@@ -15,15 +15,20 @@ use tokio::time::Instant;
 use crate::bucket::failure::failed;
 use crate::{ArtifactSink, StoreError, StoreErrorKind, Stored};
 
-/// Bytes of a part. Servers take from 5 MiB on, and 10,000 parts.
-const PART_BYTES: usize = 5 << 20;
-/// Parts from this one on are longer, so that 134 GiB have room.
-const LONG_PARTS_FROM: usize = 2000;
-const LONG_PART_BYTES: usize = 16 << 20;
 const PARTS_MAX: usize = 10_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Bytes on their way at once.
-const SENDING_BYTES_MAX: usize = 10 << 20;
+/// Bytes that are gathered for a part or on their way, together.
+const HELD_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of a part. Servers take from 5 MiB on, and 10,000 parts: later ones are longer, so that
+/// 103 GiB have room. While one of the longest is on its way no other is gathered.
+fn part_bytes(index: usize) -> usize {
+    match index {
+        0..2000 => 5 << 20,
+        2000..6000 => 8 << 20,
+        _ => HELD_BYTES_MAX,
+    }
+}
 
 pub(super) struct BucketSink {
     objects: Arc<dyn ObjectStore>,
@@ -35,10 +40,18 @@ pub(super) struct BucketSink {
     /// What the next part is made of.
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
-    sending: JoinSet<object_store::Result<(usize, PartId)>>,
+    sending: JoinSet<object_store::Result<Sent>>,
+    sending_bytes: usize,
     sent: Vec<Option<PartId>>,
     size_bytes: u64,
     sha256: Sha256,
+}
+
+/// A part that has arrived.
+struct Sent {
+    index: usize,
+    len: usize,
+    part: PartId,
 }
 
 impl BucketSink {
@@ -59,21 +72,22 @@ impl BucketSink {
             gathered: Vec::new(),
             gathered_bytes: 0,
             sending: JoinSet::new(),
+            sending_bytes: 0,
             sent: Vec::new(),
             size_bytes: 0,
             sha256: Sha256::new(),
         }
     }
 
-    fn part_bytes(&self) -> usize {
-        if self.sent.len() < LONG_PARTS_FROM { PART_BYTES } else { LONG_PART_BYTES }
-    }
-
     /// Begins to send what has been gathered.
     async fn send_part(&mut self) -> Result<(), StoreError> {
         let index = self.sent.len();
         if index == PARTS_MAX {
-            return Err(StoreError::new(StoreErrorKind::NoSpace, "write", &self.shown));
+            let source = Some("an artifact in a bucket has at most 103 GiB".into());
+            return Err(StoreError {
+                source,
+                ..StoreError::new(StoreErrorKind::NoSpace, "write", &self.shown)
+            });
         }
         let upload = match &self.upload {
             Some(upload) => upload.clone(),
@@ -83,17 +97,14 @@ impl BucketSink {
                 self.upload.insert(upload).clone()
             }
         };
-        while !self.sending.is_empty()
-            && (self.sending.len() + 1) * self.part_bytes() > SENDING_BYTES_MAX
-        {
-            self.await_part().await?;
-        }
         let payload: PutPayload = self.gathered.drain(..).collect();
-        self.gathered_bytes = 0;
+        let len = std::mem::take(&mut self.gathered_bytes);
+        self.sending_bytes += len;
         self.sent.push(None);
         let (parts, path) = (Arc::clone(&self.parts), self.path.clone());
         self.sending.spawn(async move {
-            Ok((index, parts.put_part(&path, &upload, index, payload).await?))
+            let part = parts.put_part(&path, &upload, index, payload).await?;
+            Ok(Sent { index, len, part })
         });
         Ok(())
     }
@@ -102,9 +113,19 @@ impl BucketSink {
     async fn await_part(&mut self) -> Result<(), StoreError> {
         let Some(sent) = self.sending.join_next().await else { return Ok(()) };
         let lost = |error| StoreError::io("write", &self.shown, std::io::Error::other(error));
-        let (index, part) = sent.map_err(lost)?.map_err(|e| failed("write", &self.shown, e))?;
+        let Sent { index, len, part } = sent.map_err(lost)?.map_err(|e| self.broken("write", e))?;
         self.sent[index] = Some(part);
+        self.sending_bytes -= len;
         Ok(())
+    }
+
+    /// An error of an upload. One that somebody else has ended is not found: another may do.
+    fn broken(&self, action: &'static str, error: object_store::Error) -> StoreError {
+        let error = failed(action, &self.shown, error);
+        match error.kind {
+            StoreErrorKind::NotFound => StoreError { kind: StoreErrorKind::Unavailable, ..error },
+            _ => error,
+        }
     }
 
     async fn publish(&mut self) -> Result<Stored, StoreError> {
@@ -122,11 +143,13 @@ impl BucketSink {
                     self.await_part().await?;
                 }
                 let sent = self.sent.drain(..).flatten().collect();
+                let began = Instant::now();
                 let done = self.parts.complete_multipart(&self.path, &upload, sent).await;
-                if let Err(error) = done
-                    && !self.appears().await
-                {
-                    return Err(failed("finish", &self.shown, error));
+                if let Err(error) = done {
+                    let error = self.broken("finish", error);
+                    if !self.appears(error.kind, began).await {
+                        return Err(error);
+                    }
                 }
             }
         }
@@ -137,15 +160,15 @@ impl BucketSink {
         Ok(Stored { size_bytes: self.size_bytes, sha256 })
     }
 
-    /// Whether the object is there after all. A server may need minutes to put parts together, or
-    /// its answer is lost; asked again it says that there is no such upload, or that it is not ours.
-    async fn appears(&self) -> bool {
-        let began = Instant::now();
+    /// Whether the object is there after all, though its end, which `began` then, failed. A server
+    /// may need minutes to put parts together, or its answer is lost; asked again it says that
+    /// there is no such upload, or that it is not ours. What it refuses does not appear later.
+    async fn appears(&self, kind: StoreErrorKind, began: Instant) -> bool {
         loop {
             if self.stored_bytes().await.ok() == Some(self.size_bytes) {
                 return true;
             }
-            if began.elapsed() >= self.patience {
+            if !kind.may_pass() || began.elapsed() >= self.patience {
                 return false;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -154,7 +177,7 @@ impl BucketSink {
 
     async fn stored_bytes(&self) -> Result<u64, StoreError> {
         let meta = self.objects.head(&self.path).await;
-        meta.map(|meta| meta.size).map_err(|e| failed("look at", &self.shown, e))
+        meta.map(|meta| meta.size).map_err(|e| self.broken("look at", e))
     }
 
     /// Removes whatever there is of the object.
@@ -174,11 +197,17 @@ impl ArtifactSink for BucketSink {
         self.size_bytes += bytes.len() as u64;
         self.sha256.update(&bytes);
         while !bytes.is_empty() {
-            let room = self.part_bytes() - self.gathered_bytes;
+            let part_bytes = part_bytes(self.sent.len());
+            let room = part_bytes - self.gathered_bytes;
             let piece = bytes.split_to(bytes.len().min(room));
+            while !self.sending.is_empty()
+                && self.sending_bytes + self.gathered_bytes + piece.len() > HELD_BYTES_MAX
+            {
+                self.await_part().await?;
+            }
             self.gathered_bytes += piece.len();
             self.gathered.push(piece);
-            if self.gathered_bytes == self.part_bytes() {
+            if self.gathered_bytes == part_bytes {
                 self.send_part().await?;
             }
         }
@@ -195,5 +224,76 @@ impl ArtifactSink for BucketSink {
 
     async fn abort(mut self: Box<Self>) {
         self.discard().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    const PIECE_BYTES: usize = 1 << 20;
+
+    /// Takes parts and never says that it has them.
+    #[derive(Debug)]
+    struct Silent;
+
+    #[async_trait]
+    impl MultipartStore for Silent {
+        async fn create_multipart(&self, _: &Path) -> object_store::Result<MultipartId> {
+            Ok("upload".to_owned())
+        }
+
+        async fn put_part(
+            &self,
+            _: &Path,
+            _: &MultipartId,
+            _: usize,
+            _: PutPayload,
+        ) -> object_store::Result<PartId> {
+            std::future::pending().await
+        }
+
+        async fn complete_multipart(
+            &self,
+            _: &Path,
+            _: &MultipartId,
+            _: Vec<PartId>,
+        ) -> object_store::Result<object_store::PutResult> {
+            std::future::pending().await
+        }
+
+        async fn abort_multipart(&self, _: &Path, _: &MultipartId) -> object_store::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// How much is taken, bytes, of which nothing arrives, when so many parts have arrived.
+    fn held_after(arrived: usize) -> usize {
+        let (objects, path) = (Arc::new(InMemory::new()), Path::from("it"));
+        let shown = "it".to_owned();
+        let mut sink = BucketSink::new(objects, Arc::new(Silent), path, shown, Duration::ZERO);
+        sink.sent = std::iter::repeat_with(|| None).take(arrived).collect();
+        let mut held = 0;
+        while let Some(written) = sink.write(vec![7; PIECE_BYTES].into()).now_or_never() {
+            written.unwrap();
+            held += PIECE_BYTES;
+        }
+        held
+    }
+
+    #[tokio::test]
+    async fn no_more_is_held_however_long_the_artifact_is() {
+        for arrived in [0, 1999, 2000, 5999, 6000, 9990] {
+            assert_eq!(held_after(arrived), HELD_BYTES_MAX, "after {arrived} parts");
+        }
+    }
+
+    #[test]
+    fn the_longest_artifact_is_what_the_documents_say() {
+        let all: u64 = (0..PARTS_MAX).map(|index| part_bytes(index) as u64).sum();
+        assert_eq!(all >> 30, 103);
     }
 }

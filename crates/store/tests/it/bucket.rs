@@ -3,9 +3,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
-use cachevault_store::conformance::{self, Scratch};
+use cachevault_store::conformance;
 use cachevault_store::{
-    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Store, StoreErrorKind,
+    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Scratch, Store,
+    StoreErrorKind,
 };
 use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy};
 use tempfile::TempDir;
@@ -52,6 +53,10 @@ impl Rig {
     }
 }
 
+fn scratch() -> Scratch {
+    Scratch::mint(&SeededEntropy::new(2))
+}
+
 fn attempt() -> AttemptKey {
     let entropy = SeededEntropy::new(1);
     let backup = BackupKey {
@@ -87,25 +92,45 @@ async fn a_bucket_is_made_only_where_that_is_allowed() {
     for _ in 0..2 {
         store.prepare().await.unwrap();
     }
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_is_found_missing_later_is_made_then() {
+    for call in ["check", "get", "list", "put"] {
+        let rig = Rig::new().await;
+        let ask = async |create| {
+            let store = BucketStore::new(&rig.settings("later", create)).unwrap();
+            let manifest = attempt().manifest();
+            match call {
+                "check" => store.check(&scratch()).await,
+                "get" => store.get(&manifest).await.map(drop),
+                "list" => store.list(&Folder::all(), None).await.map(drop),
+                _ => store.put(&manifest, Bytes::from_static(b"it")).await,
+            }
+        };
+        assert_eq!(ask(false).await.unwrap_err().kind, StoreErrorKind::NoBucket, "{call}");
+        ask(true).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+        ask(false).await.unwrap_or_else(|error| panic!("{call}: {error:?}"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
     let rig = Rig::new().await;
     let store = rig.store();
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
     rig.server.rotate(S3Key { key: "AKOTHER".into(), secret: "another".into() });
-    for outcome in [store.check().await, store.prepare().await] {
+    for outcome in [store.check(&scratch()).await, store.prepare().await] {
         let error = outcome.unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Denied, "{error:?}");
         let text = format!("{error:?}");
         assert!(!text.contains(&S3Key::default().secret), "{text}");
     }
     rig.server.write_credentials(&rig.credentials());
-    store.check().await.unwrap();
+    store.check(&scratch()).await.unwrap();
     std::fs::remove_file(rig.credentials()).unwrap();
-    assert_eq!(store.check().await.unwrap_err().kind, StoreErrorKind::Denied);
+    assert_eq!(store.check(&scratch()).await.unwrap_err().kind, StoreErrorKind::Denied);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -114,7 +139,7 @@ async fn a_server_that_is_gone_is_told_after_a_while() {
     let store = rig.impatient_store();
     let Rig { server, folder: _folder } = rig;
     drop(server);
-    let error = store.check().await.unwrap_err();
+    let error = store.check(&scratch()).await.unwrap_err();
     assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error:?}");
 }
 
@@ -205,6 +230,38 @@ async fn what_does_not_pass_fails_and_leaves_nothing() {
         });
     }
     running.join_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_at_the_end_is_told_without_waiting() {
+    let rig = Rig::new().await;
+    rig.server.inject(S3Call::CompleteUpload, S3Fault::Deny, u32::MAX);
+    let store = rig.store();
+    let written = tokio::time::timeout(PATIENCE / 2, write(&store, &long())).await;
+    assert_eq!(written.expect("no waiting"), Err(StoreErrorKind::Denied));
+    assert_eq!(rig.server.keys(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
+    // Found when the next part is sent, or only at the end.
+    for rest in [long(), Bytes::new()] {
+        let rig = Rig::new().await;
+        let mut sink = rig.impatient_store().create(&attempt().artifact(0)).await.unwrap();
+        sink.write(long().slice(..10 << 20)).await.unwrap();
+        let arrived = async {
+            while rig.server.part_files().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, arrived).await.unwrap();
+        rig.server.end_uploads();
+        let error = match sink.write(rest).await {
+            Err(error) => error,
+            Ok(()) => sink.finish().await.unwrap_err(),
+        };
+        assert_eq!(error.kind, StoreErrorKind::Unavailable, "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -216,3 +216,20 @@ async fn the_manifest_of_an_encrypted_artifact_is_encrypted_whatever_the_setting
     plain.put(&other, Bytes::from_static(TEXT)).await.unwrap();
     assert_eq!(inner.get(&other).await.unwrap().unwrap(), TEXT);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_gone_before_the_end_is_told_and_never_replaced() {
+    let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
+    let store = sealed(&inner, &["a"]);
+    write(&store, &attempt(1), 0, TEXT).await;
+    let objects = inner.list(&Folder::all(), None).await.unwrap();
+    let name = &objects.iter().find(|o| o.name.as_str().contains("data-key")).unwrap().name;
+    inner.remove(name).await.unwrap();
+    let manifest = store.put(&attempt(1).manifest(), Bytes::from_static(TEXT)).await;
+    let artifact = store.create(&attempt(1).artifact(1)).await.map(drop);
+    for refused in [manifest, artifact] {
+        assert_eq!(*cause(&refused.unwrap_err()), KeyError::Missing);
+    }
+    let left = inner.list(&Folder::all(), None).await.unwrap();
+    assert_eq!(left.len(), 1, "{left:?}");
+}

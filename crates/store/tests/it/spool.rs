@@ -143,7 +143,7 @@ async fn the_end_is_not_missed_however_close_it_comes() {
     let inner = Arc::new(BucketStore::in_memory());
     let store = SpoolStore::new(inner, folder.path().to_owned(), GENEROUS);
     for attempt in 1..=3000 {
-        let key = ArtifactKey { attempt: key().attempt.backup.attempt(attempt), shard: 0 };
+        let key = key().attempt.backup.attempt(attempt).artifact(0);
         let mut sink = store.create(&key).await.unwrap();
         sink.write(Bytes::from_static(b"first")).await.unwrap();
         tokio::task::yield_now().await;

@@ -50,7 +50,7 @@ async fn copy(
         prefer_replica: false,
         dialect: RdbDialect::Native,
         as_of: now,
-        zstd_level: 1,
+        zstd_level: Some(1),
         earlier_bytes: None,
         gate: &SourceGate::default(),
         limits: CaptureLimits {
