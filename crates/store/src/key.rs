@@ -185,6 +185,11 @@ impl Folder {
         Self(key.to_string())
     }
 
+    /// The folder of one attempt.
+    pub fn of_attempt(attempt: &AttemptKey) -> Self {
+        Self::of(attempt)
+    }
+
     /// The folder of one instance.
     pub fn of_instance(project: &ProjectId, instance: InstanceId) -> Self {
         Self(format!("{project}/{instance}"))

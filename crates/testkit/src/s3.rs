@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 mod quick;
 
@@ -25,6 +25,7 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The only bucket, which is there from the beginning.
@@ -48,7 +49,7 @@ impl Default for S3Key {
 pub struct S3Server {
     pub port: u16,
     folder: TempDir,
-    key: Arc<Mutex<S3Key>>,
+    keys: Arc<Mutex<Vec<S3Key>>>,
     state: Arc<State>,
     serving: JoinSet<()>,
 }
@@ -76,7 +77,7 @@ pub enum S3Fault {
     LoseReply,
     /// The body that is read ends in the middle.
     CutBody,
-    /// It is done after a while.
+    /// It is done after a while, or as soon as calls go well again.
     Stall(Duration),
 }
 
@@ -84,8 +85,11 @@ pub enum S3Fault {
 #[derive(Debug, Default)]
 struct State {
     faults: Mutex<Vec<(S3Call, S3Fault, u32)>>,
-    /// Uploads that were begun, by their id, with the key.
-    uploads: Mutex<BTreeMap<String, String>>,
+    /// Uploads that were begun, by their id, with the key and when that was.
+    uploads: Mutex<BTreeMap<String, (String, SystemTime)>>,
+    /// How often each part of an upload was sent.
+    parts: Mutex<BTreeMap<(String, i32), u32>>,
+    healed: Notify,
 }
 
 impl State {
@@ -95,6 +99,47 @@ impl State {
             faults.iter_mut().find(|(which, _, left)| *which == call && *left > 0)?;
         *left -= 1;
         Some(*fault)
+    }
+
+    /// Does a call with whatever is to go wrong with it.
+    async fn faulty<T>(
+        &self,
+        call: S3Call,
+        doing: impl Future<Output = Answer<T>> + Send,
+    ) -> Answer<T> {
+        self.under(self.take(call), doing).await
+    }
+
+    async fn under<T>(
+        &self,
+        fault: Option<S3Fault>,
+        doing: impl Future<Output = Answer<T>> + Send,
+    ) -> Answer<T> {
+        match fault {
+            Some(S3Fault::Refuse) => Err(refused()),
+            Some(S3Fault::Deny) => Err(denied()),
+            Some(S3Fault::LoseReply) => {
+                doing.await?;
+                Err(refused())
+            }
+            Some(S3Fault::Stall(time)) => {
+                self.stall(time).await;
+                doing.await
+            }
+            Some(S3Fault::CutBody) | None => doing.await,
+        }
+    }
+
+    async fn stall(&self, time: Duration) {
+        let healed = self.healed.notified();
+        // Healed before we began to listen.
+        if self.faults.lock().expect("the faults").is_empty() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = healed => {}
+        }
     }
 }
 
@@ -130,23 +175,6 @@ fn denied() -> S3Error {
     s3_error!(AccessDenied, "the key may not do this")
 }
 
-/// Does a call with whatever is to go wrong with it.
-macro_rules! faulty {
-    ($self:ident, $call:expr, $doing:expr) => {{
-        match $self.state.take($call) {
-            Some(S3Fault::Refuse) => return Err(refused()),
-            Some(S3Fault::Deny) => return Err(denied()),
-            Some(S3Fault::LoseReply) => {
-                $doing.await?;
-                return Err(refused());
-            }
-            Some(S3Fault::Stall(time)) => tokio::time::sleep(time).await,
-            _ => {}
-        }
-        $doing.await
-    }};
-}
-
 type Answer<T> = S3Result<S3Response<T>>;
 
 #[async_trait::async_trait]
@@ -166,18 +194,13 @@ impl S3 for Wrapped {
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         req.input.key = shorten(&req.input.key);
-        faulty!(self, S3Call::Put, self.files.put_object(req))
+        self.state.faulty(S3Call::Put, self.files.put_object(req)).await
     }
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         req.input.key = shorten(&req.input.key);
         let fault = self.state.take(S3Call::Get);
-        match fault {
-            Some(S3Fault::Refuse) => return Err(refused()),
-            Some(S3Fault::Deny) => return Err(denied()),
-            _ => {}
-        }
-        let mut answer = self.read(req).await?;
+        let mut answer = self.state.under(fault, self.read(req)).await?;
         if fault == Some(S3Fault::CutBody)
             && let Some(body) = answer.output.body.take()
         {
@@ -191,7 +214,7 @@ impl S3 for Wrapped {
         mut req: S3Request<DeleteObjectInput>,
     ) -> Answer<DeleteObjectOutput> {
         req.input.key = shorten(&req.input.key);
-        faulty!(self, S3Call::Delete, self.files.delete_object(req))
+        self.state.faulty(S3Call::Delete, self.files.delete_object(req)).await
     }
 
     async fn list_objects_v2(
@@ -202,7 +225,7 @@ impl S3 for Wrapped {
         for text in [&mut input.prefix, &mut input.start_after, &mut input.continuation_token] {
             *text = text.as_deref().map(shorten);
         }
-        let mut answer = faulty!(self, S3Call::List, self.files.list_objects_v2(req))?;
+        let mut answer = self.state.faulty(S3Call::List, self.files.list_objects_v2(req)).await?;
         for object in answer.output.contents.iter_mut().flatten() {
             object.key = object.key.as_deref().map(lengthen);
         }
@@ -220,15 +243,18 @@ impl S3 for Wrapped {
         let begin = async {
             let answer = self.files.create_multipart_upload(req).await?;
             let id = answer.output.upload_id.clone().unwrap_or_default();
-            self.state.uploads.lock().expect("the uploads").insert(id, key);
+            let begun = (key, SystemTime::now());
+            self.state.uploads.lock().expect("the uploads").insert(id, begun);
             Ok(answer)
         };
-        faulty!(self, S3Call::CreateUpload, begin)
+        self.state.faulty(S3Call::CreateUpload, begin).await
     }
 
     async fn upload_part(&self, mut req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         req.input.key = shorten(&req.input.key);
-        faulty!(self, S3Call::UploadPart, self.files.upload_part(req))
+        let part = (req.input.upload_id.clone(), req.input.part_number);
+        *self.state.parts.lock().expect("the parts").entry(part).or_default() += 1;
+        self.state.faulty(S3Call::UploadPart, self.files.upload_part(req)).await
     }
 
     async fn complete_multipart_upload(
@@ -245,7 +271,7 @@ impl S3 for Wrapped {
             self.state.uploads.lock().expect("the uploads").remove(&id);
             Ok(answer)
         };
-        faulty!(self, S3Call::CompleteUpload, complete)
+        self.state.faulty(S3Call::CompleteUpload, complete).await
     }
 
     async fn abort_multipart_upload(
@@ -265,10 +291,11 @@ impl S3 for Wrapped {
     ) -> Answer<ListMultipartUploadsOutput> {
         let prefix = req.input.prefix.clone().unwrap_or_default();
         let uploads = self.state.uploads.lock().expect("the uploads");
-        let found = uploads.iter().filter(|(_, key)| key.starts_with(&prefix));
-        let found = found.map(|(id, key)| MultipartUpload {
+        let found = uploads.iter().filter(|(_, (key, _))| key.starts_with(&prefix));
+        let found = found.map(|(id, (key, begun))| MultipartUpload {
             key: Some(key.clone()),
             upload_id: Some(id.clone()),
+            initiated: Some((*begun).into()),
             ..MultipartUpload::default()
         });
         Ok(S3Response::new(ListMultipartUploadsOutput {
@@ -352,17 +379,15 @@ fn cut(body: StreamingBlob) -> StreamingBlob {
     StreamingBlob::wrap(first.chain(end))
 }
 
-/// The one key that is valid now.
-struct CurrentKey(Arc<Mutex<S3Key>>);
+/// The keys that are valid now.
+struct CurrentKeys(Arc<Mutex<Vec<S3Key>>>);
 
 #[async_trait::async_trait]
-impl S3Auth for CurrentKey {
+impl S3Auth for CurrentKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let current = self.0.lock().expect("no test panicked while holding the key").clone();
-        if access_key == current.key {
-            return Ok(SecretKey::from(current.secret));
-        }
-        Err(unknown_key())
+        let current = self.0.lock().expect("no test panicked while holding the keys");
+        let key = current.iter().find(|key| key.key == access_key).ok_or_else(unknown_key)?;
+        Ok(SecretKey::from(key.secret.as_str()))
     }
 }
 
@@ -377,7 +402,7 @@ impl S3Server {
         let mut server = Self {
             port: 0,
             folder,
-            key: Arc::new(Mutex::new(S3Key::default())),
+            keys: Arc::new(Mutex::new(vec![S3Key::default()])),
             state: Arc::new(State::default()),
             serving: JoinSet::new(),
         };
@@ -395,7 +420,7 @@ impl S3Server {
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
         let (root, state) = (self.folder.path().to_owned(), Arc::clone(&self.state));
         let mut builder = S3ServiceBuilder::new(Wrapped { files, root, state });
-        builder.set_auth(CurrentKey(Arc::clone(&self.key)));
+        builder.set_auth(CurrentKeys(Arc::clone(&self.keys)));
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a port");
         self.port = listener.local_addr().expect("an address").port();
@@ -424,12 +449,21 @@ impl S3Server {
 
     /// Takes another key from now on, and no longer the one before.
     pub fn rotate(&self, key: S3Key) {
-        *self.key.lock().expect("no test panicked while holding the key") = key;
+        *self.valid() = vec![key];
     }
 
-    /// Writes the valid key as AWS' tools have it.
+    /// Takes another key too from now on.
+    pub fn take_also(&self, key: S3Key) {
+        self.valid().push(key);
+    }
+
+    fn valid(&self) -> MutexGuard<'_, Vec<S3Key>> {
+        self.keys.lock().expect("no test panicked while holding the keys")
+    }
+
+    /// Writes the newest valid key as AWS' tools have it.
     pub fn write_credentials(&self, path: &Path) {
-        let S3Key { key, secret } = self.key.lock().expect("the key").clone();
+        let S3Key { key, secret } = self.valid().last().expect("a key").clone();
         let text =
             format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
         std::fs::write(path, text).expect("a file of credentials");
@@ -443,6 +477,24 @@ impl S3Server {
     /// Lets calls go well again.
     pub fn heal(&self) {
         self.state.faults.lock().expect("the faults").clear();
+        self.state.healed.notify_waiters();
+    }
+
+    /// How many parts of uploads were sent more than once.
+    pub fn parts_sent_again(&self) -> usize {
+        let parts = self.state.parts.lock().expect("the parts");
+        parts.values().filter(|times| **times > 1).count()
+    }
+
+    /// Makes all objects and unfinished uploads look as if they had been there for long.
+    pub fn age(&self) {
+        for (_, begun) in self.state.uploads.lock().expect("the uploads").values_mut() {
+            *begun = SystemTime::UNIX_EPOCH;
+        }
+        for path in self.object_files() {
+            let file = std::fs::File::options().write(true).open(path).expect("an object");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("another time");
+        }
     }
 
     /// How many faults are still to come.
@@ -458,21 +510,32 @@ impl S3Server {
 
     /// The bucket's objects and unfinished uploads, by their keys.
     pub fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<_> = self.state.uploads.lock().expect("it").values().cloned().collect();
+        let mut keys = self.uploads();
         let root = self.bucket_folder();
-        let mut folders = vec![root.clone()];
+        keys.extend(self.object_files().iter().filter_map(|path| {
+            let key = path.strip_prefix(&root).ok()?;
+            Some(lengthen(&key.display().to_string()))
+        }));
+        keys.sort();
+        keys
+    }
+
+    /// The keys of unfinished uploads.
+    pub fn uploads(&self) -> Vec<String> {
+        let uploads = self.state.uploads.lock().expect("the uploads");
+        uploads.values().map(|(key, _)| key.clone()).collect()
+    }
+
+    fn object_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.bucket_folder()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if let Ok(key) = path.strip_prefix(&root) {
-                    keys.push(lengthen(&key.display().to_string()));
-                }
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
             }
         }
-        keys.sort();
-        keys
+        files
     }
 
     /// Where the bucket's objects lie as files.
