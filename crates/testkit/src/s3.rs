@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 mod quick;
@@ -49,7 +49,7 @@ impl Default for S3Key {
 pub struct S3Server {
     pub port: u16,
     folder: TempDir,
-    keys: Arc<Mutex<Vec<S3Key>>>,
+    key: Arc<Mutex<S3Key>>,
     state: Arc<State>,
     serving: JoinSet<()>,
 }
@@ -379,15 +379,17 @@ fn cut(body: StreamingBlob) -> StreamingBlob {
     StreamingBlob::wrap(first.chain(end))
 }
 
-/// The keys that are valid now.
-struct CurrentKeys(Arc<Mutex<Vec<S3Key>>>);
+/// The one key that is valid now.
+struct CurrentKey(Arc<Mutex<S3Key>>);
 
 #[async_trait::async_trait]
-impl S3Auth for CurrentKeys {
+impl S3Auth for CurrentKey {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let current = self.0.lock().expect("no test panicked while holding the keys");
-        let key = current.iter().find(|key| key.key == access_key).ok_or_else(unknown_key)?;
-        Ok(SecretKey::from(key.secret.as_str()))
+        let current = self.0.lock().expect("no test panicked while holding the key").clone();
+        if access_key == current.key {
+            return Ok(SecretKey::from(current.secret));
+        }
+        Err(unknown_key())
     }
 }
 
@@ -402,7 +404,7 @@ impl S3Server {
         let mut server = Self {
             port: 0,
             folder,
-            keys: Arc::new(Mutex::new(vec![S3Key::default()])),
+            key: Arc::new(Mutex::new(S3Key::default())),
             state: Arc::new(State::default()),
             serving: JoinSet::new(),
         };
@@ -420,7 +422,7 @@ impl S3Server {
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
         let (root, state) = (self.folder.path().to_owned(), Arc::clone(&self.state));
         let mut builder = S3ServiceBuilder::new(Wrapped { files, root, state });
-        builder.set_auth(CurrentKeys(Arc::clone(&self.keys)));
+        builder.set_auth(CurrentKey(Arc::clone(&self.key)));
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a port");
         self.port = listener.local_addr().expect("an address").port();
@@ -449,21 +451,12 @@ impl S3Server {
 
     /// Takes another key from now on, and no longer the one before.
     pub fn rotate(&self, key: S3Key) {
-        *self.valid() = vec![key];
+        *self.key.lock().expect("no test panicked while holding the key") = key;
     }
 
-    /// Takes another key too from now on.
-    pub fn take_also(&self, key: S3Key) {
-        self.valid().push(key);
-    }
-
-    fn valid(&self) -> MutexGuard<'_, Vec<S3Key>> {
-        self.keys.lock().expect("no test panicked while holding the keys")
-    }
-
-    /// Writes the newest valid key as AWS' tools have it.
+    /// Writes the valid key as AWS' tools have it.
     pub fn write_credentials(&self, path: &Path) {
-        let S3Key { key, secret } = self.valid().last().expect("a key").clone();
+        let S3Key { key, secret } = self.key.lock().expect("the key").clone();
         let text =
             format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
         std::fs::write(path, text).expect("a file of credentials");

@@ -224,7 +224,7 @@ fn age(folder: &Path) {
 }
 
 /// A request to the bucket that has taken so long is sent again.
-const REQUEST: Duration = Duration::from_secs(4);
+const REQUEST: Duration = Duration::from_secs(2);
 
 /// A rig whose store is a bucket, stacked as the service has it.
 async fn with_bucket() -> (Rig, S3Server) {
