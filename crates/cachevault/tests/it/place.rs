@@ -1,9 +1,10 @@
 //! Where the service of a test keeps its backups.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::bucket::Bucket;
-use crate::service::{Service, stored};
+use crate::service::{BINARY, Service, stored};
 
 pub(crate) enum Place {
     Folder,
@@ -24,8 +25,13 @@ impl Place {
     }
 
     pub(crate) fn serve(&self, data_dir: &Path) -> Service {
+        self.serve_by(Command::new(BINARY), data_dir)
+    }
+
+    pub(crate) fn serve_by(&self, command: Command, data_dir: &Path) -> Service {
         let settings = self.settings();
-        Service::start(data_dir, &settings.iter().map(String::as_str).collect::<Vec<_>>())
+        let options: Vec<_> = settings.iter().map(String::as_str).collect();
+        Service::start_by(command, data_dir, &options).expect("the service says that it is ready")
     }
 
     /// The file of the only object with `part` in its name.
