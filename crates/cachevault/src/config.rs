@@ -290,7 +290,7 @@ pub(crate) struct Settings {
     check_every: Option<String>,
 
     /// How old what no backup is made of must be before it is removed from the store; longer than
-    /// any capture takes [default: 24h]
+    /// `capture_timeout` and `commit_timeout` together [default: 24h]
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_SWEEP_GRACE")]
     sweep_grace: Option<String>,
 
@@ -603,8 +603,8 @@ impl Settings {
         let (store, tls, jobs) = (self.store()?, self.tls()?, self.jobs()?);
         let sweep_grace = time("sweep_grace", self.sweep_grace.as_deref(), "24h")?;
         ensure!(
-            sweep_grace > jobs.capture.total,
-            "`sweep_grace` must be longer than `capture_timeout`"
+            sweep_grace > jobs.capture.total.saturating_add(jobs.commit),
+            "`sweep_grace` must be longer than `capture_timeout` and `commit_timeout` together"
         );
         let drill_every = self.drill_every.as_deref();
         let drill_every =
@@ -814,6 +814,7 @@ mod tests {
             ("memory_reserve_percent = 101", "memory_reserve_percent"),
             ("cow_percent_max = 0", "cow_percent_max"),
             ("capture_timeout = \"soon\"", "capture_timeout"),
+            ("capture_timeout = \"5h\"\nsweep_grace = \"5h20m\"", "sweep_grace"),
             ("stall_timeout = \"0s\"", "stall_timeout"),
             ("public_url = \"ftp://x\"", "public_url"),
             ("public_url = \"http://x/path\"", "public_url"),

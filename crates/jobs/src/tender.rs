@@ -306,15 +306,36 @@ impl Tender {
         if let Some(done) = current {
             self.judge(&done, &mut sweep).await?;
         }
-        self.app.store.remove_unfinished(&Folder::all(), Some(old)).await.map_err(text)?;
+        self.sweep_unfinished(old).await?;
         self.figures.keys_counted(sweep.keys);
         Ok(sweep.swept)
     }
 
+    /// Ends what was begun before `old` and never finished, but for what a job may still write.
+    async fn sweep_unfinished(&self, old: Timestamp) -> Result<(), String> {
+        let unfinished = self.app.store.unfinished(old).await.map_err(|e| with_sources(&e))?;
+        for attempt in unfinished {
+            let record = self.find_record(&attempt).await?;
+            if record.is_some_and(|record| !record.state.is_settled()) {
+                continue;
+            }
+            tracing::info!(%attempt, "removing what was never finished");
+            let folder = Folder::of_attempt(&attempt);
+            let removed = self.app.store.remove_unfinished(&folder, Some(old)).await;
+            removed.map_err(|error| with_sources(&error))?;
+        }
+        Ok(())
+    }
+
+    /// The record of the backup that an attempt is of.
+    async fn find_record(&self, attempt: &AttemptKey) -> Result<Option<Backup>, String> {
+        let BackupKey { project, backup, .. } = &attempt.backup;
+        let found = self.app.catalog.find_backup(project, *backup).await;
+        found.map_err(|error| with_sources(&error))
+    }
+
     async fn judge(&self, attempt: &Attempt, sweep: &mut Sweep) -> Result<(), String> {
-        let BackupKey { project, backup, .. } = &attempt.key.backup;
-        let record = self.app.catalog.find_backup(project, *backup).await;
-        let record = record.map_err(|error| with_sources(&error))?;
+        let record = self.find_record(&attempt.key).await?;
         let is_its_backup = record.as_ref().is_some_and(|record| {
             record.has_files() && record.stored_attempt == Some(attempt.key.attempt)
         });

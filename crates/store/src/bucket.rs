@@ -25,7 +25,7 @@ use object_store::memory::InMemory;
 use object_store::multipart::MultipartStore;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
+    BackoffConfig, ClientOptions, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
 };
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -36,8 +36,8 @@ use crate::bucket::requests::Requests;
 use crate::bucket::sink::BucketSink;
 use crate::bucket::source::BucketSource;
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, DOCUMENT_BYTES_MAX, Folder, LIST_MAX, ObjectName,
-    Store, StoreError, StoreErrorKind, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, DOCUMENT_BYTES_MAX, Folder, LIST_MAX,
+    ObjectName, Store, StoreError, StoreErrorKind, StoredObject,
 };
 
 pub use url::{BucketUrl, InvalidStoreUrl, StoreUrl};
@@ -163,6 +163,24 @@ impl BucketStore {
         let parts = path.prefix_match(&self.prefix)?;
         let name = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
         Some(ObjectName(name))
+    }
+
+    /// The uploads of ours in a folder that were begun and not finished; others may write beside us.
+    async fn uploads(
+        &self,
+        folder: &Folder,
+        begun_before: Option<Timestamp>,
+    ) -> Result<Vec<(AttemptKey, Path, MultipartId)>, StoreError> {
+        let Some(requests) = &self.requests else { return Ok(Vec::new()) };
+        let within = self.path(&folder.0);
+        let passes = |error: &StoreError| error.kind == StoreErrorKind::Unavailable;
+        let ask = || requests.unfinished(&within, begun_before);
+        let uploads = persist(self.patience, &within, passes, ask).await?;
+        let of_ours = uploads.into_iter().filter_map(|(path, upload)| {
+            let kind = self.name(&path)?.kind()?;
+            Some((kind.attempt().clone(), path, upload))
+        });
+        Ok(of_ours.collect())
     }
 
     fn found(&self, meta: &ObjectMeta) -> Option<StoredObject> {
@@ -334,22 +352,19 @@ impl Store for BucketStore {
         }
     }
 
+    async fn unfinished(&self, begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        let uploads = self.uploads(&Folder::all(), Some(begun_before)).await?;
+        let mut attempts: Vec<_> = uploads.into_iter().map(|(attempt, ..)| attempt).collect();
+        attempts.dedup();
+        Ok(attempts)
+    }
+
     async fn remove_unfinished(
         &self,
         folder: &Folder,
         begun_before: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        let Some(requests) = &self.requests else { return Ok(()) };
-        let within = self.path(&folder.0);
-        let passes = |error: &StoreError| error.kind == StoreErrorKind::Unavailable;
-        let unfinished =
-            persist(self.patience, &within, passes, || requests.unfinished(&within, begun_before))
-                .await?;
-        for (path, upload) in unfinished {
-            // Others may write beside us.
-            if self.name(&path).is_none_or(|name| name.kind().is_none()) {
-                continue;
-            }
+        for (_, path, upload) in self.uploads(folder, begun_before).await? {
             let abort = || self.parts.abort_multipart(&path, &upload);
             let aborted = persist(self.patience, &path, may_pass, abort).await;
             if let Err(error) = aborted

@@ -100,6 +100,10 @@ impl<S: Store> Store for CountedStore<S> {
         self.figures.note(self.inner.remove(name).await)
     }
 
+    async fn unfinished(&self, begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        self.figures.note(self.inner.unfinished(begun_before).await)
+    }
+
     async fn remove_unfinished(
         &self,
         folder: &Folder,

@@ -343,6 +343,10 @@ impl Store for SealedStore {
         self.inner.remove(name).await
     }
 
+    async fn unfinished(&self, begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        self.inner.unfinished(begun_before).await
+    }
+
     async fn remove_unfinished(
         &self,
         folder: &Folder,

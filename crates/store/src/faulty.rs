@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, Folder, ObjectName, Scratch, Store, StoreError,
-    StoreErrorKind, Stored, StoredObject, Tally,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
+    StoreError, StoreErrorKind, Stored, StoredObject, Tally,
 };
 
 /// Which operation fails.
@@ -131,6 +131,10 @@ impl<S: Store> Store for FaultyStore<S> {
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
         self.pass(Fault::Remove, "remove", name)?;
         self.inner.remove(name).await
+    }
+
+    async fn unfinished(&self, begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        self.inner.unfinished(begun_before).await
     }
 
     async fn remove_unfinished(

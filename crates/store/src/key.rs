@@ -213,8 +213,8 @@ impl Folder {
     }
 
     /// The folder of one attempt.
-    pub fn of_attempt(key: &AttemptKey) -> Self {
-        Self::of(key)
+    pub fn of_attempt(attempt: &AttemptKey) -> Self {
+        Self::of(attempt)
     }
 
     /// The folder of one instance.

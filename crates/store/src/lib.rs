@@ -91,6 +91,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes an object, durably. None there is no error.
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
 
+    /// The attempts in whose folders unfinished writing that was begun before that moment has left
+    /// what no list shows.
+    async fn unfinished(&self, _begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Removes what unfinished writing has left in `folder` and no list shows, as far as it was begun
     /// before that moment.
     async fn remove_unfinished(

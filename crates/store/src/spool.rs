@@ -79,6 +79,10 @@ impl Store for SpoolStore {
         self.inner.remove(name).await
     }
 
+    async fn unfinished(&self, begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
+        self.inner.unfinished(begun_before).await
+    }
+
     async fn remove_unfinished(
         &self,
         folder: &Folder,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 mod quick;
 
@@ -25,6 +25,7 @@ use s3s::service::S3ServiceBuilder;
 use s3s::{S3, S3Error, S3Request, S3Response, S3Result, s3_error};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 /// The only bucket, which is there from the beginning.
@@ -76,7 +77,7 @@ pub enum S3Fault {
     LoseReply,
     /// The body that is read ends in the middle.
     CutBody,
-    /// It is done after a while.
+    /// It is done after a while, or as soon as calls go well again.
     Stall(Duration),
 }
 
@@ -84,8 +85,11 @@ pub enum S3Fault {
 #[derive(Debug, Default)]
 struct State {
     faults: Mutex<Vec<(S3Call, S3Fault, u32)>>,
-    /// Uploads that were begun, by their id, with the key.
-    uploads: Mutex<BTreeMap<String, String>>,
+    /// Uploads that were begun, by their id, with the key and when that was.
+    uploads: Mutex<BTreeMap<String, (String, SystemTime)>>,
+    /// How often each part of an upload was sent.
+    parts: Mutex<BTreeMap<(String, i32), u32>>,
+    healed: Notify,
 }
 
 impl State {
@@ -102,6 +106,47 @@ impl State {
             return Ok(());
         }
         Err(s3_error!(NoSuchUpload, "no such upload"))
+    }
+
+    /// Does a call with whatever is to go wrong with it.
+    async fn faulty<T>(
+        &self,
+        call: S3Call,
+        doing: impl Future<Output = Answer<T>> + Send,
+    ) -> Answer<T> {
+        self.under(self.take(call), doing).await
+    }
+
+    async fn under<T>(
+        &self,
+        fault: Option<S3Fault>,
+        doing: impl Future<Output = Answer<T>> + Send,
+    ) -> Answer<T> {
+        match fault {
+            Some(S3Fault::Refuse) => Err(refused()),
+            Some(S3Fault::Deny) => Err(denied()),
+            Some(S3Fault::LoseReply) => {
+                doing.await?;
+                Err(refused())
+            }
+            Some(S3Fault::Stall(time)) => {
+                self.stall(time).await;
+                doing.await
+            }
+            Some(S3Fault::CutBody) | None => doing.await,
+        }
+    }
+
+    async fn stall(&self, time: Duration) {
+        let healed = self.healed.notified();
+        // Healed before we began to listen.
+        if self.faults.lock().expect("the faults").is_empty() {
+            return;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = healed => {}
+        }
     }
 }
 
@@ -139,23 +184,6 @@ fn denied() -> S3Error {
     s3_error!(AccessDenied, "the key may not do this")
 }
 
-/// Does a call with whatever is to go wrong with it.
-macro_rules! faulty {
-    ($self:ident, $call:expr, $doing:expr) => {{
-        match $self.state.take($call) {
-            Some(S3Fault::Refuse) => return Err(refused()),
-            Some(S3Fault::Deny) => return Err(denied()),
-            Some(S3Fault::LoseReply) => {
-                $doing.await?;
-                return Err(refused());
-            }
-            Some(S3Fault::Stall(time)) => tokio::time::sleep(time).await,
-            _ => {}
-        }
-        $doing.await
-    }};
-}
-
 type Answer<T> = S3Result<S3Response<T>>;
 
 #[async_trait::async_trait]
@@ -176,18 +204,13 @@ impl S3 for Wrapped {
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         self.look_for(&req.input.bucket)?;
         req.input.key = shorten(&req.input.key);
-        faulty!(self, S3Call::Put, self.files.put_object(req))
+        self.state.faulty(S3Call::Put, self.files.put_object(req)).await
     }
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         req.input.key = shorten(&req.input.key);
         let fault = self.state.take(S3Call::Get);
-        match fault {
-            Some(S3Fault::Refuse) => return Err(refused()),
-            Some(S3Fault::Deny) => return Err(denied()),
-            _ => {}
-        }
-        let mut answer = self.read(req).await?;
+        let mut answer = self.state.under(fault, self.read(req)).await?;
         if fault == Some(S3Fault::CutBody)
             && let Some(body) = answer.output.body.take()
         {
@@ -201,7 +224,7 @@ impl S3 for Wrapped {
         mut req: S3Request<DeleteObjectInput>,
     ) -> Answer<DeleteObjectOutput> {
         req.input.key = shorten(&req.input.key);
-        faulty!(self, S3Call::Delete, self.files.delete_object(req))
+        self.state.faulty(S3Call::Delete, self.files.delete_object(req)).await
     }
 
     async fn list_objects_v2(
@@ -212,7 +235,7 @@ impl S3 for Wrapped {
         for text in [&mut input.prefix, &mut input.start_after, &mut input.continuation_token] {
             *text = text.as_deref().map(shorten);
         }
-        let mut answer = faulty!(self, S3Call::List, self.files.list_objects_v2(req))?;
+        let mut answer = self.state.faulty(S3Call::List, self.files.list_objects_v2(req)).await?;
         for object in answer.output.contents.iter_mut().flatten() {
             object.key = object.key.as_deref().map(lengthen);
         }
@@ -231,14 +254,17 @@ impl S3 for Wrapped {
         let begin = async {
             let answer = self.files.create_multipart_upload(req).await?;
             let id = answer.output.upload_id.clone().unwrap_or_default();
-            self.state.uploads.lock().expect("the uploads").insert(id, key);
+            let begun = (key, now());
+            self.state.uploads.lock().expect("the uploads").insert(id, begun);
             Ok(answer)
         };
-        faulty!(self, S3Call::CreateUpload, begin)
+        self.state.faulty(S3Call::CreateUpload, begin).await
     }
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
-        faulty!(self, S3Call::UploadPart, self.keep_part(req.input))
+        let part = (req.input.upload_id.clone(), req.input.part_number);
+        *self.state.parts.lock().expect("the parts").entry(part).or_default() += 1;
+        self.state.faulty(S3Call::UploadPart, self.keep_part(req.input)).await
     }
 
     async fn complete_multipart_upload(
@@ -253,7 +279,7 @@ impl S3 for Wrapped {
             self.state.uploads.lock().expect("the uploads").remove(&id);
             Ok(answer)
         };
-        faulty!(self, S3Call::CompleteUpload, complete)
+        self.state.faulty(S3Call::CompleteUpload, complete).await
     }
 
     async fn abort_multipart_upload(
@@ -273,10 +299,11 @@ impl S3 for Wrapped {
     ) -> Answer<ListMultipartUploadsOutput> {
         let prefix = req.input.prefix.clone().unwrap_or_default();
         let uploads = self.state.uploads.lock().expect("the uploads");
-        let found = uploads.iter().filter(|(_, key)| key.starts_with(&prefix));
-        let found = found.map(|(id, key)| MultipartUpload {
+        let found = uploads.iter().filter(|(_, (key, _))| key.starts_with(&prefix));
+        let found = found.map(|(id, (key, begun))| MultipartUpload {
             key: Some(key.clone()),
             upload_id: Some(id.clone()),
+            initiated: Some((*begun).into()),
             ..MultipartUpload::default()
         });
         Ok(S3Response::new(ListMultipartUploadsOutput {
@@ -372,6 +399,11 @@ impl Wrapped {
             ..CompleteMultipartUploadOutput::default()
         }))
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
+fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 /// A body that breaks off after its first piece.
@@ -472,6 +504,24 @@ impl S3Server {
     /// Lets calls go well again.
     pub fn heal(&self) {
         self.state.faults.lock().expect("the faults").clear();
+        self.state.healed.notify_waiters();
+    }
+
+    /// How many parts of uploads were sent more than once.
+    pub fn parts_sent_again(&self) -> usize {
+        let parts = self.state.parts.lock().expect("the parts");
+        parts.values().filter(|times| **times > 1).count()
+    }
+
+    /// Makes all objects and unfinished uploads look as if they had been there for long.
+    pub fn age(&self) {
+        for (_, begun) in self.state.uploads.lock().expect("the uploads").values_mut() {
+            *begun = SystemTime::UNIX_EPOCH;
+        }
+        for path in self.object_files() {
+            let file = std::fs::File::options().write(true).open(path).expect("an object");
+            file.set_modified(SystemTime::UNIX_EPOCH).expect("another time");
+        }
     }
 
     /// Ends all uploads that are not finished, as somebody else who may could.
@@ -492,21 +542,32 @@ impl S3Server {
 
     /// The bucket's objects and unfinished uploads, by their keys.
     pub fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<_> = self.state.uploads.lock().expect("it").values().cloned().collect();
+        let mut keys = self.uploads();
         let root = self.bucket_folder();
-        let mut folders = vec![root.clone()];
+        keys.extend(self.object_files().iter().filter_map(|path| {
+            let key = path.strip_prefix(&root).ok()?;
+            Some(lengthen(&key.display().to_string()))
+        }));
+        keys.sort();
+        keys
+    }
+
+    /// The keys of unfinished uploads.
+    pub fn uploads(&self) -> Vec<String> {
+        let uploads = self.state.uploads.lock().expect("the uploads");
+        uploads.values().map(|(key, _)| key.clone()).collect()
+    }
+
+    fn object_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.bucket_folder()];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if let Ok(key) = path.strip_prefix(&root) {
-                    keys.push(lengthen(&key.display().to_string()));
-                }
+                if path.is_dir() { folders.push(path) } else { files.push(path) }
             }
         }
-        keys.sort();
-        keys
+        files
     }
 
     /// Where the bucket's objects lie as files.

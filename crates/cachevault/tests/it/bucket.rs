@@ -43,7 +43,7 @@ impl Bucket {
     }
 
     /// The settings that put the store here.
-    fn settings(&self) -> [String; 4] {
+    pub(crate) fn settings(&self) -> [String; 4] {
         let credentials = self.credentials().display().to_string();
         let url = self.server.store_url(BUCKET);
         ["--store".to_owned(), url, "--store-credentials-file".to_owned(), credentials]
@@ -297,25 +297,118 @@ fn killed_in_the_middle_of_an_upload_it_ends_truthfully_and_leaves_no_upload() {
 }
 
 #[test]
+fn a_store_that_goes_away_in_the_middle_and_returns_is_gone_on_with() {
+    let (_folder, data_dir) = folder();
+    let mut bucket = Bucket::start();
+    let server = Server::start(&newest_redis(), &["--rdb-key-save-delay", "500"]);
+    server.fill(4000, 10_000);
+    let service = bucket.serve(&data_dir, &[]);
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders"]);
+    eventually("a part is there", || (!bucket.server.part_files().is_empty()).then_some(()));
+    bucket.stop();
+    eventually("it is noticed", || (service.get("/readyz") == NOT_READY).then_some(()));
+    eventually("the child has ended", || {
+        (server.info("rdb_bgsave_in_progress") == "0").then_some(())
+    });
+    assert_eq!(service.newest_backup()["state"], "running");
+    bucket.start_again();
+    let backup = service.settled();
+    assert_eq!(backup["state"], "succeeded", "{backup}");
+    bucket.assert_one_backup(1);
+    assert!(bucket.server.part_files().is_empty());
+}
+
+/// While the store takes nothing at all, for longer than a request may take, the source is read to
+/// its end.
+#[test]
 fn a_store_that_stalls_does_not_slow_the_source() {
-    const STALL: Duration = Duration::from_secs(6);
+    // Until it is healed.
+    const STALL: Duration = Duration::from_secs(3600);
     let bucket = Bucket::start();
     let server = Server::start(&newest_redis(), &[]);
-    // More than all queues in memory hold.
+    // More than all queues hold, those of the sockets too.
     server.fill(1200, 100_000);
     let (_folder, data_dir) = folder();
     let service = bucket.serve(&data_dir, &[]);
     service.adopt(&server);
-    bucket.server.inject(S3Call::UploadPart, S3Fault::Stall(STALL), 4);
+    bucket.server.inject(S3Call::UploadPart, S3Fault::Stall(STALL), u32::MAX);
     service.json(&["backup", "create", "orders"]);
-    eventually("the source has a child", || {
-        (server.info("rdb_bgsave_in_progress") == "1").then_some(())
-    });
+    eventually("the source has had a child", || (server.info("total_forks") != "0").then_some(()));
     eventually("the child has ended", || {
         (server.info("rdb_bgsave_in_progress") == "0").then_some(())
     });
-    let backup = service.newest_backup();
-    assert_eq!(backup["state"], "running", "{backup}");
+    assert!(bucket.server.part_files().is_empty(), "{:?}", bucket.server.part_files());
+    let stalled = || bucket.server.parts_sent_again() > 0;
+    eventually("a request has taken its 30 seconds", || stalled().then_some(()));
+    assert_eq!(service.newest_backup()["state"], "running");
+    bucket.server.heal();
     let backup = service.settled();
     assert_eq!(backup["state"], "succeeded", "{backup}");
+    assert_eq!(server.info("total_forks"), "1");
+    bucket.assert_one_backup(1);
+}
+
+/// What a command prints that has to fail.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let output = Command::new(BINARY).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn a_missing_bucket_is_made_only_where_that_is_allowed() {
+    let (_folder, data_dir) = folder();
+    let bucket = Bucket::start();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(100, 100);
+    let (url, credentials) = (bucket.server.store_url("fresh"), bucket.credentials());
+    let settings = ["--store", &url, "--store-credentials-file", credentials.to_str().unwrap()];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    let told = refused(&[&serve[..], &settings].concat());
+    assert!(told.contains("there is no such bucket"), "{told}");
+    let options = [&settings[..], &["--store-create-bucket", "true"]].concat();
+    let service = Service::start(&data_dir, &options);
+    service.adopt(&server);
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(backup["state"], "succeeded");
+    let location = backup["locations"][0].as_str().unwrap();
+    assert!(location.starts_with("s3://fresh/backups/"), "{location}");
+}
+
+#[test]
+fn a_bucket_is_tried_by_a_command_that_leaves_nothing() {
+    let bucket = Bucket::start();
+    let (url, credentials) = (bucket.server.store_url(BUCKET), bucket.credentials());
+    let check = ["store", "check", &url, "--credentials-file", credentials.to_str().unwrap()];
+    let output = Command::new(BINARY).args(check).output().unwrap();
+    let told = text(&output.stdout);
+    assert!(output.status.success(), "{told}{}", text(&output.stderr));
+    assert!(told.lines().count() > 5 && told.lines().all(|line| line.starts_with("ok ")), "{told}");
+    assert_eq!(bucket.server.keys(), [""; 0]);
+    assert!(bucket.server.part_files().is_empty());
+    let missing = bucket.server.store_url("fresh");
+    let told = refused(&["store", "check", &missing, check[3], check[4]]);
+    assert!(told.contains("there is no such bucket"), "{told}");
+}
+
+/// The right to write is not enough: the service has to list and to remove too.
+#[test]
+fn a_key_that_lacks_a_right_stops_the_start_and_fails_the_command() {
+    let (_folder, data_dir) = folder();
+    let bucket = Bucket::start();
+    let (url, credentials) = (bucket.server.store_url(BUCKET), bucket.credentials());
+    let check = ["store", "check", &url, "--credentials-file", credentials.to_str().unwrap()];
+    let settings = bucket.settings();
+    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
+    for call in [S3Call::Put, S3Call::Get, S3Call::List, S3Call::Delete] {
+        bucket.server.inject(call, S3Fault::Deny, u32::MAX);
+        for command in [&check[..], &[&serve[..], &settings].concat()] {
+            let told = refused(command);
+            assert!(told.contains("the store denies access"), "{call:?}: {told}");
+        }
+        bucket.server.heal();
+    }
 }

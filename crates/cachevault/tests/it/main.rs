@@ -14,6 +14,7 @@ mod inspect;
 mod lifecycle;
 mod load;
 mod monitoring;
+mod place;
 mod restore_crashes;
 mod schedules;
 mod secrets;

@@ -5,7 +5,10 @@ use std::process::{Command, Stdio};
 
 use cachevault_testkit::{Server, eventually, free_port, newest_redis};
 
-use crate::service::{Service, folder, only_rdb, stored};
+use crate::place::{Place, everywhere};
+use crate::service::{BINARY, Service, folder, only_rdb, stored};
+
+everywhere!(memory_is_a_constant_whatever_the_size_of_the_data);
 
 /// Resident memory of a process at this moment and at its highest, KiB.
 pub(crate) fn resident_kib(pid: u32) -> (u64, u64) {
@@ -17,19 +20,45 @@ pub(crate) fn resident_kib(pid: u32) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-#[test]
-fn memory_is_a_constant_whatever_the_size_of_the_data() {
-    const LIMIT_KIB: u64 = 64 << 10;
+/// What a process takes from now on in comparison with what it takes now.
+struct Growth {
+    pid: u32,
+    before_kib: u64,
+}
+
+impl Growth {
+    fn since_now(pid: u32) -> Self {
+        // Sets the highest back to what it is at this moment.
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        Self { pid, before_kib: resident_kib(pid).0 }
+    }
+
+    /// Checks that it was never more than one backup may take.
+    #[track_caller]
+    fn assert_small(&self) {
+        const LIMIT_KIB: u64 = 64 << 10;
+        let (_, highest) = resident_kib(self.pid);
+        let before = self.before_kib;
+        assert!(highest - before <= LIMIT_KIB, "{before} KiB before, {highest} KiB at the highest");
+    }
+}
+
+fn memory_is_a_constant_whatever_the_size_of_the_data(place: &Place) {
     let (_folder, data_dir) = folder();
     let server = Server::start(&newest_redis(), &[]);
-    server.fill(20_000, 10_000);
-    let service = Service::start(&data_dir, &[]);
+    // What the service holds is looked at. Where it is slower than its source, glibc keeps up to 30
+    // MiB more of what several threads have freed, unless large pieces are mapped one by one.
+    let mut command = Command::new(BINARY);
+    command.env("MALLOC_MMAP_THRESHOLD_", "65536");
+    let service = place.serve_by(command, &data_dir);
     service.adopt(&server);
-    let (idle, _) = resident_kib(service.pid());
+    // A first one brings the code into memory: pages of the binary count too.
+    service.json(&["backup", "create", "orders", "--wait"]);
+    server.fill(27_000, 10_000);
+    let growth = Growth::since_now(service.pid());
     let backup = service.json(&["backup", "create", "orders", "--wait"]);
-    assert!(backup["size_bytes"].as_u64().unwrap() > 190_000_000, "{backup}");
-    let (_, highest) = resident_kib(service.pid());
-    assert!(highest - idle < LIMIT_KIB, "{idle} KiB idle, {highest} KiB at the highest");
+    assert!(backup["artifacts"][0]["stored_bytes"].as_u64().unwrap() > 256 << 20, "{backup}");
+    growth.assert_small();
 }
 
 /// A file system of 2 MiB, gone when dropped; whoever has files open there has to go first.

@@ -12,8 +12,11 @@ use cachevault_domain::{
     RestoreOptions, RestoreState,
 };
 use cachevault_jobs::{JobFigures, Swept, Tender};
-use cachevault_store::{BackupKey, Fault, Manifest, SealedStore, StoreErrorKind};
-use cachevault_testkit::SeededEntropy;
+use cachevault_store::{
+    AttemptKey, BackupKey, BucketSettings, BucketStore, Fault, Folder, Manifest, SealedStore,
+    SpoolStore, Store, StoreErrorKind, StoreUrl,
+};
+use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Server, SeededEntropy, eventually};
 use jiff::SignedDuration;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -57,10 +60,14 @@ fn master_key(seed: u64) -> MasterKey {
 
 /// A store in front of the rig's, with these master keys, the current one first.
 fn sealed(rig: &Rig, seeds: &[u64]) -> App {
+    sealed_in(rig, rig.store.clone(), seeds)
+}
+
+fn sealed_in(rig: &Rig, store: Arc<dyn Store>, seeds: &[u64]) -> App {
     let keys: Vec<_> = seeds.iter().map(|seed| master_key(*seed)).collect();
     let entropy = Arc::new(SeededEntropy::new(99));
     let sealer = Arc::new(Sealer::with_earlier(&keys[0], &keys[1..], entropy));
-    let store = SealedStore::new(rig.store.clone(), sealer.clone(), true);
+    let store = SealedStore::new(store, sealer.clone(), true);
     App { store: Arc::new(store), sealer, ..rig.app.clone() }
 }
 
@@ -209,12 +216,51 @@ async fn every_backup_is_read_again_from_time_to_time() {
     assert_eq!(tender(&rig.app).check_round().await, 0);
 }
 
-/// Makes every file in a folder look as if it had been written long ago.
+/// Makes every file below a folder look as if it had been written long ago.
 fn age(folder: &Path) {
     for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-        let file = std::fs::File::options().write(true).open(path).unwrap();
-        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        if path.is_dir() {
+            age(&path);
+        } else {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
     }
+}
+
+/// A request to the bucket that has taken so long is sent again.
+const REQUEST: Duration = Duration::from_secs(2);
+
+/// A rig whose store is a bucket, stacked as the service has it.
+async fn with_bucket() -> (Rig, S3Server) {
+    let (mut rig, server) = (Rig::new().await, S3Server::start().await);
+    let credentials = rig.folder.path().join("key of the bucket");
+    server.write_credentials(&credentials);
+    let Ok(StoreUrl::Bucket(url)) = server.store_url(BUCKET).parse() else { unreachable!() };
+    let settings = BucketSettings {
+        url,
+        credentials_file: Some(credentials),
+        create: false,
+        request: REQUEST,
+        patience: Duration::from_secs(60),
+    };
+    let bucket = Arc::new(BucketStore::new(&settings).unwrap());
+    let spool = SpoolStore::new(bucket, rig.folder.path().to_owned(), 1 << 30);
+    rig.app = sealed_in(&rig, Arc::new(spool), &[1]);
+    (rig, server)
+}
+
+fn backup_key(rig: &Rig, backup: BackupId) -> BackupKey {
+    BackupKey { project: rig.project.clone(), instance: rig.instance, backup }
+}
+
+/// The attempts of which anything is listed, in order of their names.
+async fn attempts(rig: &Rig) -> Vec<AttemptKey> {
+    let listed = rig.app.store.list(&Folder::all(), None).await.unwrap();
+    let kinds = listed.iter().map(|object| object.name.kind().unwrap());
+    let mut attempts: Vec<_> = kinds.map(|kind| kind.attempt().clone()).collect();
+    attempts.dedup();
+    attempts
 }
 
 /// What an attempt leaves that is never committed.
@@ -230,28 +276,105 @@ async fn sweep(rig: &Rig) -> Swept {
     tender(&rig.app).sweep().await.unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_no_backup_is_made_of_is_removed_after_a_while() {
-    let (rig, id, folder) = backed_up().await;
-    let key = |backup| BackupKey { project: rig.project.clone(), instance: rig.instance, backup };
-    let of_nobody = leftover(&rig, &key(BackupId::mint(&*rig.app.entropy)), 1).await;
-    let earlier_attempt = leftover(&rig, &key(id), 7).await;
+/// `age` makes all that is stored look old.
+async fn removes_what_no_backup_is_made_of(rig: &Rig, age: impl Fn()) {
+    let id = rig.request().await;
+    rig.run(None).await;
+    let of = |backup| backup_key(rig, backup);
+    leftover(rig, &of(BackupId::mint(&*rig.app.entropy)), 1).await;
+    leftover(rig, &of(id), 7).await;
     let waiting = rig.request().await;
-    let of_waiting = leftover(&rig, &key(waiting), 1).await;
+    leftover(rig, &of(waiting), 1).await;
     // It may be an upload that is still going on.
-    assert_eq!(sweep(&rig).await, Swept::default());
-    for left in [&of_nobody, &earlier_attempt, &of_waiting, &folder] {
-        age(left);
-    }
-    assert_eq!(sweep(&rig).await, Swept { removed: 2, ..Swept::default() });
-    assert!(!of_nobody.exists() && !earlier_attempt.exists());
-    assert!(of_waiting.exists(), "its job may still commit it");
-    assert!(folder.exists());
-    assert_eq!(checked(&rig, &rig.app, id).await.damage, None);
+    assert_eq!(sweep(rig).await, Swept::default());
+    age();
+    assert_eq!(sweep(rig).await, Swept { removed: 2, ..Swept::default() });
+    // The job of the other may still commit it.
+    let mut kept = [id, waiting].map(|id| of(id).attempt(1));
+    kept.sort_by_key(ToString::to_string);
+    assert_eq!(attempts(rig).await, kept);
+    assert_eq!(checked(rig, &rig.app, id).await.damage, None);
     // Without its manifest it is damaged, and may yet be mended by hand.
-    std::fs::remove_file(file(&folder, "manifest")).unwrap();
+    rig.app.store.retract(&of(id).attempt(1)).await.unwrap();
+    assert_eq!(sweep(rig).await, Swept::default());
+    assert_eq!(attempts(rig).await, kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_backup_is_made_of_is_removed_from_a_folder_after_a_while() {
+    let mut rig = Rig::new().await;
+    rig.app = sealed(&rig, &[1]);
+    let folder = rig.folder.path().join("backups");
+    removes_what_no_backup_is_made_of(&rig, || age(&folder)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_backup_is_made_of_is_removed_from_a_bucket_after_a_while() {
+    let (rig, server) = with_bucket().await;
+    removes_what_no_backup_is_made_of(&rig, || server.age()).await;
+}
+
+/// More than two parts of an upload.
+const LONG: (usize, usize) = (1200, 10_000);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_ended_only_when_no_job_may_finish_it() {
+    let (rig, server) = with_bucket().await;
+    rig.server.fill(LONG.0, LONG.1);
+    // One whose beginning gets no answer is begun again, and the first is left.
+    server.inject(S3Call::CreateUpload, S3Fault::LoseReply, 1);
+    let id = rig.request().await;
+    rig.run(None).await;
+    assert_eq!(server.uploads().len(), 1);
+    let running = rig.request().await;
+    rig.claim().await.unwrap();
+    let artifact = backup_key(&rig, running).attempt(1).artifact(0);
+    let mut sink = rig.app.store.create(&artifact).await.unwrap();
+    for _ in 0..LONG.0 {
+        sink.write(vec![7; LONG.1].into()).await.unwrap();
+    }
+    eventually("it is begun", || (server.uploads().len() == 2).then_some(()));
     assert_eq!(sweep(&rig).await, Swept::default());
-    assert!(folder.exists());
+    assert_eq!(server.uploads().len(), 2);
+    server.age();
+    assert_eq!(sweep(&rig).await, Swept::default());
+    assert_eq!(server.uploads(), [format!("backups/{artifact}")]);
+    sink.finish().await.unwrap();
+    assert_eq!(server.uploads(), [""; 0]);
+    assert!(server.part_files().is_empty());
+    assert_eq!(checked(&rig, &rig.app, id).await.damage, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_goes_wrong_a_sweep_leaves_only_whole_backups() {
+    let (rig, server) = with_bucket().await;
+    rig.server.fill(LONG.0, LONG.1);
+    let mut made = Vec::new();
+    for fault in [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST + REQUEST / 2)] {
+        for call in [
+            S3Call::Put,
+            S3Call::Get,
+            S3Call::List,
+            S3Call::CreateUpload,
+            S3Call::UploadPart,
+            S3Call::CompleteUpload,
+        ] {
+            server.inject(call, fault, 1);
+        }
+        let id = rig.request().await;
+        rig.run(None).await;
+        assert_eq!(server.faults_left(), 0, "{fault:?}");
+        made.push(id);
+    }
+    server.age();
+    assert_eq!(sweep(&rig).await, Swept::default());
+    assert_eq!(server.uploads(), [""; 0]);
+    assert!(server.part_files().is_empty(), "{:?}", server.part_files());
+    // An artifact, its key and the manifest.
+    assert_eq!(server.keys().len(), 3 * made.len(), "{:?}", server.keys());
+    for id in made {
+        assert_eq!(checked(&rig, &rig.app, id).await.damage, None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

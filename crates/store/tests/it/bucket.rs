@@ -1,16 +1,19 @@
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cachevault_domain::{BackupId, InstanceId, ProjectId};
 use cachevault_store::conformance;
 use cachevault_store::{
-    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, Scratch, Store,
-    StoreErrorKind,
+    AttemptKey, BackupKey, BucketSettings, BucketStore, BucketUrl, Folder, LIST_MAX, Scratch,
+    SealedStore, SpoolStore, Store, StoreErrorKind,
 };
-use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy};
+use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Key, S3Server, SeededEntropy, eventually};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
+
+use crate::envelope::Ring;
 
 const REQUEST: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,6 +83,74 @@ async fn a_bucket_conforms() {
     store.prepare().await.unwrap();
     let scratch = Scratch::mint(&SeededEntropy::new(4));
     conformance::run(&store, &scratch).await.assert_passed();
+}
+
+/// Encryption before the local disk before the bucket, as the service has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_conforms_behind_encryption_and_a_spool() {
+    let rig = Rig::new().await;
+    for limit in [1 << 30, 0] {
+        let spool = SpoolStore::new(Arc::new(rig.store()), rig.folder.path().to_owned(), limit);
+        let store = SealedStore::new(Arc::new(spool), Arc::new(Ring(&["first"])), true);
+        let scratch = Scratch::mint(&SeededEntropy::new(8));
+        conformance::run(&store, &scratch).await.assert_passed();
+        assert_eq!(rig.server.keys(), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_goes_on_beyond_what_one_answer_holds() {
+    const OBJECTS: u32 = 2345;
+    let rig = Rig::new().await;
+    let (store, backup) = (rig.store(), attempt().backup);
+    let expected: Vec<_> = (1..=OBJECTS).map(|number| backup.attempt(number).manifest()).collect();
+    for name in &expected {
+        let file = rig.server.file(&format!("backups/{name}"));
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "{}").unwrap();
+    }
+    let mut listed = Vec::new();
+    loop {
+        let found = store.list(&Folder::all(), listed.last()).await.unwrap();
+        assert!(found.len() <= LIST_MAX, "{}", found.len());
+        if found.is_empty() {
+            break;
+        }
+        listed.extend(found.into_iter().map(|object| object.name));
+    }
+    assert!(listed == expected, "{} are listed", listed.len());
+    store.remove_backup(&backup).await.unwrap();
+    assert_eq!(rig.server.keys(), [""; 0]);
+}
+
+/// The right to write is not enough: what could not be removed would stay for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_that_is_missing_is_told() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    for call in [S3Call::Put, S3Call::Get, S3Call::List, S3Call::Delete] {
+        rig.server.inject(call, S3Fault::Deny, u32::MAX);
+        let error = store.check(&scratch()).await.unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Denied, "{call:?}: {error:?}");
+        rig.server.heal();
+        store.check(&scratch()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_change_in_the_middle_of_an_upload() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+    let half = long().slice(..long().len() / 2);
+    sink.write(half.clone()).await.unwrap();
+    eventually("a part is there", || (!rig.server.part_files().is_empty()).then_some(()));
+    // This server lets an upload be gone on with only under the name that began it.
+    rig.server.rotate(S3Key { secret: "fresh".into(), ..S3Key::default() });
+    rig.server.write_credentials(&rig.credentials());
+    sink.write(long().slice(half.len()..)).await.unwrap();
+    sink.finish().await.unwrap();
+    assert!(read(&store).await == long());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,6 +263,7 @@ async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
         (S3Call::UploadPart, long()),
         (S3Call::CompleteUpload, long()),
         (S3Call::Put, Bytes::from_static(b"short")),
+        (S3Call::Get, long()),
         (S3Call::Delete, Bytes::from_static(b"short")),
         (S3Call::List, Bytes::from_static(b"short")),
     ];
@@ -208,6 +280,7 @@ async fn pass_once(call: S3Call, fault: S3Fault, bytes: Bytes) {
     let rig = Rig::new().await;
     let store = rig.store();
     rig.server.inject(call, fault, 1);
+    let began = Instant::now();
     write(&store, &bytes).await.unwrap_or_else(|e| panic!("{call:?} {fault:?}: {e:?}"));
     assert!(read(&store).await == bytes, "{call:?} {fault:?}");
     let listed = store.list(&Folder::all(), None).await.unwrap();
@@ -215,6 +288,9 @@ async fn pass_once(call: S3Call, fault: S3Fault, bytes: Bytes) {
     store.remove_attempt(&attempt()).await.unwrap();
     assert_eq!(rig.server.keys(), [""; 0], "{call:?} {fault:?}");
     assert_eq!(rig.server.faults_left(), 0, "{call:?} {fault:?}");
+    // It was waited for, as long as a request may take.
+    let stalled = matches!(fault, S3Fault::Stall(_));
+    assert!(!stalled || began.elapsed() >= REQUEST, "{call:?} {fault:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 /// Keeps secrets by exclusive or with its id: enough to tell one key from another.
 #[derive(Debug)]
-struct Ring(&'static [&'static str]);
+pub(crate) struct Ring(pub(crate) &'static [&'static str]);
 
 fn mix(id: &str, owner: &str, bytes: &[u8]) -> Vec<u8> {
     let key: Vec<u8> = id.bytes().chain(owner.bytes()).collect();
