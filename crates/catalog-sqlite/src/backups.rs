@@ -50,6 +50,7 @@ struct BackupRow {
     drill_failed_at: Option<i64>,
     drill_failure: Option<String>,
     drilling: bool,
+    check_requested_at: Option<i64>,
     checked_at: Option<i64>,
     damage: Option<String>,
     keep_until: Option<i64>,
@@ -84,6 +85,7 @@ impl TryFrom<BackupRow> for Backup {
             completed_at: row.moment_if(columns.completed_at)?,
             removal_requested_at: row.moment_if(columns.removal_requested_at)?,
             removed_at: row.moment_if(columns.removed_at)?,
+            check_requested_at: row.moment_if(columns.check_requested_at)?,
             checked_at: row.moment_if(columns.checked_at)?,
             damage: columns.damage,
             keep_until: row.moment_if(columns.keep_until)?,
@@ -599,12 +601,14 @@ async fn mark_for_removal(
         update.bind(backup.to_string()).execute(tx).await.map_err(unavailable)?;
         return Ok(open);
     }
-    sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
-        .bind(now.as_microsecond())
-        .bind(backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+    sqlx::query(
+        "UPDATE backups SET removal_requested_at = ?, check_requested_at = NULL WHERE id = ?",
+    )
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
     insert_job(&mut *tx, job, JobKind::Remove, (project, instance, backup), now).await?;
     Ok(job)
 }

@@ -119,12 +119,15 @@ async fn expire(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     next_state(&mut *tx, backup, BackupEvent::Expired).await?;
-    sqlx::query("UPDATE backups SET removal_requested_at = ?, expiring = 1 WHERE id = ?")
-        .bind(now.as_microsecond())
-        .bind(backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+    sqlx::query(
+        "UPDATE backups SET removal_requested_at = ?, expiring = 1, check_requested_at = NULL
+         WHERE id = ?",
+    )
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
     insert_job(tx, job, JobKind::Remove, (project, instance, backup), now).await
 }
 

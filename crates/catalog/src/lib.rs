@@ -359,7 +359,8 @@ pub trait BackupCatalog: Send + Sync {
         limit: u32,
     ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError>;
 
-    /// Asks for a check of a backup's files before those that are due by themselves.
+    /// Asks for a check of a backup's files before those that are due by themselves. The wish is in
+    /// the record until it is fulfilled, or the removal of the backup is asked for.
     ///
     /// [`CatalogError::NotFound`] without a backup that has files.
     async fn request_check(

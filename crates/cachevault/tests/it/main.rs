@@ -7,6 +7,7 @@ mod bucket;
 mod codes;
 mod command_line;
 mod crashes;
+mod damage;
 mod diff;
 mod download;
 mod events;
