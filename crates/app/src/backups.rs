@@ -161,7 +161,8 @@ impl App {
         Ok(self.catalog.cancel_backup(project, backup, &wish).await?)
     }
 
-    /// Removes a backup's files, and waits for it. The record stays as deleted.
+    /// Removes a backup's files, and waits for it. From now on its links open nothing; its files
+    /// stay until those who download them are done. The record stays as deleted.
     ///
     /// # Errors
     /// [`AppError::BackupNotFound`] also when its files are gone already;
@@ -210,7 +211,8 @@ impl App {
             Ok(())
         };
         tokio::time::timeout(REMOVAL_WAIT, waiting).await.unwrap_or_else(|_| {
-            Err(AppError::RemovalFailed { reason: "it takes longer than expected".into() })
+            let reason = "it takes longer than expected, or they are still being downloaded";
+            Err(AppError::RemovalFailed { reason: reason.into() })
         })
     }
 

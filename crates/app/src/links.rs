@@ -10,7 +10,7 @@ use std::time::Duration;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Action, BackupEvent, BackupId, BackupState, Caller, InstanceId, InvalidTransition, ProjectId,
-    with_sources,
+    ReadingId, with_sources,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, Manifest};
 use jiff::Timestamp;
@@ -194,8 +194,9 @@ impl App {
     }
 
     /// Opens the file. The backup does not expire while it is read, as long as no more than
-    /// `pause_max` passes between two pieces. One that somebody deletes from then on ends the reading
-    /// with an error, or not at all; never with other bytes.
+    /// `pause_max` passes between two pieces. If somebody deletes it, its files stay for up to
+    /// [`READ_ON_MAX`](cachevault_catalog::READ_ON_MAX) until the reading has ended; after that it
+    /// ends with an error, or not at all, but never with other bytes.
     ///
     /// # Errors
     /// [`RdbUnreadable`].
@@ -205,7 +206,7 @@ impl App {
         pause_max: Duration,
     ) -> Result<Box<dyn RdbPieces>, RdbUnreadable> {
         let backup = &download.key.attempt.backup;
-        let id = (backup.project.clone(), backup.backup);
+        let id = (backup.project.clone(), backup.backup, ReadingId::mint(&*self.entropy));
         let reading = Reading::begin(self.catalog.clone(), self.clock.clone(), id, pause_max).await;
         let reading = reading.map_err(|error| match error {
             CatalogError::NotFound(_) => RdbUnreadable::Gone,

@@ -9,6 +9,7 @@ use cachevault_store::{FolderStore, ObjectKind, SealedStore, Store};
 use cachevault_testkit::{SeededEntropy, Server, newest_redis};
 use serde_json::Value;
 
+use crate::bucket::Bucket;
 use crate::service::{Service, folder, stored};
 
 /// The files of one backup.
@@ -237,4 +238,34 @@ fn every_damage_is_named_by_verify_and_refused_by_a_restore() {
         assert_eq!(refused.status.code(), Some(4), "{what}");
     }
     assert_eq!(server.digest(), digest);
+}
+
+#[test]
+fn a_store_that_is_away_ends_verify_soon_and_hides_no_record() {
+    let (_folder, data_dir) = folder();
+    let mut bucket = Bucket::start();
+    let server = Server::start(&newest_redis(), &[]);
+    let service = bucket.serve(&data_dir, &["--store-timeout", "2s"]);
+    service.adopt(&server);
+    let ids = [(); 2].map(|()| {
+        let backup = service.json(&["backup", "create", "orders", "--wait"]);
+        backup["id"].as_str().unwrap().to_owned()
+    });
+    bucket.stop();
+    let output = service.run(&["verify"]);
+    let told = standard_error(&output);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("0 of 0 backups are damaged, 2 more could not be checked"), "{told}");
+    for id in &ids {
+        assert!(told.contains(&format!("{id} was not checked: read `")), "{told}");
+        let shown = service.json(&["backup", "show", id]);
+        assert!(shown["store_error"].as_str().unwrap().contains("the store failed"), "{shown}");
+        assert_eq!((&shown["damage"], &shown["restorable"]), (&Value::Null, &true.into()));
+    }
+    bucket.start_again();
+    let shown = service.json(&["backup", "show", &ids[0]]);
+    assert_eq!(
+        (&shown["store_error"], shown["artifacts"].as_array().unwrap().len()),
+        (&Value::Null, 1)
+    );
 }

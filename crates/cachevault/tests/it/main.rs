@@ -15,6 +15,7 @@ mod inspect;
 mod lifecycle;
 mod load;
 mod monitoring;
+mod removals;
 mod restore_crashes;
 mod schedules;
 mod secrets;

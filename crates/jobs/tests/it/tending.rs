@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    AuditFilter, Backup, BackupFilter, BackupId, Page, RequestId, RestoreOptions, RestoreState,
+    AuditFilter, Backup, BackupFilter, BackupId, FailureCode, Page, RequestId, RestoreOptions,
+    RestoreState, TargetData,
 };
 use cachevault_jobs::{Swept, Tender};
 use cachevault_store::{BackupKey, Fault, SealedStore, StoreErrorKind};
@@ -104,8 +105,8 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
             |f| std::fs::remove_file(file(f, "shard")).unwrap(),
             "not found in the store",
         ),
-        ("a cut artifact", |f| change(&file(f, "shard"), |b| b.truncate(b.len() / 2)), "decrypt"),
-        ("a longer one", |f| change(&file(f, "shard"), |b| b.push(0)), "decrypt"),
+        ("a cut artifact", |f| change(&file(f, "shard"), |b| b.truncate(900)), "its size is 900,"),
+        ("a longer one", |f| change(&file(f, "shard"), |b| b.resize(1 << 20, 0)), "is 1048576,"),
         (
             "a changed byte",
             |f| {
@@ -114,7 +115,7 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
                     b[at] ^= 1;
                 })
             },
-            "decrypt",
+            "some of them were changed",
         ),
         (
             "a changed manifest",
@@ -141,6 +142,23 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
         let refused = rig.app.request_restore(&rig.caller, rig.instance, wish).await;
         assert!(matches!(refused, Err(AppError::BackupDamaged(_))), "{what}: {refused:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_backup_loses_its_manifest_meanwhile_fails_at_once() {
+    let (rig, id, folder) = backed_up().await;
+    let digest = rig.server.digest();
+    let wish = RequestRestore { backup: id, options: RestoreOptions::default(), note: None };
+    let restore = rig.app.request_restore(&rig.caller, rig.instance, wish).await.unwrap();
+    std::fs::remove_file(file(&folder, "manifest")).unwrap();
+    rig.run(None).await;
+    let record = rig.app.get_restore(&rig.caller, restore).await.unwrap();
+    assert_eq!(record.state, RestoreState::Failed, "{record:?}");
+    let failure = record.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::SizeUnconfirmed);
+    assert!(failure.reason.contains("manifest is missing"), "{failure:?}");
+    assert_eq!(record.outcome.unwrap().target, TargetData::Untouched);
+    assert_eq!(rig.server.digest(), digest);
 }
 
 /// Changes the manifest's text, whatever it is stored as.
