@@ -505,18 +505,10 @@ async fn what_has_no_files_has_no_links() {
     let backup = rig.stored(other, &rdb(1000)).await;
     rig.removed(backup).await;
     ask("deleted", other, "DCS.4031", "backup_not_found").await;
-    // What is damaged is there all the same: a client must not take it for gone.
-    let damaged = "6631832a-14c6-45b0-a0b3-3abd8f591ad1";
-    let backup = rig.stored(damaged, &rdb(1000)).await;
-    rig.app.store.retract(&rig.artifact(backup).attempt).await.unwrap();
-    ask("without a manifest", damaged, "DCS.4087", "backup_not_restorable").await;
-    let now = rig.clock.now();
-    rig.catalog.record_check(backup, 1, Some("it is damaged"), now, now).await.unwrap();
-    ask("damaged", damaged, "DCS.4087", "backup_not_restorable").await;
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_not_restored_even_before_a_check_has_found_it() {
+async fn what_is_damaged_is_neither_gone_nor_restored_nor_linked_checked_or_not() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
     rig.app.store.retract(&rig.artifact(backup).attempt).await.unwrap();
@@ -529,6 +521,15 @@ async fn what_is_damaged_is_not_restored_even_before_a_check_has_found_it() {
     let shown = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await;
     assert_eq!(shown.body["damage"], "its manifest is missing from the store");
     assert_eq!((&shown.body["restorable"], &shown.body["artifacts"]), (&json!(false), &json!([])));
+    for damage in [None, Some("it is damaged")] {
+        let now = rig.clock.now();
+        rig.catalog.record_check(backup, 1, damage, now, now).await.unwrap();
+        // A client must not take it for gone.
+        let answer = rig.ask_for_links("v2", BACKUP, r#"{"expiration": 300}"#).await;
+        assert_error(&answer, "v2", Some("DCS.4087"), "damaged");
+        let answer = rig.call("POST", &format!("/api/v1/backups/{BACKUP}/links"), "").await;
+        assert_eq!(answer.body["error"]["code"], "backup_not_restorable", "{}", answer.text);
+    }
 }
 
 #[tokio::test]
