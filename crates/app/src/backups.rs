@@ -6,13 +6,15 @@ use cachevault_domain::{
     Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, Cancellation, InstanceId, Job,
     JobId, JobState, Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
-use cachevault_store::{BackupKey, Manifest};
+use cachevault_store::{AttemptKey, BackupKey, Manifest, StoreError, StoreErrorKind};
 
-use crate::{App, AppError};
+use crate::{App, AppError, StoredError};
 
 /// How long a request to delete waits for the files to be gone.
 const REMOVAL_WAIT: Duration = Duration::from_secs(20);
 const REMOVAL_POLL: Duration = Duration::from_millis(20);
+/// How long whoever looks at a backup waits for its manifest.
+const MANIFEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a client may say about the backup that it asks for.
 #[derive(Debug, Clone, Default)]
@@ -24,12 +26,12 @@ pub struct RequestBackup {
 }
 
 /// A backup with what is stored of it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct BackupDetail {
     /// The record.
     pub backup: Backup,
-    /// What was stored; `None` where no files are.
-    pub manifest: Option<Manifest>,
+    /// What was stored, or why that cannot be told; `None` where no sound files are.
+    pub manifest: Option<Result<Manifest, StoredError>>,
     /// Where the artifacts lie, for a person to look.
     pub locations: Vec<String>,
 }
@@ -91,16 +93,29 @@ impl App {
         Ok(self.catalog.list_backups(project, instance, &filter, page).await?)
     }
 
-    /// The backup with what is stored of it.
+    /// The backup with what is stored of it. A store that gives no manifest, or not soon, fails
+    /// nothing: the record is known without it.
     ///
     /// # Errors
-    /// [`AppError::BackupNotFound`], [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
+    /// [`AppError::BackupNotFound`], [`AppError::CatalogFailed`].
     pub async fn get_backup(
         &self,
         caller: &Caller,
         id: BackupId,
     ) -> Result<BackupDetail, AppError> {
-        self.find_backup(caller.may(Action::ListBackups)?, id).await
+        let backup = self.find_backup(caller.may(Action::ListBackups)?, id).await?;
+        let stored = backup.stored_attempt.filter(|_| backup.is_restorable());
+        let Some(attempt) = stored else {
+            return Ok(BackupDetail { backup, manifest: None, locations: Vec::new() });
+        };
+        let key = backup_key(&backup).attempt(attempt);
+        let found = tokio::time::timeout(MANIFEST_WAIT, self.find_manifest(&backup)).await;
+        let manifest = found.unwrap_or_else(|_| Err(too_slow(&key)));
+        let artifacts = manifest.iter().flat_map(|manifest| &manifest.artifacts);
+        let shards =
+            (0..).zip(artifacts).map(|(shard, entry)| key.artifact(shard).encoded(entry.encoding));
+        let locations = shards.map(|artifact| self.store.locate(&artifact)).collect();
+        Ok(BackupDetail { backup, manifest: Some(manifest), locations })
     }
 
     /// The record of a backup, for a caller that is allowed to do this with it.
@@ -113,28 +128,24 @@ impl App {
         action: Action,
         id: BackupId,
     ) -> Result<Backup, AppError> {
-        let found = self.catalog.find_backup(caller.may(action)?, id).await?;
-        found.ok_or(AppError::BackupNotFound)
+        self.find_backup(caller.may(action)?, id).await
     }
 
     pub(crate) async fn find_backup(
         &self,
         project: &ProjectId,
         id: BackupId,
-    ) -> Result<BackupDetail, AppError> {
-        let found = self.catalog.find_backup(project, id).await?;
-        let backup = found.ok_or(AppError::BackupNotFound)?;
-        let stored = backup.stored_attempt.filter(|_| backup.is_restorable());
-        let Some(attempt) = stored else {
-            return Ok(BackupDetail { backup, manifest: None, locations: Vec::new() });
-        };
-        let key = backup_key(&backup).attempt(attempt);
-        let manifest = self.store.find_manifest(&key).await.map_err(AppError::StoreUnavailable)?;
-        let artifacts = manifest.iter().flat_map(|manifest| &manifest.artifacts);
-        let shards =
-            (0..).zip(artifacts).map(|(shard, entry)| key.artifact(shard).encoded(entry.encoding));
-        let locations = shards.map(|artifact| self.store.locate(&artifact)).collect();
-        Ok(BackupDetail { backup, manifest, locations })
+    ) -> Result<Backup, AppError> {
+        self.catalog.find_backup(project, id).await?.ok_or(AppError::BackupNotFound)
+    }
+
+    /// The manifest of a backup that a restore, a link or a download can be made of.
+    pub(crate) async fn restorable_manifest(&self, backup: &Backup) -> Result<Manifest, AppError> {
+        match &backup.damage {
+            _ if !backup.has_files() => Err(AppError::BackupNotRestorable),
+            Some(damage) => Err(AppError::BackupDamaged(damage.clone())),
+            None => Ok(self.find_manifest(backup).await?),
+        }
     }
 
     /// Breaks off a backup that waits or runs; its record says by whom. One that nobody has begun
@@ -151,7 +162,8 @@ impl App {
         Ok(self.catalog.cancel_backup(project, backup, &wish).await?)
     }
 
-    /// Removes a backup's files, and waits for it. The record stays as deleted.
+    /// Removes a backup's files, and waits for it. From now on its links open nothing; its files
+    /// stay until those who download them are done. The record stays as deleted.
     ///
     /// # Errors
     /// [`AppError::BackupNotFound`] also when its files are gone already;
@@ -200,7 +212,8 @@ impl App {
             Ok(())
         };
         tokio::time::timeout(REMOVAL_WAIT, waiting).await.unwrap_or_else(|_| {
-            Err(AppError::RemovalFailed { reason: "it takes longer than expected".into() })
+            let reason = "it takes longer than expected, or they are still being downloaded";
+            Err(AppError::RemovalFailed { reason: reason.into() })
         })
     }
 
@@ -221,4 +234,13 @@ impl App {
 /// Where the files of a backup are in the store.
 pub(crate) fn backup_key(backup: &Backup) -> BackupKey {
     BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
+}
+
+fn too_slow(key: &AttemptKey) -> StoredError {
+    StoredError::Unavailable(StoreError {
+        kind: StoreErrorKind::Unavailable,
+        action: "read",
+        object: key.manifest().to_string(),
+        source: Some(format!("no answer within {} s", MANIFEST_WAIT.as_secs()).into()),
+    })
 }

@@ -47,6 +47,9 @@ pub enum AppError {
     /// The backup did not succeed, or its files are gone.
     #[error("the backup has no files to restore from")]
     BackupNotRestorable,
+    /// What is stored of the backup is damaged; take another, or mend it and have it checked.
+    #[error("the backup is damaged: {0}")]
+    BackupDamaged(String),
     /// The instance cannot be looked at, so nothing can be said of a restore into it.
     #[error("no restore can be planned: {reason}")]
     CannotPlan {

@@ -10,12 +10,12 @@ use std::time::Duration;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Action, BackupEvent, BackupId, BackupState, Caller, InstanceId, InvalidTransition, ProjectId,
-    with_sources,
+    ReadingId, with_sources,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, Manifest};
 use jiff::Timestamp;
 
-use crate::backups::{BackupDetail, backup_key};
+use crate::backups::backup_key;
 use crate::reading::{KeptPieces, Reading};
 use crate::{App, AppError, RdbPieces, RdbUnreadable};
 
@@ -114,7 +114,7 @@ impl App {
     /// [`AppError::InstanceNotFound`]; [`AppError::BackupNotFound`] also when it is of another
     /// instance, or its files are gone or about to go; [`AppError::BackupUnsettled`] while it
     /// waits or runs; [`AppError::BackupNotRestorable`] when it has failed;
-    /// [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
+    /// [`AppError::BackupDamaged`]; [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
     pub async fn link_backup(
         &self,
         caller: &Caller,
@@ -124,7 +124,7 @@ impl App {
     ) -> Result<BackupLinks, AppError> {
         let project = caller.may(Action::DownloadBackup)?;
         self.require_instance(project, instance).await?;
-        let BackupDetail { backup, manifest, .. } = self.find_backup(project, backup).await?;
+        let backup = self.find_backup(project, backup).await?;
         if backup.instance != instance {
             return Err(AppError::BackupNotFound);
         }
@@ -136,9 +136,9 @@ impl App {
             BackupState::Failed => return Err(AppError::BackupNotRestorable),
             BackupState::Succeeded | BackupState::Expired | BackupState::Deleted => {}
         }
-        let (Some(attempt), Some(manifest)) = (backup.stored_attempt, manifest) else {
-            return Err(AppError::BackupNotFound);
-        };
+        let attempt = backup.stored_attempt.filter(|_| backup.has_files());
+        let attempt = attempt.ok_or(AppError::BackupNotFound)?;
+        let manifest = self.restorable_manifest(&backup).await?;
         let expires_at = end_of(self.clock.now(), lifetime);
         let files = (0..).zip(&manifest.artifacts).map(|(shard, entry)| {
             let file_name = file_name(&manifest, shard, entry);
@@ -156,7 +156,7 @@ impl App {
     }
 
     /// The file that a link opens; `None` when it opens nothing, whatever the reason: it was
-    /// altered, its time is over, the backup is gone, or its project is disabled.
+    /// altered, its time is over, the backup is gone or known to be damaged, or its project is disabled.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
@@ -173,28 +173,30 @@ impl App {
         if !self.is_enabled(&ticket.project).await? {
             return Ok(None);
         }
-        let detail = match self.find_backup(&ticket.project, ticket.backup).await {
+        let backup = match self.find_backup(&ticket.project, ticket.backup).await {
             Err(AppError::BackupNotFound) => return Ok(None),
             found => found?,
         };
-        let (Some(attempt), Some(manifest)) = (detail.backup.stored_attempt, detail.manifest)
-        else {
-            return Ok(None);
+        let manifest = match self.restorable_manifest(&backup).await {
+            Err(AppError::BackupNotRestorable | AppError::BackupDamaged(_)) => return Ok(None),
+            found => found?,
         };
+        let Some(attempt) = backup.stored_attempt else { return Ok(None) };
         let entry = manifest.artifacts.into_iter().nth(usize::from(ticket.shard));
         Ok(entry.map(|entry| Download {
             file_name: ticket.file_name.clone(),
             size_bytes: entry.rdb.size_bytes,
             crc64: entry.rdb.crc64.clone(),
             entity: entry.stored_sha256.clone(),
-            key: backup_key(&detail.backup).attempt(attempt).artifact(ticket.shard),
+            key: backup_key(&backup).attempt(attempt).artifact(ticket.shard),
             entry,
         }))
     }
 
     /// Opens the file. The backup does not expire while it is read, as long as no more than
-    /// `pause_max` passes between two pieces. One that somebody deletes from then on ends the reading
-    /// with an error, or not at all; never with other bytes.
+    /// `pause_max` passes between two pieces. If somebody deletes it, its files stay for up to
+    /// [`READ_ON_MAX`](cachevault_catalog::READ_ON_MAX) until the reading has ended; after that it
+    /// ends with an error, or not at all, but never with other bytes.
     ///
     /// # Errors
     /// [`RdbUnreadable`].
@@ -204,7 +206,7 @@ impl App {
         pause_max: Duration,
     ) -> Result<Box<dyn RdbPieces>, RdbUnreadable> {
         let backup = &download.key.attempt.backup;
-        let id = (backup.project.clone(), backup.backup);
+        let id = (backup.project.clone(), backup.backup, ReadingId::mint(&*self.entropy));
         let reading = Reading::begin(self.catalog.clone(), self.clock.clone(), id, pause_max).await;
         let reading = reading.map_err(|error| match error {
             CatalogError::NotFound(_) => RdbUnreadable::Gone,

@@ -1,4 +1,4 @@
-//! Files that are read by whoever downloads them, and do not expire meanwhile.
+//! Files that are read by whoever downloads them, and are not removed meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use cachevault_catalog::{Catalog, CatalogError};
-use cachevault_domain::{BackupId, Clock, ProjectId};
+use cachevault_domain::{BackupId, Clock, ProjectId, ReadingId};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{RdbPieces, RdbUnreadable};
@@ -14,13 +14,14 @@ use crate::{RdbPieces, RdbUnreadable};
 /// The shortest time for which the catalog is told that files are read.
 const LEASE_MIN: SignedDuration = SignedDuration::from_mins(1);
 
-/// Tells the catalog that a backup is read: for a while, and again before that is over. So nothing
-/// has to be told when the reading ends, not even by a process that dies.
+/// Tells the catalog that a backup is read: for a while, and again before that is over. So a process
+/// that dies keeps nothing; when it is dropped, however that comes, the catalog is told at once.
 pub(crate) struct Reading {
     catalog: Arc<dyn Catalog>,
     clock: Arc<dyn Clock>,
     project: ProjectId,
     backup: BackupId,
+    id: ReadingId,
     lease: SignedDuration,
     extend_at: Timestamp,
 }
@@ -32,14 +33,14 @@ impl Reading {
     pub(crate) async fn begin(
         catalog: Arc<dyn Catalog>,
         clock: Arc<dyn Clock>,
-        (project, backup): (ProjectId, BackupId),
+        (project, backup, id): (ProjectId, BackupId, ReadingId),
         pause_max: Duration,
     ) -> Result<Self, CatalogError> {
         let pause_max = SignedDuration::try_from(pause_max).unwrap_or(SignedDuration::MAX);
         // A quarter passes, and a pause, and a quarter is left for whatever is slow.
         let lease = (pause_max.checked_mul(2)).unwrap_or(SignedDuration::MAX).max(LEASE_MIN);
         let mut reading =
-            Self { catalog, clock, project, backup, lease, extend_at: Timestamp::MIN };
+            Self { catalog, clock, project, backup, id, lease, extend_at: Timestamp::MIN };
         reading.extend().await?;
         Ok(reading)
     }
@@ -50,13 +51,20 @@ impl Reading {
             return Ok(());
         }
         let after = |time| now.checked_add(time).unwrap_or(Timestamp::MAX);
-        self.catalog.note_reading(&self.project, self.backup, after(self.lease)).await?;
+        let until = after(self.lease);
+        self.catalog.note_reading(&self.project, self.backup, self.id, until).await?;
         self.extend_at = after(self.lease / 4);
         Ok(())
     }
 }
 
-/// An RDB whose backup does not expire while it is read.
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.catalog.end_reading(self.id);
+    }
+}
+
+/// An RDB whose backup is not removed while it is read.
 pub(crate) struct KeptPieces {
     pub(crate) rdb: Box<dyn RdbPieces>,
     pub(crate) reading: Reading,
@@ -65,8 +73,8 @@ pub(crate) struct KeptPieces {
 #[async_trait]
 impl RdbPieces for KeptPieces {
     async fn next(&mut self) -> Result<Option<Bytes>, RdbUnreadable> {
-        // A catalog that cannot take it now is told with the next piece; what a person deletes
-        // meanwhile ends by itself.
+        // A catalog that cannot take it now is told with the next piece; what goes in spite of its
+        // readers, because somebody asked for it long ago, ends by itself.
         let _ = self.reading.extend().await;
         self.rdb.next().await
     }

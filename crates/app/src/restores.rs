@@ -24,8 +24,9 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`], [`AppError::BackupNotFound`],
-    /// [`AppError::BackupNotRestorable`], [`AppError::CannotPlan`] when the instance cannot be
-    /// looked at, [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
+    /// [`AppError::BackupNotRestorable`], [`AppError::BackupDamaged`] as far as its manifest tells,
+    /// [`AppError::CannotPlan`] when the instance cannot be looked at, [`AppError::CatalogFailed`],
+    /// [`AppError::StoreUnavailable`].
     pub async fn plan_restore(
         &self,
         caller: &Caller,
@@ -55,9 +56,9 @@ impl App {
         project: &ProjectId,
         backup: BackupId,
     ) -> Result<ArtifactEntry, AppError> {
-        let detail = self.find_backup(project, backup).await?;
+        let backup = self.find_backup(project, backup).await?;
         // A standalone instance has one shard.
-        let mut artifacts = detail.manifest.ok_or(AppError::BackupNotRestorable)?.artifacts;
+        let mut artifacts = self.restorable_manifest(&backup).await?.artifacts;
         artifacts.pop().ok_or(AppError::BackupNotRestorable)
     }
 

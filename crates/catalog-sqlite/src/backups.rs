@@ -13,7 +13,7 @@ use crate::jobs::{end_job, hasten, insert_job, make_due, open_capture, refuse_bu
 use crate::listing::RecordsOf;
 use crate::restores::needed_by_restore;
 use crate::row::{RowOf, signed};
-use crate::{SqliteCatalog, checks, drills, events, unavailable};
+use crate::{SqliteCatalog, checks, drills, events, readings, unavailable};
 
 const SELECT: &str = "SELECT backups.*, EXISTS (
         SELECT 1 FROM jobs
@@ -50,6 +50,7 @@ struct BackupRow {
     drill_failed_at: Option<i64>,
     drill_failure: Option<String>,
     drilling: bool,
+    check_requested_at: Option<i64>,
     checked_at: Option<i64>,
     damage: Option<String>,
     keep_until: Option<i64>,
@@ -84,6 +85,7 @@ impl TryFrom<BackupRow> for Backup {
             completed_at: row.moment_if(columns.completed_at)?,
             removal_requested_at: row.moment_if(columns.removal_requested_at)?,
             removed_at: row.moment_if(columns.removed_at)?,
+            check_requested_at: row.moment_if(columns.check_requested_at)?,
             checked_at: row.moment_if(columns.checked_at)?,
             damage: columns.damage,
             keep_until: row.moment_if(columns.keep_until)?,
@@ -323,10 +325,10 @@ pub(crate) async fn removed(
     .bind(now.as_microsecond())
     .bind(FailureCode::RemovalFailed.as_str())
     .bind(backup.to_string())
-    .execute(tx)
+    .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    Ok(())
+    readings::forget_all(tx, backup).await
 }
 
 #[async_trait]
@@ -428,6 +430,7 @@ impl BackupCatalog for SqliteCatalog {
         job: JobId,
         now: Timestamp,
     ) -> Result<JobId, CatalogError> {
+        self.forget_ended_readings(now).await?;
         let mut tx = self.write().await?;
         let job = mark_for_removal(&mut tx, (project, instance, backup), job, now).await?;
         tx.commit().await.map_err(unavailable)?;
@@ -442,6 +445,7 @@ impl BackupCatalog for SqliteCatalog {
         backups: &[(BackupId, JobId)],
         now: Timestamp,
     ) -> Result<Vec<JobId>, CatalogError> {
+        self.forget_ended_readings(now).await?;
         let mut tx = self.write().await?;
         require_instance(&mut tx, project, instance).await?;
         refuse_busy(&mut tx, instance).await?;
@@ -610,18 +614,22 @@ async fn mark_for_removal(
         return Err(CatalogError::Busy(JobKind::Drill));
     }
     next_state(&mut *tx, backup, BackupEvent::Removed).await?;
-    if let Some(open) = hasten(&mut *tx, JobKind::Remove, backup, now).await? {
+    // Who reads it now goes on, and nobody else begins.
+    let due = readings::read_until(&mut *tx, backup, now).await?;
+    if let Some(open) = hasten(&mut *tx, JobKind::Remove, backup, due).await? {
         // A person's wish counts more than that its time is over.
         let update = sqlx::query("UPDATE backups SET expiring = 0 WHERE id = ?");
         update.bind(backup.to_string()).execute(tx).await.map_err(unavailable)?;
         return Ok(open);
     }
-    sqlx::query("UPDATE backups SET removal_requested_at = ? WHERE id = ?")
-        .bind(now.as_microsecond())
-        .bind(backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
-    insert_job(&mut *tx, job, JobKind::Remove, (project, instance, backup), now).await?;
+    sqlx::query(
+        "UPDATE backups SET removal_requested_at = ?, check_requested_at = NULL WHERE id = ?",
+    )
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    insert_job(&mut *tx, job, JobKind::Remove, (project, instance, backup), due).await?;
     Ok(job)
 }

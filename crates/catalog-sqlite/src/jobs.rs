@@ -270,6 +270,9 @@ impl JobQueue for SqliteCatalog {
         now: Timestamp,
         until: Timestamp,
     ) -> Result<Option<Lease>, CatalogError> {
+        if kind == JobKind::Remove {
+            self.forget_ended_readings(now).await?;
+        }
         // In a transaction of its own: a statement that returns rows tells of a failed autocommit
         // only when nobody listens any more, and the lease would be in nobody's database.
         let mut tx = self.write().await?;

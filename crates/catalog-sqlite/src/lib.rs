@@ -18,6 +18,7 @@ mod jobs;
 mod listing;
 mod policies;
 mod projects;
+mod readings;
 mod restores;
 mod retention;
 mod row;
@@ -53,6 +54,7 @@ pub struct SqliteCatalog {
     removal_queued: Notify,
     restore_queued: Notify,
     drill_queued: Notify,
+    ended_readings: readings::Ended,
     /// The newest event that was recorded here.
     newest_event: Sender<EventId>,
 }
@@ -94,6 +96,7 @@ impl SqliteCatalog {
             removal_queued: Notify::new(),
             restore_queued: Notify::new(),
             drill_queued: Notify::new(),
+            ended_readings: readings::Ended::default(),
             newest_event: Sender::new(EventId::ZERO),
         })
     }

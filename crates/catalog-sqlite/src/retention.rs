@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, RetentionCatalog};
 use cachevault_domain::{
-    BackupEvent, BackupId, InstanceId, JobId, JobKind, ProjectId, Retained, Retention,
+    BackupEvent, BackupId, InstanceId, JobId, JobKind, ProjectId, ReadingId, Retained, Retention,
     beyond_limit, expired,
 };
 use jiff::Timestamp;
@@ -12,12 +12,12 @@ use sqlx::SqliteConnection;
 use crate::backups::next_state;
 use crate::jobs::insert_job;
 use crate::row::RowOf;
-use crate::{SqliteCatalog, settings, unavailable};
+use crate::{SqliteCatalog, readings, settings, unavailable};
 
 /// When the next of the readings that go on now is over, unless it goes on.
-const READ_UNTIL: &str = "SELECT min(b.read_until) FROM backups b
-    WHERE b.instance_id = ?1 AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
-        AND b.read_until > ?2";
+const READ_UNTIL: &str = "SELECT min(r.read_until) FROM backups b
+        CROSS JOIN readings r ON r.backup_id = b.id AND r.read_until > ?2
+    WHERE b.instance_id = ?1 AND b.state = 'succeeded' AND b.removal_requested_at IS NULL";
 
 const DUE: &str = "SELECT id FROM instances WHERE retain_at <= ? ORDER BY retain_at LIMIT ?";
 
@@ -27,7 +27,7 @@ const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS N
                 WHERE r.state IN ('waiting', 'running') AND (r.backup_id = b.id OR r.safety_backup_id = b.id))
             OR EXISTS (SELECT 1 FROM jobs j
                        WHERE j.backup_id = b.id AND j.state IN ('queued', 'leased') AND j.kind = 'drill')
-            OR coalesce(b.read_until > ?2, 0)
+            OR EXISTS (SELECT 1 FROM readings r WHERE r.backup_id = b.id AND r.read_until > ?2)
             AS is_in_use
     FROM backups b
     WHERE b.instance_id = ?1 AND b.state = 'succeeded' AND b.removal_requested_at IS NULL";
@@ -119,12 +119,15 @@ async fn expire(
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     next_state(&mut *tx, backup, BackupEvent::Expired).await?;
-    sqlx::query("UPDATE backups SET removal_requested_at = ?, expiring = 1 WHERE id = ?")
-        .bind(now.as_microsecond())
-        .bind(backup.to_string())
-        .execute(&mut *tx)
-        .await
-        .map_err(unavailable)?;
+    sqlx::query(
+        "UPDATE backups SET removal_requested_at = ?, expiring = 1, check_requested_at = NULL
+         WHERE id = ?",
+    )
+    .bind(now.as_microsecond())
+    .bind(backup.to_string())
+    .execute(&mut *tx)
+    .await
+    .map_err(unavailable)?;
     insert_job(tx, job, JobKind::Remove, (project, instance, backup), now).await
 }
 
@@ -186,22 +189,18 @@ impl RetentionCatalog for SqliteCatalog {
         &self,
         project: &ProjectId,
         backup: BackupId,
+        reading: ReadingId,
         until: Timestamp,
     ) -> Result<(), CatalogError> {
-        let updated = sqlx::query(
-            "UPDATE backups SET read_until = max(coalesce(read_until, ?1), ?1)
-             WHERE id = ?2 AND project_id = ?3 AND state = 'succeeded' AND removal_requested_at IS NULL",
-        )
-        .bind(until.as_microsecond())
-        .bind(backup.to_string())
-        .bind(project.as_str())
-        .execute(&self.writer)
-        .await
-        .map_err(unavailable)?;
-        if updated.rows_affected() == 0 {
-            return Err(CatalogError::NotFound("backup"));
-        }
-        Ok(())
+        let mut tx = self.write().await?;
+        readings::note(&mut tx, (project, backup), reading, until).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    fn end_reading(&self, reading: ReadingId) {
+        self.ended_readings.add(reading);
+        // A removal may have waited for it.
+        self.job_queued(JobKind::Remove).notify_one();
     }
 
     async fn instances_to_retain(
@@ -225,6 +224,7 @@ impl RetentionCatalog for SqliteCatalog {
         jobs: &[JobId],
         now: Timestamp,
     ) -> Result<Vec<BackupId>, CatalogError> {
+        self.forget_ended_readings(now).await?;
         let mut tx = self.write().await?;
         let key = instance.to_string();
         let project: Option<String> = sqlx::query_scalar(

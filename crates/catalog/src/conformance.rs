@@ -154,6 +154,7 @@ macro_rules! catalog_conformance {
             what_is_held_or_in_use_goes_later
             what_count_and_generations_keep_stays_beyond_its_time
             what_is_being_read_goes_later
+            who_deletes_a_backup_waits_for_those_who_read_it
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             a_person_who_deletes_what_expires_has_it_deleted
             what_is_watched_of_an_instance_is_its_newest_good_backup

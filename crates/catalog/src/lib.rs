@@ -26,11 +26,11 @@ use cachevault_domain::{
     Cancellation, Delivery, DeliveryResult, DuePlan, EventFilter, EventId, EventPage, Failure,
     Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InvalidRestoreTransition,
     InvalidTransition, Job, JobId, JobKind, Lease, Listing, NewAuditRecord, NewBackup, NewRestore,
-    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, RequestId, Requeue,
-    Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret, StepRecord, StoredBackup, Tag,
-    TagChange, Tried, Webhook, WebhookChange, WebhookId, Window,
+    NewSafetyBackup, NodeId, Observation, Page, PolicyId, Progress, ProjectId, ReadingId,
+    RequestId, Requeue, Restore, RestoreFilter, RestoreId, RestoreOutcome, SealedSecret,
+    StepRecord, StoredBackup, Tag, TagChange, Tried, Webhook, WebhookChange, WebhookId, Window,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use identity::{
     CredentialChanges, FoundToken, IdentityCatalog, KeyHolder, PasswordHash, ProjectCatalog,
@@ -308,7 +308,8 @@ pub trait BackupCatalog: Send + Sync {
     ) -> Result<(), CatalogError>;
 
     /// Marks a settled backup for removal and records the job that will do it, together or not
-    /// at all. Asking again while that job is open gives the same job.
+    /// at all. Asking again while that job is open gives the same job. The job is due when nobody
+    /// reads the files any more ([`RetentionCatalog::note_reading`]).
     ///
     /// [`CatalogError::State`] while the backup is waiting or running,
     /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore
@@ -359,7 +360,8 @@ pub trait BackupCatalog: Send + Sync {
         limit: u32,
     ) -> Result<Vec<(ProjectId, BackupId)>, CatalogError>;
 
-    /// Asks for a check of a backup's files before those that are due by themselves.
+    /// Asks for a check of a backup's files before those that are due by themselves. The wish is in
+    /// the record until it is fulfilled, or the removal of the backup is asked for.
     ///
     /// [`CatalogError::NotFound`] without a backup that has files.
     async fn request_check(
@@ -424,6 +426,9 @@ pub trait ScheduleCatalog: Send + Sync {
     ) -> Result<Turned, CatalogError>;
 }
 
+/// How long after the wish to remove a backup its files are kept for those who read them.
+pub const READ_ON_MAX: SignedDuration = SignedDuration::from_hours(1);
+
 /// What keeps backups, and what ends them.
 #[async_trait]
 pub trait RetentionCatalog: Send + Sync {
@@ -438,16 +443,23 @@ pub trait RetentionCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
-    /// Keeps a backup from expiring because its files are read, until then at least; its removal by a
-    /// person waits for nothing. An earlier moment than before changes nothing.
+    /// Keeps the files of a backup because they are read, until then at least: it does not expire, and
+    /// a removal by a person waits, up to [`READ_ON_MAX`]. No reading begins once a removal is asked
+    /// for. An earlier moment than before changes nothing.
     ///
-    /// [`CatalogError::NotFound`] without a backup that has files to stay.
+    /// [`CatalogError::NotFound`] without a backup that has files to stay, or to stay for this
+    /// reading.
     async fn note_reading(
         &self,
         project: &ProjectId,
         backup: BackupId,
+        reading: ReadingId,
         until: Timestamp,
     ) -> Result<(), CatalogError>;
+
+    /// Says that a reading has ended, before its time is over. Does not wait; from the next removal
+    /// on that is asked for or claimed it counts. What is lost with the process ends with its time.
+    fn end_reading(&self, reading: ReadingId);
 
     /// Instances of all projects of which backups may have to go: something has ended since this was
     /// found out last, or the time of a backup is over, or of its being read. What waits longest comes first. Costs what

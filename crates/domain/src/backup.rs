@@ -399,6 +399,8 @@ pub struct Backup {
     pub removal_requested_at: Option<Timestamp>,
     /// When its files were removed.
     pub removed_at: Option<Timestamp>,
+    /// Since when a check of its files is asked for that was not made yet.
+    pub check_requested_at: Option<Timestamp>,
     /// When its files were last read again and compared with its manifest.
     pub checked_at: Option<Timestamp>,
     /// What was wrong with them then.

@@ -80,6 +80,10 @@ uuid_id!(
     JobId
 );
 uuid_id!(
+    /// Names one reading of a backup's files.
+    ReadingId
+);
+uuid_id!(
     /// Names one running service with its data folder; stable over restarts.
     NodeId
 );

@@ -79,8 +79,8 @@ pub use event::{
     UnknownEventKind,
 };
 pub use id::{
-    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, RequestId,
-    RestoreId, UserId, WebhookId,
+    AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, ReadingId,
+    RequestId, RestoreId, UserId, WebhookId,
 };
 pub use identity::{
     AccessPolicy, Credential, Grant, InvalidName, Project, ProjectName, RoleName, SignIn, Token,

@@ -161,6 +161,15 @@ pub enum VerifyError {
         /// What was written.
         expected: String,
     },
+    /// As much is stored as was written, and some of it is not what was written.
+    #[error("the stored artifact has all its {size_bytes} bytes, but some of them were changed")]
+    Altered {
+        /// Its size.
+        size_bytes: u64,
+        /// What the store said.
+        #[source]
+        error: StoreError,
+    },
     /// It cannot be decoded.
     #[error("the stored artifact cannot be decoded: {0}")]
     Undecodable(String),
@@ -174,7 +183,7 @@ impl VerifyError {
             Self::Store(error) if error.kind != StoreErrorKind::NotFound => {
                 store_failure_code(error)
             }
-            Self::Store(_) | Self::Differs { .. } | Self::Undecodable(_) => {
+            Self::Store(_) | Self::Differs { .. } | Self::Altered { .. } | Self::Undecodable(_) => {
                 FailureCode::SizeUnconfirmed
             }
         }
@@ -184,7 +193,7 @@ impl VerifyError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) => error.kind.may_pass() || error.kind == StoreErrorKind::NotFound,
-            Self::Differs { .. } | Self::Undecodable(_) => true,
+            Self::Differs { .. } | Self::Altered { .. } | Self::Undecodable(_) => true,
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use cachevault_rdb::{Checksum, EnvelopeReport};
-use cachevault_store::{ArtifactEntry, ArtifactKey, Encoding, RdbEntry, Store, Stored};
+use cachevault_store::{
+    ArtifactEntry, ArtifactKey, Encoding, RdbEntry, Store, StoreErrorKind, Stored, StoredObject,
+};
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
@@ -24,11 +26,37 @@ pub async fn verify_artifact(
     let (pieces, decoder_input) = mpsc::channel(PIECES_MAX);
     let encoding = entry.encoding;
     let decoder = tokio::task::spawn_blocking(move || decode(decoder_input, encoding));
-    let stored = read_back(store, &key.encoded(encoding), pieces).await;
+    let key = &key.encoded(encoding);
+    let stored = read_back(store, key, pieces).await;
     // The decoder has ended or will: its input is closed.
     let decoded = decoder.await.unwrap_or_else(|e| Err(VerifyError::Undecodable(e.to_string())));
-    compare_stored(&stored?, entry)?;
+    match stored {
+        Ok(stored) => compare_stored(&stored, entry)?,
+        Err(error) => return Err(named(store, key, entry, error).await),
+    }
     compare_rdb(decoded?, &entry.rdb)
+}
+
+/// What is wrong with an artifact that does not decrypt: how much of it there is says more.
+async fn named(
+    store: &dyn Store,
+    key: &ArtifactKey,
+    entry: &ArtifactEntry,
+    error: VerifyError,
+) -> VerifyError {
+    let VerifyError::Store(error) = error else { return error };
+    if error.kind != StoreErrorKind::Damaged {
+        return error.into();
+    }
+    let is_it = |object: &StoredObject| object.name == key.object();
+    let listed = store.list(&key.attempt.folder(), None).await;
+    let size =
+        listed.ok().and_then(|listed| listed.into_iter().find(is_it)).map(|it| it.size_bytes);
+    match size.map(|size| same("its size", &size, &entry.stored_bytes)) {
+        Some(Ok(())) => VerifyError::Altered { size_bytes: entry.stored_bytes, error },
+        Some(Err(differs)) => differs,
+        None => error.into(),
+    }
 }
 
 /// Whether the stored object is the one that was written.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{SHARD, catalog_failed};
 use crate::shutdown::Shutdown;
-use crate::step::{Step, StepContext, StepError, output, store_failed};
+use crate::step::{Step, StepContext, StepError, output, stored_failed};
 use crate::worker::JobSettings;
 
 pub(crate) const STEPS: [&dyn Step; 1] = [&Drill];
@@ -58,10 +58,10 @@ impl Step for Drill {
         let (app, lease) = (context.app, context.lease);
         let found = app.catalog.find_backup(&lease.project, lease.backup).await;
         let found = found.map_err(catalog_failed)?;
-        let attempt = found.and_then(|backup| backup.stored_attempt).ok_or_else(no_files)?;
+        let backup = found.ok_or_else(no_files)?;
+        let manifest = app.find_manifest(&backup).await.map_err(stored_failed)?;
+        let attempt = backup.stored_attempt.ok_or_else(no_files)?;
         let key = context.backup_key().attempt(attempt);
-        let manifest = app.store.find_manifest(&key).await.map_err(|e| store_failed(&e))?;
-        let manifest = manifest.ok_or_else(no_files)?;
         let entry = manifest.artifacts.first().ok_or_else(no_files)?;
         let mut random = [0; 80];
         app.entropy.fill(&mut random);

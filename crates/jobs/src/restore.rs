@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Backup, BackupId, Caller, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note,
-    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
+    Backup, BackupId, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note, RdbDialect,
+    Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Captured, SHARD, catalog_failed, manifest, remove_attempts};
 use crate::log::{Logged, StepLog};
-use crate::step::{Step, StepContext, StepError, output, store_failed};
+use crate::step::{Step, StepContext, StepError, output, store_failed, stored_failed};
 use crate::worker::JobSettings;
 use keys::ByKeys;
 
@@ -125,19 +125,16 @@ impl StepContext<'_> {
     async fn restore_subject(&self) -> Result<Subject, StepError> {
         let (app, lease) = (self.app, self.lease);
         let restore = app.catalog.restore_of(lease).await.map_err(catalog_failed)?;
-        let itself = Caller::service(lease.project.clone());
-        let detail = app.get_backup(&itself, restore.backup).await.map_err(|error| {
-            StepError::Retry(Failure {
-                code: FailureCode::StoreUnusable,
-                reason: with_sources(&error),
-            })
-        })?;
-        let found = app.catalog.find_instance(&lease.project, lease.instance).await;
-        let target = found
-            .map_err(catalog_failed)?
-            .ok_or_else(|| fail(FailureCode::ToolFailed, "the instance was removed"))?;
-        let manifest = detail.manifest.ok_or_else(no_files)?;
-        Ok(Subject { restore, backup: detail.backup, target, manifest })
+        let found = app.catalog.find_backup(&lease.project, restore.backup).await;
+        let backup = found.map_err(catalog_failed)?.ok_or_else(no_files)?;
+        let manifest = app.find_manifest(&backup).await.map_err(stored_failed)?;
+        Ok(Subject { restore, backup, target: self.restored_instance().await?, manifest })
+    }
+
+    async fn restored_instance(&self) -> Result<Instance, StepError> {
+        let found = self.app.catalog.find_instance(&self.lease.project, self.lease.instance).await;
+        let found = found.map_err(catalog_failed)?;
+        found.ok_or_else(|| fail(FailureCode::ToolFailed, "the instance was removed"))
     }
 }
 
@@ -483,8 +480,9 @@ impl Load {
     async fn take_back(&self, context: &StepContext<'_>) -> Result<TargetData, String> {
         let checked: Checked = context.output(Check.name()).map_err(plain)?;
         let way: Way = context.output(Prepare.name()).map_err(plain)?;
-        let subject = context.restore_subject().await.map_err(plain)?;
-        let target = context.target(&subject.target).map_err(plain)?;
+        // Not the backup: taking back goes without what is stored of it.
+        let instance = context.restored_instance().await.map_err(plain)?;
+        let target = context.target(&instance).map_err(plain)?;
         let limits = &context.settings.restore;
         let prepared = match way {
             Way::Replica(prepared) => prepared,
@@ -520,7 +518,7 @@ impl Load {
         let mut failed = String::new();
         // The way that just worked first: a full disk may be why the restore failed.
         for swap in [checked.swap, !checked.swap] {
-            let prepared = context.prepare(&subject.target, swap).await.map_err(plain)?;
+            let prepared = context.prepare(&instance, swap).await.map_err(plain)?;
             context.log_anew(LOADING_OLD, &output(&prepared)).await?;
             match self.put_back(context, request, &prepared).await {
                 Ok(()) => return Ok(TargetData::Old),
@@ -566,8 +564,7 @@ impl Step for Settle {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let way: Way = context.output(Prepare.name())?;
-        let subject = context.restore_subject().await?;
-        let target = context.target(&subject.target)?;
+        let target = context.target(&context.restored_instance().await?)?;
         let limits = &context.settings.restore;
         let saving = async {
             match &way {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cachevault_app::App;
-use cachevault_domain::{Failure, Lease, with_sources};
+use cachevault_app::{App, StoredError};
+use cachevault_domain::{Failure, FailureCode, Lease, with_sources};
 use cachevault_engine::{OurAddress, SourceGate, store_failure_code};
 use cachevault_store::StoreError;
 use serde::Serialize;
@@ -85,6 +85,16 @@ pub(crate) trait Step: Send + Sync {
 pub(crate) fn store_failed(error: &StoreError) -> StepError {
     let failure = Failure { code: store_failure_code(error), reason: with_sources(error) };
     if error.kind.may_pass() { StepError::Retry(failure) } else { StepError::Fail(failure) }
+}
+
+/// What it means for a step that a manifest cannot be had. Trying again mends no files.
+pub(crate) fn stored_failed(error: StoredError) -> StepError {
+    match error {
+        StoredError::Damaged(reason) => {
+            StepError::Fail(Failure { code: FailureCode::SizeUnconfirmed, reason })
+        }
+        StoredError::Unavailable(error) => store_failed(&error),
+    }
 }
 
 /// A step's output as it is logged.

@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use cachevault_app::App;
+use cachevault_app::{App, StoredError};
 use cachevault_domain::{Backup, BackupId, BackupState, ProjectId, with_sources};
 use cachevault_engine::{VerifyError, verify_artifact};
-use cachevault_store::{
-    AttemptKey, BackupKey, Folder, KeyRing, Manifest, ObjectKind, StoreError, StoreErrorKind,
-};
+use cachevault_store::{AttemptKey, BackupKey, Folder, KeyRing, Manifest, ObjectKind, StoreError};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -227,20 +225,12 @@ impl Tender {
 
     /// What is wrong with a backup's files; an error when that cannot be told now.
     async fn damage(&self, backup: &Backup, attempt: u32) -> Result<Option<String>, String> {
-        let key = BackupKey {
-            project: backup.project.clone(),
-            instance: backup.instance,
-            backup: backup.id,
+        let manifest = match self.app.find_manifest(backup).await {
+            Ok(manifest) => manifest,
+            Err(error) => return lasting(error),
         };
-        let key = key.attempt(attempt);
-        let manifest = match self.app.store.find_manifest(&key).await {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => return Ok(Some("its manifest is missing from the store".to_owned())),
-            Err(error) => return lasting(&error),
-        };
-        if manifest.backup_id != backup.id.to_string() {
-            return Ok(Some("its manifest is of another backup".to_owned()));
-        }
+        let (project, instance) = (backup.project.clone(), backup.instance);
+        let key = BackupKey { project, instance, backup: backup.id }.attempt(attempt);
         self.damaged_artifact(&key, &manifest).await
     }
 
@@ -253,7 +243,7 @@ impl Tender {
             let artifact = key.artifact(shard).encoded(entry.encoding);
             match verify_artifact(&*self.app.store, &artifact, entry).await {
                 Ok(()) => {}
-                Err(VerifyError::Store(error)) => return lasting(&error),
+                Err(VerifyError::Store(error)) => return lasting(error.into()),
                 Err(error) => {
                     let name = artifact.file_name();
                     return Ok(Some(format!("its artifact `{name}`: {}", with_sources(&error))));
@@ -394,11 +384,9 @@ impl Tender {
 }
 
 /// What a failed operation says of the files: damage, or an error that may pass.
-fn lasting(error: &StoreError) -> Result<Option<String>, String> {
-    match error.kind {
-        StoreErrorKind::NotFound | StoreErrorKind::Damaged | StoreErrorKind::NoKey => {
-            Ok(Some(with_sources(error)))
-        }
-        _ => Err(with_sources(error)),
+fn lasting(error: StoredError) -> Result<Option<String>, String> {
+    match error {
+        StoredError::Damaged(damage) => Ok(Some(damage)),
+        StoredError::Unavailable(error) => Err(with_sources(&error)),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use age::stream::{StreamReader, StreamWriter};
 use age::x25519::Identity;
-use age::{Decryptor, Encryptor};
+use age::{DecryptError, Decryptor, Encryptor};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -241,7 +241,13 @@ fn encryptor<W: Write>(identity: &Identity, output: W) -> io::Result<StreamWrite
 
 fn decryptor<R: Read>(input: R, identity: &Identity) -> io::Result<StreamReader<R>> {
     let decryptor = Decryptor::new(input).map_err(io::Error::other)?;
-    decryptor.decrypt(std::iter::once(identity as _)).map_err(io::Error::other)
+    decryptor.decrypt(std::iter::once(identity as _)).map_err(|error| match error {
+        // age's own words tell of keys that somebody could pass to it.
+        DecryptError::NoMatchingKeys => {
+            io::Error::other("it is encrypted with another key than its backup's")
+        }
+        error => io::Error::other(error),
+    })
 }
 
 fn undecryptable(object: &impl ToString, error: io::Error) -> StoreError {

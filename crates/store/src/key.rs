@@ -55,6 +55,11 @@ impl AttemptKey {
         ObjectName(format!("{self}/{DATA_KEY}{master_key}.json"))
     }
 
+    /// The folder that all its objects are in.
+    pub fn folder(&self) -> Folder {
+        Folder::of(self)
+    }
+
     /// The manifest.
     pub fn manifest(&self) -> ObjectName {
         ObjectName(format!("{self}/{MANIFEST}"))

@@ -160,6 +160,12 @@ pub enum ManifestError {
     /// Not JSON, or not this document.
     #[error("not a manifest")]
     Malformed(#[from] serde_json::Error),
+    /// Of a version that no build has written.
+    #[error("the manifest has version {found}, which there never was; versions begin at 1")]
+    NoVersion {
+        /// Its version.
+        found: u32,
+    },
     /// Written by a newer build.
     #[error(
         "the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer one"
@@ -181,16 +187,24 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// Size of all the RDBs, bytes.
+    pub fn rdb_bytes(&self) -> u64 {
+        self.artifacts.iter().fold(0, |sum, entry| sum.saturating_add(entry.rdb.size_bytes))
+    }
+
     /// Reads a document.
     ///
     /// # Errors
-    /// [`ManifestError`] when it is none, or a newer one.
+    /// [`ManifestError`] when it is none, or of a version that this build does not read.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(bytes)?;
+        if version == 0 {
+            return Err(ManifestError::NoVersion { found: version });
+        }
         if version > MANIFEST_VERSION {
             return Err(ManifestError::TooNew { found: version });
         }
@@ -253,8 +267,12 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused_by_name() {
-        let error = Manifest::decode(br#"{"version": 2, "shape": "unknown"}"#).unwrap_err();
-        assert!(error.to_string().contains("version 2"), "{error}");
+    fn a_version_that_is_not_read_is_refused_by_name() {
+        for (version, named) in [(2, "use a newer one"), (0, "there never was")] {
+            let document = format!(r#"{{"version": {version}, "shape": "unknown"}}"#);
+            let error = Manifest::decode(document.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(&format!("version {version}")), "{error}");
+            assert!(error.contains(named), "{error}");
+        }
     }
 }

@@ -109,33 +109,37 @@ pub(super) async fn cancel(
 }
 
 /// Have a backup's files read again
+///
+/// It is asked for until `check_requested_at` is null, or another moment.
 #[utoipa::path(post, path = "/backups/{backup_id}/check", operation_id = "CheckBackup", tag = "Backups",
     params(BackupPath),
-    responses((status = 202, body = BackupDetailBody)))]
+    responses((status = 202, body = BackupBody)))]
 pub(super) async fn check(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
     PathId(backup): PathId,
-) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
+) -> Result<(StatusCode, Json<BackupBody>), Error> {
     let backup = parse(&backup)?;
     api.app.request_check(&identity.caller, backup).await?;
-    let detail = api.app.get_backup(&identity.caller.for_answer(), backup).await?;
-    Ok((StatusCode::ACCEPTED, Json(detail.into())))
+    let caller = identity.caller.for_answer();
+    let found = api.app.find_backup_for(&caller, Action::ListBackups, backup).await?;
+    Ok((StatusCode::ACCEPTED, Json(BackupBody::from(&found))))
 }
 
 /// Have a backup loaded into a throw-away server
 #[utoipa::path(post, path = "/backups/{backup_id}/drill", operation_id = "DrillBackup", tag = "Backups",
     params(BackupPath),
-    responses((status = 202, body = BackupDetailBody)))]
+    responses((status = 202, body = BackupBody)))]
 pub(super) async fn drill(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
     PathId(backup): PathId,
-) -> Result<(StatusCode, Json<BackupDetailBody>), Error> {
+) -> Result<(StatusCode, Json<BackupBody>), Error> {
     let backup = parse(&backup)?;
     api.app.request_drill(&identity.caller, backup).await?;
-    let detail = api.app.get_backup(&identity.caller.for_answer(), backup).await?;
-    Ok((StatusCode::ACCEPTED, Json(detail.into())))
+    let caller = identity.caller.for_answer();
+    let found = api.app.find_backup_for(&caller, Action::ListBackups, backup).await?;
+    Ok((StatusCode::ACCEPTED, Json(BackupBody::from(&found))))
 }
 
 /// Hold a backup: nothing removes it by itself

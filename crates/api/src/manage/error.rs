@@ -66,7 +66,9 @@ impl Error {
                     (StatusCode::NOT_FOUND, "backup_policy_not_found")
                 }
                 AppError::AuditRecordNotFound => (StatusCode::BAD_REQUEST, "marker_not_found"),
-                AppError::BackupNotRestorable => (StatusCode::CONFLICT, "backup_not_restorable"),
+                AppError::BackupNotRestorable | AppError::BackupDamaged(_) => {
+                    (StatusCode::CONFLICT, "backup_not_restorable")
+                }
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
                 AppError::RestoreBlocked(_) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "restore_blocked")

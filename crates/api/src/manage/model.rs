@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cachevault_app::{BackupDetail, FileLink, RequestRestore};
+use cachevault_app::{BackupDetail, FileLink, RequestRestore, StoredError};
 use cachevault_domain::{
     Backup, ConflictRule, Failure, Health, Instance, KeyFilter, Restore, RestoreOptions,
     RestorePlan, RestoreWay, Target, TtlRule,
@@ -173,6 +173,8 @@ pub(crate) struct BackupBody {
     drilling: bool,
     /// Why the last drill did not prove it.
     drill_failure: Option<String>,
+    /// Since when a check is asked for that was not made yet.
+    check_requested_at: Option<String>,
     /// When its files were last read again, and what was wrong with them.
     checked_at: Option<String>,
     damage: Option<String>,
@@ -230,6 +232,7 @@ impl From<&Backup> for BackupBody {
             proven_by: backup.proof.as_ref().map(|proof| proof.server.clone()),
             drilling: backup.drilling,
             drill_failure: backup.drill_failure.as_ref().map(|failure| failure.reason.clone()),
+            check_requested_at: backup.check_requested_at.map(|at| at.to_string()),
             checked_at: backup.checked_at.map(|at| at.to_string()),
             damage: backup.damage.clone(),
             window: backup.window.clone(),
@@ -246,16 +249,31 @@ pub(crate) struct BackupDetailBody {
     backup: BackupBody,
     artifacts: Value,
     locations: Vec<String>,
+    /// Why the store does not tell now what is stored.
+    store_error: Option<String>,
 }
 
 impl From<BackupDetail> for BackupDetailBody {
     fn from(detail: BackupDetail) -> Self {
-        let artifacts = detail.manifest.map(|manifest| manifest.artifacts).unwrap_or_default();
-        Self {
-            backup: BackupBody::from(&detail.backup),
-            artifacts: serde_json::to_value(artifacts).unwrap_or_default(),
-            locations: detail.locations,
+        let mut backup = BackupBody::from(&detail.backup);
+        let (mut artifacts, mut store_error) = (Vec::new(), None);
+        match detail.manifest {
+            None => {}
+            Some(Ok(manifest)) => artifacts = manifest.artifacts,
+            // What no check has found yet is known now.
+            Some(Err(StoredError::Damaged(damage))) => {
+                (backup.restorable, backup.damage) = (false, Some(damage));
+            }
+            Some(Err(StoredError::Unavailable(error))) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a manifest cannot be read"
+                );
+                store_error = Some(error.to_string());
+            }
         }
+        let artifacts = serde_json::to_value(artifacts).unwrap_or_default();
+        Self { backup, artifacts, locations: detail.locations, store_error }
     }
 }
 

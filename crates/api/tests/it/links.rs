@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{Request, Response};
 use cachevault_api::Downloads;
 use cachevault_catalog::{BackupCatalog, JobQueue, RetentionCatalog};
-use cachevault_domain::{BackupId, Clock, Failure, FailureCode, JobId};
+use cachevault_domain::{BackupId, Clock, Failure, FailureCode, JobId, JobKind, Lease, NodeId};
 use cachevault_testkit::SeededEntropy;
 use crc_fast::{CrcAlgorithm, checksum};
 use http_body_util::BodyExt;
@@ -53,6 +53,12 @@ impl Rig {
         let answer = self.ask_for_links("v2", &backup.to_string(), r#"{"expiration": 300}"#).await;
         let link = answer.body["links"][0]["link"].as_str().unwrap();
         link.strip_prefix(HOST).unwrap().to_owned()
+    }
+
+    /// The removal that is due now.
+    async fn claimed_removal(&self) -> Option<Lease> {
+        let (node, now) = (NodeId::mint(&SeededEntropy::new(1)), self.clock.now());
+        self.catalog.claim_job(JobKind::Remove, node, now, now).await.unwrap()
     }
 
     async fn fetch(&self, link: &str) -> Response<Body> {
@@ -215,10 +221,31 @@ async fn deleting_a_backup_ends_its_links_and_lets_a_running_download_end_with_t
     let link = rig.link(backup).await;
     let mut running = rig.fetch(&link).await.into_body();
     let mut received = running.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
-    rig.removed(backup).await;
+    let (project, now) = (&rig.credential.project, rig.clock.now());
+    let job = JobId::mint(&SeededEntropy::new(98));
+    rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
     assert_refused(rig.fetch(&link).await, "removed").await;
+    assert!(rig.claimed_removal().await.is_none(), "it is still read");
     received.extend(running.collect().await.unwrap().to_bytes());
     assert!(received == rdb);
+    assert!(rig.claimed_removal().await.is_some(), "nobody reads it any more");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_keeps_nobody_from_deleting() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(LARGE)).await;
+    let mut running = rig.fetch(&rig.link(backup).await).await.into_body();
+    running.frame().await.unwrap().unwrap();
+    let (project, now) = (&rig.credential.project, rig.clock.now());
+    let job = JobId::mint(&SeededEntropy::new(98));
+    rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
+    assert!(rig.claimed_removal().await.is_none(), "it is still read");
+    drop(running);
+    // The reading ends with its task, which is told to end.
+    while rig.claimed_removal().await.is_none() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -478,6 +505,31 @@ async fn what_has_no_files_has_no_links() {
     let backup = rig.stored(other, &rdb(1000)).await;
     rig.removed(backup).await;
     ask("deleted", other, "DCS.4031", "backup_not_found").await;
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_neither_gone_nor_restored_nor_linked_checked_or_not() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(1000)).await;
+    rig.app.store.retract(&rig.artifact(backup).attempt).await.unwrap();
+    let wish = json!({"backup_id": BACKUP}).to_string();
+    for version in ["v1.0", "v2"] {
+        let path = rig.path(version, &format!("/instances/{INSTANCE}/restores"));
+        let answer = rig.call("POST", &path, &wish).await;
+        assert_error(&answer, version, Some("DCS.4087"), "damaged");
+    }
+    let shown = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await;
+    assert_eq!(shown.body["damage"], "its manifest is missing from the store");
+    assert_eq!((&shown.body["restorable"], &shown.body["artifacts"]), (&json!(false), &json!([])));
+    for damage in [None, Some("it is damaged")] {
+        let now = rig.clock.now();
+        rig.catalog.record_check(backup, 1, damage, now, now).await.unwrap();
+        // A client must not take it for gone.
+        let answer = rig.ask_for_links("v2", BACKUP, r#"{"expiration": 300}"#).await;
+        assert_error(&answer, "v2", Some("DCS.4087"), "damaged");
+        let answer = rig.call("POST", &format!("/api/v1/backups/{BACKUP}/links"), "").await;
+        assert_eq!(answer.body["error"]["code"], "backup_not_restorable", "{}", answer.text);
+    }
 }
 
 #[tokio::test]

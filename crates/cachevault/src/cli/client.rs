@@ -96,6 +96,19 @@ impl Client {
         self.answer(response)
     }
 
+    /// Calls `path` under `/api/v1`, without a body; `None` when there is no such thing.
+    pub(crate) fn call_if_there(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> Result<Option<Value>, Failure> {
+        let response = self.send(self.signed(method, path, None)?)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.answer(response).map(Some)
+    }
+
     /// Opens the stream at `path` under `/api/v1`, with this header. It ends after a while, and when
     /// the service ends it.
     pub(crate) fn open(

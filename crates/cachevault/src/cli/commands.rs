@@ -8,6 +8,7 @@ use ureq::http::Method;
 use url::{Host, Url};
 
 use super::client::Client;
+use super::progress::Checked;
 use super::{
     AddInstance, BackupCommand, BackupsOfRemoved, ClientOptions, DrillOptions, Failure,
     InstanceCommand, PolicyMode, RestoreCommand, RestoreWish, SetInstance, VerifyOptions, output,
@@ -208,24 +209,40 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
             .map(|name| find_instance(&client, name))
             .collect::<Result<Vec<_>, _>>()?
     };
-    let mut checked = Vec::new();
+    // All are asked for first: the service then goes from one to the next without a pause.
+    let mut asked_for = Vec::new();
     for instance in instances {
         let backups = client.list(&format!("/instances/{instance}/backups"))?;
         for backup in backups["items"].as_array().into_iter().flatten() {
             let Some(id) = backup["id"].as_str() else { continue };
             let is_wanted = wish.subset.is_none_or(|share| share.holds(id));
             if backup["state"] == "succeeded" && is_wanted {
-                let before = client.call(Method::POST, &format!("/backups/{id}/check"), None)?;
-                checked.push(progress::follow_check(&client, id, &before["checked_at"])?);
+                let path = format!("/backups/{id}/check");
+                let answer = client.call_if_there(Method::POST, &path)?;
+                asked_for.extend(answer.map(|answer| (backup.clone(), answer)));
+            }
+        }
+    }
+    let (mut checked, mut unchecked) = (Vec::new(), 0);
+    for (before, answer) in asked_for {
+        match progress::follow_check(&client, &before, &answer)? {
+            Checked::Done(backup) => checked.push(backup),
+            Checked::Gone => {}
+            Checked::Not(reason) => {
+                eprintln!("{} was not checked: {reason}", output::text(&before["id"]));
+                unchecked += 1;
             }
         }
     }
     let damaged = checked.iter().filter(|backup| !backup["damage"].is_null()).count();
     let total = checked.len();
     output::list(options.output, &json!({"items": checked, "total": total}), &output::CHECK);
-    match damaged {
-        0 => Ok(()),
-        _ => Err(Failure::Failed(format!("{damaged} of {total} backups are damaged"))),
+    match (damaged, unchecked) {
+        (0, 0) => Ok(()),
+        (_, 0) => Err(Failure::Failed(format!("{damaged} of {total} backups are damaged"))),
+        _ => Err(Failure::Failed(format!(
+            "{damaged} of {total} backups are damaged, {unchecked} more could not be checked"
+        ))),
     }
 }
 

@@ -41,21 +41,52 @@ pub(crate) fn follow_drill(client: &Client, id: &str) -> Result<Value, Failure> 
     }
 }
 
-/// Waits until a backup was checked at another time than `before`; gives the record.
-pub(crate) fn follow_check(client: &Client, id: &str, before: &Value) -> Result<Value, Failure> {
+/// How a check that was asked for went.
+pub(crate) enum Checked {
+    /// It was made: the backup.
+    Done(Value),
+    /// It was not made, and why not.
+    Not(String),
+    /// The backup has no files any more.
+    Gone,
+}
+
+/// Waits until the check is made that was asked for with the answer `wish`, or will not be made soon.
+/// The record was as `before` when nobody had asked.
+pub(crate) fn follow_check(
+    client: &Client,
+    before: &Value,
+    wish: &Value,
+) -> Result<Checked, Failure> {
+    let id = before["id"].as_str().unwrap_or_default();
     let spinner = ProgressBar::new_spinner();
     spinner.set_message(format!("checking {id}"));
     let began = Instant::now();
-    while began.elapsed() < CHECK_MAX {
-        let backup = client.call(Method::GET, &format!("/backups/{id}"), None)?;
-        if backup["checked_at"] != *before {
-            spinner.finish_and_clear();
-            return Ok(backup);
+    let (mut backup, mut outcome) = (wish.clone(), None);
+    while outcome.is_none() && began.elapsed() < CHECK_MAX {
+        outcome = outcome_of_check(&backup, before, wish);
+        if outcome.is_none() {
+            spinner.tick();
+            std::thread::sleep(POLL);
+            match client.call_if_there(Method::GET, &format!("/backups/{id}"))? {
+                Some(found) => backup = found,
+                None => outcome = Some(Checked::Gone),
+            }
         }
-        spinner.tick();
-        std::thread::sleep(POLL);
     }
-    Err(Failure::Failed(format!("{id} was not checked in time; see the log of the service")))
+    spinner.finish_and_clear();
+    let too_long = || Checked::Not("it takes too long; see the log of the service".to_owned());
+    Ok(outcome.unwrap_or_else(too_long))
+}
+
+/// How the check went, by the record of now; `None` while it is still to be made.
+fn outcome_of_check(now: &Value, before: &Value, wish: &Value) -> Option<Checked> {
+    let wished = &now["check_requested_at"];
+    if !wished.is_null() && *wished == wish["check_requested_at"] {
+        return now["store_error"].as_str().map(|reason| Checked::Not(reason.to_owned()));
+    }
+    let was_made = now["checked_at"] != before["checked_at"];
+    Some(if was_made { Checked::Done(now.clone()) } else { Checked::Gone })
 }
 
 fn follow(client: &Client, what: &'static str, path: &str) -> Result<Value, Failure> {

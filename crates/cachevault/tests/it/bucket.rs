@@ -30,11 +30,11 @@ impl Bucket {
         bucket
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.runtime.block_on(self.server.stop());
     }
 
-    fn start_again(&mut self) {
+    pub(crate) fn start_again(&mut self) {
         self.runtime.block_on(self.server.start_again());
     }
 

@@ -146,7 +146,7 @@ fn service_with_one_slot(data_dir: &Path, server: &Server, stall: &str) -> (Serv
 }
 
 /// Asks for a link and reads no more than the status.
-fn stalled(url: &str) -> (TcpStream, String) {
+pub(crate) fn stalled(url: &str) -> (TcpStream, String) {
     use std::io::Write;
 
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();

@@ -30,13 +30,17 @@ pub async fn what_was_checked_longest_ago_is_due_first(catalog: &impl Catalog) {
     assert_eq!(to_check(catalog, after).await, [2, 3]);
     assert_eq!(to_check(catalog, 101).await, [2, 3, 1]);
     // What was asked for comes first, and stays due when it was asked for during the check.
+    let wished = || async move { backup(catalog, 1).await.check_requested_at };
+    assert_eq!(wished().await, None);
     catalog.request_check(&project(1), backup_id(1), at(200)).await.unwrap();
+    assert_eq!(wished().await, Some(at(200)));
     assert_eq!(to_check(catalog, 0).await, [1]);
     assert_eq!(to_check(catalog, after).await, [1, 2, 3]);
     catalog.record_check(backup_id(1), 1, None, at(199), at(201)).await.unwrap();
     assert_eq!(to_check(catalog, 0).await, [1]);
+    assert_eq!(wished().await, Some(at(200)));
     catalog.record_check(backup_id(1), 1, None, at(202), at(203)).await.unwrap();
-    assert_eq!(to_check(catalog, 0).await, [0; 0]);
+    assert_eq!((to_check(catalog, 0).await, wished().await), (vec![], None));
     for (project, id) in [(project(2), backup_id(1)), (project(1), backup_id(9))] {
         let refused = catalog.request_check(&project, id, at(300)).await;
         assert!(matches!(refused, Err(CatalogError::NotFound(_))), "{refused:?}");
@@ -61,9 +65,11 @@ pub async fn a_damaged_backup_is_not_restored_and_can_be_removed(catalog: &impl 
     catalog.record_check(backup_id(1), 1, None, at(119), at(120)).await.unwrap();
     assert!(backup(catalog, 1).await.is_restorable());
     catalog.record_check(backup_id(1), 1, Some("gone"), at(129), at(130)).await.unwrap();
-    let (instance, backup) = (instance_id(1), backup_id(1));
-    catalog.request_removal(&project(1), instance, backup, job_id(4), at(140)).await.unwrap();
+    let (instance, id) = (instance_id(1), backup_id(1));
+    catalog.request_check(&project(1), id, at(135)).await.unwrap();
+    catalog.request_removal(&project(1), instance, id, job_id(4), at(140)).await.unwrap();
     assert_eq!(to_check(catalog, 1000).await, [0; 0]);
+    assert_eq!(backup(catalog, 1).await.check_requested_at, None, "nobody fulfils it any more");
 }
 
 pub async fn what_has_files_is_listed_by_ids(catalog: &impl Catalog) {

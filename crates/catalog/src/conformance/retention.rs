@@ -2,7 +2,7 @@
 
 use cachevault_domain::{
     Agenda, BackupFilter, BackupPolicy, BackupState, DuePlan, Generations, InstanceChange, JobKind,
-    Keep, KeepDays, PolicyId, Retention,
+    Keep, KeepDays, Lease, PolicyId, ReadingId, Retention,
 };
 
 use super::schedules::{inside, scheduled};
@@ -10,7 +10,7 @@ use super::{
     ALL, Numbered, automatic, backup, backup_id, claim_kind, instance_id, job_id, listed, node,
     prepare, project, request_drill, succeed,
 };
-use crate::{Catalog, CatalogError, NewScheduledBackup, Turn, Turned};
+use crate::{Catalog, CatalogError, NewScheduledBackup, READ_ON_MAX, Turn, Turned};
 
 /// Brings an automatic backup of instance 1 to its success, promised until the second `until`.
 async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: Option<i64>) {
@@ -158,28 +158,79 @@ pub async fn what_count_and_generations_keep_stays_beyond_its_time(catalog: &imp
     assert_eq!(retain(catalog, 24, 140, 10_000 * DAY).await, [0; 0]);
 }
 
+/// A person of `owner` reads backup `n` until the second `until`.
+async fn read(
+    catalog: &impl Catalog,
+    (owner, n): (u8, u8),
+    reading: u8,
+    until: i64,
+) -> Result<(), CatalogError> {
+    let reading = ReadingId::mint(&Numbered(reading));
+    catalog.note_reading(&project(owner), backup_id(n), reading, inside(until)).await
+}
+
+fn is_missing(found: Result<(), CatalogError>) -> bool {
+    matches!(found, Err(CatalogError::NotFound("backup")))
+}
+
 pub async fn what_is_being_read_goes_later(catalog: &impl Catalog) {
     prepare(catalog).await;
-    let read = |owner: u8, n, until| async move {
-        catalog.note_reading(&project(owner), backup_id(n), inside(until)).await
-    };
-    let is_missing = |found| matches!(found, Err(CatalogError::NotFound("backup")));
-    assert!(is_missing(read(1, 1, 500).await));
+    assert!(is_missing(read(catalog, (1, 1), 1, 500).await));
     keep(catalog, 1, 0, Some(100)).await;
     keep(catalog, 2, 10, Some(1000)).await;
-    assert!(is_missing(read(2, 1, 500).await));
-    read(1, 1, 500).await.unwrap();
-    read(1, 1, 400).await.unwrap();
+    assert!(is_missing(read(catalog, (2, 1), 1, 500).await));
+    read(catalog, (1, 1), 1, 500).await.unwrap();
+    read(catalog, (1, 1), 1, 400).await.unwrap();
     assert_eq!(retain(catalog, 24, 100, 100).await, [0; 0]);
     assert_eq!((to_retain(catalog, 499).await, to_retain(catalog, 500).await), (0, 1));
     assert_eq!(retain(catalog, 1, 110, 499).await, [0; 0], "nor does their number matter");
     assert_eq!(retain(catalog, 24, 120, 500).await, [1]);
-    assert!(is_missing(read(1, 1, 900).await));
-    // Who deletes it waits for no reader.
-    keep(catalog, 3, 510, Some(1000)).await;
-    read(1, 2, 900).await.unwrap();
-    let (owner, id, now) = (project(1), backup_id(2), inside(520));
-    catalog.request_removal(&owner, instance_id(1), id, job_id(90), now).await.unwrap();
+    assert!(is_missing(read(catalog, (1, 1), 2, 900).await));
+    // One that ends before its time ends its claim.
+    keep(catalog, 3, 20, Some(1000)).await;
+    read(catalog, (1, 2), 3, 5000).await.unwrap();
+    assert_eq!(retain(catalog, 24, 130, 2000).await, [0; 0]);
+    catalog.end_reading(ReadingId::mint(&Numbered(3)));
+    assert_eq!(retain(catalog, 24, 140, 2000).await, [2]);
+}
+
+/// Begins the removal that is due at that second.
+async fn begin_removal(catalog: &impl Catalog, seconds: i64) -> Option<Lease> {
+    let (now, until) = (inside(seconds), inside(seconds + 30));
+    catalog.claim_job(JobKind::Remove, node(), now, until).await.unwrap()
+}
+
+pub async fn who_deletes_a_backup_waits_for_those_who_read_it(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed(catalog, 1, 0).await;
+    for (reading, until) in [(1, 100), (2, 60)] {
+        read(catalog, (1, 1), reading, until).await.unwrap();
+    }
+    let delete = |job, seconds| async move {
+        let (owner, instance) = (project(1), instance_id(1));
+        let now = inside(seconds);
+        catalog.request_removal(&owner, instance, backup_id(1), job_id(job), now).await.unwrap()
+    };
+    assert_eq!(delete(90, 10).await, job_id(90));
+    assert!(is_missing(read(catalog, (1, 1), 3, 500).await), "nobody begins any more");
+    assert!(begin_removal(catalog, 99).await.is_none());
+    // Who reads goes on, and asking again hastens nothing.
+    read(catalog, (1, 1), 1, 200).await.unwrap();
+    assert_eq!(delete(91, 50).await, job_id(90));
+    assert!(begin_removal(catalog, 199).await.is_none());
+    // But not for ever.
+    read(catalog, (1, 1), 1, 1_000_000).await.unwrap();
+    let longest = 10 + READ_ON_MAX.as_secs();
+    assert!(begin_removal(catalog, longest - 1).await.is_none());
+    // One of two has ended, and then the other.
+    read(catalog, (1, 1), 2, 300).await.unwrap();
+    catalog.end_reading(ReadingId::mint(&Numbered(1)));
+    assert!(begin_removal(catalog, 299).await.is_none());
+    catalog.end_reading(ReadingId::mint(&Numbered(2)));
+    let lease = begin_removal(catalog, 250).await.unwrap();
+    assert!(is_missing(read(catalog, (1, 1), 2, 400).await), "its files are going");
+    catalog.finish_removal(&lease, inside(251)).await.unwrap();
+    assert_eq!(backup(catalog, 1).await.state, BackupState::Deleted);
 }
 
 pub async fn the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs(catalog: &impl Catalog) {

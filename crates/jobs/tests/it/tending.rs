@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, AuditFilter, Backup, BackupFilter, BackupId, BackupState, Page, RdbDialect, RequestId,
-    RestoreOptions, RestoreState,
+    Address, AuditFilter, Backup, BackupFilter, BackupId, BackupState, FailureCode, Page,
+    RdbDialect, RequestId, RestoreOptions, RestoreState, TargetData,
 };
 use cachevault_jobs::{JobFigures, Swept, Tender};
 use cachevault_store::{
@@ -116,8 +116,8 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
             |f| std::fs::remove_file(file(f, "shard")).unwrap(),
             "not found in the store",
         ),
-        ("a cut artifact", |f| change(&file(f, "shard"), |b| b.truncate(b.len() / 2)), "decrypt"),
-        ("a longer one", |f| change(&file(f, "shard"), |b| b.push(0)), "decrypt"),
+        ("a cut artifact", |f| change(&file(f, "shard"), |b| b.truncate(900)), "its size is 900,"),
+        ("a longer one", |f| change(&file(f, "shard"), |b| b.resize(1 << 20, 0)), "is 1048576,"),
         (
             "a changed byte",
             |f| {
@@ -126,7 +126,7 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
                     b[at] ^= 1;
                 })
             },
-            "decrypt",
+            "some of them were changed",
         ),
         (
             "a changed manifest",
@@ -151,8 +151,25 @@ async fn every_damage_is_named_and_nothing_is_restored_from_it() {
         assert!(!backup.is_restorable());
         let wish = RequestRestore { backup: id, options: RestoreOptions::default(), note: None };
         let refused = rig.app.request_restore(&rig.caller, rig.instance, wish).await;
-        assert!(matches!(refused, Err(AppError::BackupNotRestorable)), "{what}: {refused:?}");
+        assert!(matches!(refused, Err(AppError::BackupDamaged(_))), "{what}: {refused:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_backup_loses_its_manifest_meanwhile_fails_at_once() {
+    let (rig, id, folder) = backed_up().await;
+    let digest = rig.server.digest();
+    let wish = RequestRestore { backup: id, options: RestoreOptions::default(), note: None };
+    let restore = rig.app.request_restore(&rig.caller, rig.instance, wish).await.unwrap();
+    std::fs::remove_file(file(&folder, "manifest")).unwrap();
+    rig.run(None).await;
+    let record = rig.app.get_restore(&rig.caller, restore).await.unwrap();
+    assert_eq!(record.state, RestoreState::Failed, "{record:?}");
+    let failure = record.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::SizeUnconfirmed);
+    assert!(failure.reason.contains("manifest is missing"), "{failure:?}");
+    assert_eq!(record.outcome.unwrap().target, TargetData::Untouched);
+    assert_eq!(rig.server.digest(), digest);
 }
 
 /// Changes the manifest's text, whatever it is stored as.
@@ -476,8 +493,11 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     assert_eq!(listed(&rig, &app).await, before);
     assert_eq!(before.iter().map(|backup| backup.id).collect::<Vec<_>>(), [second, first]);
     for id in [first, second] {
-        let (old, new) = (rig.app.get_backup(&rig.caller, id), app.get_backup(&rig.caller, id));
-        assert_eq!(new.await.unwrap().manifest, old.await.unwrap().manifest);
+        let [old, new] = [&rig.app, &app].map(async |app| {
+            let detail = app.get_backup(&rig.caller, id).await.unwrap();
+            detail.manifest.unwrap().unwrap()
+        });
+        assert_eq!(new.await, old.await);
     }
     let instance = app.get_instance(&rig.caller, rig.instance).await.unwrap();
     assert_eq!(instance.name.as_str(), "orders");
@@ -542,7 +562,7 @@ async fn a_rebuilt_instance_is_where_and_what_it_was_at_last() {
     let id = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap();
     rig.run(None).await;
     let before = listed(&rig, &rig.app).await;
-    let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap();
+    let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap().unwrap();
     told_too(&rig, &manifest, 60, |later| later.instance_name = "renamed".to_owned()).await;
     told_too(&rig, &manifest, -10, |earlier| {
         earlier.instance_name = "first".to_owned();
