@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::decode::Decoder;
 use crate::queue::{self, Batch};
 
-/// Encoded bytes gathered before they go to the store.
+/// At most so many encoded bytes are gathered before they go to the store.
 const OUTPUT_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -161,11 +161,13 @@ struct Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= OUTPUT_BYTES {
+        if self.buffer.len() == OUTPUT_BYTES {
             self.flush()?;
         }
-        Ok(bytes.len())
+        // Never more than there is room for: the piece would be moved, and take twice as much.
+        let len = bytes.len().min(OUTPUT_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..len]);
+        Ok(len)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -18,7 +18,7 @@ use age::{DecryptError, Decryptor, Encryptor};
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,8 @@ const KEY_VERSION: u32 = 1;
 /// A key that is being sealed anew is looked for so often.
 const LOOKS_MAX: u32 = 3;
 const PIECE_BYTES: usize = 1 << 20;
+/// What age encrypts at a time, with its tag.
+const CHUNK_BYTES: usize = (64 << 10) + 16;
 /// Pieces that may wait on either side of the decryption.
 const PIECES_MAX: usize = 2;
 
@@ -393,11 +395,15 @@ impl Store for SealedStore {
 
 /// Where the encryption puts its output, until it is passed on.
 #[derive(Debug, Clone, Default)]
-struct Collector(Arc<Mutex<BytesMut>>);
+struct Collector(Arc<Mutex<Vec<u8>>>);
 
 impl Collector {
+    /// Takes what there is, and makes room for as much and a chunk more: pieces are alike, and one
+    /// that grew would be moved again and again, and take twice as much.
     fn take(&self) -> Bytes {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).split().freeze()
+        let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = Vec::with_capacity(gathered.len() + CHUNK_BYTES);
+        std::mem::replace(&mut *gathered, room).into()
     }
 }
 

@@ -287,10 +287,8 @@ impl S3 for Wrapped {
         mut req: S3Request<AbortMultipartUploadInput>,
     ) -> Answer<AbortMultipartUploadOutput> {
         req.input.key = shorten(&req.input.key);
-        let id = req.input.upload_id.clone();
-        let answer = self.files.abort_multipart_upload(req).await?;
-        self.state.uploads.lock().expect("the uploads").remove(&id);
-        Ok(answer)
+        self.state.uploads.lock().expect("the uploads").remove(&req.input.upload_id);
+        self.files.abort_multipart_upload(req).await
     }
 
     async fn list_multipart_uploads(
@@ -355,7 +353,13 @@ impl Wrapped {
         let number = usize::try_from(part_number).ok().filter(|n| (1..=10_000).contains(n));
         let number = number.ok_or_else(|| s3_error!(InvalidArgument, "no such part"))?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let kept = quick::keep_part(&self.root, &upload_id, number, body).await;
+        let written = quick::write(&self.root, body).await.map_err(S3Error::internal_error)?;
+        let uploads = self.state.uploads.lock().expect("the uploads");
+        // It may have been ended meanwhile, and nothing of it may come after that.
+        if !uploads.contains_key(&upload_id) {
+            return Err(s3_error!(NoSuchUpload, "no such upload"));
+        }
+        let kept = written.persist(quick::part_file(&self.root, &upload_id, number));
         kept.map_err(S3Error::internal_error)?;
         let e_tag = Some(ETag::Strong(format!("{upload_id}-{number}")));
         Ok(S3Response::new(UploadPartOutput { e_tag, ..UploadPartOutput::default() }))

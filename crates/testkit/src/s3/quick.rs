@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::TryStreamExt;
 use s3s::dto::StreamingBlob;
+use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -24,28 +25,23 @@ pub(super) async fn body(path: &Path, range: Range<u64>) -> io::Result<Streaming
     Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file, READ_BYTES)))
 }
 
-fn part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
+/// The file of a part of an upload.
+pub(super) fn part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
     root.join(format!(".upload_id-{upload}.part-{number}"))
 }
 
-/// Keeps a part of an upload; one that came before under its number only when it is whole.
-pub(super) async fn keep_part(
-    root: &Path,
-    upload: &str,
-    number: usize,
-    mut body: StreamingBlob,
-) -> io::Result<()> {
+/// Writes a whole body into a file that is yet to get its name.
+pub(super) async fn write(root: &Path, mut body: StreamingBlob) -> io::Result<NamedTempFile> {
     let mut pieces = Vec::new();
     while let Some(piece) = body.try_next().await.map_err(io::Error::other)? {
         pieces.push(piece);
     }
-    let (mut part, file) =
-        (tempfile::NamedTempFile::new_in(root)?, part_file(root, upload, number));
-    let kept = tokio::task::spawn_blocking(move || {
-        pieces.iter().try_for_each(|piece| part.write_all(piece))?;
-        part.persist(file).map(drop).map_err(io::Error::from)
+    let mut file = NamedTempFile::new_in(root)?;
+    let written = tokio::task::spawn_blocking(move || {
+        pieces.iter().try_for_each(|piece| file.write_all(piece))?;
+        Ok(file)
     });
-    kept.await?
+    written.await?
 }
 
 /// Whether all parts of an upload are there, and large enough for S3: 5 MiB but the last one.

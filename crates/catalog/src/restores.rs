@@ -1,0 +1,35 @@
+//! What is known of restores.
+
+use async_trait::async_trait;
+use cachevault_domain::{
+    InstanceId, Listing, NewRestore, Page, ProjectId, Restore, RestoreFilter, RestoreId,
+};
+
+use crate::CatalogError;
+
+/// Restores.
+#[async_trait]
+pub trait RestoreCatalog: Send + Sync {
+    /// Records a restore and the job that will do it, together or not at all.
+    ///
+    /// [`CatalogError::NotFound`] without the target or the backup,
+    /// [`CatalogError::NotRestorable`] when the backup's files are not there to stay,
+    /// [`CatalogError::Busy`] while a job needs the target for itself.
+    async fn request_restore(&self, restore: &NewRestore) -> Result<(), CatalogError>;
+
+    /// The restore.
+    async fn find_restore(
+        &self,
+        project: &ProjectId,
+        id: RestoreId,
+    ) -> Result<Option<Restore>, CatalogError>;
+
+    /// Restores into an instance, newest first. The caller knows that the instance exists.
+    async fn list_restores(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        filter: &RestoreFilter,
+        page: Page,
+    ) -> Result<Listing<Restore>, CatalogError>;
+}
