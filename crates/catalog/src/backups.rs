@@ -60,7 +60,7 @@ pub trait BackupCatalog: Send + Sync {
 
     /// Marks a settled backup for removal and records the job that will do it, together or not
     /// at all. Asking again while that job is open gives the same job. The job is due when nobody
-    /// reads the files any more ([`RetentionCatalog::note_reading`]).
+    /// reads the files any more ([`note_reading`](crate::RetentionCatalog::note_reading)).
     ///
     /// [`CatalogError::State`] while the backup is waiting or running,
     /// [`CatalogError::NotFound`] when its files are gone, [`CatalogError::Busy`] while a restore

@@ -93,7 +93,7 @@ pub trait JobQueue: Send + Sync {
     ) -> Result<(), CatalogError>;
 
     /// The files of the backup are removed and the job is done. The backup is expired where
-    /// [`RetentionCatalog::retain_backups`] has asked for it and nobody else since, else deleted.
+    /// [`retain_backups`](crate::RetentionCatalog::retain_backups) has asked for it and nobody else since, else deleted.
     async fn finish_removal(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
 
     /// The restore that this job does.

@@ -71,7 +71,7 @@ pub trait Reading {
     /// Judges the stream, of which all has come.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Truncated`](crate::DecodeErrorKind::Truncated) when the stream has not
+    /// [`DecodeErrorKind::Truncated`] when the stream has not
     /// come to its end.
     fn finish(&self) -> Result<(), DecodeError>;
 }
