@@ -100,10 +100,7 @@ class S3Server:
     """The S3 server of the tests, built for release; ended by close()."""
 
     def __init__(self):
-        subprocess.run(
-            ["cargo", "build", "--release", "--locked", "--quiet", "-p", "cachevault-testkit", "--example", "s3_server"],
-            cwd=REPOSITORY, check=True,
-        )
+        build("--package", "cachevault-testkit", "--example", "s3_server")
         program = REPOSITORY / "target/release/examples/s3_server"
         self.process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.url, self.credentials = (self.process.stdout.readline().strip() for _ in range(2))
@@ -117,5 +114,5 @@ class S3Server:
         self.process.wait()
 
 
-def build() -> None:
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=REPOSITORY, check=True)
+def build(*what: str) -> None:
+    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", *what], cwd=REPOSITORY, check=True)

@@ -27,6 +27,18 @@ impl<'a> Cursor<'a> {
         self.rest = &self.window[at..];
     }
 
+    /// What has not been read.
+    #[inline]
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Goes on or back to `rest`, an end of the window.
+    #[inline]
+    pub(crate) fn go_to(&mut self, rest: &'a [u8]) {
+        self.rest = rest;
+    }
+
     /// Bytes that are there and not read.
     #[inline]
     pub(crate) fn left(&self) -> usize {
@@ -110,6 +122,18 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A plain string of less than 64 bytes and at most `limit`, if all of it is there: most are.
+    #[inline]
+    pub(crate) fn short_text(&mut self, limit: u64) -> Option<&'a [u8]> {
+        let (&len @ 0..0x40, rest) = self.rest.split_first()? else { return None };
+        if u64::from(len) > limit {
+            return None;
+        }
+        let (text, rest) = rest.split_at_checked(usize::from(len))?;
+        self.rest = rest;
+        Some(text)
+    }
+
     /// What a string's first bytes say of it; its stored bytes follow.
     #[inline]
     pub(crate) fn text_header(&mut self) -> Take<TextHeader> {
@@ -143,6 +167,9 @@ impl<'a> Cursor<'a> {
     /// A string that is held whole.
     #[inline]
     pub(crate) fn held_text(&mut self, what: &'static str, limit: u64) -> Take<HeldText<'a>> {
+        if let Some(stored) = self.short_text(limit) {
+            return Ok(HeldText { form: Form::Plain, stored });
+        }
         let header = self.text_header()?;
         let bytes = header.bytes().max(header.stored_bytes);
         let stored = match usize::try_from(header.stored_bytes) {

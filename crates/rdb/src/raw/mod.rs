@@ -19,8 +19,8 @@ use value::Value;
 
 pub use module::{ModuleId, ModulePart};
 pub use stream::{Consumer, Group, PendingEntry, StreamId, StreamMeta, StreamPart};
-pub(crate) use value::parse_score;
 pub use value::{Part, Text};
+pub(crate) use value::{is_simple_score, parse_score};
 
 /// A key, as its record says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,7 +350,7 @@ impl Decoder {
         };
         visitor.key(&key)?;
         release(&mut self.scratch[0]);
-        self.value = Value::new(value_type)?;
+        self.value.begin(value_type)?;
         self.state = State::Value;
         Ok(())
     }

@@ -53,7 +53,14 @@ pub struct Text<'a> {
     pub is_last: bool,
 }
 
-impl Text<'_> {
+impl<'a> Text<'a> {
+    /// A whole string that is stored as it is.
+    #[inline]
+    fn short(role: Role, stored: &'a [u8]) -> Self {
+        let (form, stored_bytes) = (Form::Plain, stored.len() as u64);
+        Self { role, form, stored, stored_bytes, is_first: true, is_last: true }
+    }
+
     /// Length of the whole string, bytes; at most 20 where the form is a number.
     pub fn bytes(&self) -> u64 {
         match self.form {
@@ -176,21 +183,22 @@ const STREAM_NODE: &[Cell] =
     &[Cell::Text(Role::NodeId), Cell::Text(Role::Packed(Packing::StreamNode))];
 
 impl Value {
-    pub(crate) fn new(value_type: &ValueType) -> Result<Self, DecodeErrorKind> {
-        let (phase, cells) = match value_type.layout() {
+    /// Begins a value; the one before it has ended.
+    pub(crate) fn begin(&mut self, value_type: &ValueType) -> Result<(), DecodeErrorKind> {
+        (self.phase, self.cells) = match value_type.layout() {
             Layout::Once(cells) => (Phase::Cells, cells),
             Layout::Counted(cells) => (Phase::Count, cells),
             Layout::ExpiryOnce(cells) => (Phase::BaseExpiry { is_counted: false }, cells),
             Layout::ExpiryCounted(cells) => (Phase::BaseExpiry { is_counted: true }, cells),
-            Layout::Stream(_) => (Phase::Count, STREAM_NODE),
+            Layout::Stream(version) => {
+                self.tail = Some(Box::new(Tail::new(version)));
+                (Phase::Count, STREAM_NODE)
+            }
             Layout::Module => (Phase::ModuleId, &[] as &[Cell]),
             Layout::Opaque(what) => return Err(DecodeErrorKind::NotSelfDescribing(what)),
         };
-        let tail = match value_type.layout() {
-            Layout::Stream(version) => Some(Box::new(Tail::new(version))),
-            _ => None,
-        };
-        Ok(Self { phase, cells, rows_left: 1, tail, ..Self::default() })
+        (self.cell, self.rows_left, self.inner) = (0, 1, None);
+        Ok(())
     }
 
     /// Runs until the value has ended or a part is not all there; the cursor then stands where
@@ -202,9 +210,13 @@ impl Value {
         limits: &Limits,
         visitor: &mut V,
     ) -> Take<()> {
-        while self.phase != Phase::Done {
+        loop {
+            if self.phase == Phase::Cells {
+                self.short_cells(cursor, limits, visitor)?;
+            }
             let from = cursor.at();
             let taken = match self.phase {
+                Phase::Done => return Ok(()),
                 Phase::Cells => self.cell(cursor, limits, visitor),
                 _ => self.step(cursor, limits, visitor),
             };
@@ -213,7 +225,6 @@ impl Value {
                 return Err(stop);
             }
         }
-        Ok(())
     }
 
     /// Everything but cells.
@@ -239,7 +250,7 @@ impl Value {
             Phase::Tail => {
                 let Some(tail) = &mut self.tail else { return corrupt("a stream without a tail") };
                 if tail.step(cursor, limits, visitor)? {
-                    self.phase = Phase::Done;
+                    (self.phase, self.tail) = (Phase::Done, None);
                 }
                 Ok(())
             }
@@ -257,6 +268,50 @@ impl Value {
             }
             Phase::Cells | Phase::Done => Ok(()),
         }
+    }
+
+    /// Takes short strings and scores for as long as they come: most values hold little else. The
+    /// place in the row is kept at hand meanwhile, which [`Value::cell`] cannot do.
+    #[inline]
+    fn short_cells<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Result<(), DecodeErrorKind> {
+        if self.open.is_some() || self.inner.is_some() {
+            return Ok(());
+        }
+        let cells = self.cells;
+        let (mut cell, mut rows_left) = (self.cell, self.rows_left);
+        loop {
+            let from = cursor.rest();
+            let taken = match cells[cell] {
+                Cell::Text(role) if role != Role::NodeId => {
+                    let Some(stored) = cursor.short_text(limits.text_bytes_max) else { break };
+                    visitor.text(Text::short(role, stored))
+                }
+                Cell::Score => {
+                    let Ok(bytes) = cursor.array() else { break };
+                    score(f64::from_le_bytes(bytes)).and_then(|score| visitor.score(score))
+                }
+                _ => break,
+            };
+            if taken.is_err() {
+                cursor.go_to(from);
+                return taken;
+            }
+            cell += 1;
+            if cell == cells.len() {
+                (cell, rows_left) = (0, rows_left - 1);
+                if rows_left == 0 {
+                    self.phase = self.after_cells();
+                    break;
+                }
+            }
+        }
+        (self.cell, self.rows_left) = (cell, rows_left);
+        Ok(())
     }
 
     #[inline]
@@ -384,5 +439,66 @@ pub(crate) fn parse_score(digits: &[u8]) -> Result<f64, DecodeErrorKind> {
     match fast_float2::parse(digits) {
         Ok(number) => score(number),
         Err(_) => corrupt("a score is not a number"),
+    }
+}
+
+/// Whether this is digits and a point, in the plainest form of what [`parse_score`] takes: enough
+/// for who does not want the number.
+pub(crate) fn is_simple_score(score: &[u8]) -> bool {
+    let whole = score.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match &score[whole..] {
+        [b'.', fraction @ ..] => whole > 0 && are_digits(fraction),
+        _ => false,
+    }
+}
+
+/// Eight at a time: scores are as long as numbers of 64 bits are.
+fn are_digits(bytes: &[u8]) -> bool {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let are_eight = |chunk: &[u8; 8]| {
+        let bytes = u64::from_le_bytes(*chunk);
+        let above = bytes.wrapping_add(0x4646_4646_4646_4646);
+        let below = bytes.wrapping_sub(0x3030_3030_3030_3030);
+        (above | below | bytes) & 0x8080_8080_8080_8080 == 0
+    };
+    chunks.iter().all(are_eight) && rest.iter().all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simple_score_is_a_score() {
+        for simple in ["0.5", "5.", "12345678.12345678", "0.12345678901234567", "9.1234567", "00.0"]
+        {
+            assert!(is_simple_score(simple.as_bytes()), "{simple}");
+            assert!(parse_score(simple.as_bytes()).is_ok(), "{simple}");
+        }
+        for (other, is_score) in [
+            ("", false),
+            (".", false),
+            ("1.2.3", false),
+            ("0.1234567:", false),
+            ("0.12345678/", false),
+            ("0.1234567\u{e9}", false),
+            ("1 .5", false),
+            ("nan", false),
+            (".5", true),
+            ("7", true),
+            ("-0.5", true),
+            ("1.5e3", true),
+            ("inf", true),
+        ] {
+            assert!(!is_simple_score(other.as_bytes()), "{other}");
+            assert_eq!(parse_score(other.as_bytes()).is_ok(), is_score, "{other}");
+        }
+        for byte in 0..=u8::MAX {
+            for place in 0..9 {
+                let mut fraction = *b"012345678";
+                fraction[place] = byte;
+                assert_eq!(are_digits(&fraction), byte.is_ascii_digit(), "{byte} at {place}");
+            }
+        }
     }
 }

@@ -68,6 +68,16 @@ pub(crate) struct OpenEntry {
 }
 
 impl OpenEntry {
+    pub(crate) fn new(bytes: u64) -> Self {
+        Self { left: bytes, is_first: true }
+    }
+
+    /// Whether an entry of `bytes` is to be given in pieces: it is long and not all there.
+    #[inline]
+    pub(crate) fn is_due(bytes: u64, cursor: &Cursor<'_>) -> bool {
+        bytes > HELD_ENTRY_BYTES && bytes > cursor.left() as u64
+    }
+
     /// Begins an entry of `bytes`; `None` when all of it was there and has been given.
     #[inline]
     pub(crate) fn begin<G: Give>(
@@ -75,12 +85,12 @@ impl OpenEntry {
         cursor: &mut Cursor<'_>,
         give: &mut G,
     ) -> Take<Option<Self>> {
-        if bytes <= HELD_ENTRY_BYTES || bytes <= cursor.left() as u64 {
-            let piece = cursor.take(bytes as usize)?;
-            give.give(Entry::Bytes { piece, is_first: true, is_last: true })?;
-            return Ok(None);
+        if Self::is_due(bytes, cursor) {
+            return Ok(Some(Self::new(bytes)));
         }
-        Ok(Some(Self { left: bytes, is_first: true }))
+        let piece = cursor.take(bytes as usize)?;
+        give.give(Entry::Bytes { piece, is_first: true, is_last: true })?;
+        Ok(None)
     }
 
     /// Gives what is there; whether the entry has ended.

@@ -11,6 +11,8 @@ use crate::structure::entry::{Entry, Give, OpenEntry, Walk};
 const HEADER_BYTES: u64 = 6;
 const COUNT_UNKNOWN: u16 = u16::MAX;
 const END: u8 = 0xFF;
+/// Most bytes that an entry's length behind it takes.
+const BACK_BYTES_MAX: u64 = 5;
 
 /// Walks a listpack.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub(crate) struct Listpack {
 enum Phase {
     Header,
     Entry,
-    /// An entry's bytes; then its length, `back_bytes` in all before it.
+    /// An entry's bytes; then its length, which is this.
     Open(OpenEntry, u64),
     Back(u64),
     Done,
@@ -47,8 +49,47 @@ impl Listpack {
         Ok(())
     }
 
+    /// Takes an entry that is at most 63 bytes long or a number up to 127, if all of it is there
+    /// and right: most are.
+    #[inline]
+    fn short_entry<'a>(cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
+        let (&first, rest) = cursor.rest().split_first()?;
+        let (entry, bytes, rest) = match first {
+            0..=0x7F => (Entry::Integer(i64::from(first)), 1, rest),
+            0x80..=0xBF => {
+                let (piece, rest) = rest.split_at_checked(usize::from(first & 0x3F))?;
+                (Entry::Bytes { piece, is_first: true, is_last: true }, 1 + (first & 0x3F), rest)
+            }
+            _ => return None,
+        };
+        let (&back, rest) = rest.split_first()?;
+        if back != bytes {
+            return None;
+        }
+        cursor.go_to(rest);
+        Some(entry)
+    }
+
     #[inline]
     fn entry<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<()> {
+        let mut entry = match Self::short_entry(cursor) {
+            Some(entry) => entry,
+            None => match self.long_entry(cursor)? {
+                Some(entry) => entry,
+                None => return Ok(()),
+            },
+        };
+        loop {
+            give.give(entry)?;
+            self.entries += 1;
+            match Self::short_entry(cursor) {
+                Some(next) => entry = next,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn long_entry<'a>(&mut self, cursor: &mut Cursor<'a>) -> Take<Option<Entry<'a>>> {
         let from = cursor.at();
         let first = cursor.byte()?;
         let (integer, text_bytes) = match first {
@@ -68,30 +109,25 @@ impl Listpack {
             }
             0xF3 => (Some(i64::from(i32::from_le_bytes(cursor.array()?))), 0),
             0xF4 => (Some(i64::from_le_bytes(cursor.array()?)), 0),
-            END => return self.end(),
+            END => {
+                self.end()?;
+                return Ok(None);
+            }
             _ => return corrupt("an entry of a listpack has no known encoding"),
         };
         let back = (cursor.at() - from) as u64 + text_bytes;
-        match integer {
-            Some(number) => {
-                take_back(back, cursor)?;
-                give.give(Entry::Integer(number))?;
-            }
-            // An entry that is all there is taken at once, its length included.
-            None if text_bytes + 5 <= cursor.left() as u64 => {
-                let piece = cursor.take(text_bytes as usize)?;
-                take_back(back, cursor)?;
-                give.give(Entry::Bytes { piece, is_first: true, is_last: true })?;
-            }
-            None => {
-                self.phase = match OpenEntry::begin(text_bytes, cursor, give)? {
-                    Some(open) => Phase::Open(open, back),
-                    None => Phase::Back(back),
-                };
-            }
+        if let Some(number) = integer {
+            take_back(back, cursor)?;
+            return Ok(Some(Entry::Integer(number)));
         }
-        self.entries += 1;
-        Ok(())
+        if OpenEntry::is_due(text_bytes + BACK_BYTES_MAX, cursor) {
+            self.entries += 1;
+            self.phase = Phase::Open(OpenEntry::new(text_bytes), back);
+            return Ok(None);
+        }
+        let piece = cursor.take(text_bytes as usize)?;
+        take_back(back, cursor)?;
+        Ok(Some(Entry::Bytes { piece, is_first: true, is_last: true }))
     }
 
     fn end(&mut self) -> Take<()> {

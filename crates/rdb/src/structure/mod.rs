@@ -81,9 +81,10 @@ pub struct Shape {
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
 /// the call. Every method does nothing unless it is written.
 pub trait Visitor {
-    /// Whether all of [`Visitor::text`] is of interest. Without it compressed strings are checked
-    /// and not decompressed, which is faster; the method then sees only the others. A decoder has
-    /// to be fed with visitors of one type.
+    /// Whether all of [`Visitor::text`] and [`Visitor::score`] is of interest. Without it compressed
+    /// strings are checked and not decompressed, and plain scores in decimal notation are checked and
+    /// not computed, which is faster; the methods then see only the others. A decoder has to be fed
+    /// with visitors of one type.
     const WANTS_TEXTS: bool = true;
 
     /// A record that is no key.
@@ -458,13 +459,13 @@ impl<V: Visitor> Sink<'_, V> {
 /// Tells entries' roles by their place in the row.
 #[derive(Debug)]
 struct Columns {
-    row: Row,
-    column: u8,
+    row: &'static [Column],
+    at: usize,
 }
 
 impl Columns {
     fn new(row: Row) -> Self {
-        Self { row, column: 0 }
+        Self { row: row.columns(), at: 0 }
     }
 
     #[inline]
@@ -473,7 +474,7 @@ impl Columns {
     }
 
     fn end(&self, is_last: bool) -> Result<(), DecodeErrorKind> {
-        if is_last && self.column != 0 {
+        if is_last && self.at != 0 {
             return corrupt("a packed string ends in the middle of a row");
         }
         Ok(())
@@ -486,25 +487,34 @@ struct ColumnsGive<'g, 's, V> {
 }
 
 /// What stands in a column.
+#[derive(Debug, Clone, Copy)]
 enum Column {
     Text(Role),
     Score,
     Expiry,
 }
 
+impl Row {
+    fn columns(self) -> &'static [Column] {
+        const FIELD: Column = Column::Text(Role::Field);
+        const FIELD_VALUE: Column = Column::Text(Role::FieldValue);
+        match self {
+            Self::Element => &[Column::Text(Role::Element)],
+            Self::Member => &[Column::Text(Role::Member)],
+            Self::MemberScore => &[Column::Text(Role::Member), Column::Score],
+            Self::FieldValue => &[FIELD, FIELD_VALUE],
+            Self::FieldValueExpiry => &[FIELD, FIELD_VALUE, Column::Expiry],
+        }
+    }
+}
+
 impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
-    #[inline]
+    // Once per entry: where it is a call, the whole walk takes 7 % more instructions.
+    #[inline(always)]
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
-        let (column, width) = match (self.columns.row, self.columns.column) {
-            (Row::Element, _) => (Column::Text(Role::Element), 1),
-            (Row::Member, _) => (Column::Text(Role::Member), 1),
-            (Row::MemberScore, 0) => (Column::Text(Role::Member), 2),
-            (Row::MemberScore, _) => (Column::Score, 2),
-            (Row::FieldValue, 0) => (Column::Text(Role::Field), 2),
-            (Row::FieldValue, _) => (Column::Text(Role::FieldValue), 2),
-            (Row::FieldValueExpiry, 0) => (Column::Text(Role::Field), 3),
-            (Row::FieldValueExpiry, 1) => (Column::Text(Role::FieldValue), 3),
-            (Row::FieldValueExpiry, _) => (Column::Expiry, 3),
+        let columns = &mut *self.columns;
+        let Some(&column) = columns.row.get(columns.at) else {
+            return corrupt("a row without a column");
         };
         let mut is_over = true;
         match (column, entry) {
@@ -520,7 +530,9 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
             (Column::Score, Entry::Bytes { piece, is_first: true, is_last: true })
                 if piece.len() <= SCORE_BYTES_MAX =>
             {
-                self.sink.visitor.score(raw::parse_score(piece)?);
+                if V::WANTS_TEXTS || !raw::is_simple_score(piece) {
+                    self.sink.visitor.score(raw::parse_score(piece)?);
+                }
             }
             (Column::Expiry, Entry::Integer(expiry @ 0..)) => {
                 self.sink.visitor.item(Item::FieldExpiry((expiry > 0).then_some(expiry)));
@@ -530,8 +542,8 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
         }
         if is_over {
             // No remainder: a division here is a tenth of the whole walk.
-            let next = self.columns.column + 1;
-            self.columns.column = if next == width { 0 } else { next };
+            let next = columns.at + 1;
+            columns.at = if next == columns.row.len() { 0 } else { next };
         }
         Ok(())
     }

@@ -9,9 +9,10 @@ use cachevault_rdb::raw::{self, Key};
 use cachevault_rdb::structure;
 use cachevault_rdb::{DecodeErrorKind, Limits};
 
+use crate::by_hand::{digit, key, listpack, redis, text, word};
 use crate::support::{
-    Row, data_findings, digest, digester, first_difference, fixtures, listing, raw_findings,
-    samples, shapes, structure_findings,
+    Findings, Row, data_findings, digest, digester, first_difference, fixtures, listing,
+    raw_findings, samples, shapes, structure_findings,
 };
 
 #[derive(Default)]
@@ -172,5 +173,42 @@ fn what_would_have_to_be_held_beyond_the_limits_is_refused() {
         let error = data::Decoder::new(limits).feed(&file, &mut Digester::default()).unwrap_err();
         assert!(matches!(error.kind, DecodeErrorKind::TooLong { .. }), "{error}");
         assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_long_entry_is_the_same_wherever_it_is_cut() {
+    for len in [63, 64, 65_530, 65_531, 65_532, 65_536, 65_537, 70_000] {
+        let entries = [word(&vec![b'x'; len]), digit(1), word(b"y")];
+        let file = redis(&[&key(20, &[&listpack(&entries)])]);
+        let whole = structure_findings(&file, file.len()).unwrap().lines;
+        for at in file.len() - 40..file.len() {
+            let cut = structure_findings(&file, at).unwrap().lines;
+            assert!(cut == whole, "{len} at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_short_string_beyond_the_limit_is_refused_where_it_begins() {
+    let file = redis(&[&key(4, &[&[1], &text(b"f"), &text(&[b'v'; 63])])]);
+    for chunk in [1, file.len()] {
+        let limits = Limits { text_bytes_max: 62, ..Limits::default() };
+        let (mut decoder, mut findings) = (raw::Decoder::new(limits), Findings::default());
+        let mut fed = file.chunks(chunk).map(|piece| decoder.feed(piece, &mut findings));
+        let error = fed.find_map(Result::err).unwrap();
+        // Header, type, name, count, field.
+        assert_eq!(error.offset, 9 + 1 + 2 + 1 + 2);
+        let kind = error.kind;
+        assert!(matches!(kind, DecodeErrorKind::TooLong { bytes: 63, limit: 62, .. }), "{kind}");
+    }
+}
+
+#[test]
+fn a_score_that_is_no_number_is_refused_where_it_stands() {
+    let file = redis(&[&key(5, &[&[1], &text(b"m"), &f64::NAN.to_le_bytes()])]);
+    for chunk in [1, file.len()] {
+        let error = structure_findings(&file, chunk).err().unwrap();
+        assert_eq!(error.offset, 9 + 1 + 2 + 1 + 2);
     }
 }

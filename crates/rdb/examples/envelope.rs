@@ -1,0 +1,25 @@
+//! Checks an RDB file's frame and CRC-64 and nothing else: how fast any reading of it can be.
+//!
+//!     envelope FILE
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+
+use cachevault_rdb::Envelope;
+
+const READ_BYTES: usize = 64 << 10;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let path = std::env::args_os().nth(1).ok_or("say which file")?;
+    let mut file = File::open(path)?;
+    let (mut envelope, mut buffer) = (Envelope::new(), vec![0; READ_BYTES]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            len => envelope.feed(&buffer[..len])?,
+        }
+    }
+    println!("{:?}", envelope.finish()?);
+    Ok(())
+}
