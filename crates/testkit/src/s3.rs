@@ -353,13 +353,13 @@ impl Wrapped {
         let number = usize::try_from(part_number).ok().filter(|n| (1..=10_000).contains(n));
         let number = number.ok_or_else(|| s3_error!(InvalidArgument, "no such part"))?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let written = quick::write(&self.root, body).await.map_err(S3Error::internal_error)?;
+        let part = quick::whole(body).await.map_err(S3Error::internal_error)?;
         let uploads = self.state.uploads.lock().expect("the uploads");
         // It may have been ended meanwhile, and nothing of it may come after that.
         if !uploads.contains_key(&upload_id) {
             return Err(s3_error!(NoSuchUpload, "no such upload"));
         }
-        let kept = written.persist(quick::part_file(&self.root, &upload_id, number));
+        let kept = quick::keep(&self.root, &upload_id, number, &part);
         kept.map_err(S3Error::internal_error)?;
         let e_tag = Some(ETag::Strong(format!("{upload_id}-{number}")));
         Ok(S3Response::new(UploadPartOutput { e_tag, ..UploadPartOutput::default() }))
@@ -380,8 +380,6 @@ impl Wrapped {
         {
             return Err(s3_error!(InvalidPart, "parts are missing, out of order or too small"));
         }
-        let joined = quick::join_parts(&self.root, &upload_id, parts.len()).await;
-        joined.map_err(S3Error::internal_error)?;
         let e_tag = format!("{upload_id}-{}", parts.len());
         let published = quick::publish(&self.root, &upload_id, (&bucket, &key), &e_tag);
         published.map_err(S3Error::internal_error)?;
@@ -584,10 +582,13 @@ impl S3Server {
         self.folder.path()
     }
 
-    /// The parts of unfinished uploads, as files.
+    /// What there is of unfinished uploads, as files.
     pub fn part_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
-        let is_part = |path: &PathBuf| path.to_string_lossy().contains(".part-");
+        let is_part = |path: &PathBuf| {
+            let name = path.to_string_lossy();
+            name.contains(".part-") || name.ends_with(".object")
+        };
         entries.map(|entry| entry.path()).filter(is_part).collect()
     }
 

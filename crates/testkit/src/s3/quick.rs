@@ -2,16 +2,16 @@
 //! parts of an upload and putting them together. It would otherwise take longer than what is
 //! measured with it. Parts get no MD5 either: `s3s` has checked their signed SHA-256.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use s3s::dto::StreamingBlob;
-use tempfile::NamedTempFile;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -25,45 +25,71 @@ pub(super) async fn body(path: &Path, range: Range<u64>) -> io::Result<Streaming
     Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file, READ_BYTES)))
 }
 
-/// The file of a part of an upload.
+/// What stands for a part of an upload: a file of its length, without content.
 pub(super) fn part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
     root.join(format!(".upload_id-{upload}.part-{number}"))
 }
 
-/// Writes a whole body into a file that is yet to get its name.
-pub(super) async fn write(root: &Path, mut body: StreamingBlob) -> io::Result<NamedTempFile> {
+/// A part that came before one with a lower number.
+fn early_part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
+    root.join(format!(".upload_id-{upload}.part-{number}.early"))
+}
+
+/// The parts that are there, joined.
+fn object_file(root: &Path, upload: &str) -> PathBuf {
+    root.join(format!(".upload_id-{upload}.object"))
+}
+
+/// All of a body.
+pub(super) async fn whole(mut body: StreamingBlob) -> io::Result<Vec<Bytes>> {
     let mut pieces = Vec::new();
     while let Some(piece) = body.try_next().await.map_err(io::Error::other)? {
         pieces.push(piece);
     }
-    let mut file = NamedTempFile::new_in(root)?;
-    let written = tokio::task::spawn_blocking(move || {
-        pieces.iter().try_for_each(|piece| file.write_all(piece))?;
-        Ok(file)
-    });
-    written.await?
+    Ok(pieces)
+}
+
+/// Keeps a part: behind those with lower numbers if all of them are there, so that little is left to
+/// join in the end. Only one may be kept at a time.
+pub(super) fn keep(root: &Path, upload: &str, number: usize, part: &[Bytes]) -> io::Result<()> {
+    let lengths = lengths(root, upload);
+    let mut next = lengths.len() + 1;
+    if number > next {
+        let mut file = File::create(early_part_file(root, upload, number))?;
+        return part.iter().try_for_each(|piece| file.write_all(piece));
+    }
+    let len = part.iter().map(|piece| piece.len() as u64).sum();
+    if lengths.get(number - 1).is_some_and(|&before| before != len) {
+        return Err(io::Error::other("a part came again with another length"));
+    }
+    let mut object =
+        File::options().create(true).truncate(false).write(true).open(object_file(root, upload))?;
+    object.seek(SeekFrom::Start(lengths[..number - 1].iter().sum()))?;
+    part.iter().try_for_each(|piece| object.write_all(piece))?;
+    if number < next {
+        return Ok(());
+    }
+    File::create(part_file(root, upload, number))?.set_len(len)?;
+    loop {
+        next += 1;
+        let early = early_part_file(root, upload, next);
+        let Ok(mut file) = File::open(&early) else { return Ok(()) };
+        let len = io::copy(&mut file, &mut object)?;
+        File::create(part_file(root, upload, next))?.set_len(len)?;
+        std::fs::remove_file(early)?;
+    }
+}
+
+/// Lengths of the parts that are joined.
+fn lengths(root: &Path, upload: &str) -> Vec<u64> {
+    let part = |n| std::fs::metadata(part_file(root, upload, n)).ok();
+    (1..).map_while(part).map(|part| part.len()).collect()
 }
 
 /// Whether all parts of an upload are there, and large enough for S3: 5 MiB but the last one.
 pub(super) fn are_complete(root: &Path, upload: &str, parts: usize) -> bool {
-    (1..=parts).all(|n| {
-        let part = std::fs::metadata(part_file(root, upload, n));
-        part.is_ok_and(|part| n == parts || part.len() >= 5 << 20)
-    })
-}
-
-/// Appends the parts of an upload, 2 to `parts`, to its first one, which is the object then.
-pub(super) async fn join_parts(root: &Path, upload: &str, parts: usize) -> io::Result<()> {
-    let files: Vec<_> = (1..=parts).map(|n| part_file(root, upload, n)).collect();
-    let joined = tokio::task::spawn_blocking(move || {
-        let [first, others @ ..] = files.as_slice() else { return Ok(()) };
-        let mut object = OpenOptions::new().append(true).open(first)?;
-        for other in others {
-            io::copy(&mut File::open(other)?, &mut object)?;
-        }
-        Ok(())
-    });
-    joined.await?
+    let lengths = lengths(root, upload);
+    lengths.len() == parts && lengths.iter().rev().skip(1).all(|&len| len >= 5 << 20)
 }
 
 /// Makes the joined parts of an upload the object `key`, and notes its ETag where `s3s-fs` looks
@@ -81,5 +107,5 @@ pub(super) fn publish(
     if let Some(folder) = object.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::rename(part_file(root, upload, 1), object)
+    std::fs::rename(object_file(root, upload), object)
 }
