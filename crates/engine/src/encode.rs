@@ -1,17 +1,19 @@
 //! The CPU's share of a capture: inspect, compress, decode again; on a thread of its own.
 
-use std::io::{self, Write};
+use std::io;
 
 use bytes::Bytes;
+use cachevault_rdb::EnvelopeReport;
 use cachevault_rdb::inspect::{InspectError, Inspection, Inspector};
 use cachevault_store::Encoding;
 use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
+use crate::frames::{FRAME_BYTES, Frames};
 use crate::queue::{self, Batch};
 
-/// At most so many encoded bytes are gathered before they go to the store.
-const OUTPUT_BYTES: usize = 1 << 20;
+/// Encoded bytes that go to the store at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) enum EncodeError {
@@ -26,38 +28,7 @@ pub(crate) enum EncodeError {
 pub(crate) struct Encoder {
     input: queue::Receiver,
     inspector: Inspector,
-    compressor: Compressor,
-}
-
-/// Writes in the form that is to be stored.
-enum Compressor {
-    Zstd(zstd::stream::write::Encoder<'static, Output>),
-    None(Output),
-}
-
-impl Compressor {
-    fn new(zstd_level: Option<i32>, output: mpsc::Sender<Bytes>) -> io::Result<Self> {
-        let decoder = Decoder::new(encoding(zstd_level))?;
-        let output = Output { buffer: Vec::with_capacity(OUTPUT_BYTES), output, decoder };
-        let Some(level) = zstd_level else { return Ok(Self::None(output)) };
-        let mut zstd = zstd::stream::write::Encoder::new(output, level)?;
-        zstd.include_checksum(true)?;
-        Ok(Self::Zstd(zstd))
-    }
-
-    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Zstd(zstd) => zstd.write_all(piece),
-            Self::None(output) => output.write_all(piece),
-        }
-    }
-
-    fn finish(self) -> io::Result<Output> {
-        match self {
-            Self::Zstd(zstd) => zstd.finish(),
-            Self::None(output) => Ok(output),
-        }
-    }
+    output: Output,
 }
 
 /// How an artifact is encoded at a level; none is not compressed.
@@ -81,8 +52,8 @@ impl Encoder {
         inspector: Inspector,
         zstd_level: Option<i32>,
     ) -> Result<Box<Self>, EncodeError> {
-        let compressor = Compressor::new(zstd_level, output)?;
-        Ok(Box::new(Self { input, inspector, compressor }))
+        let output = Output::new(output, zstd_level)?;
+        Ok(Box::new(Self { input, inspector, output }))
     }
 
     /// Encodes to the end of the input, or until so much waits that the source may have to: it
@@ -112,16 +83,14 @@ impl Encoder {
     fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
         for piece in batch.pieces {
             self.inspector.feed(&piece).map_err(EncodeError::Damaged)?;
-            self.compressor.write(&piece).map_err(output_error)?;
+            self.output.push(&piece)?;
         }
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
         let inspection = self.inspector.finish().map_err(EncodeError::Damaged)?;
-        let mut sink = self.compressor.finish().map_err(output_error)?;
-        sink.flush().map_err(output_error)?;
-        let decoded = sink.decoder.finish()?;
+        let decoded = self.output.finish()?;
         if decoded != inspection.envelope {
             return Err(EncodeError::Compressor(io::Error::other(
                 "what was compressed decodes to something else",
@@ -143,41 +112,85 @@ impl From<tokio::task::JoinError> for EncodeError {
     }
 }
 
-fn output_error(error: io::Error) -> EncodeError {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        EncodeError::OutputGone
-    } else {
-        EncodeError::Compressor(error)
+/// Gathers an RDB into frames, and sends them on in the form that is to be stored.
+struct Output {
+    /// What the next frame is made of; nothing where nothing is compressed.
+    gathered: Vec<u8>,
+    frames: Option<Frames>,
+    pieces: Pieces,
+}
+
+impl Output {
+    fn new(output: mpsc::Sender<Bytes>, zstd_level: Option<i32>) -> io::Result<Self> {
+        let frames = zstd_level.map(Frames::new).transpose()?;
+        let decoder = Decoder::new(encoding(zstd_level))?;
+        let pieces = Pieces { piece: Vec::with_capacity(PIECE_BYTES), decoder, output };
+        Ok(Self { gathered: Vec::new(), frames, pieces })
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), EncodeError> {
+        if self.frames.is_none() {
+            return self.pieces.push(bytes);
+        }
+        while !bytes.is_empty() {
+            if self.gathered.len() == FRAME_BYTES {
+                self.end_frame()?;
+            }
+            bytes = fill(&mut self.gathered, FRAME_BYTES, bytes);
+        }
+        Ok(())
+    }
+
+    fn end_frame(&mut self) -> Result<(), EncodeError> {
+        if let Some(frames) = &mut self.frames {
+            self.pieces.push(&frames.frame(&self.gathered)?)?;
+            self.gathered.clear();
+        }
+        Ok(())
+    }
+
+    /// Sends the rest; tells what all of it decodes to.
+    fn finish(mut self) -> Result<EnvelopeReport, EncodeError> {
+        self.end_frame()?;
+        self.pieces.send()?;
+        Ok(self.pieces.decoder.finish()?)
     }
 }
 
-/// Gathers the compressor's output into pieces and sends them on.
-struct Output {
-    buffer: Vec<u8>,
-    output: mpsc::Sender<Bytes>,
+/// Sends what is encoded in pieces that are as long as their memory: who counts their bytes counts
+/// what they take.
+struct Pieces {
+    piece: Vec<u8>,
     /// What was compressed is decoded again at once: a backup has to load, not to be compressed.
     decoder: Decoder,
+    output: mpsc::Sender<Bytes>,
 }
 
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() == OUTPUT_BYTES {
-            self.flush()?;
+impl Pieces {
+    fn push(&mut self, mut bytes: &[u8]) -> Result<(), EncodeError> {
+        while !bytes.is_empty() {
+            if self.piece.len() == PIECE_BYTES {
+                self.send()?;
+            }
+            bytes = fill(&mut self.piece, PIECE_BYTES, bytes);
         }
-        // Never more than there is room for: the piece would be moved, and take twice as much.
-        let len = bytes.len().min(OUTPUT_BYTES - self.buffer.len());
-        self.buffer.extend_from_slice(&bytes[..len]);
-        Ok(len)
+        Ok(())
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(OUTPUT_BYTES));
+    fn send(&mut self) -> Result<(), EncodeError> {
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
         self.decoder.push(&piece)?;
-        self.output.blocking_send(piece.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.output.blocking_send(piece.into()).map_err(|_| EncodeError::OutputGone)
     }
+}
+
+/// Appends what there is room for up to `full`; gives the rest back. Never more: the buffer would be
+/// moved, and take twice as much.
+fn fill<'b>(buffer: &mut Vec<u8>, full: usize, bytes: &'b [u8]) -> &'b [u8] {
+    buffer.reserve_exact(full - buffer.len());
+    let (taken, rest) = bytes.split_at(bytes.len().min(full - buffer.len()));
+    buffer.extend_from_slice(taken);
+    rest
 }
 
 #[cfg(test)]
@@ -200,7 +213,9 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_encoder_that_falls_behind_or_catches_up_says_so_and_goes_on_where_it_was() {
         let rdb = rdb();
-        assert!(zstd::decode_all(encoded(&rdb, Some(1)).await.as_slice()).unwrap() == rdb);
+        for level in [-1, 1] {
+            assert!(zstd::decode_all(encoded(&rdb, Some(level)).await.as_slice()).unwrap() == rdb);
+        }
         assert!(encoded(&rdb, None).await == rdb);
     }
 
@@ -225,6 +240,8 @@ mod tests {
         assert_eq!(inspection.envelope.size_bytes, rdb.len() as u64);
         let mut artifact = Vec::new();
         while let Some(piece) = pieces.recv().await {
+            let piece = piece.try_into_mut().unwrap();
+            assert!(piece.capacity() == PIECE_BYTES, "{} of {}", piece.len(), piece.capacity());
             artifact.extend_from_slice(&piece);
         }
         artifact

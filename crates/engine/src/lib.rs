@@ -24,6 +24,7 @@ mod decode;
 mod drill;
 mod encode;
 mod error;
+mod frames;
 mod gate;
 mod guard;
 mod info;

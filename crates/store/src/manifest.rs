@@ -69,7 +69,7 @@ pub struct ArtifactEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// One zstd frame.
+    /// Frames of zstd, one after the other.
     Zstd,
     /// The RDB as it came.
     None,
