@@ -217,6 +217,10 @@ impl Checker {
                 self.literal_left -= step;
                 input = &input[step..];
             }
+            // A unit counts when it is all there, as for who unpacks it: the two refuse at one place.
+            if self.literal_left == 0 && self.written > self.expected {
+                return wrong_length();
+            }
             let Some((&byte, rest)) = input.split_first() else { return Ok(()) };
             input = rest;
             match self.partial.take() {
@@ -275,13 +279,13 @@ impl Stream {
             self.partial.push(input[0]);
             input = &input[1..];
             let partial = std::mem::take(&mut self.partial);
-            let taken = unpack(&partial, &mut self.out, usize::MAX)?;
+            let taken = self.unpack(&partial, usize::MAX)?;
             if taken == 0 {
                 self.partial = partial;
             }
         }
         loop {
-            let taken = unpack(input, &mut self.out, self.kept + PIECE_BYTES)?;
+            let taken = self.unpack(input, self.kept + PIECE_BYTES)?;
             input = &input[taken..];
             if self.out.len() < self.kept + PIECE_BYTES {
                 self.partial.extend_from_slice(input);
@@ -289,6 +293,13 @@ impl Stream {
             }
             self.hand_on(&mut give)?;
         }
+    }
+
+    /// As [`unpack`]; what is longer than was claimed is refused at once.
+    fn unpack(&mut self, input: &[u8], full: usize) -> Result<usize, DecodeErrorKind> {
+        let taken = unpack(input, &mut self.out, full)?;
+        let fresh = (self.out.len() - self.kept) as u64;
+        if self.handed_on + fresh > self.expected { wrong_length() } else { Ok(taken) }
     }
 
     /// Gives the rest.
@@ -309,9 +320,6 @@ impl Stream {
     ) -> Result<(), E> {
         let fresh = &self.out[self.kept..];
         self.handed_on += fresh.len() as u64;
-        if self.handed_on > self.expected {
-            return wrong_length();
-        }
         if !fresh.is_empty() {
             give(fresh)?;
         }
@@ -369,6 +377,21 @@ mod tests {
             let decompressed = decompress(stored, bytes, &mut out).map(|_| ());
             assert_eq!(checked, decompressed);
             assert_eq!(checked.is_ok(), stored.is_empty());
+        }
+    }
+
+    #[test]
+    fn too_long_a_string_is_refused_at_one_place_however_it_is_read() {
+        for claimed in 0..plain().len() as u64 {
+            for chunk in 1..=STORED.len() {
+                let (mut checker, mut stream) = (Checker::new(claimed), Stream::new(claimed));
+                let refused = |piece: &[u8]| {
+                    let checked = checker.feed(piece);
+                    assert_eq!(checked, stream.feed(piece, |_| Ok(())), "{claimed} by {chunk}");
+                    checked.is_err()
+                };
+                assert!(STORED.chunks(chunk).any(refused), "{claimed} by {chunk}");
+            }
         }
     }
 
