@@ -39,7 +39,7 @@ impl Growth {
         const LIMIT_KIB: u64 = 64 << 10;
         let (_, highest) = resident_kib(self.pid);
         let before = self.before_kib;
-        assert!(highest - before <= LIMIT_KIB, "{before} KiB before, {highest} KiB at the highest");
+        assert!(highest <= before + LIMIT_KIB, "{before} KiB before, {highest} KiB at the highest");
     }
 }
 

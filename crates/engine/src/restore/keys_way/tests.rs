@@ -175,7 +175,8 @@ async fn large_values_pass_in_constant_memory() {
     let before = peak_memory_kb();
     copy(&source, &target, &RestoreOptions::default(), 1 << 20).await.unwrap();
     assert_eq!(target.digest(), source.digest());
-    let grown = peak_memory_kb() - before;
+    // The kernel estimates: while little grows, the highest may be less than it was.
+    let grown = peak_memory_kb().saturating_sub(before);
     assert!(grown < 100 << 10, "{grown} KiB");
 }
 
