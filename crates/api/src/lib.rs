@@ -25,6 +25,7 @@ mod query;
 mod request;
 pub mod signing;
 mod throttle;
+mod unread;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use cachevault_app::App;
 
 pub use crate::auth::LargeBodies;
@@ -97,6 +98,7 @@ pub fn router(api: Api) -> Router {
         // The body's limit is applied where it is read: after the key is known to be one of ours.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api.clone(), request::bound))
+        .layer(from_fn(unread::read_rest))
         .layer(from_fn_with_state(api.clone(), request::identify))
         .layer(from_fn_with_state(api.figures.clone(), figures::count))
         .with_state(api)

@@ -6,6 +6,7 @@ mod access;
 mod bucket;
 mod codes;
 mod command_line;
+mod connections;
 mod crashes;
 mod damage;
 mod diff;

@@ -1,10 +1,7 @@
-//! The API by TLS, and bounds on connections.
+//! The API by TLS.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 use cachevault_testkit::{Certificates, eventually};
 
@@ -93,29 +90,4 @@ fn a_certificate_that_cannot_be_used_is_told_at_the_start() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && told.contains(word), "{word}: {told}");
     }
-}
-
-fn connect(service: &Service) -> TcpStream {
-    let address: SocketAddr = service.endpoint.strip_prefix("http://").unwrap().parse().unwrap();
-    let connection = TcpStream::connect(address).unwrap();
-    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    connection
-}
-
-/// Whether an answer comes; a connection that was closed gives none.
-fn answers(mut connection: &TcpStream) -> bool {
-    let _ = connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
-    let mut start = [0; 12];
-    connection.read_exact(&mut start).is_ok() && &start == b"HTTP/1.1 200"
-}
-
-#[test]
-fn connections_beyond_the_limit_are_closed_at_once() {
-    let (_folder, data_dir) = folder();
-    let service = Service::start(&data_dir, &["--connections-max", "2"]);
-    let open = [connect(&service), connect(&service)];
-    assert!(open.iter().all(answers));
-    assert!(!answers(&connect(&service)));
-    drop(open);
-    eventually("a place is free", || answers(&connect(&service)).then_some(()));
 }

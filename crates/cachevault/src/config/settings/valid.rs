@@ -262,3 +262,73 @@ fn region(text: String) -> anyhow::Result<String> {
     ensure!(plain, "`region` is `{text}`; it must be 1 to 64 letters, digits, `-` and `_`");
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PREFIX;
+
+    fn from_toml(text: &str) -> anyhow::Result<Config> {
+        toml::from_str::<Settings>(text)?.validate()
+    }
+
+    #[test]
+    fn nothing_said_gives_the_documented_defaults() {
+        let config = from_toml("").unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
+        assert!(config.data_dir.ends_with(".cachevault"));
+        assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (Some(-1), 4));
+        assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
+        assert_eq!(config.jobs.capture.source, Some(SourceLimits::default()));
+    }
+
+    #[test]
+    fn what_is_nearer_wins() {
+        let flags = Settings { zstd_level: Some(7), ..Settings::default() };
+        let file = toml::from_str("zstd_level = 3\nregion = \"eu-test\"").unwrap();
+        let config = flags.or(file).validate().unwrap();
+        assert_eq!((config.jobs.zstd_level, config.region.as_str()), (Some(7), "eu-test"));
+        let plain = Settings { compress: Some(false), ..Settings::default() };
+        assert_eq!(plain.validate().unwrap().jobs.zstd_level, None);
+    }
+
+    #[test]
+    fn an_unknown_or_bad_setting_is_named() {
+        for (text, word) in [
+            ("zstd_levle = 3", "zstd_levle"),
+            ("zstd_level = 99", "zstd_level"),
+            ("zstd_level = \"high\"", "zstd_level"),
+            ("jobs_max = 0", "jobs_max"),
+            ("host_jobs_max = 0", "host_jobs_max"),
+            ("memory_reserve_percent = 101", "memory_reserve_percent"),
+            ("cow_percent_max = 0", "cow_percent_max"),
+            ("capture_timeout = \"soon\"", "capture_timeout"),
+            ("capture_timeout = \"5h\"\nsweep_grace = \"5h20m\"", "sweep_grace"),
+            ("stall_timeout = \"0s\"", "stall_timeout"),
+            ("public_url = \"ftp://x\"", "public_url"),
+            ("public_url = \"http://x/path\"", "public_url"),
+            ("region = \"a b\"", "region"),
+            ("keystone_url = \"https://x/v2.0\"", "keystone_url"),
+            ("keystone_ca_file = \"ca.pem\"", "keystone_ca_file"),
+            ("log_level = \"inof\"", "log_level"),
+            ("listen = \"everywhere\"", "listen"),
+            ("tls_cert_file = \"a.pem\"", "tls_key_file"),
+            ("tls_client_ca_file = \"a.pem\"", "tls_client_ca_file"),
+            ("connections_max = 0", "connections_max"),
+        ] {
+            let error = format!("{:#}", from_toml(text).unwrap_err());
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_the_same_in_flag_and_variable() {
+        use clap::Args;
+        let command = Settings::augment_args(clap::Command::new("test"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            assert_eq!(variable, format!("{PREFIX}{}", flag.to_uppercase().replace('-', "_")));
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Connections of clients: how many there may be, and what comes over one after the other.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use cachevault_testkit::eventually;
+
+use crate::service::{Service, folder};
+
+fn connect(service: &Service) -> TcpStream {
+    let address: SocketAddr = service.endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    let connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    connection
+}
+
+/// Whether an answer comes; a connection that was closed gives none.
+fn answers(mut connection: &TcpStream) -> bool {
+    let _ = connection.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+    let mut start = [0; 12];
+    connection.read_exact(&mut start).is_ok() && &start == b"HTTP/1.1 200"
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once() {
+    let (_folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &["--connections-max", "2"]);
+    let open = [connect(&service), connect(&service)];
+    assert!(open.iter().all(answers));
+    assert!(!answers(&connect(&service)));
+    drop(open);
+    eventually("a place is free", || answers(&connect(&service)).then_some(()));
+}
+
+/// Status and headers of an answer; what follows it is read over.
+fn answer(mut connection: &TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap().to_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap().split("\r\n").next().unwrap();
+    connection.read_exact(&mut vec![0; length.parse().unwrap()]).unwrap();
+    head
+}
+
+#[test]
+fn an_answer_before_the_body_leaves_the_connection_of_use() {
+    let (_folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &[]);
+    let connection = connect(&service);
+    let body = "x".repeat(60_000);
+    for (path, status) in
+        [("/nothing", "404"), ("/v2/p/instances/i/backups", "401"), ("/healthz", "404")]
+    {
+        let length = body.len();
+        write!(&connection, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")
+            .unwrap();
+        (&connection).write_all(body.as_bytes()).unwrap();
+        let head = answer(&connection);
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{path}: {head}");
+        assert!(!head.contains("connection: close"), "{path}: {head}");
+        write!(&connection, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        assert!(answer(&connection).starts_with("http/1.1 200"), "{path}");
+    }
+}
+
+#[test]
+fn an_answer_before_a_body_that_is_long_or_does_not_come_ends_the_connection_and_says_so() {
+    let (_folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &[]);
+    for (header, sent) in [
+        ("content-length: 65537", ""),
+        ("content-length: 10", "x"),
+        ("content-length: 10\r\nexpect: 100-continue", ""),
+        ("transfer-encoding: chunked", "10001\r\n"),
+    ] {
+        let mut connection = connect(&service);
+        let head = format!("POST /nothing HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n{sent}");
+        connection.write_all(head.as_bytes()).unwrap();
+        let head = answer(&connection);
+        assert!(head.starts_with("http/1.1 404"), "{header}: {head}");
+        assert!(head.contains("connection: close"), "{header}: {head}");
+        assert_eq!(connection.read(&mut [0]).unwrap(), 0, "{header}");
+    }
+}
