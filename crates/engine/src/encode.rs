@@ -124,7 +124,7 @@ impl Output {
     fn new(output: mpsc::Sender<Bytes>, zstd_level: Option<i32>) -> io::Result<Self> {
         let frames = zstd_level.map(Frames::new).transpose()?;
         let decoder = Decoder::new(encoding(zstd_level))?;
-        let pieces = Pieces { piece: Vec::with_capacity(PIECE_BYTES), decoder, output };
+        let pieces = Pieces { piece: Vec::new(), decoder, output };
         Ok(Self { gathered: Vec::new(), frames, pieces })
     }
 
@@ -178,7 +178,7 @@ impl Pieces {
     }
 
     fn send(&mut self) -> Result<(), EncodeError> {
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let piece = std::mem::take(&mut self.piece);
         self.decoder.push(&piece)?;
         self.output.blocking_send(piece.into()).map_err(|_| EncodeError::OutputGone)
     }

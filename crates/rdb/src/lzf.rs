@@ -23,8 +23,14 @@ pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {
 }
 
 /// Takes whole units from `input` until it holds none or `out` has `full` bytes or more; returns
-/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them.
-fn unpack(input: &[u8], out: &mut Vec<u8>, full: usize) -> Result<usize, DecodeErrorKind> {
+/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them, and may
+/// never have more than `out_max`.
+fn unpack(
+    input: &[u8],
+    out: &mut Vec<u8>,
+    full: usize,
+    out_max: u64,
+) -> Result<usize, DecodeErrorKind> {
     let mut at = 0;
     while out.len() < full && at < input.len() {
         let control = usize::from(input[at]);
@@ -32,18 +38,21 @@ fn unpack(input: &[u8], out: &mut Vec<u8>, full: usize) -> Result<usize, DecodeE
             let Some(literal) = input.get(at + 1..at + 2 + control) else { break };
             out.extend_from_slice(literal);
             at += 2 + control;
-            continue;
+        } else {
+            let is_long = control >> 5 == 7;
+            let Some(rest) = input.get(at + 1..at + 2 + usize::from(is_long)) else { break };
+            let (extra, low) = if is_long { (rest[0], rest[1]) } else { (0, rest[0]) };
+            let len = (control >> 5) + 2 + usize::from(extra);
+            let distance = ((control & 0x1F) << 8 | usize::from(low)) + 1;
+            let Some(from) = out.len().checked_sub(distance) else {
+                return before_beginning();
+            };
+            copy(out, from, len);
+            at += 2 + usize::from(is_long);
         }
-        let is_long = control >> 5 == 7;
-        let Some(rest) = input.get(at + 1..at + 2 + usize::from(is_long)) else { break };
-        let (extra, low) = if is_long { (rest[0], rest[1]) } else { (0, rest[0]) };
-        let len = (control >> 5) + 2 + usize::from(extra);
-        let distance = ((control & 0x1F) << 8 | usize::from(low)) + 1;
-        let Some(from) = out.len().checked_sub(distance) else {
-            return before_beginning();
-        };
-        copy(out, from, len);
-        at += 2 + usize::from(is_long);
+        if out.len() as u64 > out_max {
+            return wrong_length();
+        }
     }
     Ok(at)
 }
@@ -295,11 +304,10 @@ impl Stream {
         }
     }
 
-    /// As [`unpack`]; what is longer than was claimed is refused at once.
+    /// As [`unpack`]; whatever is longer than was claimed is refused at once.
     fn unpack(&mut self, input: &[u8], full: usize) -> Result<usize, DecodeErrorKind> {
-        let taken = unpack(input, &mut self.out, full)?;
-        let fresh = (self.out.len() - self.kept) as u64;
-        if self.handed_on + fresh > self.expected { wrong_length() } else { Ok(taken) }
+        let out_max = (self.expected - self.handed_on).saturating_add(self.kept as u64);
+        unpack(input, &mut self.out, full, out_max)
     }
 
     /// Gives the rest.
@@ -382,15 +390,18 @@ mod tests {
 
     #[test]
     fn too_long_a_string_is_refused_at_one_place_however_it_is_read() {
-        for claimed in 0..plain().len() as u64 {
-            for chunk in 1..=STORED.len() {
+        // What refers to before the beginning as well, but only after it was too long.
+        let far_back = [&STORED[..4], &[0x3F, 0xFF]].concat();
+        for (stored, bytes) in [(STORED, plain().len() as u64), (&far_back, 3)] {
+            for (claimed, chunk) in (0..bytes).flat_map(|c| (1..=stored.len()).map(move |n| (c, n)))
+            {
                 let (mut checker, mut stream) = (Checker::new(claimed), Stream::new(claimed));
                 let refused = |piece: &[u8]| {
                     let checked = checker.feed(piece);
                     assert_eq!(checked, stream.feed(piece, |_| Ok(())), "{claimed} by {chunk}");
                     checked.is_err()
                 };
-                assert!(STORED.chunks(chunk).any(refused), "{claimed} by {chunk}");
+                assert!(stored.chunks(chunk).any(refused), "{claimed} by {chunk}");
             }
         }
     }
