@@ -98,8 +98,9 @@ pub fn router(api: Api) -> Router {
         // The body's limit is applied where it is read: after the key is known to be one of ours.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api.clone(), request::bound))
-        .layer(from_fn(unread::read_rest))
         .layer(from_fn_with_state(api.clone(), request::identify))
         .layer(from_fn_with_state(api.figures.clone(), figures::count))
+        // Around all that times an answer, which is made by then.
+        .layer(from_fn(unread::read_rest))
         .with_state(api)
 }

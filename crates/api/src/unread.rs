@@ -3,6 +3,9 @@
 //! A connection serves another request only after all of the one before has been read (RFC 9112,
 //! 9.3). An answer for which nobody had to read the body, such as that a path does not exist, would
 //! end the connection without a word, and with it the request that the client sends next.
+//!
+//! A client that goes on sending more than is read here may find its connection reset before it has
+//! seen the answer, as with most servers.
 
 use std::mem;
 use std::pin::Pin;

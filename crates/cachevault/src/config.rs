@@ -116,15 +116,19 @@ fn refuse_unknown_variables(command: &clap::Command) -> anyhow::Result<()> {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Settings> {
-    toml::from_str(&read(path)?).with_context(|| format!("in `{}`", path.display()))
+    toml::from_str(&read_text(path)?).with_context(|| format!("in `{}`", path.display()))
 }
 
-/// A file that a setting names, or that of the settings.
-fn read(path: &Path) -> anyhow::Result<String> {
+fn read_text(path: &Path) -> anyhow::Result<String> {
+    String::from_utf8(read(path)?).with_context(|| format!("`{}` is no text", path.display()))
+}
+
+/// A file of settings, or one that a setting names.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let name = path.display();
     let metadata = std::fs::metadata(path).with_context(|| format!("read `{name}`"))?;
-    ensure!(metadata.len() <= FILE_BYTES_MAX, "`{name}` is too large for a configuration");
-    std::fs::read_to_string(path).with_context(|| format!("read `{name}`"))
+    ensure!(metadata.len() <= FILE_BYTES_MAX, "`{name}` is larger than 1 MiB");
+    std::fs::read(path).with_context(|| format!("read `{name}`"))
 }
 
 /// `~/.cachevault`.

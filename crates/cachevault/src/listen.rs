@@ -27,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer;
 
+use crate::config::read;
+
 /// How long a client may take to agree on a connection's secrets.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's headers, the wait for its next request included.
@@ -36,7 +38,6 @@ const HEADER_COUNT_MAX: usize = 100;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// How often the files of certificates are looked at again.
 const CERTIFICATES_REREAD_EVERY: Duration = Duration::from_secs(2);
-const PEM_BYTES_MAX: u64 = 1 << 20;
 /// Browsers are to come by TLS alone for a year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
@@ -130,17 +131,11 @@ impl Tls {
 impl TlsFiles {
     fn read(&self) -> anyhow::Result<Pems> {
         Ok(Pems {
-            certificate: read_pem(&self.certificate)?,
-            key: read_pem(&self.key)?,
-            client_ca: self.client_ca.as_deref().map(read_pem).transpose()?,
+            certificate: read(&self.certificate)?,
+            key: read(&self.key)?,
+            client_ca: self.client_ca.as_deref().map(read).transpose()?,
         })
     }
-}
-
-fn read_pem(path: &Path) -> anyhow::Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("read `{}`", path.display()))?;
-    ensure!(metadata.len() <= PEM_BYTES_MAX, "`{}` is too large for a PEM file", path.display());
-    std::fs::read(path).with_context(|| format!("read `{}`", path.display()))
 }
 
 impl Pems {

@@ -157,8 +157,8 @@ impl Output {
     }
 }
 
-/// Sends what is encoded in pieces that are as long as their memory: who counts their bytes counts
-/// what they take.
+/// Sends what is encoded in pieces that but for the last are as long as their memory: who counts
+/// their bytes counts what they take.
 struct Pieces {
     piece: Vec<u8>,
     /// What was compressed is decoded again at once: a backup has to load, not to be compressed.
@@ -184,8 +184,8 @@ impl Pieces {
     }
 }
 
-/// Appends what there is room for up to `full`; gives the rest back. Never more: the buffer would be
-/// moved, and take twice as much.
+/// Appends what there is room for up to `full`; gives the rest back. Never more: the buffer would
+/// be moved, and take twice as much.
 fn fill<'b>(buffer: &mut Vec<u8>, full: usize, bytes: &'b [u8]) -> &'b [u8] {
     buffer.reserve_exact(full - buffer.len());
     let (taken, rest) = bytes.split_at(bytes.len().min(full - buffer.len()));
@@ -238,11 +238,12 @@ mod tests {
         drop(input);
         let Ok(Ok(Encoded::Whole(inspection))) = run.await else { panic!("it did not end") };
         assert_eq!(inspection.envelope.size_bytes, rdb.len() as u64);
-        let mut artifact = Vec::new();
+        let (mut artifact, mut last_bytes) = (Vec::new(), PIECE_BYTES);
         while let Some(piece) = pieces.recv().await {
-            let piece = piece.try_into_mut().unwrap();
-            assert!(piece.capacity() == PIECE_BYTES, "{} of {}", piece.len(), piece.capacity());
+            assert_eq!(last_bytes, PIECE_BYTES, "a piece that is not the last");
+            last_bytes = piece.len();
             artifact.extend_from_slice(&piece);
+            assert_eq!(piece.try_into_mut().unwrap().capacity(), PIECE_BYTES);
         }
         artifact
     }

@@ -1,8 +1,9 @@
 //! Compression in frames of zstd, one after the other, which decode as one.
 //!
 //! Servers compress most strings of an RDB themselves, and much of the rest is random: compressing
-//! it again may save little, and is a quarter of a capture's work. So negative levels judge frames, as
-//! file systems judge their blocks, and after one that was not worth it the next are only stored.
+//! it again may save little, and is a quarter of a capture's work. So negative levels judge frames,
+//! as file systems judge their blocks, and after one that was not worth it the next are only
+//! stored.
 
 use std::io;
 
@@ -63,10 +64,11 @@ mod tests {
     use super::*;
 
     /// Bytes that nothing compresses: a multiplicative generator's upper halves.
-    fn random(state: &mut u64) -> Vec<u8> {
+    fn random() -> Vec<u8> {
+        let mut state = 1_u64;
         let mut next = || {
-            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (*state >> 32) as u8
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 32) as u8
         };
         std::iter::repeat_with(&mut next).take(FRAME_BYTES).collect()
     }
@@ -75,21 +77,25 @@ mod tests {
         b"{\"session\":".iter().copied().cycle().take(FRAME_BYTES).collect()
     }
 
-    /// Lengths of the frames that hold these, which decode to them.
-    fn lengths(level: i32, given: &[Vec<u8>]) -> Vec<usize> {
+    /// Lengths of the frames that hold these, each of which decodes to what it holds.
+    fn lengths(level: i32, given: &[&[u8]]) -> Vec<usize> {
         let mut frames = Frames::new(level).unwrap();
-        let made: Vec<_> = given.iter().map(|bytes| frames.frame(bytes).unwrap()).collect();
-        assert!(zstd::decode_all(made.concat().as_slice()).unwrap() == given.concat());
-        made.iter().map(Vec::len).collect()
+        let mut len = |bytes: &&[u8]| {
+            let frame = frames.frame(bytes).unwrap();
+            assert!(zstd::decode_all(frame.as_slice()).unwrap() == *bytes);
+            frame.len()
+        };
+        given.iter().map(&mut len).collect()
     }
 
     #[test]
     fn what_is_not_worth_it_is_stored_for_longer_and_longer_and_then_tried_again() {
+        let (words, random) = (&*words(), &*random());
         // Two in a row that are not worth it, as two that are judged, and then only words.
-        let mut given = vec![words(), random(&mut 1), words(), random(&mut 2)];
-        given.resize(8, words());
-        given.push(random(&mut 3));
-        given.resize(11, words());
+        let mut given = vec![words, random, words, random];
+        given.resize(8, words);
+        given.push(random);
+        given.resize(11, words);
         let stored = |len: &usize| (FRAME_BYTES..FRAME_BYTES + 100).contains(len);
         let stored: Vec<_> = lengths(-1, &given).iter().map(stored).collect();
         let expected = [false, true, true, true, true, true, false, false, true, true, false];
@@ -98,8 +104,10 @@ mod tests {
 
     #[test]
     fn no_more_than_a_few_are_stored_before_one_is_tried_again() {
-        let mut given = vec![random(&mut 1); 75];
-        given.resize(75 + 16 + 1, words());
+        let (words, random) = (&*words(), &*random());
+        // The last one of these that is judged is the seventy-first.
+        let mut given = vec![random; 75];
+        given.resize(75 + 16 + 1, words);
         let lengths = lengths(-7, &given);
         assert!(lengths[lengths.len() - 1] < FRAME_BYTES / 100, "{lengths:?}");
         assert!(lengths[75] > FRAME_BYTES, "{lengths:?}");
@@ -107,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_thorough_level_compresses_whatever_comes() {
-        let lengths = lengths(0, &[random(&mut 2), words(), words()]);
+        let (words, random) = (&*words(), &*random());
+        let lengths = lengths(0, &[random, words, words]);
         assert!(lengths[1] < FRAME_BYTES / 100 && lengths[2] < FRAME_BYTES / 100, "{lengths:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! Bounds on what a stream may ask for.
 
 /// How long, in bytes, what may pass in pieces can be and still be handled whole. Under the fuzzer
-/// that is little, so that its short inputs reach all that comes in pieces; but more than the longest score.
+/// that is little, so that its short inputs reach all that comes in pieces; but more than the longest
+/// score.
 #[expect(unexpected_cfgs, reason = "cargo-fuzz sets it, and nothing declares it")]
 pub(crate) const fn whole_bytes(usual: usize) -> usize {
     if cfg!(fuzzing) { 140 } else { usual }

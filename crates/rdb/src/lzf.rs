@@ -23,8 +23,8 @@ pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {
 }
 
 /// Takes whole units from `input` until it holds none or `out` has `full` bytes or more; returns
-/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them, and may
-/// never have more than `out_max`.
+/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them; with more
+/// than `out_max` the string is too long.
 fn unpack(
     input: &[u8],
     out: &mut Vec<u8>,
@@ -136,8 +136,10 @@ pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
     while at < stored.len() {
         let unit = Unit::read(&stored[at..])?;
         unit.source(end)?;
-        // A sum that saturates is not the length that is claimed either.
-        end = end.saturating_add(unit.len);
+        if unit.len > bytes - end {
+            return wrong_length();
+        }
+        end += unit.len;
         at += unit.stored;
     }
     if end == bytes { Ok(()) } else { wrong_length() }
@@ -226,7 +228,7 @@ impl Checker {
                 self.literal_left -= step;
                 input = &input[step..];
             }
-            // A unit counts when it is all there, as for who unpacks it: the two refuse at one place.
+            // A unit counts when it is all there, as for who unpacks it: both refuse at one place.
             if self.literal_left == 0 && self.written > self.expected {
                 return wrong_length();
             }
@@ -403,6 +405,9 @@ mod tests {
                 };
                 assert!(stored.chunks(chunk).any(refused), "{claimed} by {chunk}");
             }
+            let checked = check(stored, bytes - 1);
+            assert_eq!(checked, decompress(stored, bytes - 1, &mut Vec::new()).map(|_| ()));
+            assert_eq!(checked, wrong_length());
         }
     }
 

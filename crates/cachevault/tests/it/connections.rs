@@ -47,25 +47,35 @@ fn answer(mut connection: &TcpStream) -> String {
     head
 }
 
+/// Sends a request in one piece, and takes the answer.
+fn post(mut connection: &TcpStream, path: &str, header: &str, body: &str) -> String {
+    let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n{body}");
+    connection.write_all(request.as_bytes()).unwrap();
+    answer(connection)
+}
+
 #[test]
 fn an_answer_before_the_body_leaves_the_connection_of_use() {
     let (_folder, data_dir) = folder();
     let service = Service::start(&data_dir, &[]);
     let connection = connect(&service);
     let body = "x".repeat(60_000);
-    for (path, status) in
-        [("/nothing", "404"), ("/v2/p/instances/i/backups", "401"), ("/healthz", "404")]
-    {
-        let length = body.len();
-        write!(&connection, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n")
-            .unwrap();
-        (&connection).write_all(body.as_bytes()).unwrap();
-        let head = answer(&connection);
-        assert!(head.starts_with(&format!("http/1.1 {status}")), "{path}: {head}");
-        assert!(!head.contains("connection: close"), "{path}: {head}");
-        write!(&connection, "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-        assert!(answer(&connection).starts_with("http/1.1 200"), "{path}");
+    let length = format!("content-length: {}", body.len());
+    let chunks = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+    // The last one reads its body.
+    for (path, status) in [
+        ("/nothing", "404"),
+        ("/v2/p/instances/i/backups", "401"),
+        ("/healthz", "404"),
+        ("/v3/auth/tokens", "400"),
+    ] {
+        for (header, body) in [(length.as_str(), &body), ("transfer-encoding: chunked", &chunks)] {
+            let head = post(&connection, path, header, body);
+            assert!(head.starts_with(&format!("http/1.1 {status}")), "{path}: {head}");
+            assert!(!head.contains("connection: close"), "{path}: {head}");
+        }
     }
+    assert!(answers(&connection));
 }
 
 #[test]
@@ -79,9 +89,7 @@ fn an_answer_before_a_body_that_is_long_or_does_not_come_ends_the_connection_and
         ("transfer-encoding: chunked", "10001\r\n"),
     ] {
         let mut connection = connect(&service);
-        let head = format!("POST /nothing HTTP/1.1\r\nhost: x\r\n{header}\r\n\r\n{sent}");
-        connection.write_all(head.as_bytes()).unwrap();
-        let head = answer(&connection);
+        let head = post(&connection, "/nothing", header, sent);
         assert!(head.starts_with("http/1.1 404"), "{header}: {head}");
         assert!(head.contains("connection: close"), "{header}: {head}");
         assert_eq!(connection.read(&mut [0]).unwrap(), 0, "{header}");

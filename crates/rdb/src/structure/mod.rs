@@ -81,10 +81,10 @@ pub struct Shape {
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
 /// the call. Every method does nothing unless it is written.
 pub trait Visitor {
-    /// Whether all of [`Visitor::text`] and [`Visitor::score`] is of interest. Without it compressed
-    /// strings are checked and not decompressed, and plain scores in decimal notation are checked and
-    /// not computed, which is faster; the methods then see only the others. A decoder has to be fed
-    /// with visitors of one type.
+    /// Whether all of [`Visitor::text`] and [`Visitor::score`] is of interest. Without it
+    /// compressed strings are checked and not decompressed, and plain scores in decimal notation are
+    /// checked and not computed, which is faster; the methods then see only the others. A decoder
+    /// has to be fed with visitors of one type.
     const WANTS_TEXTS: bool = true;
 
     /// A record that is no key.

@@ -49,8 +49,9 @@ pub(super) async fn whole(mut body: StreamingBlob) -> io::Result<Vec<Bytes>> {
     Ok(pieces)
 }
 
-/// Keeps a part: behind those with lower numbers if all of them are there, so that little is left to
-/// join in the end. Only one may be kept at a time.
+/// Keeps a part: behind those with lower numbers if all of them are there, so that little is left
+/// to join in the end. Only one may be kept at a time, and it may come again only with the same
+/// length, and none may be left out in the end; S3 would allow all of that.
 pub(super) fn keep(root: &Path, upload: &str, number: usize, part: &[Bytes]) -> io::Result<()> {
     let lengths = lengths(root, upload);
     let mut next = lengths.len() + 1;

@@ -16,13 +16,13 @@ use tracing::level_filters::LevelFilter;
 use ureq::tls::RootCerts;
 
 use super::{LogFormat, MissedWindows, Settings};
-use crate::config::{Config, default_data_dir, read};
+use crate::config::{Config, default_data_dir, read_text};
 use crate::keystone::{Keystone, trusted};
 use crate::listen::TlsFiles;
 use crate::stores::StoreConfig;
 
 impl Settings {
-    /// What holds where nothing else is said.
+    /// Defaults where nothing is said; the rest within its bounds.
     ///
     /// # Errors
     /// Says which setting is bad.
@@ -175,9 +175,10 @@ impl Settings {
 fn identity(certificate: Option<&Path>, key: Option<&Path>) -> anyhow::Result<Option<Identity>> {
     match (certificate, key) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => {
-            Ok(Some(Identity { certificate_pem: read(certificate)?, key_pem: read(key)?.into() }))
-        }
+        (Some(certificate), Some(key)) => Ok(Some(Identity {
+            certificate_pem: read_text(certificate)?,
+            key_pem: read_text(key)?.into(),
+        })),
         _ => bail!("`restore_tls_cert_file` and `restore_tls_key_file` go together"),
     }
 }
@@ -247,13 +248,13 @@ fn keystone(
         && url.path().trim_end_matches('/').ends_with("/v3")
         && url.query().is_none();
     ensure!(fits, "`keystone_url` is `{text}`; it must be http:// or https:// and end with /v3");
-    let ca_pem = ca_file.map(read).transpose()?;
+    let ca_pem = ca_file.map(read_text).transpose()?;
     Ok(Some(Arc::new(Keystone::new(text, ca_pem.as_deref())?)))
 }
 
 fn webhook_trusted(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {
     let Some(path) = ca_file else { return Ok(RootCerts::WebPki) };
-    trusted("webhook_ca_file", &read(path)?)
+    trusted("webhook_ca_file", &read_text(path)?)
 }
 
 fn region(text: String) -> anyhow::Result<String> {

@@ -166,8 +166,21 @@ async fn values_in_parts_give_way_as_whole_ones_do() {
     assert_eq!(target.digest(), source.digest());
 }
 
+/// Runs itself again in a process of its own, of which the peak is that of nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_values_pass_in_constant_memory() {
+    const ALONE: &str = "CACHEVAULT_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return copy_large_values().await;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "restore::keys_way::tests::large_values_pass_in_constant_memory"]);
+    let output = command.env(ALONE, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+async fn copy_large_values() {
     let engine = cachevault_testkit::newest_redis();
     let (source, target) = (Server::start(&engine, &[]), Server::start(&engine, &[]));
     source.ask(&["SETRANGE", "string", "150000000", "end"]);
@@ -175,9 +188,10 @@ async fn large_values_pass_in_constant_memory() {
     let before = peak_memory_kb();
     copy(&source, &target, &RestoreOptions::default(), 1 << 20).await.unwrap();
     assert_eq!(target.digest(), source.digest());
-    // The kernel estimates: while little grows, the highest may be less than it was.
+    // The kernel's figures are estimates, and may fall a little.
     let grown = peak_memory_kb().saturating_sub(before);
-    assert!(grown < 100 << 10, "{grown} KiB");
+    // Alone it grows by about 20 MiB.
+    assert!(grown < 64 << 10, "{grown} KiB");
 }
 
 fn peak_memory_kb() -> u64 {
