@@ -186,12 +186,17 @@ async fn copy_large_values() {
     source.ask(&["SETRANGE", "string", "150000000", "end"]);
     source.ask(&["DEBUG", "POPULATE", "30000", "key", "5000"]);
     let before = peak_memory_kb();
-    copy(&source, &target, &RestoreOptions::default(), 1 << 20).await.unwrap();
-    assert_eq!(target.digest(), source.digest());
+    // Compressed, the long string is a few MiB; only as it is would holding it whole show.
+    for compression in ["yes", "no"] {
+        source.ask(&["CONFIG", "SET", "rdbcompression", compression]);
+        target.ask(&["FLUSHALL"]);
+        copy(&source, &target, &RestoreOptions::default(), 1 << 20).await.unwrap();
+        assert_eq!(target.digest(), source.digest());
+    }
     // The kernel's figures are estimates, and may fall a little.
     let grown = peak_memory_kb().saturating_sub(before);
-    // Alone it grows by about 20 MiB.
-    assert!(grown < 64 << 10, "{grown} KiB");
+    // It grows by about 30 MiB, and by more than the string where that is held.
+    assert!(grown < 100 << 10, "{grown} KiB");
 }
 
 fn peak_memory_kb() -> u64 {
