@@ -83,7 +83,7 @@ fn registry(watched: Option<&Watched>, now: Timestamp) -> Registry {
 }
 
 fn register_instances(registry: &mut Registry, instances: &[WatchedInstance], now: Timestamp) {
-    let figures: [(&str, &str, OfOne); 5] = [
+    let figures: [(&str, &str, OfOne); 6] = [
         ("reachable", "Whether the instance answers", |instance, _| {
             Some(f64::from(u8::from(!instance.is_down)))
         }),
@@ -102,6 +102,11 @@ fn register_instances(registry: &mut Registry, instances: &[WatchedInstance], no
             "until_window_seconds",
             "Time until the next window of the policy begins; less than 0 while it is open",
             |instance, now| instance.window.map(|window| seconds(now, window.begin)),
+        ),
+        (
+            "opaque_backups",
+            "Stored backups whose content is not verified, because their format was not known",
+            |instance, _| Some(count(instance.opaque_backups)),
         ),
     ];
     for (name, help, figure) in figures {
@@ -123,9 +128,8 @@ fn register_jobs(registry: &mut Registry, jobs: &[OpenJobs], now: Timestamp) {
         (Family::<OfState, Number>::default(), Family::<OfKind, Number>::default());
     for jobs in jobs {
         let kind = jobs.kind.as_str();
-        for (state, count) in [("waiting", jobs.waiting), ("running", jobs.running)] {
-            #[expect(clippy::cast_precision_loss, reason = "nobody has so many jobs")]
-            open.get_or_create(&OfState { kind, state }).set(count as f64);
+        for (state, open_jobs) in [("waiting", jobs.waiting), ("running", jobs.running)] {
+            open.get_or_create(&OfState { kind, state }).set(count(open_jobs));
         }
         let since = jobs.waiting_since.map_or(0.0, |since| seconds(since, now).max(0.0));
         waited.get_or_create(&OfKind { kind }).set(since);
@@ -136,6 +140,11 @@ fn register_jobs(registry: &mut Registry, jobs: &[OpenJobs], now: Timestamp) {
         "For how long the job has been due that waits longest, by kind",
         waited,
     );
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody has so many jobs or backups")]
+fn count(number: u64) -> f64 {
+    number as f64
 }
 
 fn seconds(from: Timestamp, to: Timestamp) -> f64 {

@@ -104,7 +104,7 @@ impl App {
         id: BackupId,
     ) -> Result<BackupDetail, AppError> {
         let backup = self.find_backup(caller.may(Action::ListBackups)?, id).await?;
-        let stored = backup.stored_attempt.filter(|_| backup.is_restorable());
+        let stored = backup.stored_attempt.filter(|_| backup.is_restorable_unverified());
         let Some(attempt) = stored else {
             return Ok(BackupDetail { backup, manifest: None, locations: Vec::new() });
         };

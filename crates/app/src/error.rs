@@ -47,6 +47,15 @@ pub enum AppError {
     /// The backup did not succeed, or its files are gone.
     #[error("the backup has no files to restore from")]
     BackupNotRestorable,
+    /// The content of the backup is opaque, and the request does not allow that.
+    #[error(
+        "the backup cannot be restored: its content is not verified ({reason}); use --unverified to load it \
+         natively into a server of the same vendor and of at least the source's version"
+    )]
+    BackupUnverified {
+        /// Why it is not verified.
+        reason: String,
+    },
     /// What is stored of the backup is damaged; take another, or mend it and have it checked.
     #[error("the backup is damaged: {0}")]
     BackupDamaged(String),
@@ -128,6 +137,9 @@ impl From<CatalogError> for AppError {
             CatalogError::NotFound("webhook") => Self::WebhookNotFound,
             CatalogError::TooManyWebhooks => Self::TooManyWebhooks,
             CatalogError::NotRestorable => Self::BackupNotRestorable,
+            CatalogError::Unverified => Self::BackupUnverified {
+                reason: "its format is not known to this service".to_owned(),
+            },
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::Ended(state) => Self::BackupEnded(state),
             CatalogError::Held => Self::BackupHeld,

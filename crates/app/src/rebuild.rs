@@ -1,10 +1,10 @@
 //! Making the catalog again from what the store holds.
 
 use cachevault_domain::{
-    Address, Backup, BackupFormat, BackupState, EngineKind, Note, Progress, ProjectId, RdbDialect,
-    StoredBackup, Trigger,
+    Address, Backup, BackupFormat, BackupState, ContentState, EngineKind, Note, Progress,
+    ProjectId, RdbDialect, StoredBackup, Trigger,
 };
-use cachevault_store::{AttemptKey, BackupKey, Folder, Manifest, ObjectKind};
+use cachevault_store::{AttemptKey, BackupKey, ContentEntry, Folder, Manifest, ObjectKind};
 use jiff::Timestamp;
 
 use crate::{App, AppError};
@@ -152,6 +152,19 @@ fn promised_again(mut stored: StoredBackup, now: Timestamp) -> StoredBackup {
     stored
 }
 
+/// What a manifest says of the content: opaque where one of its artifacts is.
+fn content_state(manifest: &Manifest) -> ContentState {
+    let mut state = ContentState::Verified;
+    for artifact in &manifest.artifacts {
+        match artifact.rdb.content {
+            Some(ContentEntry::Verified { .. }) => {}
+            Some(ContentEntry::Opaque { .. }) => return ContentState::Opaque,
+            None => state = ContentState::Unknown,
+        }
+    }
+    state
+}
+
 fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBackup, String> {
     let key = &attempt.backup;
     let ids = [&manifest.project_id, &manifest.instance_id, &manifest.backup_id];
@@ -189,6 +202,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             phase: None,
             size_bytes: manifest.rdb_bytes(),
             stored_attempt: Some(attempt.attempt),
+            content: content_state(manifest),
             failure: None,
             cancellation: None,
             proof: None,

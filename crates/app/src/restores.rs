@@ -4,7 +4,7 @@ use cachevault_domain::{
     Action, BackupId, Caller, Instance, InstanceId, JobId, Listing, NewRestore, Note, Page,
     ProjectId, Restore, RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
 };
-use cachevault_store::ArtifactEntry;
+use cachevault_store::{ArtifactEntry, ContentEntry};
 
 use crate::{App, AppError};
 
@@ -66,7 +66,7 @@ impl App {
     /// plan has blockers, before anything is touched.
     ///
     /// # Errors
-    /// Those of [`App::plan_restore`]; [`AppError::RestoreBlocked`];
+    /// Those of [`App::plan_restore`]; [`AppError::BackupUnverified`]; [`AppError::RestoreBlocked`];
     /// [`AppError::InstanceBusy`] while another operation runs.
     pub async fn request_restore(
         &self,
@@ -77,6 +77,7 @@ impl App {
         let project = caller.may(Action::Restore)?;
         let target = self.find_instance(project, instance).await?;
         let entry = self.restorable_artifact(project, wish.backup).await?;
+        refuse_unverified(&entry, &wish.options)?;
         if let Some(kind) = target.operation {
             return Err(AppError::InstanceBusy(kind));
         }
@@ -121,5 +122,15 @@ impl App {
     pub async fn get_restore(&self, caller: &Caller, id: RestoreId) -> Result<Restore, AppError> {
         let project = caller.may(Action::ListRestores)?;
         self.catalog.find_restore(project, id).await?.ok_or(AppError::RestoreNotFound)
+    }
+}
+
+/// Opaque content is restored only where that was asked for.
+fn refuse_unverified(entry: &ArtifactEntry, options: &RestoreOptions) -> Result<(), AppError> {
+    match &entry.rdb.content {
+        Some(ContentEntry::Opaque { reason, .. }) if !options.unverified => {
+            Err(AppError::BackupUnverified { reason: reason.clone() })
+        }
+        _ => Ok(()),
     }
 }

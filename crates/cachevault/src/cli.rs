@@ -353,6 +353,11 @@ pub(crate) struct RestoreWish {
     /// there is memory for both]
     #[arg(long, value_name = "BOOL")]
     swap: Option<bool>,
+
+    /// Restore a backup whose content is not verified: natively, into a server of the same vendor
+    /// and of at least the source's version
+    #[arg(long)]
+    unverified: bool,
 }
 
 /// Why a command did not do what it was asked; each has an exit code of its own.

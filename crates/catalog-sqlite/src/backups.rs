@@ -2,8 +2,9 @@ use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
     Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
-    DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind, JobState, Listing,
-    NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup, Trigger,
+    ContentState, DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind,
+    JobState, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup,
+    StoredFiles, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -36,6 +37,7 @@ struct BackupRow {
     phase: Option<String>,
     size_bytes: i64,
     stored_attempt: Option<i64>,
+    content: String,
     failure_code: Option<String>,
     failure_reason: Option<String>,
     cancelled_at: Option<i64>,
@@ -47,6 +49,7 @@ struct BackupRow {
     removed_at: Option<i64>,
     proven_at: Option<i64>,
     proven_by: Option<String>,
+    proof_uncompared: i64,
     drill_failed_at: Option<i64>,
     drill_failure: Option<String>,
     drilling: bool,
@@ -75,9 +78,10 @@ impl TryFrom<BackupRow> for Backup {
             received_bytes: row.number(columns.received_bytes)?,
             size_bytes: row.number(columns.size_bytes)?,
             stored_attempt: row.number_if(columns.stored_attempt)?,
+            content: row.named(&ContentState::ALL, ContentState::as_str, &columns.content)?,
             failure: row.failure(columns.failure_code.as_deref(), columns.failure_reason)?,
             cancellation: cancellation(&row, columns.cancelled_at, columns.cancelled_by)?,
-            proof: proof(&row, columns.proven_at, columns.proven_by)?,
+            proof: proof(&row, columns.proven_at, columns.proven_by, columns.proof_uncompared)?,
             drill_failure: drill_failure(&row, columns.drill_failed_at, columns.drill_failure)?,
             drilling: columns.drilling,
             created_at: row.moment(columns.created_at)?,
@@ -100,9 +104,11 @@ fn proof(
     row: &RowOf<'_>,
     at: Option<i64>,
     server: Option<String>,
+    uncompared: i64,
 ) -> Result<Option<Proof>, CatalogError> {
     let Some(at) = row.moment_if(at)? else { return Ok(None) };
-    Ok(Some(Proof { at, server: server.unwrap_or_default() }))
+    let uncompared = row.number(uncompared)?;
+    Ok(Some(Proof { at, server: server.unwrap_or_default(), uncompared }))
 }
 
 fn drill_failure(
@@ -228,26 +234,32 @@ pub(crate) async fn start(
 pub(crate) async fn finish(
     tx: &mut SqliteConnection,
     backup: BackupId,
-    (stored_attempt, size_bytes): (u32, u64),
+    files: &StoredFiles,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
     let state = next_state(tx, backup, BackupEvent::Finished).await?;
     sqlx::query(
-        "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?, phase = NULL,
-             completed_at = ?
+        "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?,
+             content = ?, phase = NULL, completed_at = ?
          WHERE id = ?",
     )
     .bind(state.as_str())
     .bind(i64::from(Progress::DONE.hundredths()))
-    .bind(signed(size_bytes))
-    .bind(signed(size_bytes))
-    .bind(i64::from(stored_attempt))
+    .bind(signed(files.size_bytes))
+    .bind(signed(files.size_bytes))
+    .bind(i64::from(files.attempt))
+    .bind(files.content.as_str())
     .bind(now.as_microsecond())
     .bind(backup.to_string())
     .execute(&mut *tx)
     .await
     .map_err(unavailable)?;
-    events::note_backup(tx, backup, (EventKind::BackupSucceeded, None), now).await
+    events::note_backup(&mut *tx, backup, (EventKind::BackupSucceeded, None), now).await?;
+    if files.content == ContentState::Opaque {
+        let what = (EventKind::BackupOpaque, files.opaque_because.as_deref());
+        events::note_backup(tx, backup, what, now).await?;
+    }
+    Ok(())
 }
 
 /// The backup has failed.

@@ -182,9 +182,9 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     let moment = |at: Option<Timestamp>| at.map(Timestamp::as_microsecond);
     let inserted = sqlx::query(
         "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, period,
-             state, progress, received_bytes, size_bytes, stored_attempt, created_at, started_at,
-             completed_at, keep_until)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             state, progress, received_bytes, size_bytes, stored_attempt, content, created_at,
+             started_at, completed_at, keep_until)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     )
     .bind(backup.id.to_string())
@@ -200,6 +200,7 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     .bind(signed(backup.received_bytes))
     .bind(signed(backup.size_bytes))
     .bind(backup.stored_attempt.map(i64::from))
+    .bind(backup.content.as_str())
     .bind(backup.created_at.as_microsecond())
     .bind(moment(backup.started_at))
     .bind(moment(backup.completed_at))

@@ -3,7 +3,7 @@ use cachevault_domain::{BackupId, DrillFailure, EventKind, ProjectId, Proof};
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, SqliteExecutor};
 
-use crate::row::owned_backup;
+use crate::row::{owned_backup, signed};
 use crate::{events, unavailable};
 
 /// Whether a drill of the backup is open.
@@ -29,11 +29,13 @@ pub(crate) async fn prove(
     proof: &Proof,
 ) -> Result<(), CatalogError> {
     sqlx::query(
-        "UPDATE backups SET proven_at = ?, proven_by = ?, drill_failed_at = NULL, drill_failure = NULL
+        "UPDATE backups SET proven_at = ?, proven_by = ?, proof_uncompared = ?, drill_failed_at = NULL,
+             drill_failure = NULL
          WHERE id = ?",
     )
     .bind(proof.at.as_microsecond())
     .bind(&proof.server)
+    .bind(signed(proof.uncompared))
     .bind(backup.to_string())
     .execute(&mut *tx)
     .await
@@ -71,7 +73,7 @@ pub(crate) async fn due(
         "SELECT b.project_id, b.id FROM instances i JOIN backups b ON b.seq = (
              SELECT n.seq FROM backups n
              WHERE n.instance_id = i.id AND n.state = 'succeeded' AND n.removal_requested_at IS NULL
-                 AND n.damage IS NULL
+                 AND n.damage IS NULL AND n.content <> 'opaque'
              ORDER BY n.created_at DESC, n.seq DESC LIMIT 1)
          WHERE i.removed_at IS NULL
              AND (b.proven_at IS NULL OR b.proven_at < ?1)

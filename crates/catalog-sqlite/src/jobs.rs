@@ -3,7 +3,7 @@ use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
     BackupEvent, BackupId, BackupState, Cancellation, DrillFailure, EventKind, Failure, InstanceId,
     Job, JobId, JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof,
-    Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord,
+    Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord, StoredFiles,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -423,15 +423,14 @@ impl JobQueue for SqliteCatalog {
     async fn finish_backup(
         &self,
         lease: &Lease,
-        stored_attempt: u32,
-        size_bytes: u64,
+        files: &StoredFiles,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
         if backups::cancellation_of(&mut *tx, lease.backup).await?.is_some() {
             return Err(CatalogError::Cancelled);
         }
-        backups::finish(&mut tx, lease.backup, (stored_attempt, size_bytes), now).await?;
+        backups::finish(&mut tx, lease.backup, files, now).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_capture(tx).await
     }
@@ -503,14 +502,13 @@ impl JobQueue for SqliteCatalog {
     async fn finish_safety_backup(
         &self,
         lease: &Lease,
-        stored_attempt: u32,
-        size_bytes: u64,
+        files: &StoredFiles,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         let safety = restores::safety_backup(&mut tx, lease).await?;
         if safety.state != BackupState::Succeeded {
-            backups::finish(&mut tx, safety.id, (stored_attempt, size_bytes), now).await?;
+            backups::finish(&mut tx, safety.id, files, now).await?;
         }
         self.commit_telling(tx).await
     }
@@ -558,10 +556,11 @@ impl JobQueue for SqliteCatalog {
         &self,
         lease: &Lease,
         server: &str,
+        uncompared: u64,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Drill, lease).await?;
-        drills::prove(&mut tx, lease.backup, &Proof::new(now, server)).await?;
+        drills::prove(&mut tx, lease.backup, &Proof::new(now, server, uncompared)).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_telling(tx).await
     }

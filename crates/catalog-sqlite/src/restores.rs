@@ -39,6 +39,7 @@ struct RestoreRow {
     key_pattern: Option<String>,
     key_database: Option<i64>,
     conflict: String,
+    unverified: bool,
     note: Option<String>,
     state: String,
     progress: i64,
@@ -50,6 +51,8 @@ struct RestoreRow {
     outcome_target: Option<String>,
     outcome_unavailable_ms: Option<i64>,
     outcome_proven: Option<bool>,
+    outcome_unproven: Option<String>,
+    outcome_uncompared: i64,
     outcome_keys: Option<i64>,
     created_at: i64,
     started_at: Option<i64>,
@@ -69,6 +72,7 @@ impl RestoreRow {
                 database: row.number_if(self.key_database)?,
             },
             conflict: row.named(&ConflictRule::ALL, ConflictRule::as_str, &self.conflict)?,
+            unverified: self.unverified,
         })
     }
 
@@ -79,6 +83,8 @@ impl RestoreRow {
             target: row.named(&TargetData::ALL, TargetData::as_str, target)?,
             unavailable_ms: row.number_if(self.outcome_unavailable_ms)?,
             proven: self.outcome_proven == Some(true),
+            unproven: self.outcome_unproven.clone(),
+            uncompared: row.number(self.outcome_uncompared)?,
             keys: row.number_if(self.outcome_keys)?,
         }))
     }
@@ -300,7 +306,8 @@ async fn settle(
     }
     sqlx::query(
         "UPDATE restores SET state = ?, phase = NULL, outcome_way = ?, outcome_target = ?,
-             outcome_unavailable_ms = ?, outcome_proven = ?, outcome_keys = ?, completed_at = ?
+             outcome_unavailable_ms = ?, outcome_proven = ?, outcome_unproven = ?,
+             outcome_uncompared = ?, outcome_keys = ?, completed_at = ?
          WHERE job_id = ?",
     )
     .bind(state.as_str())
@@ -308,6 +315,8 @@ async fn settle(
     .bind(outcome.target.as_str())
     .bind(outcome.unavailable_ms.map(signed))
     .bind(outcome.proven)
+    .bind(&outcome.unproven)
+    .bind(signed(outcome.uncompared))
     .bind(outcome.keys.map(signed))
     .bind(now.as_microsecond())
     .bind(lease.job.to_string())
@@ -321,8 +330,9 @@ async fn insert(tx: &mut SqliteConnection, restore: &NewRestore) -> Result<(), C
     let options = &restore.options;
     sqlx::query(
         "INSERT INTO restores (id, job_id, project_id, instance_id, backup_id, way, wants_safety_backup,
-             prove, swap, ttl, key_pattern, key_database, conflict, note, state, progress, created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+             prove, swap, ttl, key_pattern, key_database, conflict, unverified, note, state, progress,
+             created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
     )
     .bind(restore.id.to_string())
     .bind(restore.job.to_string())
@@ -337,6 +347,7 @@ async fn insert(tx: &mut SqliteConnection, restore: &NewRestore) -> Result<(), C
     .bind(&options.filter.pattern)
     .bind(options.filter.database.map(i64::from))
     .bind(options.conflict.as_str())
+    .bind(options.unverified)
     .bind(restore.note.as_ref().map(|note| note.as_str()))
     .bind(RestoreState::Waiting.as_str())
     .bind(restore.created_at.as_microsecond())
@@ -354,8 +365,11 @@ impl RestoreCatalog for SqliteCatalog {
         let backup = backups::find(&mut *tx, &restore.project, restore.backup)
             .await?
             .ok_or(CatalogError::NotFound("backup"))?;
-        if !backup.is_restorable() {
+        if !backup.is_restorable_unverified() {
             return Err(CatalogError::NotRestorable);
+        }
+        if !backup.is_restorable() && !restore.options.unverified {
+            return Err(CatalogError::Unverified);
         }
         refuse_busy(&mut tx, restore.instance).await?;
         let of = (&restore.project, restore.instance, restore.backup);

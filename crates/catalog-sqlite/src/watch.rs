@@ -9,8 +9,11 @@ const INSTANCES: &str = "SELECT i.project_id, i.id, i.name,
         i.unreachable_because IS NOT NULL AND i.failed_looks > ?1 AS is_down,
         (SELECT b.created_at FROM backups b
          WHERE b.instance_id = i.id AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
-             AND b.damage IS NULL
+             AND b.damage IS NULL AND b.content <> 'opaque'
          ORDER BY b.created_at DESC, b.seq DESC LIMIT 1) AS backup_at,
+        (SELECT count(*) FROM backups b INDEXED BY backups_opaque
+         WHERE b.instance_id = i.id AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
+             AND b.content = 'opaque') AS opaque_backups,
         p.created_at AS proven_backup_at, p.proven_at AS proof_at, w.window_begin, w.window_end
     FROM instances i
     LEFT JOIN backups p ON p.seq = (
@@ -34,6 +37,7 @@ struct WatchedRow {
     backup_at: Option<i64>,
     proven_backup_at: Option<i64>,
     proof_at: Option<i64>,
+    opaque_backups: i64,
     window_begin: Option<i64>,
     window_end: Option<i64>,
 }
@@ -53,6 +57,7 @@ impl TryFrom<WatchedRow> for WatchedInstance {
             backup_at: row.moment_if(columns.backup_at)?,
             proven_backup_at: row.moment_if(columns.proven_backup_at)?,
             proof_at: row.moment_if(columns.proof_at)?,
+            opaque_backups: row.number(columns.opaque_backups)?,
             window: begin.zip(end).map(|(begin, end)| Window { begin, end }),
         })
     }
@@ -99,7 +104,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         let plan = plan_of(&catalog, INSTANCES).await;
-        for index in ["backups_restorable", "backups_proven"] {
+        for index in ["backups_restorable", "backups_proven", "COVERING INDEX backups_opaque"] {
             assert!(plan.contains(index), "{plan}");
         }
         assert!(!plan.contains("SCAN b") && !plan.contains("TEMP B-TREE"), "{plan}");

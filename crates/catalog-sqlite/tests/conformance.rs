@@ -7,7 +7,10 @@ use std::path::Path;
 
 use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
-use cachevault_domain::{BackupId, Decision, JobKind, MissedWindow, Page, Permissions, ProjectId};
+use cachevault_domain::{
+    BackupId, ContentState, Decision, JobKind, MissedWindow, Page, Permissions, ProjectId,
+    StoredFiles,
+};
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
@@ -110,6 +113,7 @@ async fn a_catalog_from_before_drills_is_brought_up_to_date() {
     let id: BackupId = "6660df16-cebf-4473-95c4-d1b573c16e79".parse().unwrap();
     let backup = catalog.find_backup(&project, id).await.unwrap().unwrap();
     assert!(backup.is_restorable() && !backup.drilling);
+    assert_eq!(backup.content, ContentState::Unknown);
     assert_eq!((backup.proof, backup.drill_failure), (None, None));
     let instance = catalog.find_instance(&project, backup.instance).await.unwrap().unwrap();
     assert_eq!(instance.proven, None);
@@ -240,7 +244,9 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
     assert_eq!((log.len(), log[0].step.as_str()), (1, "capture"));
     // Its job goes on with it, and is the only one that has any.
     assert_eq!(log[0].output.0, of_before().as_bytes());
-    catalog.finish_backup(&claimed, 1, 1, now).await.unwrap();
+    let content = ContentState::Verified;
+    let files = StoredFiles { attempt: 1, size_bytes: 1, content, opaque_because: None };
+    catalog.finish_backup(&claimed, &files, now).await.unwrap();
     catalog.close().await;
     assert!(!files_name_keys(folder.path()));
 }

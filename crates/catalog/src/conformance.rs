@@ -7,12 +7,12 @@
 #![expect(clippy::unwrap_used, reason = "a broken promise should panic in the test that checks it")]
 
 use cachevault_domain::{
-    Address, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy, EngineKind, Entropy,
-    Failure, FailureCode, Health, Instance, InstanceId, InstanceSettings, JobId, JobKind, Lease,
-    NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId, ProjectId,
+    Address, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy, ContentState, EngineKind,
+    Entropy, Failure, FailureCode, Health, Instance, InstanceId, InstanceSettings, JobId, JobKind,
+    Lease, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId, ProjectId,
     RdbDialect, Restore, RestoreFilter, RestoreId, RestoreOptions, RestoreOutcome, RestoreWay,
-    Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, StoredPolicy, Tag, TargetData,
-    Trigger, Weekdays, WeeklyPlan,
+    Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, StoredFiles, StoredPolicy, Tag,
+    TargetData, Trigger, Weekdays, WeeklyPlan,
 };
 use jiff::Timestamp;
 
@@ -110,6 +110,7 @@ macro_rules! catalog_conformance {
             every_option_of_a_restore_reads_back_as_it_was_asked_for
             a_restore_needs_its_target_and_its_backup
             a_backup_without_files_is_not_restored
+            an_opaque_backup_is_restored_only_where_that_is_asked_for
             a_restore_and_a_capture_keep_each_other_out
             a_backup_that_a_restore_needs_is_not_removed
             an_instance_that_is_being_restored_stays
@@ -128,6 +129,7 @@ macro_rules! catalog_conformance {
             a_requested_drill_waits_and_its_backup_shows_it
             a_drill_that_is_open_is_asked_for_once
             a_backup_without_files_is_not_drilled
+            an_opaque_backup_is_not_drilled
             a_drill_keeps_nobody_from_the_instance
             a_backup_that_is_being_drilled_is_not_removed
             a_drill_that_succeeded_proves_its_backup
@@ -158,12 +160,14 @@ macro_rules! catalog_conformance {
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             a_person_who_deletes_what_expires_has_it_deleted
             what_is_watched_of_an_instance_is_its_newest_good_backup
+            opaque_backups_are_counted_and_count_as_no_good_backup
             an_instance_that_is_gone_is_watched_no_more
             open_jobs_are_counted_by_kind
             a_call_is_recorded_before_it_is_answered
             calls_are_listed_in_both_orders_and_by_time
             no_project_sees_the_calls_of_another
             what_happens_to_a_backup_is_told_once
+            opaque_content_is_told_with_the_success_of_its_backup
             what_was_refused_is_not_told
             what_happens_to_a_restore_is_told_with_its_safety_backup
             what_a_drill_found_is_told
@@ -383,6 +387,8 @@ fn outcome(target: TargetData) -> RestoreOutcome {
         target,
         unavailable_ms: Some(1_234),
         proven: true,
+        unproven: None,
+        uncompared: 0,
         keys: Some(12_345_678_901),
     }
 }
@@ -407,13 +413,34 @@ async fn claim_kind(catalog: &impl Catalog, kind: JobKind, seconds: i64) -> Opti
     catalog.claim_job(kind, node(), at(seconds), at(seconds + 30)).await.unwrap()
 }
 
+/// What a capture has stored whose content is verified.
+fn files(attempt: u32, size_bytes: u64) -> StoredFiles {
+    StoredFiles { attempt, size_bytes, content: ContentState::Verified, opaque_because: None }
+}
+
+/// What a capture has stored whose content is of a format that was not known.
+fn opaque_files(attempt: u32) -> StoredFiles {
+    let content = ContentState::Opaque;
+    StoredFiles { content, opaque_because: Some(OPAQUE.into()), ..files(attempt, 1000) }
+}
+
+const OPAQUE: &str = "type 34 is unknown";
+
+/// Brings a new backup of instance 1 to its success, of a format that was not known.
+async fn succeed_opaque(catalog: &impl Catalog, n: u8, seconds: i64) {
+    catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
+    let lease = claim(catalog, seconds).await.unwrap();
+    catalog.start_backup(&lease, at(seconds)).await.unwrap();
+    catalog.finish_backup(&lease, &opaque_files(lease.attempt), at(seconds + 1)).await.unwrap();
+}
+
 /// Brings a new backup of instance 1 to its success.
 async fn succeed(catalog: &impl Catalog, n: u8, seconds: i64) {
     catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
     let lease = claim(catalog, seconds).await.unwrap();
     catalog.start_backup(&lease, at(seconds)).await.unwrap();
     catalog
-        .finish_backup(&lease, lease.attempt, 1000 + u64::from(n), at(seconds + 1))
+        .finish_backup(&lease, &files(lease.attempt, 1000 + u64::from(n)), at(seconds + 1))
         .await
         .unwrap();
 }
@@ -478,7 +505,7 @@ async fn begin_drill(catalog: &impl Catalog, backup: u8, job: u8, seconds: i64) 
 async fn prove(catalog: &impl Catalog, backup: u8, seconds: i64) {
     let job = 100 + u8::try_from(seconds).unwrap();
     let lease = begin_drill(catalog, backup, job, seconds).await;
-    catalog.finish_drill(&lease, "redis 7.0.15", at(seconds)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(seconds)).await.unwrap();
 }
 
 /// The numbers of the backups that are due for a drill.

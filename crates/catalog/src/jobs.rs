@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cachevault_domain::{
     BackupId, Cancellation, Failure, Job, JobId, JobKind, Lease, NewSafetyBackup, NodeId, Progress,
-    ProjectId, Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord,
+    ProjectId, Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord, StoredFiles,
 };
 use jiff::Timestamp;
 
@@ -72,15 +72,13 @@ pub trait JobQueue: Send + Sync {
         phase: &str,
     ) -> Result<(), CatalogError>;
 
-    /// The backup has succeeded and the job is done. `stored_attempt` is the attempt whose files
-    /// are the backup, `size_bytes` the size of the RDB in them.
+    /// The backup has succeeded and the job is done.
     ///
     /// [`CatalogError::Cancelled`] when somebody wants it to end.
     async fn finish_backup(
         &self,
         lease: &Lease,
-        stored_attempt: u32,
-        size_bytes: u64,
+        files: &StoredFiles,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
@@ -120,15 +118,14 @@ pub trait JobQueue: Send + Sync {
         now: Timestamp,
     ) -> Result<BackupId, CatalogError>;
 
-    /// The safety backup has succeeded, with the same figures as [`JobQueue::finish_backup`]; the
-    /// job goes on. Once it has succeeded, the same again changes nothing.
+    /// The safety backup has succeeded, with files as in [`JobQueue::finish_backup`]; the job goes
+    /// on. Once it has succeeded, the same again changes nothing.
     ///
     /// [`CatalogError::NotFound`] before it was begun, [`CatalogError::State`] when it has failed.
     async fn finish_safety_backup(
         &self,
         lease: &Lease,
-        stored_attempt: u32,
-        size_bytes: u64,
+        files: &StoredFiles,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
@@ -164,11 +161,13 @@ pub trait JobQueue: Send + Sync {
 
     /// The drill has proven its backup and the job is done. `server` names the one that loaded it,
     /// such as `redis 7.0.15`; more than [`cachevault_domain::PROOF_SERVER_CHARS_MAX`] characters
-    /// are cut. The failure of an earlier drill is forgotten.
+    /// are cut. `uncompared` counts the values of modules that were counted, and not compared. The
+    /// failure of an earlier drill is forgotten.
     async fn finish_drill(
         &self,
         lease: &Lease,
         server: &str,
+        uncompared: u64,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 

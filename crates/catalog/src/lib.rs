@@ -91,6 +91,9 @@ pub enum CatalogError {
     /// The backup did not succeed, or its files are removed or about to be.
     #[error("the backup has no files to restore from")]
     NotRestorable,
+    /// The content of the backup is opaque, and nobody said that it may be restored all the same.
+    #[error("the content of the backup is not verified")]
+    Unverified,
     /// Another attempt has begun; this worker's writes count no more.
     #[error("the lease is lost: another attempt has begun")]
     LostLease,

@@ -14,6 +14,7 @@ pub trait RestoreCatalog: Send + Sync {
     ///
     /// [`CatalogError::NotFound`] without the target or the backup,
     /// [`CatalogError::NotRestorable`] when the backup's files are not there to stay,
+    /// [`CatalogError::Unverified`] when its content is opaque and the options do not allow that,
     /// [`CatalogError::Busy`] while a job needs the target for itself.
     async fn request_restore(&self, restore: &NewRestore) -> Result<(), CatalogError>;
 

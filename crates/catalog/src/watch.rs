@@ -23,6 +23,8 @@ pub struct WatchedInstance {
     pub proven_backup_at: Option<Timestamp>,
     /// When that one was proven.
     pub proof_at: Option<Timestamp>,
+    /// How many of its backups with files have content that is opaque.
+    pub opaque_backups: u64,
     /// The window of its automatic policy that is open or comes next.
     pub window: Option<Window>,
 }

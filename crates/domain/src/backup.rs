@@ -106,6 +106,45 @@ impl RdbDialect {
     }
 }
 
+/// Whether the content of a backup was verified when it was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ContentState {
+    /// Not known: the backup has not succeeded, or was made before this was recorded.
+    #[default]
+    Unknown,
+    /// Every byte was followed, and the data has a digest.
+    Verified,
+    /// The RDB is complete, but of a format that this service did not know.
+    Opaque,
+}
+
+impl ContentState {
+    /// Every state.
+    pub const ALL: [Self; 3] = [Self::Unknown, Self::Verified, Self::Opaque];
+
+    /// Its name in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Verified => "verified",
+            Self::Opaque => "opaque",
+        }
+    }
+}
+
+/// What a capture has stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredFiles {
+    /// The attempt whose files are the backup.
+    pub attempt: u32,
+    /// Size of the RDB in them, bytes.
+    pub size_bytes: u64,
+    /// Whether its content was verified.
+    pub content: ContentState,
+    /// Why the content is opaque; `None` where it is not, or no reason is known.
+    pub opaque_because: Option<String>,
+}
+
 /// The reasons that the DCS API knows for a failed backup or restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureCode {
@@ -378,6 +417,8 @@ pub struct Backup {
     pub size_bytes: u64,
     /// The attempt whose files are the backup; `None` until it succeeded.
     pub stored_attempt: Option<u32>,
+    /// Whether its content was verified when it was captured.
+    pub content: ContentState,
     /// Why it failed; of one that has files, why they cannot be removed.
     pub failure: Option<Failure>,
     /// Who wanted it to end before it was done; it may have failed for another reason first.
@@ -418,9 +459,17 @@ impl Backup {
         self.state == BackupState::Succeeded && self.removal_requested_at.is_none()
     }
 
-    /// Whether a restore from it can work: its files are there, will stay, and are not known to be
-    /// damaged.
+    /// Whether a restore from it can work by default: its files are there, will stay, and are not
+    /// known to be damaged, and its content is not opaque.
     pub fn is_restorable(&self) -> bool {
+        self.is_restorable_unverified() && self.content != ContentState::Opaque
+    }
+
+    /// Whether a restore from it can work with [`RestoreOptions::unverified`]: its files are there,
+    /// will stay, and are not known to be damaged.
+    ///
+    /// [`RestoreOptions::unverified`]: crate::RestoreOptions::unverified
+    pub fn is_restorable_unverified(&self) -> bool {
         self.has_files() && self.damage.is_none()
     }
 }

@@ -14,13 +14,15 @@ pub struct Proof {
     pub at: Timestamp,
     /// The server that loaded the backup, such as `redis 7.0.15`.
     pub server: String,
+    /// Values of modules that were counted, and not compared.
+    pub uncompared: u64,
 }
 
 impl Proof {
     /// A proof by the server of this name. What is longer than [`PROOF_SERVER_CHARS_MAX`] is cut:
     /// no proof is worth losing for a name.
-    pub fn new(at: Timestamp, server: &str) -> Self {
-        Self { at, server: server.chars().take(PROOF_SERVER_CHARS_MAX).collect() }
+    pub fn new(at: Timestamp, server: &str, uncompared: u64) -> Self {
+        Self { at, server: server.chars().take(PROOF_SERVER_CHARS_MAX).collect(), uncompared }
     }
 }
 
@@ -50,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_name_of_a_server_is_cut_by_characters_not_bytes() {
-        let proof = |server: &str| Proof::new(Timestamp::UNIX_EPOCH, server).server;
+        let proof = |server: &str| Proof::new(Timestamp::UNIX_EPOCH, server, 0).server;
         assert_eq!(proof("redis 7.0.15"), "redis 7.0.15");
         assert_eq!(proof(&"é".repeat(64)), "é".repeat(64));
         assert_eq!(proof(&"é".repeat(65)), "é".repeat(64));

@@ -82,6 +82,8 @@ kinds! {
     BackupStarted = "backup_started",
     /// A backup is stored and verified.
     BackupSucceeded = "backup_succeeded",
+    /// A backup is stored, and its content is not verified; the detail says why.
+    BackupOpaque = "backup_opaque",
     /// A backup has failed; the detail says why.
     BackupFailed = "backup_failed",
     /// A backup was ended because somebody asked for it; the detail says who.

@@ -29,6 +29,7 @@
 //! | schedule | a plan by a pattern like cron's, in a time zone |
 //! | window | the hours in which a policy's backup begins |
 //! | agenda | which window of a policy comes next, and when there is something to decide |
+//! | content | whether all bytes of a backup's RDB were understood: `verified`, `opaque` or `unknown` |
 //! | drill | loading a backup into a throw-away server, to see that it holds the same data |
 //! | proof | that a drill found it so; the backup is then proven |
 //! | event | that something has happened to an instance, a backup or a restore; numbered, kept for a time |
@@ -46,6 +47,7 @@ mod clock;
 mod drill;
 mod error_text;
 mod event;
+mod formats;
 mod id;
 mod identity;
 mod instance;
@@ -67,9 +69,9 @@ pub use access::{
 pub use agenda::{Agenda, Decision, MissedWindow, Outcome, RETRIES_A_DAY_MAX, Tried, Windows};
 pub use audit::{AUDIT_TEXT_CHARS_MAX, AuditFilter, AuditRecord, AuditResult, NewAuditRecord};
 pub use backup::{
-    Backup, BackupEvent, BackupFormat, BackupState, Cancellation, Failure, FailureCode,
-    InvalidTransition, NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress, RdbDialect,
-    StoredBackup, Trigger,
+    Backup, BackupEvent, BackupFormat, BackupState, Cancellation, ContentState, Failure,
+    FailureCode, InvalidTransition, NOTE_CHARS_MAX, NewBackup, Note, NoteTooLong, Progress,
+    RdbDialect, StoredBackup, StoredFiles, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
@@ -77,6 +79,9 @@ pub use error_text::with_sources;
 pub use event::{
     EVENT_DETAIL_CHARS_MAX, Event, EventFilter, EventId, EventKind, EventPage, InvalidEventId,
     UnknownEventKind,
+};
+pub use formats::{
+    FormatRow, Formats, Loads, RdbFamily, RdbVersion, formats_of, unknown_server_warning,
 };
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, ReadingId,

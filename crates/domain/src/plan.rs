@@ -31,10 +31,11 @@ impl Loading {
 /// Why a restore cannot be done. Each says what is wrong and what to change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Blocker {
-    /// The content was never understood, and a target that meets what it does not know ends.
+    /// The content was never understood, and a target that meets what it does not know exits.
     #[error(
-        "the content of the backup is not verified ({reason}), and a server that cannot load it would end; \
-         use a version of this service that knows the format"
+        "the content of the backup is not verified ({reason}), and a server that cannot load it exits; \
+         use a version of this service that knows the format, or --unverified, which needs native loading \
+         of the whole backup into a server of the same vendor and of at least the source's version"
     )]
     Opaque {
         /// Why not.
@@ -56,6 +57,49 @@ pub enum Blocker {
         loads: String,
         /// What to do.
         advice: String,
+    },
+    /// The target is newer than this build knows, and so is the format.
+    #[error(
+        "the backup has the format {header}, and whether {} {version} loads it is not known to this build, \
+         which knows servers up to {newest_known}; use a newer version of this service, or let the target \
+         decide with --unverified",
+        engine.as_str()
+    )]
+    FormatUnknown {
+        /// The backup's format.
+        header: String,
+        /// The target's engine.
+        engine: EngineKind,
+        /// The target's version.
+        version: ServerVersion,
+        /// The newest version of the engine that this build knows, such as `redis 8.10`.
+        newest_known: String,
+    },
+    /// The target exits while it loads streams of the backup.
+    #[error(
+        "{} {version} exits while it loads a stream whose counters contradict each other, and the backup has \
+         {count} of them, such as {example}; mend them at the source with `XSETID` and `XGROUP SETID … \
+         ENTRIESREAD` and make a new backup, or leave those keys out with a filter",
+        engine.as_str()
+    )]
+    InconsistentStreams {
+        /// How many such streams there are.
+        count: u64,
+        /// The place of one of them in the backup.
+        example: String,
+        /// The target's engine.
+        engine: EngineKind,
+        /// The target's version.
+        version: ServerVersion,
+    },
+    /// A proof is demanded, and the data cannot be compared.
+    #[error(
+        "a proof is demanded, and the data cannot be compared after the restore: {reason}; \
+         restore without demanding it"
+    )]
+    Unprovable {
+        /// Why not.
+        reason: String,
     },
     /// The backup has keys in databases that the target does not have.
     #[error(
@@ -162,8 +206,38 @@ pub struct RestorePlan {
     pub needed_bytes: u64,
     /// Whether the data is read back and compared before anyone may write.
     pub prove: bool,
+    /// Why the data cannot be compared afterwards, or not all of it; `None` where it can.
+    pub unprovable: Option<String>,
     /// What stands in its way; empty when it can be done.
     pub blockers: Vec<Blocker>,
     /// What to know before it is done.
     pub notes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_says(blocker: &Blocker, words: &[&str]) {
+        let text = blocker.to_string();
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    }
+
+    #[test]
+    fn blockers_of_unknown_content_name_the_way_past_them() {
+        let reason = "type 34 is unknown".to_owned();
+        let opaque = Blocker::Opaque { reason: reason.clone() };
+        assert_says(&opaque, &[&reason, "--unverified", "same vendor", "the source's version"]);
+        let engine = EngineKind::Redis;
+        let version = ServerVersion { major: 9, minor: 0, patch: 0 };
+        let (header, newest_known) = ("REDIS0016".to_owned(), "redis 8.10".to_owned());
+        let unknown = Blocker::FormatUnknown { header, engine, version, newest_known };
+        assert_says(&unknown, &["REDIS0016", "redis 9.0.0", "redis 8.10", "--unverified"]);
+        let example = "the key at byte 42".to_owned();
+        let streams = Blocker::InconsistentStreams { count: 3, example, engine, version };
+        assert_says(&streams, &["redis 9.0.0", "3 of them", "byte 42", "XSETID", "ENTRIESREAD"]);
+        assert_says(&Blocker::Unprovable { reason: reason.clone() }, &[&reason]);
+    }
 }

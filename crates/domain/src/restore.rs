@@ -137,6 +137,9 @@ pub struct RestoreOptions {
     pub filter: KeyFilter,
     /// What becomes of the data that the target holds already.
     pub conflict: ConflictRule,
+    /// Whether a backup whose content is not verified may be restored: by native loading alone, into
+    /// a server of the same vendor whose version is at least the source's.
+    pub unverified: bool,
 }
 
 impl Default for RestoreOptions {
@@ -150,6 +153,7 @@ impl Default for RestoreOptions {
             ttl: TtlRule::default(),
             filter: KeyFilter::default(),
             conflict: ConflictRule::default(),
+            unverified: false,
         }
     }
 }
@@ -273,6 +277,10 @@ pub struct RestoreOutcome {
     pub unavailable_ms: Option<u64>,
     /// Whether the target's data was compared with the backup's and is the same.
     pub proven: bool,
+    /// Why the data was not compared, where it should have been.
+    pub unproven: Option<String>,
+    /// Values of modules that were counted, and not compared.
+    pub uncompared: u64,
     /// How many keys were put into the target; `None` where not counted.
     pub keys: Option<u64>,
 }
@@ -390,6 +398,7 @@ failed    Failed -
     fn what_nobody_chose_replaces_everything_after_a_safety_backup() {
         let options = RestoreOptions::default();
         assert!(options.safety_backup && options.filter.is_everything());
+        assert!(!options.unverified);
         assert_eq!((options.way, options.prove, options.swap), (None, None, None));
         assert_eq!((options.ttl, options.conflict), (TtlRule::Keep, ConflictRule::ReplaceAll));
     }

@@ -59,6 +59,9 @@ const CLAIM_NEWEST: &str = "255.255.255";
 /// Valkey 9 then sends RDB 11.
 const CLAIM_PORTABLE: &str = "7.2.0";
 
+/// What a manifest says of content that is not verified.
+const OPAQUE_WARNING: &str = "opaque: not verified";
+
 /// Bounds of a capture.
 #[derive(Debug, Clone, Copy)]
 pub struct CaptureLimits {
@@ -189,6 +192,10 @@ async fn prepare(
     meter: &Meter,
 ) -> Result<(Source, Pass), CaptureError> {
     let mut source = choose(request.target, request.prefer_replica, &request.limits).await?;
+    // Its child would end without a word, each time that it is asked.
+    if request.dialect == RdbDialect::Portable && source.info.keys_with_expiring_fields > 0 {
+        return Err(CaptureError::NotPortable { address: source.target.address });
+    }
     let pass = source.wait_until_free(request.gate, &request.limits, meter).await?;
     Ok((source, pass))
 }
@@ -520,7 +527,7 @@ fn content_entry(content: Content) -> Result<ContentEntry, CaptureError> {
         Content::Opaque { reason } => {
             tracing::warn!(%reason, "the content is of an unknown format: stored, not verified");
             ContentEntry::Opaque {
-                warning: "opaque: not verified".to_owned(),
+                warning: OPAQUE_WARNING.to_owned(),
                 offset: reason.offset,
                 reason: reason.kind.to_string(),
             }
@@ -536,6 +543,7 @@ fn digest_entry(digest: &Digest) -> DigestEntry {
         version: DIGEST_VERSION,
         keys: digest.keys.to_string(),
         key_count: digest.key_count,
+        uncompared: digest.uncompared,
         functions: digest.functions.to_string(),
         databases: databases
             .map(|(db, f)| DatabaseDigest { db: *db, keys: f.to_string() })

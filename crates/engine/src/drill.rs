@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use crate::client::Client;
 use crate::gate::SourceGate;
 use crate::meter::Meter;
-use crate::restore::{LoadRequest, OurAddress, RestoreError, RestoreLimits, load, plan, prepare};
+use crate::restore::{
+    LoadRequest, Loaded, OurAddress, PlanRequest, ProofDemand, RestoreError, RestoreLimits, load,
+    plan, prepare,
+};
 
 const START_MAX: Duration = Duration::from_secs(30);
 const START_POLL: Duration = Duration::from_millis(10);
@@ -41,7 +44,7 @@ pub struct DrillRequest<'a> {
     pub key: &'a ArtifactKey,
     /// What its manifest says of it.
     pub entry: &'a ArtifactEntry,
-    /// Server binaries to try, paths or names; the first that loads the backup's format is taken.
+    /// Server binaries to try, paths or names; one after the other, until one proves the backup.
     pub servers: &'a [PathBuf],
     /// Where the throw-away server has its folder.
     pub folder: &'a Path,
@@ -60,13 +63,15 @@ pub struct Proven {
     pub server: String,
     /// Its keys.
     pub keys: u64,
+    /// Keys with data of modules that was counted, and not compared.
+    pub uncompared: u64,
 }
 
 /// Why a backup was not proven.
 #[derive(Debug, thiserror::Error)]
 pub enum DrillError {
-    /// No server of this machine can load it.
-    #[error("no server of this machine can load it: {}; name others with --drill-servers", .0.join("; "))]
+    /// No server of this machine proves it; of each, why not.
+    #[error("no server of this machine proves it: {}; name others with --drill-servers", .0.join("; "))]
     NoServer(Vec<String>),
     /// The machine has too little memory for it.
     #[error(
@@ -95,33 +100,65 @@ pub async fn drill(
     meter: &Meter,
     cancel: &CancellationToken,
 ) -> Result<Proven, DrillError> {
-    let (own, replication) = request.random.split_at(40);
-    let (id, password) = own.split_at(20);
     let mut refused = Vec::new();
     for binary in request.servers {
         meter.enter("starting a server");
-        let folder = request.folder.join(hex::encode(id));
-        let server = match ThrowAway::start(binary, folder, &hex::encode(password)).await {
-            Ok(server) => server,
-            Err(error) => {
-                refused.push(format!("`{}`: {error}", binary.display()));
-                continue;
-            }
-        };
-        let options = RestoreOptions::default();
-        let command = request.limits.command;
-        let plan = plan(&server.target, request.entry, &options, false, command).await?;
-        if let Some(blocker) = plan.blockers.first() {
-            refused.push(format!("{} {}: {blocker}", plan.engine.as_str(), plan.version));
-            continue;
+        match attempt(&request, binary, meter, cancel).await {
+            Ok(proven) => return Ok(proven),
+            Err(Attempted::Refused(reason)) => refused.push(reason),
+            Err(Attempted::Failed(error)) => return Err(error),
         }
-        enough_memory(plan.needed_bytes)?;
-        let mut random = [0; 40];
-        random.copy_from_slice(replication);
-        let keys = server.load(&request, random, meter, cancel).await?;
-        return Ok(Proven { server: format!("{} {}", plan.engine.as_str(), plan.version), keys });
     }
     Err(DrillError::NoServer(refused))
+}
+
+/// Why a server has not proven a backup.
+enum Attempted {
+    /// Another one may.
+    Refused(String),
+    /// None will.
+    Failed(DrillError),
+}
+
+async fn attempt(
+    request: &DrillRequest<'_>,
+    binary: &Path,
+    meter: &Meter,
+    cancel: &CancellationToken,
+) -> Result<Proven, Attempted> {
+    let (own, replication) = request.random.split_at(40);
+    let (id, password) = own.split_at(20);
+    let folder = request.folder.join(hex::encode(id));
+    let started = ThrowAway::start(binary, folder, &hex::encode(password)).await;
+    let server =
+        started.map_err(|error| Attempted::Refused(format!("`{}`: {error}", binary.display())))?;
+    let options = RestoreOptions { prove: Some(true), ..RestoreOptions::default() };
+    let plan = plan(PlanRequest {
+        target: &server.target,
+        entry: request.entry,
+        options: &options,
+        has_certificate: false,
+        target_writes: None,
+        command: request.limits.command,
+    });
+    let plan = plan.await.map_err(|error| Attempted::Failed(error.into()))?;
+    let name = format!("{} {}", plan.engine.as_str(), plan.version);
+    if let Some(blocker) = plan.blockers.first() {
+        return Err(Attempted::Refused(format!("{name}: {blocker}")));
+    }
+    enough_memory(plan.needed_bytes).map_err(Attempted::Failed)?;
+    let mut random = [0; 40];
+    random.copy_from_slice(replication);
+    match server.load(request, random, meter, cancel).await {
+        Ok(Loaded { comparison, keys }) => {
+            Ok(Proven { server: name, keys, uncompared: comparison.uncompared })
+        }
+        // The artifact is to blame, or nobody.
+        Err(error @ (RestoreError::Artifact(_) | RestoreError::Cancelled)) => {
+            Err(Attempted::Failed(error.into()))
+        }
+        Err(error) => Err(Attempted::Refused(format!("{name}: {error}"))),
+    }
 }
 
 fn enough_memory(needed_bytes: u64) -> Result<(), DrillError> {
@@ -196,7 +233,7 @@ impl ThrowAway {
         random: [u8; 40],
         meter: &Meter,
         cancel: &CancellationToken,
-    ) -> Result<u64, RestoreError> {
+    ) -> Result<Loaded, RestoreError> {
         let ours = OurAddress { host: Some("127.0.0.1".to_owned()), ..OurAddress::default() };
         let limits = request.limits;
         let prepared = prepare(&self.target, false, &ours, random, &limits).await?;
@@ -205,12 +242,12 @@ impl ThrowAway {
             store: request.store,
             key: request.key,
             entry: request.entry,
-            prove: true,
+            prove: ProofDemand::Required,
             identity: None,
             gate: request.gate,
             limits,
         };
-        Ok(load(loading, &prepared, meter, cancel).await?.keys)
+        load(loading, &prepared, meter, cancel).await
     }
 }
 

@@ -29,6 +29,15 @@ pub enum CaptureError {
         /// RDB bytes received.
         received_bytes: u64,
     },
+    /// The source holds what the portable version of the format cannot express.
+    #[error(
+        "`{address}` holds hashes with fields that expire, which the portable RDB version cannot \
+         express; make the backup without --portable"
+    )]
+    NotPortable {
+        /// The source.
+        address: Address,
+    },
     /// The source sent nothing for too long.
     #[error("`{address}` sent nothing for {seconds} s, after {received_bytes} bytes")]
     Stalled {
@@ -108,6 +117,7 @@ impl CaptureError {
             Self::Source(_)
             | Self::Session { .. }
             | Self::Closed { .. }
+            | Self::NotPortable { .. }
             | Self::Unfit { .. }
             | Self::Harmful { .. }
             | Self::Damaged { .. }
@@ -135,6 +145,7 @@ impl CaptureError {
             | Self::Damaged { .. }
             | Self::Harmful { .. } => true,
             Self::Busy { .. }
+            | Self::NotPortable { .. }
             | Self::Unfit { .. }
             | Self::TooLong { .. }
             | Self::Encoder(_)

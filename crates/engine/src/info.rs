@@ -26,6 +26,10 @@ pub(crate) struct ServerInfo {
     pub(crate) follows: Option<Address>,
     pub(crate) replicas: Vec<ReplicaInfo>,
     pub(crate) is_loading: bool,
+    /// How much of the data that it loads is loaded, percent.
+    pub(crate) loaded_percent: Option<u64>,
+    /// Keys with fields that expire, as far as the server counts them (Valkey 9).
+    pub(crate) keys_with_expiring_fields: u64,
     pub(crate) persistence: Persistence,
     /// A child or a load that stands in the way of a new fork, in words.
     pub(crate) busy_with: Option<&'static str>,
@@ -48,6 +52,15 @@ pub(crate) struct ServerInfo {
     databases_used: u32,
     pub(crate) functions: u64,
 }
+
+/// What stands in the way of a new fork, by the field that is 1.
+const BUSY: [(&str, &str); 5] = [
+    ("loading", "the source is loading its data"),
+    ("async_loading", "the source is loading its data"),
+    ("rdb_bgsave_in_progress", "the source is saving or sending a snapshot already"),
+    ("aof_rewrite_in_progress", "the source is rewriting its AOF"),
+    ("master_sync_in_progress", "the source is synchronising with its primary"),
+];
 
 /// What a server says of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +96,11 @@ impl ServerInfo {
         let role = if field("role") == "slave" { Role::Replica } else { Role::Primary };
         let mode =
             fields.get("server_mode").or(fields.get("redis_mode")).copied().unwrap_or_default();
-        let databases = || fields.iter().filter_map(|(name, value)| keys_of_database(name, value));
+        let databases =
+            || fields.iter().filter_map(|(name, value)| count_of_database(name, value, "keys="));
+        let databases_sum = |what: &str| {
+            fields.iter().filter_map(|(name, value)| count_of_database(name, value, what)).sum()
+        };
         Some(Self {
             engine,
             version: version.parse().ok()?,
@@ -98,6 +115,12 @@ impl ServerInfo {
                 .ok()
                 .map(|port| Address { host: field("master_host").to_owned(), port }),
             is_loading: is_on("loading") || is_on("async_loading"),
+            // Only while it loads; with decimals.
+            loaded_percent: field("loading_loaded_perc")
+                .split('.')
+                .next()
+                .and_then(|percent| percent.parse().ok()),
+            keys_with_expiring_fields: databases_sum("keys_with_volatile_items="),
             persistence: Persistence {
                 aof_enabled: is_on("aof_enabled"),
                 aof_rewriting: is_on("aof_rewrite_in_progress") || is_on("aof_rewrite_scheduled"),
@@ -112,17 +135,7 @@ impl ServerInfo {
             },
             primary_link_up: role == Role::Primary || field("master_link_status") == "up",
             replicas: fields.iter().filter_map(|(name, value)| replica(name, value)).collect(),
-            busy_with: if is_on("loading") || is_on("async_loading") {
-                Some("the source is loading its data")
-            } else if is_on("rdb_bgsave_in_progress") {
-                Some("the source is saving or sending a snapshot already")
-            } else if is_on("aof_rewrite_in_progress") {
-                Some("the source is rewriting its AOF")
-            } else if is_on("master_sync_in_progress") {
-                Some("the source is synchronising with its primary")
-            } else {
-                None
-            },
+            busy_with: BUSY.iter().find(|(name, _)| is_on(name)).map(|(_, words)| *words),
             save_keys_processed: number("current_save_keys_processed"),
             save_keys_total: number("current_save_keys_total"),
             tells_save_keys: fields.contains_key("current_save_keys_total"),
@@ -165,10 +178,10 @@ impl ServerInfo {
     }
 }
 
-/// `db0` and `keys=12,expires=0,avg_ttl=0` give 12.
-fn keys_of_database(name: &str, value: &str) -> Option<u64> {
+/// `db0`, `keys=12,expires=0,avg_ttl=0` and `keys=` give 12.
+fn count_of_database(name: &str, value: &str, what: &str) -> Option<u64> {
     name.strip_prefix("db")?.parse::<u32>().ok()?;
-    value.split(',').find_map(|pair| pair.strip_prefix("keys="))?.parse().ok()
+    value.split(',').find_map(|pair| pair.strip_prefix(what))?.parse().ok()
 }
 
 /// `slave0` and `ip=10.0.0.2,port=6379,state=online,offset=70,lag=1`.

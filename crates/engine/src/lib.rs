@@ -43,8 +43,8 @@ pub use guard::SourceLimits;
 pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{
-    ChangedSetting, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress, Prepared,
-    PreparedKeys, RdbReader, RestoreError, RestoreLimits, Withdrawn, empty, load, load_keys,
-    make_durable, plan, prepare, prepare_keys, save, withdraw,
+    ChangedSetting, Comparison, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress,
+    PlanRequest, Prepared, PreparedKeys, ProofDemand, RdbReader, RestoreError, RestoreLimits,
+    Withdrawn, empty, load, load_keys, make_durable, plan, prepare, prepare_keys, save, withdraw,
 };
 pub use verify::verify_artifact;

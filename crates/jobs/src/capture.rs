@@ -5,14 +5,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Backup, Failure, FailureCode, Instance, JobKind, Lease, Progress, RdbDialect, Target, Trigger,
-    with_sources,
+    Backup, ContentState, Failure, FailureCode, Instance, JobKind, Lease, Progress, RdbDialect,
+    StoredFiles, Target, Trigger, with_sources,
 };
 use cachevault_engine::{
     CaptureError, CaptureRequest, Meter, MeterReading, capture, verify_artifact,
 };
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, AttemptKey, BackupKey, MANIFEST_VERSION, Manifest, StoreError,
+    ArtifactEntry, ArtifactKey, AttemptKey, BackupKey, ContentEntry, MANIFEST_VERSION, Manifest,
+    RdbEntry, StoreError,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -297,6 +298,25 @@ pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured)
         completed_at: captured.completed_at,
         artifacts: vec![captured.entry],
     }
+}
+
+/// Whether the content of a captured RDB was verified.
+pub(crate) fn content_state(rdb: &RdbEntry) -> ContentState {
+    match &rdb.content {
+        None => ContentState::Unknown,
+        Some(ContentEntry::Verified { .. }) => ContentState::Verified,
+        Some(ContentEntry::Opaque { .. }) => ContentState::Opaque,
+    }
+}
+
+/// What a capture has stored, for its record.
+pub(crate) fn stored_files(attempt: u32, rdb: &RdbEntry) -> StoredFiles {
+    let opaque_because = match &rdb.content {
+        Some(ContentEntry::Opaque { reason, .. }) => Some(reason.clone()),
+        _ => None,
+    };
+    let (size_bytes, content) = (rdb.size_bytes, content_state(rdb));
+    StoredFiles { attempt, size_bytes, content, opaque_because }
 }
 
 pub(crate) fn catalog_failed(error: CatalogError) -> StepError {

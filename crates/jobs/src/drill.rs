@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_app::App;
 use cachevault_domain::{Failure, FailureCode, with_sources};
-use cachevault_engine::{DrillRequest, Meter, RestoreError, drill};
+use cachevault_engine::{DrillRequest, Meter, Proven, RestoreError, drill};
 use serde::{Deserialize, Serialize};
 
 use crate::capture::{SHARD, catalog_failed};
@@ -35,6 +35,7 @@ struct Drill;
 pub(crate) struct Drilled {
     pub(crate) server: String,
     keys: u64,
+    pub(crate) uncompared: u64,
 }
 
 impl StepContext<'_> {
@@ -84,7 +85,8 @@ impl Step for Drill {
                 reason: with_sources(&error),
             }),
         })?;
-        Ok(output(&Drilled { server: proven.server, keys: proven.keys }))
+        let Proven { server, keys, uncompared } = proven;
+        Ok(output(&Drilled { server, keys, uncompared }))
     }
 
     /// A throw-away server is gone with the step.

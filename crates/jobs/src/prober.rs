@@ -5,7 +5,7 @@ use cachevault_app::Prober;
 use cachevault_domain::{
     Observation, ProbeError, RestoreOptions, RestorePlan, Target, with_sources,
 };
-use cachevault_engine::{ProbeLimits, look, plan, probe};
+use cachevault_engine::{PlanRequest, ProbeLimits, look, plan, probe};
 use cachevault_store::ArtifactEntry;
 
 /// Looks at real servers.
@@ -33,7 +33,14 @@ impl Prober for EngineProber {
         entry: &ArtifactEntry,
         options: &RestoreOptions,
     ) -> Result<RestorePlan, String> {
-        let planned = plan(target, entry, options, self.has_certificate, self.limits.command).await;
-        planned.map_err(|error| with_sources(&error))
+        let planned = plan(PlanRequest {
+            target,
+            entry,
+            options,
+            has_certificate: self.has_certificate,
+            target_writes: None,
+            command: self.limits.command,
+        });
+        planned.await.map_err(|error| with_sources(&error))
     }
 }

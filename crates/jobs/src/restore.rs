@@ -10,21 +10,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Backup, BackupId, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note, RdbDialect,
-    Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
+    Backup, BackupId, ContentState, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note,
+    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
 };
 use cachevault_engine::{
-    LoadRequest, Loaded, Meter, Prepared, PreparedKeys, RestoreError, VerifyError, Withdrawn, load,
-    make_durable, plan, prepare, prepare_keys, save, verify_artifact, withdraw,
+    LoadRequest, Loaded, Meter, PlanRequest, Prepared, PreparedKeys, ProofDemand, RestoreError,
+    VerifyError, Withdrawn, load, make_durable, plan, prepare, prepare_keys, save, verify_artifact,
+    withdraw,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, ContentEntry, Manifest};
+use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture::{Captured, SHARD, catalog_failed, manifest, remove_attempts};
+use crate::capture::{
+    Captured, SHARD, catalog_failed, content_state, manifest, remove_attempts, stored_files,
+};
 use crate::log::{Logged, StepLog};
-use crate::step::{Step, StepContext, StepError, output, store_failed, stored_failed};
+use crate::step::{FailureNote, Step, StepContext, StepError, output, store_failed, stored_failed};
 use crate::worker::JobSettings;
 use keys::ByKeys;
 
@@ -36,6 +39,8 @@ const TOUCHED: &str = "touched";
 const TAKING_BACK: &str = "taking_back";
 /// Logged when loading failed before the target was sent a byte.
 const NOTHING_SENT: &str = "nothing_sent";
+/// Logged when the target's process ended while it loaded.
+const TARGET_ENDED: &str = "target_ended";
 /// Logged before the old data is loaded again, with how: a crash in the middle of that must not
 /// leave the target following a port that nobody knows.
 const LOADING_OLD: &str = "loading_old";
@@ -61,6 +66,8 @@ struct Checked {
     by_keys: bool,
     swap: bool,
     prove: bool,
+    /// Why the data is not compared, where it should have been.
+    unprovable: Option<String>,
     /// Keys that the target held.
     keys_before: u64,
 }
@@ -89,6 +96,23 @@ struct LoadedOutput {
     loaded: Loaded,
     /// For how long the target took no writes; `None` where it took them all the time.
     unavailable_ms: Option<u64>,
+}
+
+/// Whether the data is compared, by the plan and by what was asked for.
+fn demand(checked: &Checked, restore: &Restore) -> ProofDemand {
+    match (checked.prove, restore.options.prove) {
+        (false, _) => ProofDemand::None,
+        (true, Some(true)) => ProofDemand::Required,
+        (true, _) => ProofDemand::IfPossible,
+    }
+}
+
+/// Adds to what was loaded why it was not compared.
+fn explained(mut loaded: Loaded, checked: &Checked) -> Loaded {
+    if loaded.comparison.unproven.is_none() {
+        loaded.comparison.unproven.clone_from(&checked.unprovable);
+    }
+    loaded
 }
 
 /// What a restore is about.
@@ -153,7 +177,7 @@ impl Step for Check {
         app.catalog.start_restore(lease, app.clock.now()).await.map_err(catalog_failed)?;
         let subject = context.restore_subject().await?;
         let (key, entry) = subject.artifact()?;
-        let plan = context.plan(&subject).await?;
+        let plan = context.plan(&subject, None).await?;
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
         meter.enter("checking the backup");
         let verifying = async {
@@ -171,6 +195,7 @@ impl Step for Check {
             by_keys: plan.way == RestoreWay::Keys,
             swap: plan.loading == Loading::Swap,
             prove: plan.prove,
+            unprovable: plan.unprovable.filter(|_| !plan.prove),
             keys_before: plan.replaced_keys,
         }))
     }
@@ -248,18 +273,18 @@ impl Step for Safety {
         let entry = context
             .capture(&subject.target, RdbDialect::Native, false, &attempt.artifact(SHARD))
             .await?;
-        if !matches!(entry.rdb.content, Some(ContentEntry::Verified { .. })) {
-            let reason = "the target's own data is of a format that is not known, so it could not be \
-                          put back; restore without a safety backup if it is not needed";
+        if checked.by_keys && content_state(&entry.rdb) != ContentState::Verified {
+            let reason = "the target's own data is in a format that this build does not know, so \
+                          commands cannot restore it; restore natively, or without a safety backup \
+                          if that data is not needed";
             return Err(fail(FailureCode::ToolFailed, reason));
         }
         let captured =
             Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry };
-        let size_bytes = captured.entry.rdb.size_bytes;
+        let files = stored_files(lease.attempt, &captured.entry.rdb);
         let manifest = manifest(&record, &subject.target, captured.clone());
         app.store.commit(&attempt, &manifest).await.map_err(|error| store_failed(&error))?;
-        let finished =
-            app.catalog.finish_safety_backup(lease, lease.attempt, size_bytes, app.clock.now());
+        let finished = app.catalog.finish_safety_backup(lease, &files, app.clock.now());
         finished.await.map_err(catalog_failed)?;
         Ok(output(&Some(Saved { backup: id.to_string(), captured })))
     }
@@ -294,14 +319,22 @@ impl StepContext<'_> {
     }
 
     /// What the restore would do now; fails when something stands in its way.
-    async fn plan(&self, subject: &Subject) -> Result<RestorePlan, StepError> {
+    async fn plan(
+        &self,
+        subject: &Subject,
+        target_writes: Option<&str>,
+    ) -> Result<RestorePlan, StepError> {
         let (_, entry) = subject.artifact()?;
         let target = self.target(&subject.target)?;
-        let limits = &self.settings.restore;
-        let has_certificate = self.ours.identity.is_some();
-        let options = &subject.restore.options;
-        let plan = plan(&target, entry, options, has_certificate, limits.command).await;
-        let plan = plan.map_err(as_step_error)?;
+        let plan = plan(PlanRequest {
+            target: &target,
+            entry,
+            options: &subject.restore.options,
+            has_certificate: self.ours.identity.is_some(),
+            target_writes,
+            command: self.settings.restore.command,
+        });
+        let plan = plan.await.map_err(as_step_error)?;
         if plan.blockers.is_empty() {
             return Ok(plan);
         }
@@ -331,8 +364,10 @@ impl Step for Prepare {
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let checked: Checked = context.output(Check.name())?;
         let subject = context.restore_subject().await?;
-        // Saving the target's own data may have taken long.
-        context.plan(&subject).await?;
+        // Saving the target's own data may have taken long, and has shown which format it writes.
+        let saved = context.saved();
+        let target_writes = saved.as_ref().map(|(_, entry)| entry.rdb.header.as_str());
+        context.plan(&subject, target_writes).await?;
         if !checked.by_keys {
             let prepared = context.prepare(&subject.target, checked.swap).await?;
             return Ok(output(&Way::Replica(prepared)));
@@ -371,9 +406,10 @@ impl Step for Load {
         let (key, entry) = subject.artifact()?;
         let target = context.target(&subject.target)?;
         let (app, lease) = (context.app, context.lease);
-        if let Ok(Why { code, reason }) = context.output(TAKING_BACK) {
-            let known = FailureCode::ALL.into_iter().find(|known| known.as_str() == code);
-            return Err(fail(known.unwrap_or(FailureCode::RestoreSyncFailed), reason));
+        if let Ok(why) = context.output::<FailureNote>(TAKING_BACK) {
+            let reason = "the restore was being undone";
+            let why = why.into_failure();
+            return Err(why.map_or(fail(FailureCode::RestoreSyncFailed, reason), StepError::Fail));
         }
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
         let is_again = touched_at.is_ok();
@@ -388,6 +424,7 @@ impl Step for Load {
                 let of = (&key, entry);
                 let loading = by_keys.load(&subject.restore, of, captured_at, &checked, is_again);
                 let loaded = loading.await?;
+                let loaded = explained(loaded, &checked);
                 return Ok(output(&LoadedOutput { loaded, unavailable_ms: None }));
             }
         };
@@ -396,7 +433,7 @@ impl Step for Load {
             store: &*app.store,
             key: &key,
             entry,
-            prove: checked.prove,
+            prove: demand(&checked, &subject.restore),
             identity: context.ours.identity.as_ref(),
             gate: context.gate,
             limits: context.settings.restore,
@@ -404,8 +441,11 @@ impl Step for Load {
         let (meter, break_off) = (Meter::default(), context.cancel.child_token());
         let loading = load(request, prepared, &meter, &break_off);
         let loaded = match context.reporting(&meter, &break_off, loading).await? {
-            Ok(loaded) => loaded,
+            Ok(loaded) => explained(loaded, &checked),
             Err(error) => {
+                if error.is_target_ended() {
+                    context.log_anew(TARGET_ENDED, &output(&())).await.map_err(later)?;
+                }
                 if meter.read().received_bytes == 0 && !is_again {
                     context.log_anew(NOTHING_SENT, &output(&())).await.map_err(later)?;
                 }
@@ -413,7 +453,7 @@ impl Step for Load {
             }
         };
         let unavailable_ms = millis(began, app.clock.now());
-        tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.proven, "loaded and promoted");
+        tracing::info!(job = %lease.job, unavailable_ms, keys = loaded.keys, proven = loaded.comparison.proven, "loaded and promoted");
         Ok(output(&LoadedOutput { loaded, unavailable_ms }))
     }
 
@@ -491,7 +531,15 @@ impl Load {
                 return by_keys.take_back(context.saved(), &checked).await;
             }
         };
-        let found = withdraw(&target, &prepared, limits).await;
+        let found = match withdraw(&target, &prepared, limits).await {
+            // There is nobody to take anything back from.
+            Err(error)
+                if error.is_connection_refused() && context.is_logged(TARGET_ENDED).await? =>
+            {
+                return Ok(TargetData::Uncertain);
+            }
+            found => found,
+        };
         let mut found = found.map_err(|error| with_sources(&error))?;
         if let Ok(interrupted) = context.output::<Prepared>(LOADING_OLD) {
             let withdrawn = withdraw(&target, &interrupted, limits).await;
@@ -510,7 +558,7 @@ impl Load {
             store: &*context.app.store,
             key: &key,
             entry: &entry,
-            prove: true,
+            prove: ProofDemand::IfPossible,
             identity: context.ours.identity.as_ref(),
             gate: context.gate,
             limits: *limits,
@@ -600,17 +648,12 @@ impl StepContext<'_> {
             }),
             target: TargetData::New,
             unavailable_ms,
-            proven: loaded.proven,
+            proven: loaded.comparison.proven,
+            unproven: loaded.comparison.unproven,
+            uncompared: loaded.comparison.uncompared,
             keys: Some(loaded.keys),
         })
     }
-}
-
-/// Why a restore is taken back, as the log writes it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Why {
-    code: String,
-    reason: String,
 }
 
 /// Whether a restore has to end because its target was touched and the step that did is broken off:
@@ -624,8 +667,7 @@ pub(crate) async fn begin_taking_back(
     log: StepLog<'_>,
     failure: &Failure,
 ) -> Result<(), CatalogError> {
-    let why = Why { code: failure.code.as_str().to_owned(), reason: failure.reason.clone() };
-    log.add(TAKING_BACK, &output(&why)).await
+    log.add(TAKING_BACK, &output(&FailureNote::of(failure))).await
 }
 
 /// What a target holds after a restore that failed, by the job's log.
@@ -645,6 +687,8 @@ pub(crate) fn after_failure(log: &[Logged]) -> RestoreOutcome {
         target,
         unavailable_ms: told.and_then(|told| told.unavailable_ms),
         proven: false,
+        unproven: None,
+        uncompared: 0,
         keys: None,
     }
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::drill::DrillSettings;
 use crate::figures::{AttemptEnd, JobFigures};
 use crate::log::{Logged, StepLog};
-use crate::step::{Step, StepContext, StepError};
+use crate::step::{FailureNote, Step, StepContext, StepError, output};
 use crate::worker::JobSettings;
 use crate::{capture, drill, remove, restore};
 
@@ -148,7 +148,7 @@ impl Runner {
         let last = steps.len() - 1;
         let too_often = lease.attempt > self.settings.attempts_max;
         let end = if too_often && lease.kind != JobKind::Remove {
-            let reason = format!("gave up: {} attempts were broken off", lease.attempt - 1);
+            let reason = format!("{} attempts were interrupted", lease.attempt - 1);
             Err(End::Step(last, StepError::Fail(Failure { code: FailureCode::ToolFailed, reason })))
         } else if self.app.catalog.cancellation(lease).await?.is_some() {
             Err(End::Step(last, StepError::Stopped))
@@ -287,12 +287,13 @@ impl Runner {
             JobKind::Capture => {
                 let captured = context.captured().map_err(broken)?;
                 let (rdb, stored) = (captured.entry.rdb.size_bytes, captured.entry.stored_bytes);
-                let recorded = catalog.finish_backup(lease, captured.attempt, rdb, now).await;
+                let files = capture::stored_files(captured.attempt, &captured.entry.rdb);
+                let recorded = catalog.finish_backup(lease, &files, now).await;
                 recorded.inspect(|()| self.figures.captured(rdb, stored))
             }
             JobKind::Drill => {
                 let drilled = context.drilled().map_err(broken)?;
-                catalog.finish_drill(lease, &drilled.server, now).await
+                catalog.finish_drill(lease, &drilled.server, drilled.uncompared, now).await
             }
             JobKind::Restore => {
                 let outcome = context.restored().map_err(broken)?;
@@ -328,7 +329,10 @@ impl Runner {
         }
         let error = match self.app.catalog.cancellation(lease).await? {
             Some(wish) => StepError::Fail(wish.failure()),
-            None => self.final_if_touched(steps[at].name(), error, lease).await?,
+            None => {
+                let error = self.final_if_touched(steps[at].name(), error, lease).await?;
+                self.with_first_reason(error, lease).await?
+            }
         };
         let (undo_from, verdict) = self.judge(at, error, lease);
         if let (JobKind::Restore, Verdict::GiveUp(failure)) = (lease.kind, &verdict) {
@@ -365,6 +369,25 @@ impl Runner {
             }
         }
         self.record(lease, verdict).await
+    }
+
+    /// Notes why an attempt failed, if none did before; else puts the first reason before this one. The
+    /// first is what went wrong; later ones are often what came of it.
+    async fn with_first_reason(
+        &self,
+        error: StepError,
+        lease: &Lease,
+    ) -> Result<StepError, CatalogError> {
+        let Some(failure) = error.failure() else { return Ok(error) };
+        let log = self.log(lease);
+        let noted = log.read().await?.into_iter().find(|logged| logged.step == FIRST_FAILURE);
+        let Some(noted) = noted else {
+            log.add(FIRST_FAILURE, &output(&FailureNote::of(&failure))).await?;
+            return Ok(error);
+        };
+        let first = serde_json::from_str::<FailureNote>(&noted.output).ok();
+        let first = first.and_then(FailureNote::into_failure);
+        Ok(first.map_or(error.clone(), |first| error.after(first, lease.attempt)))
     }
 
     /// From which step on it is undone what was broken off at step `at`, and what comes then.
@@ -462,6 +485,9 @@ impl Runner {
         }
     }
 }
+
+/// Logged when an attempt failed for the first time, with why.
+const FIRST_FAILURE: &str = "first_failure";
 
 fn not_done(what: &str, step: &dyn Step, limit: Duration) -> String {
     let seconds = limit.as_secs_f32();

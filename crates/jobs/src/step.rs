@@ -7,8 +7,8 @@ use cachevault_app::{App, StoredError};
 use cachevault_domain::{Failure, FailureCode, Lease, with_sources};
 use cachevault_engine::{OurAddress, SourceGate, store_failure_code};
 use cachevault_store::StoreError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
@@ -58,6 +58,54 @@ pub(crate) enum StepError {
     Fail(Failure),
     /// It was told to break off.
     Stopped,
+}
+
+impl StepError {
+    /// Why it did not finish; `None` when it was told to break off.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Retry(failure) | Self::Fail(failure) => Some(failure.clone()),
+            Self::Restart(reason) => {
+                Some(Failure { code: FailureCode::SizeUnconfirmed, reason: reason.clone() })
+            }
+            Self::Stopped => None,
+        }
+    }
+
+    /// The same end with the reason of the job's first failure before its own, after so many attempts.
+    pub(crate) fn after(self, first: Failure, attempts: u32) -> Self {
+        let both = |last: &str| match last.contains(&first.reason) {
+            true => last.to_owned(),
+            false => {
+                format!("{}; gave up after {attempts} attempts, the last: {last}", first.reason)
+            }
+        };
+        match self {
+            Self::Retry(last) => Self::Retry(Failure { reason: both(&last.reason), ..first }),
+            Self::Fail(last) => Self::Fail(Failure { reason: both(&last.reason), ..first }),
+            Self::Restart(last) => Self::Restart(both(&last)),
+            Self::Stopped => Self::Stopped,
+        }
+    }
+}
+
+/// A failure as the log writes it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FailureNote {
+    code: String,
+    reason: String,
+}
+
+impl FailureNote {
+    pub(crate) fn of(failure: &Failure) -> Self {
+        Self { code: failure.code.as_str().to_owned(), reason: failure.reason.clone() }
+    }
+
+    /// `None` where another version of the service wrote a code that this one does not know.
+    pub(crate) fn into_failure(self) -> Option<Failure> {
+        let code = FailureCode::ALL.into_iter().find(|code| code.as_str() == self.code)?;
+        Some(Failure { code, reason: self.reason })
+    }
 }
 
 /// One step: may run twice, and can be undone whether it ran, half ran or did not.

@@ -27,6 +27,11 @@ impl<'a> Cursor<'a> {
         self.rest = &self.window[at..];
     }
 
+    /// What has been read from `at` on.
+    pub(crate) fn taken_since(&self, at: usize) -> &'a [u8] {
+        &self.window[at..self.at()]
+    }
+
     /// What has not been read.
     #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {

@@ -1,7 +1,7 @@
 //! A fingerprint of a data set that depends on the data alone: not on the order of keys, not on
 //! encodings, not on the server that saved it.
 //!
-//! # Definition, version 1
+//! # Definition, version 2
 //!
 //! `H(…)` is XXH3-128 with seed 0 over the concatenation of what is in the brackets, as a number:
 //! its upper 64 bits times 2^64 plus its lower 64, the canonical representation read as big-endian.
@@ -16,11 +16,12 @@
 //! K = H(u8 kind, u64 database, i64 expiry, u64 elements, u128 V, name)
 //! ```
 //!
-//! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value; *expiry* in
-//! milliseconds since 1970 (opcode 252; of opcode 253, whose unit is the second, times 1000), or -2^63
-//! where the key never expires; *elements* the number of list elements, members, fields (in a path
-//! hash those of all paths) or entries that live, 1 for a string and 0 for a module value; and `V` by
-//! the kind:
+//! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value, 7 array, 8 rate
+//! limiter; *expiry* in milliseconds since 1970 (opcode 252; of opcode 253, whose unit is the second,
+//! times 1000), or -2^63 where the key never expires; *elements* the number of list elements, members,
+//! fields (in a path hash those of all paths), values of an array, entries that live or nodes of a
+//! vector set, 1 for a string, and 0 for a rate limiter and another module's value; and `V` by the
+//! kind:
 //!
 //! | kind | V |
 //! |---|---|
@@ -30,7 +31,27 @@
 //! | sorted set | sum over members of `H(member, u64 score)`, the score's IEEE 754 bits, minus zero as zero |
 //! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 where it never expires |
 //! | stream | see below |
-//! | module | `H(u64 module, parts)`, where *module* is the identifier as it is stored, the version in its lowest 10 bits, and a part is its bytes and a u8 tag: 1 signed `i64`, 2 unsigned `u64`, 3 float's 4 bytes, 4 double's 8 bytes, 5 a string and its `u64` length |
+//! | array | sum over values of `H(value, u64 index, u8 0)`, or `H(u64 double, u64 index, u8 1)` of the IEEE 754 bits of one that is stored as a double; and `H(u64 index, u8 2)` of the place to insert next, where there is one |
+//! | rate limiter | `H(u64 time)` |
+//! | vector set | see below |
+//! | another module's value | `H(u64 module)`, the identifier as it is stored |
+//!
+//! A module's bytes are not canonical: a server that loads a vector set writes its nodes in another
+//! order the next time. So the value of a module is counted, and compared by key, identifier and expiry
+//! only ([`Digest::uncompared`] counts such keys, and those beside which modules keep data, opcode 243);
+//! except for vector sets (module `vectorset`, encoding version 0), whose `V` is
+//! `H(u64 module, u64 dimension, u64 quantization, u64 M, u64 input dimension, u128 H(matrix))`, with 16
+//! for an M of 0 and zeros for a projection matrix that is not there, plus, for each node,
+//!
+//! ```text
+//! H(u128 H(element), u128 H(attributes), u128 H(vector), u64 scale)
+//! ```
+//!
+//! where *attributes* are empty where there are none, and *scale* is the last parameter of the node, 0
+//! where there is none: the norm of its vector in the lower 32 bits, and in the upper 32 bits the range
+//! of its numbers, which count where the quantization is 1 (8 bits) and are 0 otherwise. A node's
+//! number, levels and links are an index that each server draws by lot; they are left out. A value that
+//! does not fit this layout is another module's value.
 //!
 //! A stream's `V` is the sum of
 //!
@@ -43,8 +64,9 @@
 //!   `C = H(u128 G, name, u8 4)` is not itself added: Redis 5 has no consumers without entries.
 //!
 //! What only newer servers keep (entries added and read, the first and the largest deleted
-//! identifier) and what clocks wrote (delivery and activity times) is left out, as are LRU and LFU
-//! counters. A field of a path hash of Valkey 9.2 counts as
+//! identifier, settings, entries and counters of idempotent producers) and what clocks wrote (delivery
+//! and activity times) is left out, as are LRU and LFU counters. A hash by template is the hash that it
+//! stands for. A field of a path hash of Valkey 9.2 counts as
 //! `H(u128 H(path), field, value, u64 length of field, i64 -2^63, u8 255)`: no plain field's record
 //! ends like that, as no expiry does.
 //!
@@ -85,10 +107,26 @@
 //!     digest(b"VALKEY081\x17\x01k\x02\x01p\x02\x01f\x01v\x01g\xc0\x07\x02p2\x01\x01f\0\xff")?,
 //!     "40d8d3f9e5a71fe1ae52789fd2edf7db"
 //! );
-//! // A value of the module `ReJSON-RL`, of a part of every type.
+//! // A value of the module `ReJSON-RL`, whatever its parts are.
 //! let module = b"REDIS0012\x07\x01k\x81E\xe2R8\xdf\x91,\x03\x01\x81\xff\xff\xff\xff\xff\xff\xff\xff\
 //!     \x02\x07\x03\0\0\xc0?\x04\0\0\0\0\0\0\x04\xc0\x05\x03str\x05\xc0\x0c\0\xff";
-//! assert_eq!(digest(module)?, "dcb7ec86c86116a5c728a961a275ef2d");
+//! assert_eq!(digest(module)?, "58814411701e8f3cbe99d03cb539d5ac");
+//! // A vector set of two nodes of one dimension in 8 bits, the second with attributes; and the same in
+//! // another order, with another number, level and link.
+//! let head = b"REDIS0012\x07\x01k\x81\xbd\xe7-\xa2\xbb\x1e\xb4\0\x02\x01\x02\x02\x02P\x01\x02\x02";
+//! let one = b"\x05\x01a\x05\0\x05\x01\x7f\x02\x06\x02\x01\x02\x80\x01\0\0\0\x02\0\x02\x10\x02\0\x02\x05";
+//! let other = b"\x05\x01b\x05\x01x\x05\x01\x07\x02\x06\x02\x02\x02\x80\x01\0\0\0\x02\0\x02\x10\x02\0\x02\x06";
+//! let linked = b"\x05\x01a\x05\0\x05\x01\x7f\x02\x07\x02\x09\x02\x80\x01\0\0\0\x02\x01\x02\x10\x02\x02\x02\0\x02\x05";
+//! let end = b"\0\xff";
+//! assert_eq!(digest(&[&head[..], one, other, end].concat())?, "51e3a0fa17e62072cb6187102c444fa4");
+//! assert_eq!(digest(&[&head[..], other, linked, end].concat())?, "51e3a0fa17e62072cb6187102c444fa4");
+//! // An array: 7 at index 0, `v` at index 3, 1.5 at index 4, and a place to insert next, 5.
+//! assert_eq!(
+//!     digest(b"REDIS0014\x1c\x01k\x03\x01\x05\0\x01\x07\0\0\0\0\0\0\0\x03\0\x01v\x04\x02\0\0\0\0\0\0\xf8?\xff")?,
+//!     "b3e92bb01f29fe4b039227cdeccb23ba"
+//! );
+//! // A rate limiter.
+//! assert_eq!(digest(b"REDIS0015\x21\x01k\x07\xff")?, "9ce364fa1638071d6ac7905200cc02d9");
 //! // A stream of three entries, one of them deleted, and a group with a pending entry.
 //! let stream = b"REDIS0012\x15\x01k\x01\x10\0\0\0\0\0\0\0\n\0\0\0\0\0\0\0\x05@FF\0\0\0\x18\0\
 //!     \x02\x01\x01\x01\x01\x01\x85field\x06\0\x01\x02\x01\0\x01\0\x01\x83one\x04\x04\x01\
@@ -104,30 +142,28 @@
 //! It shows damage, loss and drift. It is no signature: who can choose the data can make two data
 //! sets with the same digest.
 
+mod gather;
+mod module;
+mod value;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::AddAssign;
 
 use twox_hash::XxHash3_128;
 
-use crate::carry::release;
 use crate::data::Visitor;
-use crate::limits::whole_bytes;
-use crate::opcode::{Kind, Role};
-use crate::raw::{Key, ModulePart, Record, StreamPart};
+use crate::opcode::Kind;
+use crate::raw::{Key, Record};
 use crate::slot::{SLOTS, slot_of};
 use crate::structure::{Item, Piece, Shape};
+use value::ValueHash;
 
 /// The version of the definition above. Digests of different versions cannot be compared.
-pub const DIGEST_VERSION: u32 = 1;
+pub const DIGEST_VERSION: u32 = 2;
 
 /// Databases that have a digest of their own; the keys of others count for the whole only.
 const DATABASES_MAX: usize = 1 << 14;
-/// A record up to this length is gathered and hashed at once.
-const GATHERED_BYTES: usize = whole_bytes(64 << 10);
-const NEVER: i64 = i64::MIN;
-/// What the record of a path hash's field ends with, and no moment does.
-const PATH_FIELD: u8 = 255;
 
 /// A fingerprint of 128 bits. `Display` gives 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -153,6 +189,9 @@ pub struct Digest {
     pub keys: Fingerprint,
     /// Number of keys.
     pub key_count: u64,
+    /// Keys with data of modules that the digest does not cover: values of modules other than
+    /// vector sets, and what modules keep beside a key.
+    pub uncompared: u64,
     /// Of all function libraries.
     pub functions: Fingerprint,
     /// Of each database that has keys, the first 16,384 of them.
@@ -168,6 +207,7 @@ impl Default for Digest {
         Self {
             keys: Fingerprint::default(),
             key_count: 0,
+            uncompared: 0,
             functions: Fingerprint::default(),
             databases: BTreeMap::new(),
             kinds: [Fingerprint::default(); Kind::ALL.len()],
@@ -191,6 +231,7 @@ impl Digest {
     fn add(&mut self, key: &KeyFingerprint<'_>) {
         self.keys += key.fingerprint;
         self.key_count += 1;
+        self.uncompared += u64::from(!key.is_compared);
         self.kinds[key.kind as usize] += key.fingerprint;
         self.slots[usize::from(slot_of(key.name))] += key.fingerprint;
     }
@@ -259,6 +300,9 @@ pub struct KeyFingerprint<'a> {
     pub kind: Kind,
     /// Of name, value and expiry.
     pub fingerprint: Fingerprint,
+    /// Whether the fingerprint covers all of the value: of a module's value, other than a vector
+    /// set, it covers the type alone.
+    pub is_compared: bool,
 }
 
 /// Takes the fingerprints that a [`Fingerprinter`] computes.
@@ -331,254 +375,5 @@ impl<K: KeyVisitor> Visitor for Fingerprinter<K> {
         if let Some(kind) = self.value.kind {
             self.keys.key(&self.value.end(kind));
         }
-    }
-}
-
-/// The fingerprint of one key, as it is being computed.
-#[derive(Debug, Default)]
-struct ValueHash {
-    db: u64,
-    name: Vec<u8>,
-    expires_at_ms: Option<i64>,
-    /// What kind of value is passing; nothing outside of keys that are wanted.
-    kind: Option<Kind>,
-    value: u128,
-    elements: u64,
-    record: Gather,
-    /// The hash of the path that the fields belong to.
-    path: Option<u128>,
-    /// Lengths of the strings of the record that is being gathered.
-    field_bytes: u64,
-    text_bytes: u64,
-    pairs: u64,
-    entry: Option<(u64, u64)>,
-    group: u128,
-    consumer: u128,
-}
-
-impl ValueHash {
-    #[inline]
-    fn begin(&mut self, key: &Key<'_>) {
-        self.db = key.db;
-        release(&mut self.name);
-        self.name.extend_from_slice(key.name);
-        self.expires_at_ms = key.expires_at_ms;
-        self.kind = Some(key.value_type.kind());
-        (self.value, self.elements, self.path) = (0, 0, None);
-        self.entry = None;
-        self.record.clear();
-    }
-
-    #[inline]
-    fn text(&mut self, kind: Kind, piece: Piece<'_>) {
-        let is_alone = matches!(piece.role, Role::Value | Role::Member) && kind != Kind::SortedSet;
-        if is_alone && piece.is_first && piece.is_last {
-            // The whole record: nothing has to be gathered.
-            self.value = self.value.wrapping_add(XxHash3_128::oneshot(piece.bytes));
-            self.elements += 1;
-            return;
-        }
-        if piece.is_first {
-            self.text_bytes = 0;
-            if let (Role::Field, Some(path)) = (piece.role, self.path) {
-                self.record.push(&path.to_le_bytes());
-            }
-        }
-        self.text_bytes += piece.bytes.len() as u64;
-        self.record.push(piece.bytes);
-        if piece.is_last {
-            self.text_end(kind, piece.role);
-        }
-    }
-
-    #[inline]
-    fn score(&mut self, score: f64) {
-        self.record.push(&score.to_bits().to_le_bytes());
-        self.element();
-    }
-
-    fn item(&mut self, item: Item<'_>) {
-        match item {
-            Item::FieldExpiry(expiry) => {
-                self.record.push(&self.field_bytes.to_le_bytes());
-                self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());
-                if self.path.is_some() {
-                    self.record.push(&[PATH_FIELD]);
-                }
-                self.element();
-            }
-            Item::Entry(id) => {
-                self.entry_end();
-                self.entry = Some((id.ms, id.seq));
-                self.pairs = 0;
-            }
-            Item::Stream(part) => self.stream(part),
-            Item::ModuleValue(module) => self.record.push(&module.0.to_le_bytes()),
-            Item::Module(part) => match part {
-                ModulePart::Signed(number) => self.tagged(1, &number.to_le_bytes()),
-                ModulePart::Unsigned(number) => self.tagged(2, &number.to_le_bytes()),
-                ModulePart::Float(number) => self.tagged(3, &number.to_le_bytes()),
-                ModulePart::Double(number) => self.tagged(4, &number.to_le_bytes()),
-            },
-        }
-    }
-
-    #[inline]
-    fn end(&mut self, kind: Kind) -> KeyFingerprint<'_> {
-        if kind == Kind::Module {
-            self.value = self.record.hash();
-        }
-        let mut head = [0; 41];
-        head[0] = kind as u8;
-        head[1..9].copy_from_slice(&self.db.to_le_bytes());
-        head[9..17].copy_from_slice(&self.expires_at_ms.unwrap_or(NEVER).to_le_bytes());
-        head[17..25].copy_from_slice(&self.elements.to_le_bytes());
-        head[25..41].copy_from_slice(&self.value.to_le_bytes());
-        self.record.push(&head);
-        self.record.push(&self.name);
-        let fingerprint = Fingerprint(self.record.hash());
-        KeyFingerprint { db: self.db, name: &self.name, kind, fingerprint }
-    }
-
-    #[inline]
-    fn text_end(&mut self, kind: Kind, role: Role) {
-        match role {
-            Role::Value | Role::Member if kind == Kind::SortedSet => {}
-            Role::Value | Role::Member => self.element(),
-            Role::Element => {
-                self.record.push(&self.elements.to_le_bytes());
-                self.element();
-            }
-            Role::Path => self.path = Some(self.record.hash()),
-            Role::Field => self.field_bytes = self.text_bytes,
-            Role::FieldValue if kind == Kind::Stream => {
-                self.record.push(&self.field_bytes.to_le_bytes());
-                self.record.push(&self.text_bytes.to_le_bytes());
-                self.pairs += 1;
-            }
-            Role::Module => {
-                self.record.push(&self.text_bytes.to_le_bytes());
-                self.record.push(&[5]);
-            }
-            Role::FieldValue | Role::NodeId | Role::Packed(_) => {}
-        }
-    }
-
-    /// Adds the record that has been gathered as an element.
-    #[inline]
-    fn element(&mut self) {
-        self.value = self.value.wrapping_add(self.record.hash());
-        self.elements += 1;
-    }
-
-    /// Adds the stream entry that has been gathered, if there is one.
-    fn entry_end(&mut self) {
-        if let Some((ms, seq)) = self.entry.take() {
-            for number in [self.pairs, ms, seq] {
-                self.record.push(&number.to_le_bytes());
-            }
-            self.record.push(&[0]);
-            self.element();
-        }
-    }
-
-    fn stream(&mut self, part: StreamPart<'_>) {
-        self.entry_end();
-        let id = match part {
-            StreamPart::Meta(meta) => meta.last_id,
-            StreamPart::Group(group) => {
-                self.record.push(group.name);
-                group.last_id
-            }
-            StreamPart::Pending(pending) => {
-                self.record.push(&self.group.to_le_bytes());
-                pending.id
-            }
-            StreamPart::ConsumerPending(id) => {
-                self.record.push(&self.consumer.to_le_bytes());
-                id
-            }
-            StreamPart::Consumer(consumer) => {
-                self.record.push(&self.group.to_le_bytes());
-                self.record.push(consumer.name);
-                self.record.push(&[4]);
-                self.consumer = self.record.hash();
-                return;
-            }
-            StreamPart::Consumers(_) => return,
-        };
-        self.record.push(&id.ms.to_le_bytes());
-        self.record.push(&id.seq.to_le_bytes());
-        let tag = match part {
-            StreamPart::Meta(_) => 1,
-            StreamPart::Group(_) => 2,
-            StreamPart::Pending(pending) => {
-                self.record.push(&pending.deliveries.to_le_bytes());
-                3
-            }
-            _ => 5,
-        };
-        self.record.push(&[tag]);
-        let hash = self.record.hash();
-        if tag == 2 {
-            self.group = hash;
-        }
-        self.value = self.value.wrapping_add(hash);
-    }
-
-    fn tagged(&mut self, tag: u8, bytes: &[u8]) {
-        self.record.push(bytes);
-        self.record.push(&[tag]);
-    }
-}
-
-/// Gathers a record and hashes it; a long one is hashed while it is gathered.
-#[derive(Default)]
-struct Gather {
-    bytes: Vec<u8>,
-    long: Option<Box<XxHash3_128>>,
-}
-
-impl fmt::Debug for Gather {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gather").field("bytes", &self.bytes.len()).finish_non_exhaustive()
-    }
-}
-
-impl Gather {
-    #[inline]
-    fn push(&mut self, bytes: &[u8]) {
-        if self.long.is_none() && self.bytes.len() + bytes.len() <= GATHERED_BYTES {
-            self.bytes.extend_from_slice(bytes);
-        } else {
-            self.push_long(bytes);
-        }
-    }
-
-    #[cold]
-    fn push_long(&mut self, bytes: &[u8]) {
-        let hasher = self.long.get_or_insert_with(|| Box::new(XxHash3_128::new()));
-        hasher.write(&self.bytes);
-        self.bytes.clear();
-        hasher.write(bytes);
-    }
-
-    /// The hash of what was gathered; gathers anew.
-    #[inline]
-    fn hash(&mut self) -> u128 {
-        let hash = match self.long.take() {
-            None => XxHash3_128::oneshot(&self.bytes),
-            Some(mut hasher) => {
-                hasher.write(&self.bytes);
-                hasher.finish_128()
-            }
-        };
-        self.bytes.clear();
-        hash
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.long = None;
     }
 }

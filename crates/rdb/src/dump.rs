@@ -7,7 +7,11 @@
 
 use crc_fast::{CrcAlgorithm, Digest};
 
+use crate::cursor::Cursor;
+use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 use crate::opcode::ValueType;
+use crate::packed::listpack::texts_of_listpack;
+use crate::template::{HashTemplate, HashTemplates};
 
 /// Length of what follows the value, bytes.
 pub const FOOTER_BYTES: usize = 10;
@@ -27,7 +31,7 @@ pub const FOOTER_BYTES: usize = 10;
 ///
 /// impl Visitor for Payloads {
 ///     fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
-///         self.current = Some(DumpPayload::new(key.value_type));
+///         self.current = Some(DumpPayload::new(key.value_type, key.metadata));
 ///         Ok(())
 ///     }
 ///     fn bytes(&mut self, bytes: &[u8]) {
@@ -51,12 +55,95 @@ pub const FOOTER_BYTES: usize = 10;
 pub struct DumpPayload {
     bytes: Vec<u8>,
     version: u16,
+    /// Where the value begins, behind its type.
+    value_at: usize,
+    value_type: &'static ValueType,
 }
 
+/// Which payload is made of a hash by template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TemplateForm {
+    /// With the fields of its template (types 29 and 31): for servers that load version 15.
+    OwnFields,
+    /// A plain hash (type 4), which every server takes.
+    Plain,
+}
+
+/// The first version of the format in which modules keep data beside keys.
+const METADATA_VERSION: u16 = 13;
+/// Types of hashes: plain, and by template with the fields in front.
+const PLAIN_HASH: (u8, u16) = (4, 6);
+const OWN_FIELDS_VERSION: u16 = 15;
+/// By template, packed: as an RDB and as `DUMP` has it.
+const PACKED_BY_TEMPLATE: u8 = 30;
+const PACKED_OWN_FIELDS: u8 = 29;
+const OWN_FIELDS: u8 = 31;
+/// The fields come one by one.
+const FIELDS_COUNTED: u8 = 1;
+
 impl DumpPayload {
-    /// The beginning of a payload.
-    pub fn new(value_type: &ValueType) -> Self {
-        Self { bytes: vec![value_type.byte()], version: value_type.dump_version() }
+    /// The beginning of a payload of this type, with what modules keep beside the key
+    /// ([`Key::metadata`](crate::raw::Key::metadata)).
+    pub fn new(value_type: &'static ValueType, metadata: &[u8]) -> Self {
+        let mut bytes = metadata.to_vec();
+        bytes.push(value_type.byte());
+        let value_at = bytes.len();
+        Self { bytes, version: value_type.dump_version(), value_at, value_type }
+    }
+
+    /// What has come of the value.
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.value_at..]
+    }
+
+    /// Puts the fields of its template into the payload of a hash by template, of which all has
+    /// come. Others stay as they are.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Corrupt`] when the stream has no such template, or the value does not fit
+    /// it.
+    pub fn resolve(
+        self,
+        templates: &HashTemplates,
+        form: TemplateForm,
+    ) -> Result<Self, DecodeErrorKind> {
+        if !self.value_type.is_by_template() {
+            return Ok(self);
+        }
+        let (head, value) = self.bytes.split_at(self.value_at);
+        let is_packed = self.value_type.byte() == PACKED_BY_TEMPLATE;
+        let taken = match is_packed {
+            true => packed_by_template(value, templates),
+            false => by_template(value, templates),
+        };
+        let (template, values, stored) = taken.map_err(|stop| match stop {
+            Stop::Bad(kind) => *kind,
+            Stop::Need(_) => DecodeErrorKind::Corrupt("a hash by template ends too soon"),
+        })?;
+        if values.len() != template.fields.len() {
+            return corrupt("a hash does not have as many values as its template has fields");
+        }
+        let mut bytes = head[..head.len() - 1].to_vec();
+        let (value_type, version) = match form {
+            TemplateForm::Plain => PLAIN_HASH,
+            TemplateForm::OwnFields if is_packed => (PACKED_OWN_FIELDS, OWN_FIELDS_VERSION),
+            TemplateForm::OwnFields => (OWN_FIELDS, OWN_FIELDS_VERSION),
+        };
+        bytes.push(value_type);
+        if form == TemplateForm::OwnFields {
+            bytes.push(FIELDS_COUNTED);
+        }
+        push_length(&mut bytes, template.fields.len() as u64);
+        for (field, value) in template.fields.iter().zip(&values) {
+            push_text(&mut bytes, field);
+            if form == TemplateForm::Plain {
+                bytes.extend_from_slice(value);
+            }
+        }
+        if form == TemplateForm::OwnFields {
+            bytes.extend_from_slice(stored);
+        }
+        Ok(Self { bytes, version, ..self })
     }
 
     /// Adds bytes of the value, as [`raw::Visitor::bytes`](crate::raw::Visitor::bytes) gives them.
@@ -77,10 +164,139 @@ impl DumpPayload {
 
     /// The whole payload.
     pub fn finish(mut self) -> Vec<u8> {
-        self.bytes.extend_from_slice(&self.version.to_le_bytes());
+        let has_metadata = self.value_at > 1;
+        let least = if has_metadata { METADATA_VERSION } else { self.version };
+        self.bytes.extend_from_slice(&self.version.max(least).to_le_bytes());
         let mut crc = Digest::new(CrcAlgorithm::Crc64Redis);
         crc.update(&self.bytes);
         self.bytes.extend_from_slice(&crc.finalize().to_le_bytes());
         self.bytes
+    }
+}
+
+/// A hash's template, its values as strings of an RDB, and what is stored of them.
+type ByTemplate<'v, 't> = (&'t HashTemplate, Vec<Vec<u8>>, &'v [u8]);
+
+fn packed_by_template<'v, 't>(
+    value: &'v [u8],
+    templates: &'t HashTemplates,
+) -> Take<ByTemplate<'v, 't>> {
+    let mut cursor = Cursor::new(value);
+    let (mut scratch, mut texts) = (Vec::new(), Vec::new());
+    let packed = cursor.held_text("the values of a hash", u64::MAX)?;
+    texts_of_listpack(packed.decode(&mut scratch)?, |text| {
+        let mut stored = Vec::new();
+        push_text(&mut stored, text);
+        texts.push((text.to_vec(), stored));
+        Ok(())
+    })?;
+    let mut texts = texts.into_iter();
+    let number = texts.next().and_then(|(text, _)| str::from_utf8(&text).ok()?.parse::<i64>().ok());
+    let Some(number) = number else {
+        return corrupt("the values of a hash by template do not begin with a number");
+    };
+    let template = templates.find(number.cast_unsigned())?;
+    Ok((template, texts.map(|(_, stored)| stored).collect(), value))
+}
+
+fn by_template<'v, 't>(value: &'v [u8], templates: &'t HashTemplates) -> Take<ByTemplate<'v, 't>> {
+    let mut cursor = Cursor::new(value);
+    let template = templates.find(cursor.length()?)?;
+    let (values_at, mut values) = (cursor.at(), Vec::new());
+    while cursor.left() > 0 {
+        let from = cursor.at();
+        cursor.held_text("a value of a hash", u64::MAX)?;
+        values.push(cursor.taken_since(from).to_vec());
+    }
+    Ok((template, values, &value[values_at..]))
+}
+
+pub(crate) fn push_length(bytes: &mut Vec<u8>, length: u64) {
+    match length {
+        0..0x40 => bytes.push(length as u8),
+        _ => {
+            bytes.push(0x81);
+            bytes.extend_from_slice(&length.to_be_bytes());
+        }
+    }
+}
+
+pub(crate) fn push_text(bytes: &mut Vec<u8>, text: &[u8]) {
+    push_length(bytes, text.len() as u64);
+    bytes.extend_from_slice(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data;
+    use crate::digest::Digester;
+    use crate::raw::{Decoder, Key, Record, Visitor};
+
+    #[derive(Default)]
+    struct Resolved {
+        templates: HashTemplates,
+        current: Option<DumpPayload>,
+        payloads: Vec<Vec<u8>>,
+    }
+
+    impl Visitor for Resolved {
+        fn record(&mut self, record: Record<'_>) {
+            if let Record::HashTemplate(template) = record {
+                self.templates.add(std::sync::Arc::clone(template), u64::MAX).unwrap();
+            }
+        }
+        fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
+            self.current = Some(DumpPayload::new(key.value_type, key.metadata));
+            Ok(())
+        }
+        fn bytes(&mut self, bytes: &[u8]) {
+            self.current.as_mut().unwrap().push(bytes);
+        }
+        fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
+            let payload = self.current.take().unwrap();
+            for form in [TemplateForm::Plain, TemplateForm::OwnFields] {
+                let again = DumpPayload { bytes: payload.bytes.clone(), ..payload };
+                self.payloads.push(again.resolve(&self.templates, form)?.finish());
+            }
+            Ok(())
+        }
+    }
+
+    fn digest(file: &[u8]) -> u128 {
+        let mut digester = Digester::default();
+        data::Decoder::default().feed(file, &mut digester).unwrap();
+        digester.finish().keys.0
+    }
+
+    #[test]
+    fn a_hash_by_template_becomes_a_payload_that_needs_none() {
+        let template = b"\xf2\x07\x02\x01f\x01g";
+        let packed = b"\x1e\x01k\x0d\x0d\0\0\0\x03\0\x07\x01\x05\x01\x05\x01\xff";
+        let counted = b"\x20\x01k\x07\xc0\x05\x015";
+        let expected = digest(b"REDIS0012\x04\x01k\x02\x01f\x015\x01g\x015\xff");
+        for (value, types) in [(&packed[..], [4, 29]), (counted, [4, 31])] {
+            let file = [b"REDIS0015", &template[..], value, b"\xff"].concat();
+            let mut resolved = Resolved::default();
+            Decoder::default().feed(&file, &mut resolved).unwrap();
+            for ((payload, byte), version) in resolved.payloads.iter().zip(types).zip([6, 15]) {
+                let (value, footer) = payload.split_at(payload.len() - FOOTER_BYTES);
+                assert_eq!((value[0], footer[0]), (byte, version));
+                let again = [b"REDIS0015", &resolved.templates.records()[..]].concat();
+                assert_eq!(again, [b"REDIS0015", &template[..]].concat());
+                let alone = [b"REDIS0015", &value[..1], b"\x01k", &value[1..], b"\xff"].concat();
+                assert_eq!(digest(&alone), expected, "{}", alone.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn what_modules_keep_beside_a_key_comes_before_the_type() {
+        let metadata = b"\xf3\x01\x01\x02\x03\x04\x02\x07\0";
+        let file = [b"REDIS0013", &metadata[..], b"\0\x01k\x01v\xff"].concat();
+        let mut resolved = Resolved::default();
+        Decoder::default().feed(&file, &mut resolved).unwrap();
+        let payload = &resolved.payloads[0];
+        assert!(payload.starts_with(&[metadata, &b"\0\x01v\x0d\0"[..]].concat()));
     }
 }

@@ -3,6 +3,7 @@
 use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::header::{HEADER_BYTES, Header, HeaderError};
+use crate::raw::{END_MARK_BYTES, is_end_mark};
 
 const CHECKSUM_BYTES: usize = 8;
 const END_OF_FILE: u8 = 0xFF;
@@ -59,12 +60,15 @@ pub struct EnvelopeReport {
     pub size_bytes: u64,
     /// What its checksum told.
     pub checksum: Checksum,
+    /// Whether the 40 bytes that end a replication stream of unknown length follow the checksum.
+    /// Servers ignore them.
+    pub has_end_mark: bool,
 }
 
 /// Checks the frame of an RDB stream, fed in pieces of any size.
 ///
-/// Memory is a constant: the last nine bytes are held back, because only the end of the stream
-/// tells that they are the end opcode and the checksum.
+/// Memory is a constant: the last 49 bytes are held back, because only the end of the stream tells
+/// that they are the end opcode and the checksum, or these and an end mark.
 #[derive(Debug)]
 pub struct Envelope {
     header: Option<Header>,
@@ -74,11 +78,20 @@ pub struct Envelope {
     head: [u8; HEADER_BYTES],
 }
 
-/// The most recent bytes of a stream, up to the length of end opcode and checksum.
-#[derive(Debug, Default)]
+/// Length of end opcode, checksum and end mark.
+const TAIL_BYTES: usize = 1 + CHECKSUM_BYTES + END_MARK_BYTES;
+
+/// The most recent bytes of a stream, up to [`TAIL_BYTES`].
+#[derive(Debug)]
 struct Tail {
-    bytes: [u8; 1 + CHECKSUM_BYTES],
+    bytes: [u8; TAIL_BYTES],
     len: usize,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self { bytes: [0; TAIL_BYTES], len: 0 }
+    }
 }
 
 impl Default for Envelope {
@@ -127,7 +140,8 @@ impl Envelope {
             return Err(EnvelopeError::TooShort { size_bytes });
         }
         let held = &self.held.bytes[..self.held.len];
-        let (content, trailer) = held.split_at(held.len() - trailer_len);
+        let (rdb, has_end_mark) = without_end_mark(held, trailer_len);
+        let (content, trailer) = rdb.split_at(rdb.len() - trailer_len);
         if trailer[0] != END_OF_FILE {
             return Err(EnvelopeError::NoEnd { size_bytes });
         }
@@ -144,7 +158,7 @@ impl Envelope {
                 Checksum::Matches(stored)
             }
         };
-        Ok(EnvelopeReport { header, size_bytes, checksum })
+        Ok(EnvelopeReport { header, size_bytes, checksum, has_end_mark })
     }
 
     fn collect_header(&mut self, piece: &[u8]) -> Result<(), HeaderError> {
@@ -162,8 +176,22 @@ impl Envelope {
     }
 }
 
+/// The end of a stream without the end mark, if it has one.
+fn without_end_mark(held: &[u8], trailer_len: usize) -> (&[u8], bool) {
+    let split = held.len().checked_sub(END_MARK_BYTES).and_then(|at| held.split_at_checked(at));
+    match split {
+        Some((rdb, mark)) if is_end_mark(mark) && is_trailer(rdb, trailer_len) => (rdb, true),
+        _ => (held, false),
+    }
+}
+
+/// Whether these bytes end with an end opcode and what follows it.
+fn is_trailer(rdb: &[u8], trailer_len: usize) -> bool {
+    rdb.len().checked_sub(trailer_len).is_some_and(|at| rdb[at] == END_OF_FILE)
+}
+
 impl Tail {
-    /// Appends `piece` and hands on the bytes that can no longer be among the last nine.
+    /// Appends `piece` and hands on the bytes that can no longer be among those.
     fn shift(&mut self, piece: &[u8], mut settled: impl FnMut(&[u8])) {
         let capacity = self.bytes.len();
         if piece.len() >= capacity {
@@ -262,6 +290,23 @@ mod tests {
         for len in (0..good.len()).rev().take(300).chain(0..30) {
             assert!(judge(&good[..len], 64).is_err(), "cut to {len} bytes");
         }
+    }
+
+    #[test]
+    fn an_end_mark_behind_the_checksum_is_named_and_nothing_else_is() {
+        let good = small_sample();
+        let mark = b"0123456789abcdef0123456789abcdef01234567";
+        let marked = [&good[..], mark].concat();
+        for chunk in [1, 39, 41, 49, marked.len()] {
+            let report = judge(&marked, chunk).unwrap();
+            assert!(report.has_end_mark);
+            assert_eq!(report.checksum, judge(&good, 64).unwrap().checksum);
+        }
+        for tail in [&mark[..39], b"0123456789abcdef0123456789abcdef0123456!", b"x"] {
+            assert!(judge(&[&good[..], tail].concat(), 64).is_err());
+        }
+        let twice = [&marked[..], mark].concat();
+        assert!(judge(&twice, 64).is_err());
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub struct DecodeError {
     pub kind: DecodeErrorKind,
 }
 
+/// Opcodes count down from 255, types of values up from 0 (`rdb.h`).
+const FIRST_OPCODE: u8 = 200;
+
 /// What is wrong with a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeErrorKind {
@@ -20,7 +23,10 @@ pub enum DecodeErrorKind {
     Header(#[from] HeaderError),
     /// No opcode and no type of this version has this number. A newer or modified server wrote
     /// it: keep the bytes, their content cannot be judged.
-    #[error("opcode {opcode} is unknown in {header}: written by a newer or modified server?")]
+    #[error(
+        "{} {opcode} is unknown in {header}: written by a newer or modified server?",
+        if *opcode < FIRST_OPCODE { "the type of value" } else { "opcode" }
+    )]
     UnknownOpcode {
         /// The byte found.
         opcode: u8,
@@ -36,6 +42,10 @@ pub enum DecodeErrorKind {
     /// The bytes contradict the format.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
+    /// The bytes contradict a layout that is known from documents alone, or come after a part in
+    /// such a layout: it may be the layout that is wrong.
+    #[error("the bytes do not fit a layout that is known from documents alone: {0}")]
+    Unfit(&'static str),
     /// A length goes beyond the [`Limits`](crate::Limits); nothing was allocated for it.
     #[error("{what} of {bytes} bytes is longer than the limit of {limit}")]
     TooLong {
@@ -55,6 +65,16 @@ pub enum DecodeErrorKind {
 }
 
 impl DecodeErrorKind {
+    /// The error where a part was in a layout that is known from documents alone.
+    pub(crate) fn doubted(self) -> Self {
+        match self {
+            Self::Corrupt(what) => Self::Unfit(what),
+            Self::Truncated => Self::Unfit("the stream ends in the middle"),
+            Self::TrailingBytes => Self::Unfit("bytes follow the end of the stream"),
+            other => other,
+        }
+    }
+
     /// Whether the stream may be sound, and only beyond what this crate knows or may hold.
     pub fn is_beyond_us(&self) -> bool {
         matches!(
@@ -62,6 +82,7 @@ impl DecodeErrorKind {
             Self::UnknownOpcode { .. }
                 | Self::UnknownVersion(_)
                 | Self::NotSelfDescribing(_)
+                | Self::Unfit(_)
                 | Self::TooLong { .. }
         )
     }

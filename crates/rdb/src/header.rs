@@ -5,8 +5,8 @@ use std::fmt;
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 9;
 
-/// Redis 7.4 to 8.4.
-const REDIS_VERSION_KNOWN: u16 = 12;
+/// Redis 8.10.
+const REDIS_VERSION_KNOWN: u16 = 15;
 /// Valkey 9.0.
 const VALKEY_VERSION_FIRST: u16 = 80;
 /// Valkey 9.2.

@@ -257,14 +257,15 @@ mod tests {
 
     #[test]
     fn what_a_newer_server_wrote_is_opaque_only_if_its_checksum_matches() {
-        let newer = b"REDIS0016\x00\x01k\x01v\x1c\x01a\x05\xff";
+        let newer = b"REDIS0016\x00\x01k\x01v\x22\x01a\x05\xff";
         assert!(
             matches!(inspect(newer, true), Ok(Content::Opaque { reason }) if reason.offset == 14)
         );
         let error = inspect(newer, false).unwrap_err();
         assert!(matches!(error, InspectError::Unproven(_)), "{error}");
         assert!(
-            error.to_string().contains("opcode 28") && error.to_string().contains("rdbchecksum")
+            error.to_string().contains("type of value 34")
+                && error.to_string().contains("rdbchecksum")
         );
     }
 
@@ -273,7 +274,8 @@ mod tests {
         for (header, is_known) in [
             (b"REDIS0001", true),
             (b"REDIS0012", true),
-            (b"REDIS0013", false),
+            (b"REDIS0015", true),
+            (b"REDIS0016", false),
             (b"REDIS9999", false),
             (b"VALKEY081", true),
             (b"VALKEY082", false),
@@ -286,6 +288,18 @@ mod tests {
                 }
                 Err(error) => panic!("{}: {error}", header.escape_ascii()),
             }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_a_layout_of_documents_alone_is_opaque_and_not_damaged() {
+        // A hash by a template that is not there; a rate limiter, and then half a listpack.
+        for file in
+            [&b"REDIS0015\x20\x01k\x07\x01v\xff"[..], b"REDIS0015\x21\x01k\x07\x10\x01h\x03abc\xff"]
+        {
+            let Ok(Content::Opaque { reason }) = inspect(file, true) else { panic!("not opaque") };
+            assert!(matches!(reason.kind, DecodeErrorKind::Unfit(_)), "{reason}");
+            assert!(matches!(inspect(file, false), Err(InspectError::Unproven(_))));
         }
     }
 

@@ -1,8 +1,11 @@
 //! The bytes that announce what follows, as a table: which family of servers uses each from which
 //! version of the format on, and how the value is laid out.
 //!
-//! Sources: `rdb.h` and `rdb.c` of Redis 2.8 to 8.0 and Valkey 7.2 to 9.2. All rows but the
-//! previews of 7.4, type 6, modules and Valkey's path hash were met in files of real servers.
+//! Sources: `rdb.h` and `rdb.c` of Redis 2.8 to 8.6 and Valkey 7.2 to 9.1, and files of a build of
+//! Redis' main branch of June 2026 (version 14). Rows that are [documented
+//! only](ValueType::is_documented_only) come from public documents of Redis 8.10 (version 15) and
+//! Valkey 9.2 (version 81): no server was at hand, and bytes that do not fit them make the stream
+//! opaque, not damaged. The previews of 7.4 and type 6 were never met in a file.
 
 use crate::header::{Header, Magic};
 
@@ -23,11 +26,15 @@ pub enum Kind {
     Stream,
     /// A value of a module's own type.
     Module,
+    /// An array (Redis 8.8).
+    Array,
+    /// The state of a rate limiter (Redis 8.8, in builds that have it).
+    Gcra,
 }
 
 impl Kind {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::String,
         Self::List,
         Self::Set,
@@ -35,6 +42,8 @@ impl Kind {
         Self::Hash,
         Self::Stream,
         Self::Module,
+        Self::Array,
+        Self::Gcra,
     ];
 
     /// The name that `TYPE` answers with; a module's own name is in its value.
@@ -47,6 +56,8 @@ impl Kind {
             Self::Hash => "hash",
             Self::Stream => "stream",
             Self::Module => "module",
+            Self::Array => "array",
+            Self::Gcra => "gcra",
         }
     }
 }
@@ -66,6 +77,8 @@ pub enum Role {
     Field,
     /// A field's value, in a hash or a stream entry.
     FieldValue,
+    /// A string in an array; its index came before it.
+    ArrayValue,
     /// A string in a module's data.
     Module,
     /// The identifier that a node of a stream is stored under, 16 bytes.
@@ -85,6 +98,12 @@ pub enum Packing {
     Entries(Container, Row),
     /// A listpack of stream entries.
     StreamNode,
+    /// A listpack of the values of a hash by template, behind a number: that of its template,
+    /// unless `has_own_fields`, where the template's fields came with the value.
+    TemplateValues {
+        /// Whether the number means nothing.
+        has_own_fields: bool,
+    },
 }
 
 /// What holds the entries.
@@ -129,6 +148,14 @@ pub(crate) enum Cell {
     SignedExpiry,
     /// A count, one or more; the rest of the row comes that many times.
     InnerCount,
+    /// A length: the place of an array's value.
+    ArrayIndex,
+    /// A length that says what an array's value is, and the value.
+    ArrayValue,
+    /// A length: a moment in a rate limiter's own unit.
+    Time,
+    /// Nothing: the next field of the hash's template is given.
+    TemplateField,
 }
 
 /// How a value is laid out.
@@ -142,6 +169,13 @@ pub(crate) enum Layout {
     ExpiryOnce(&'static [Cell]),
     /// The smallest expiry in eight bytes, then as `Counted`.
     ExpiryCounted(&'static [Cell]),
+    /// A count of one or more, perhaps where values are inserted next, and rows of these cells.
+    Array(&'static [Cell]),
+    /// These cells: a packed string that begins with the number of its template, or, behind that
+    /// number, once for each field of the template.
+    Template(&'static [Cell]),
+    /// A template's fields, and these cells as with `Template`: the form of `DUMP`.
+    OwnTemplate(&'static [Cell]),
     /// Nodes, then the tail that this version of the layout has.
     Stream(StreamVersion),
     /// A module's identifier and its parts.
@@ -166,6 +200,10 @@ pub(crate) enum StreamVersion {
     V2,
     /// When a consumer was last active.
     V3,
+    /// Idempotent producers.
+    V4,
+    /// Pending entries that no consumer has.
+    V5,
 }
 
 /// Where an opcode or a type is used.
@@ -174,28 +212,40 @@ enum Since {
     /// In both families.
     Both(u16),
     Redis(u16),
+    /// In one version alone: the next one gave the byte another meaning.
+    RedisOnly(u16),
+    /// From this version on, where the byte meant something else in the version before.
+    RedisAnew(u16),
     Valkey(u16),
 }
 
 impl Since {
-    /// The version is not compared: a server may be told to write an old header over a newer
-    /// content, and every type keeps its meaning within a family.
+    /// The version is compared only where a byte changed its meaning: a server may be told to write
+    /// an old header over a newer content.
     fn covers(self, header: Header) -> bool {
         match self {
             Self::Both(_) => true,
             Self::Redis(_) => header.magic == Magic::Redis,
+            Self::RedisOnly(version) => header.magic == Magic::Redis && header.version <= version,
+            Self::RedisAnew(version) => header.magic == Magic::Redis && header.version >= version,
             Self::Valkey(_) => header.magic == Magic::Valkey,
         }
     }
 
     fn least_redis_version(self) -> Option<u16> {
         match self {
-            Self::Both(version) | Self::Redis(version) => Some(version),
+            Self::Both(version)
+            | Self::Redis(version)
+            | Self::RedisOnly(version)
+            | Self::RedisAnew(version) => Some(version),
             Self::Valkey(_) => None,
         }
     }
 }
 
+/// The versions that came with fields that expire: Redis 7.4 and Valkey 9.0.
+const FIELD_EXPIRY_REDIS: u16 = 12;
+const FIELD_EXPIRY_VALKEY: u16 = 80;
 /// `DUMP` came with Redis 2.6, whose format was version 6 when it was released.
 const DUMP_VERSION_MIN: u16 = 6;
 
@@ -207,6 +257,7 @@ pub struct ValueType {
     kind: Kind,
     since: Since,
     layout: Layout,
+    is_documented_only: bool,
 }
 
 impl ValueType {
@@ -234,8 +285,47 @@ impl ValueType {
     /// The least version that a `DUMP` payload of this type may carry: any server that knows the
     /// type accepts it.
     pub(crate) fn dump_version(&self) -> u16 {
-        let (Since::Both(version) | Since::Redis(version) | Since::Valkey(version)) = self.since;
+        let (Since::Both(version)
+        | Since::Redis(version)
+        | Since::RedisOnly(version)
+        | Since::RedisAnew(version)
+        | Since::Valkey(version)) = self.since;
         version.max(DUMP_VERSION_MIN)
+    }
+
+    /// The family that alone has this encoding, if only one has it.
+    pub fn family(&self) -> Option<Magic> {
+        match self.since {
+            Since::Both(_) => None,
+            Since::Redis(_) | Since::RedisOnly(_) | Since::RedisAnew(_) => Some(Magic::Redis),
+            Since::Valkey(_) => Some(Magic::Valkey),
+        }
+    }
+
+    /// The least version of a family's format whose servers take values of this encoding by commands:
+    /// as a payload of `RESTORE`, or, where the encoding is the other family's and the value is a hash
+    /// with fields that expire, by the commands for hashes. `None` where they do not.
+    pub fn least_version_by_commands(&self, family: Magic) -> Option<u16> {
+        match (self.since, family) {
+            (Since::Both(version), _) => Some(version),
+            (_, Magic::Redis) if self.family() == Some(Magic::Redis) => self.least_redis_version(),
+            (Since::Valkey(version), Magic::Valkey) => Some(version),
+            (_, Magic::Redis) if self.has_field_expiries() => Some(FIELD_EXPIRY_REDIS),
+            (_, Magic::Valkey) if self.has_field_expiries() => Some(FIELD_EXPIRY_VALKEY),
+            _ => None,
+        }
+    }
+
+    /// Whether the layout is known from public documents alone: no server that writes it was at
+    /// hand. Where bytes do not fit it, the layout may be wrong.
+    pub fn is_documented_only(&self) -> bool {
+        self.is_documented_only
+    }
+
+    /// Whether it names a hash's fields by a template that stands before the keys, so that its
+    /// bytes alone are no payload for `RESTORE` ([`crate::dump::templated`]).
+    pub fn is_by_template(&self) -> bool {
+        matches!(self.layout, Layout::Template(_))
     }
 
     /// Whether it holds moments at which single fields expire.
@@ -268,7 +358,13 @@ impl ValueType {
 }
 
 const fn row(byte: u8, name: &'static str, kind: Kind, since: Since, layout: Layout) -> ValueType {
-    ValueType { byte, name, kind, since, layout }
+    ValueType { byte, name, kind, since, layout, is_documented_only: false }
+}
+
+impl ValueType {
+    const fn documented_only(self) -> Self {
+        Self { is_documented_only: true, ..self }
+    }
 }
 
 const TEXT: Cell = Cell::Text(Role::Value);
@@ -277,6 +373,10 @@ const MEMBER: Cell = Cell::Text(Role::Member);
 const PATH: Cell = Cell::Text(Role::Path);
 const FIELD: Cell = Cell::Text(Role::Field);
 const VALUE: Cell = Cell::Text(Role::FieldValue);
+const ARRAY: &[Cell] = &[Cell::ArrayIndex, Cell::ArrayValue];
+const TEMPLATE_FIELDS: &[Cell] = &[Cell::TemplateField, VALUE];
+const TEMPLATE_VALUES: &[Cell] = &[packed(Packing::TemplateValues { has_own_fields: false })];
+const OWN_TEMPLATE_VALUES: &[Cell] = &[packed(Packing::TemplateValues { has_own_fields: true })];
 
 const fn packed(packing: Packing) -> Cell {
     Cell::Text(Role::Packed(packing))
@@ -290,12 +390,12 @@ const fn listpack(row: Row) -> Cell {
     packed(Packing::Entries(Container::Listpack, row))
 }
 
-/// All types. Bytes 22 and 23 differ between the families.
+/// All types. Bytes 22 and 23 differ between the families, 29 between two versions of Redis'.
 pub(crate) static VALUE_TYPES: &[ValueType] = {
-    use Kind::{Hash, List, Module, Set, SortedSet, Stream, String};
-    use Layout::{Counted, ExpiryCounted, ExpiryOnce, Once, Opaque};
+    use Kind::{Array, Gcra, Hash, List, Module, Set, SortedSet, Stream, String};
+    use Layout::{Counted, ExpiryCounted, ExpiryOnce, Once, Opaque, OwnTemplate, Template};
     use Row::{Element, FieldValue, FieldValueExpiry, Member, MemberScore};
-    use Since::{Both, Redis, Valkey};
+    use Since::{Both, Redis, RedisAnew, RedisOnly, Valkey};
     &[
         row(0, "string", String, Both(1), Once(&[TEXT])),
         row(1, "linked list", List, Both(1), Counted(&[ELEMENT])),
@@ -345,7 +445,8 @@ pub(crate) static VALUE_TYPES: &[ValueType] = {
             Redis(12),
             Once(&[listpack(FieldValueExpiry)]),
         ),
-        row(23, "path hash", Hash, Valkey(81), Counted(&[PATH, Cell::InnerCount, FIELD, VALUE])),
+        row(23, "path hash", Hash, Valkey(81), Counted(&[PATH, Cell::InnerCount, FIELD, VALUE]))
+            .documented_only(),
         row(
             24,
             "hash table with expiry",
@@ -354,6 +455,25 @@ pub(crate) static VALUE_TYPES: &[ValueType] = {
             ExpiryCounted(&[Cell::RelativeExpiry, FIELD, VALUE]),
         ),
         row(25, "listpack with expiry", Hash, Redis(12), ExpiryOnce(&[listpack(FieldValueExpiry)])),
+        row(26, "stream, version 4", Stream, Redis(13), Layout::Stream(StreamVersion::V4)),
+        row(27, "stream, version 5", Stream, Redis(14), Layout::Stream(StreamVersion::V5)),
+        row(28, "sliced-array", Array, Redis(14), Layout::Array(ARRAY)),
+        row(29, "rate limiter", Gcra, RedisOnly(14), Once(&[Cell::Time])).documented_only(),
+        row(
+            29,
+            "listpack by template, of DUMP",
+            Hash,
+            RedisAnew(15),
+            OwnTemplate(OWN_TEMPLATE_VALUES),
+        )
+        .documented_only(),
+        row(30, "listpack by template", Hash, Redis(15), Template(TEMPLATE_VALUES))
+            .documented_only(),
+        row(31, "hash table by template, of DUMP", Hash, Redis(15), OwnTemplate(TEMPLATE_FIELDS))
+            .documented_only(),
+        row(32, "hash table by template", Hash, Redis(15), Template(TEMPLATE_FIELDS))
+            .documented_only(),
+        row(33, "rate limiter", Gcra, Redis(15), Once(&[Cell::Time])).documented_only(),
     ]
 };
 
@@ -373,6 +493,9 @@ static DIRECT: [Option<&'static ValueType>; 22] = {
 /// What may stand between keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
+    HashTemplate,
+    InlineCommands,
+    KeyMetadata,
     SlotImport,
     SlotInfo,
     Function2,
@@ -391,6 +514,10 @@ pub(crate) enum Opcode {
 static OPCODES: &[(u8, Since, Opcode)] = {
     use Since::{Both, Redis, Valkey};
     &[
+        // Both meanings are known from documents alone.
+        (242, Redis(15), Opcode::HashTemplate),
+        (242, Valkey(81), Opcode::InlineCommands),
+        (243, Redis(13), Opcode::KeyMetadata),
         (243, Valkey(80), Opcode::SlotImport),
         (244, Redis(12), Opcode::SlotInfo),
         (244, Valkey(80), Opcode::SlotInfo),
@@ -421,11 +548,13 @@ mod tests {
     use super::*;
 
     const REDIS: Header = Header { magic: Magic::Redis, version: 12 };
+    const REDIS_14: Header = Header { magic: Magic::Redis, version: 14 };
+    const REDIS_15: Header = Header { magic: Magic::Redis, version: 15 };
     const VALKEY: Header = Header { magic: Magic::Valkey, version: 80 };
 
     #[test]
     fn no_byte_means_two_things_in_one_family() {
-        for header in [REDIS, VALKEY] {
+        for header in [REDIS, REDIS_14, REDIS_15, VALKEY] {
             for byte in 0..=u8::MAX {
                 let types = VALUE_TYPES.iter().filter(|t| t.byte == byte && t.since.covers(header));
                 let opcodes = OPCODES.iter().filter(|o| o.0 == byte && o.1.covers(header));
@@ -439,8 +568,16 @@ mod tests {
         assert_eq!(ValueType::find(22, VALKEY).unwrap().least_redis_version(), None);
         assert_eq!(ValueType::find(22, REDIS).unwrap().least_redis_version(), Some(12));
         assert_eq!(ValueType::find(24, VALKEY), None);
-        assert_eq!(Opcode::find(243, REDIS), None);
+        assert_eq!(Opcode::find(243, REDIS), Some(Opcode::KeyMetadata));
         assert_eq!(Opcode::find(243, VALKEY), Some(Opcode::SlotImport));
         assert_eq!(ValueType::find(8, REDIS), None);
+    }
+
+    #[test]
+    fn the_version_decides_where_a_byte_changed_its_meaning() {
+        assert_eq!(ValueType::find(29, REDIS_14).unwrap().kind(), Kind::Gcra);
+        assert_eq!(ValueType::find(29, REDIS_15).unwrap().kind(), Kind::Hash);
+        assert_eq!(ValueType::find(33, REDIS_15).unwrap().kind(), Kind::Gcra);
+        assert_eq!(ValueType::find(28, VALKEY), None);
     }
 }

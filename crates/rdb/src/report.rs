@@ -5,18 +5,21 @@
 
 mod largest;
 mod prefixes;
+mod streams;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::data;
-use crate::header::Header;
+use crate::header::{Header, Magic};
 use crate::opcode::{Kind, ValueType};
 use crate::raw::{Key, ModuleId, Record};
 use crate::structure::{Item, Shape};
 use largest::Largest;
 use prefixes::Prefixes;
+use streams::StreamFacts;
+pub use streams::{InconsistentStream, InconsistentStreams, StreamInconsistency};
 
 /// Databases listed one by one.
 const DATABASES_MAX: usize = 1024;
@@ -28,6 +31,8 @@ const TEXT_BYTES_MAX: usize = 256;
 /// Sizes of values up to 2^0, 2^1, … 2^39 bytes, and all above.
 const SIZE_CLASSES: usize = 41;
 
+/// The first version of Valkey's own format.
+const VALKEY_FIRST: u16 = 80;
 /// The version of the format that functions came with.
 const FUNCTIONS_VERSION: u16 = 10;
 
@@ -53,6 +58,13 @@ pub struct Report {
     /// there are any; `None` where only Valkey's own format has them. A server whose format is
     /// older cannot hold the data set.
     pub least_redis_version: Option<u16>,
+    /// The least version of the Redis format whose servers take all values by commands, and functions
+    /// if there are any; `None` where some encoding cannot be given to them so.
+    #[serde(default)]
+    pub least_redis_version_by_commands: Option<u16>,
+    /// The same for Valkey's own format: 80 where Valkey 9.0 takes all values.
+    #[serde(default)]
+    pub least_valkey_version_by_commands: Option<u16>,
     /// Auxiliary fields; of one that repeats, the last.
     pub aux: BTreeMap<String, String>,
     /// Sums over all keys.
@@ -75,6 +87,9 @@ pub struct Report {
     pub functions: Vec<String>,
     /// Modules that data belongs to, with the number of values.
     pub modules: BTreeMap<String, u64>,
+    /// Streams that some servers refuse to load.
+    #[serde(default)]
+    pub inconsistent_streams: InconsistentStreams,
     /// What the lists have no room for.
     #[serde(default)]
     pub unlisted: Unlisted,
@@ -208,6 +223,7 @@ pub struct Reporter {
     as_of_ms: i64,
     header: Option<Header>,
     least_redis_version: Option<u16>,
+    by_commands: [Option<u16>; 2],
     aux: BTreeMap<String, String>,
     databases: BTreeMap<(u64, Kind), Sums>,
     encodings: BTreeMap<u8, (&'static ValueType, Sums)>,
@@ -218,6 +234,7 @@ pub struct Reporter {
     horizon: [u64; HORIZON.len() + 1],
     functions: Vec<String>,
     modules: BTreeMap<String, u64>,
+    streams: StreamFacts,
     unlisted: Unlisted,
     current: Option<Current>,
     /// The beginning of the name of the key that is passing: no more of it is ever shown.
@@ -240,6 +257,7 @@ impl Reporter {
             as_of_ms,
             header: None,
             least_redis_version: Some(1),
+            by_commands: [Some(1), Some(VALKEY_FIRST)],
             aux: BTreeMap::new(),
             databases: BTreeMap::new(),
             encodings: BTreeMap::new(),
@@ -250,6 +268,7 @@ impl Reporter {
             horizon: [0; HORIZON.len() + 1],
             functions: Vec::new(),
             modules: BTreeMap::new(),
+            streams: StreamFacts::default(),
             unlisted: Unlisted::default(),
             current: None,
             name: Vec::new(),
@@ -259,9 +278,12 @@ impl Reporter {
     /// The report of what has passed.
     pub fn finish(self) -> Report {
         let (prefixes, prefix_error_bytes) = self.prefixes.finish();
+        let [by_redis, by_valkey] = self.by_commands;
         Report {
             header: self.header.map(|header| header.to_string()).unwrap_or_default(),
             least_redis_version: self.least_redis_version,
+            least_redis_version_by_commands: by_redis,
+            least_valkey_version_by_commands: by_valkey,
             aux: self.aux,
             total: self.total,
             databases: self.databases.into_iter().map(database_sums).collect(),
@@ -273,6 +295,7 @@ impl Reporter {
             expiry: ExpiryHorizon { as_of_ms: self.as_of_ms, classes: classes(&self.horizon) },
             functions: self.functions,
             modules: self.modules,
+            inconsistent_streams: self.streams.finish(),
             unlisted: self.unlisted,
         }
     }
@@ -290,6 +313,7 @@ impl Reporter {
             }
             Record::Function(source) => {
                 self.needs(Some(FUNCTIONS_VERSION));
+                raise(&mut self.by_commands[0], Some(FUNCTIONS_VERSION));
                 if self.functions.len() < FUNCTIONS_MAX {
                     self.functions.push(library_name(source));
                 } else {
@@ -304,8 +328,14 @@ impl Reporter {
     /// Something that only formats from this version on have; `None`: no version of Redis' has it.
     #[inline]
     fn needs(&mut self, version: Option<u16>) {
-        self.least_redis_version =
-            self.least_redis_version.zip(version).map(|(least, version)| least.max(version));
+        raise(&mut self.least_redis_version, version);
+    }
+
+    #[inline]
+    fn needs_by_commands(&mut self, value_type: &ValueType) {
+        let [redis, valkey] = &mut self.by_commands;
+        raise(redis, value_type.least_version_by_commands(Magic::Redis));
+        raise(valkey, value_type.least_version_by_commands(Magic::Valkey));
     }
 
     fn on_module(&mut self, module: ModuleId, values: u64) {
@@ -328,7 +358,9 @@ impl Reporter {
 
     fn on_key_end(&mut self, shape: &Shape) {
         let Some(current) = self.current.take() else { return };
+        self.streams.key_end(self.total.keys + 1, shape.elements);
         self.needs(shape.value_type.least_redis_version());
+        self.needs_by_commands(shape.value_type);
         let (value_type, name) = (shape.value_type, self.name.as_slice());
         let sums = Sums {
             keys: 1,
@@ -378,14 +410,22 @@ impl data::Visitor for Reporter {
     }
     #[inline]
     fn item(&mut self, item: Item<'_>) {
-        if let Item::ModuleValue(module) = item {
-            self.on_module(module, 1);
+        match item {
+            Item::ModuleValue(module) => self.on_module(module, 1),
+            Item::Stream(part) => self.streams.part(part),
+            _ => {}
         }
     }
     #[inline]
     fn key_end(&mut self, shape: &Shape) {
         self.on_key_end(shape);
     }
+}
+
+/// Raises what is needed to `version`; `None`: nothing will do.
+#[inline]
+fn raise(least: &mut Option<u16>, version: Option<u16>) {
+    *least = least.zip(version).map(|(least, version)| least.max(version));
 }
 
 /// What jemalloc gives out for the parts of a key, by the structures of Redis 7: the entry in the
@@ -396,7 +436,9 @@ fn memory_bytes(key: &Current, shape: &Shape) -> u64 {
     const EXPIRY_BYTES: u64 = 24 + 8;
     let is_packed = shape.packed > 0;
     let per_element = match (shape.value_type.kind(), is_packed) {
-        (Kind::String | Kind::Module, _) => 4,
+        (Kind::String | Kind::Module | Kind::Gcra, _) => 4,
+        // A slot of a slice, and the object that it points to.
+        (Kind::Array, _) => 8 + 16,
         (Kind::List | Kind::Set | Kind::SortedSet | Kind::Hash, true) => 3,
         (Kind::List, false) => 40,
         (Kind::Set, false) => 24 + 8 + 4,

@@ -120,12 +120,19 @@ pub struct DigestEntry {
     pub keys: String,
     /// Number of keys.
     pub key_count: u64,
+    /// Keys with data of modules that the fingerprint does not cover.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncompared: u64,
     /// Fingerprint of all function libraries.
     pub functions: String,
     /// Fingerprint of each database that has keys, in the order of their numbers.
     pub databases: Vec<DatabaseDigest>,
     /// Fingerprint of each kind of value, by its name; kinds without keys are left out.
     pub kinds: BTreeMap<String, String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A digest of one database.
@@ -250,6 +257,7 @@ mod tests {
             version: 1,
             keys: "0f".repeat(16),
             key_count: 2,
+            uncompared: 1,
             functions: "00".repeat(16),
             databases: vec![DatabaseDigest { db: 15, keys: "0f".repeat(16) }],
             kinds: BTreeMap::from([("string".to_owned(), "0f".repeat(16))]),

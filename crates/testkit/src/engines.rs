@@ -28,6 +28,18 @@ pub fn installed_engines() -> Vec<Engine> {
     engines
 }
 
+/// The engine of this name, such as `redis-8.2`; `None` where it could not be installed here.
+pub fn installed_engine(name: &str) -> Option<Engine> {
+    installed_engines().into_iter().find(|engine| engine.name == name)
+}
+
+/// A Redis that calls itself 9.9 and writes a version of the RDB format that nobody knows; `None` where
+/// it could not be built here.
+pub fn future_engine() -> Option<Engine> {
+    let binary = repository_file(".engines/future-9.9");
+    binary.is_file().then(|| Engine { name: "future-9.9".to_owned(), binary })
+}
+
 /// Redis 7.0, which Debian ships: the one that most tests use.
 pub fn newest_redis() -> Engine {
     let engines = installed_engines();

@@ -7,6 +7,7 @@
 
 mod certificates;
 mod clock;
+mod dataset;
 mod engines;
 mod recording;
 mod s3;
@@ -15,7 +16,8 @@ mod server;
 
 pub use certificates::Certificates;
 pub use clock::{MovedClock, SeededEntropy};
-pub use engines::{Engine, installed_engines, newest_redis};
+pub use dataset::{add_vector_sets, dataset_for};
+pub use engines::{Engine, future_engine, installed_engine, installed_engines, newest_redis};
 pub use recording::{Payload, Recording, Scenario, recordings};
 pub use s3::{BUCKET, S3Call, S3Fault, S3Key, S3Server};
 pub use scripted::{Act, ScriptedServer};

@@ -116,7 +116,9 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+        // It may name keys, which are any bytes.
+        let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// Sends commands over one connection, in a pipeline; gives their replies.
@@ -149,7 +151,8 @@ impl Server {
             match decoder.next_reply().expect("RESP") {
                 Some(reply) => replies.push(reply),
                 None => {
-                    let len = stream.read(&mut buffer).expect("a reply in time");
+                    let len = stream.read(&mut buffer);
+                    let len = len.unwrap_or_else(|e| panic!("no reply: {e}; {}", self.log()));
                     assert!(len > 0, "the server closed the connection: {}", self.log());
                     decoder.feed(&buffer[..len]);
                 }

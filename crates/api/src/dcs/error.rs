@@ -141,7 +141,9 @@ impl From<AppError> for DcsError {
             AppError::BackupNotFound => Self::BackupNotFound,
             AppError::InstanceBusy(JobKind::Capture) => Self::Backuping,
             AppError::InstanceBusy(JobKind::Restore) => Self::Restoring,
-            AppError::BackupNotRestorable | AppError::BackupDamaged(_) => Self::BackupNotRestorable,
+            AppError::BackupNotRestorable
+            | AppError::BackupUnverified { .. }
+            | AppError::BackupDamaged(_) => Self::BackupNotRestorable,
             AppError::RestoreBlocked(_) => Self::CannotRestore,
             AppError::CannotPlan { .. } => Self::NotRunning,
             AppError::InstanceBusy(JobKind::Remove | JobKind::Drill)
@@ -172,6 +174,7 @@ impl From<AppError> for DcsError {
             | AppError::SecretUnreadable(_) => Self::Internal,
         };
         if let AppError::RestoreBlocked(_)
+        | AppError::BackupUnverified { .. }
         | AppError::BackupDamaged(_)
         | AppError::CannotPlan { .. }
         | AppError::CannotAdopt(_) = &error

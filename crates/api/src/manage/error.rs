@@ -69,6 +69,7 @@ impl Error {
                 AppError::BackupNotRestorable | AppError::BackupDamaged(_) => {
                     (StatusCode::CONFLICT, "backup_not_restorable")
                 }
+                AppError::BackupUnverified { .. } => (StatusCode::CONFLICT, "backup_unverified"),
                 AppError::CannotPlan { .. } => (StatusCode::CONFLICT, "instance_down"),
                 AppError::RestoreBlocked(_) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, "restore_blocked")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cachevault_app::{BackupDetail, FileLink, RequestRestore, StoredError};
 use cachevault_domain::{
     Backup, ConflictRule, Failure, Health, Instance, KeyFilter, Restore, RestoreOptions,
-    RestorePlan, RestoreWay, Target, TtlRule,
+    RestorePlan, RestoreWay, Target, TtlRule, unknown_server_warning,
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -92,6 +92,8 @@ pub(crate) struct InstanceBody {
     proven_backup_id: Option<String>,
     proven_backup_created_at: Option<String>,
     proven_at: Option<String>,
+    /// What to know of the instance, such as a server that is newer than this service knows.
+    warnings: Vec<String>,
 }
 
 impl From<&Instance> for InstanceBody {
@@ -130,6 +132,7 @@ impl From<&Instance> for InstanceBody {
             proven_backup_id: instance.proven.map(|proven| proven.backup.to_string()),
             proven_backup_created_at: instance.proven.map(|proven| proven.created_at.to_string()),
             proven_at: instance.proven.map(|proven| proven.proof_at.to_string()),
+            warnings: unknown_server_warning(seen.engine, seen.version).into_iter().collect(),
         }
     }
 }
@@ -154,7 +157,11 @@ pub(crate) struct BackupBody {
     dialect: &'static str,
     note: Option<String>,
     state: &'static str,
+    /// Whether it can be restored by default.
     restorable: bool,
+    /// Whether its content was verified: `unknown`, `verified` or `opaque`. An opaque backup can be
+    /// restored only with `unverified`.
+    content: &'static str,
     progress_percent: f64,
     received_bytes: u64,
     phase: Option<String>,
@@ -170,6 +177,8 @@ pub(crate) struct BackupBody {
     /// When a throw-away server last loaded it and held the same data, and which.
     proven_at: Option<String>,
     proven_by: Option<String>,
+    /// Values of modules that this drill counted, and did not compare.
+    proven_uncompared: Option<u64>,
     drilling: bool,
     /// Why the last drill did not prove it.
     drill_failure: Option<String>,
@@ -217,6 +226,7 @@ impl From<&Backup> for BackupBody {
             note: backup.note.as_ref().map(|note| note.as_str().to_owned()),
             state: backup.state.as_str(),
             restorable: backup.is_restorable(),
+            content: backup.content.as_str(),
             progress_percent: f64::from(backup.progress.hundredths()) / 100.0,
             received_bytes: backup.received_bytes,
             phase: backup.phase.clone(),
@@ -230,6 +240,7 @@ impl From<&Backup> for BackupBody {
             removed_at: backup.removed_at.map(|at| at.to_string()),
             proven_at: backup.proof.as_ref().map(|proof| proof.at.to_string()),
             proven_by: backup.proof.as_ref().map(|proof| proof.server.clone()),
+            proven_uncompared: backup.proof.as_ref().map(|proof| proof.uncompared),
             drilling: backup.drilling,
             drill_failure: backup.drill_failure.as_ref().map(|failure| failure.reason.clone()),
             check_requested_at: backup.check_requested_at.map(|at| at.to_string()),
@@ -301,6 +312,9 @@ pub(crate) struct RestoreWishBody {
     /// `replace_all`, `replace`, `skip` or `fail`.
     #[schema(pattern = "^(replace_all|replace|skip|fail)$")]
     conflict: Option<String>,
+    /// Restore a backup whose content is not verified: by native loading, into a server of the same
+    /// vendor and of at least the source's version.
+    unverified: Option<bool>,
 }
 
 /// The value of this name, or which names there are.
@@ -337,6 +351,7 @@ impl RestoreWishBody {
             ttl: ttl.unwrap_or(defaults.ttl),
             filter,
             conflict: conflict.unwrap_or(defaults.conflict),
+            unverified: self.unverified.unwrap_or(defaults.unverified),
         };
         let note = note.map_err(|e: cachevault_domain::NoteTooLong| e.to_string())?;
         Ok(RequestRestore { backup, options, note })
@@ -357,6 +372,8 @@ pub(crate) struct PlanBody {
     replaced_keys: u64,
     needed_bytes: u64,
     prove: bool,
+    /// Why the data cannot be compared afterwards, or not all of it; null where it can.
+    unprovable: Option<String>,
     blockers: Vec<String>,
     notes: Vec<String>,
 }
@@ -375,6 +392,7 @@ impl From<&RestorePlan> for PlanBody {
             replaced_keys: plan.replaced_keys,
             needed_bytes: plan.needed_bytes,
             prove: plan.prove,
+            unprovable: plan.unprovable.clone(),
             blockers: plan.blockers.iter().map(ToString::to_string).collect(),
             notes: plan.notes.clone(),
         }
@@ -389,6 +407,8 @@ pub(crate) struct RestoreBody {
     source_instance_id: String,
     source_instance_name: String,
     note: Option<String>,
+    /// Whether a backup may be restored whose content is not verified.
+    unverified: bool,
     state: &'static str,
     progress_percent: f64,
     phase: Option<String>,
@@ -400,6 +420,10 @@ pub(crate) struct RestoreBody {
     /// For how long it took no writes, milliseconds.
     unavailable_ms: Option<u64>,
     proven: Option<bool>,
+    /// Why the data was not compared, where it should have been.
+    unproven: Option<String>,
+    /// Values of modules that were counted, and not compared.
+    uncompared: Option<u64>,
     keys: Option<u64>,
     created_at: String,
     started_at: Option<String>,
@@ -416,6 +440,7 @@ impl From<&Restore> for RestoreBody {
             source_instance_id: restore.source_instance.to_string(),
             source_instance_name: restore.source_instance_name.to_string(),
             note: restore.note.as_ref().map(|note| note.as_str().to_owned()),
+            unverified: restore.options.unverified,
             state: restore.state.as_str(),
             progress_percent: f64::from(restore.progress.hundredths()) / 100.0,
             phase: restore.phase.clone(),
@@ -425,6 +450,8 @@ impl From<&Restore> for RestoreBody {
             target_data: outcome.map(|outcome| outcome.target.as_str()),
             unavailable_ms: outcome.and_then(|outcome| outcome.unavailable_ms),
             proven: outcome.map(|outcome| outcome.proven),
+            unproven: outcome.and_then(|outcome| outcome.unproven.clone()),
+            uncompared: outcome.map(|outcome| outcome.uncompared),
             keys: outcome.and_then(|outcome| outcome.keys),
             created_at: restore.created_at.to_string(),
             started_at: restore.started_at.map(|at| at.to_string()),

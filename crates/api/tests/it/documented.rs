@@ -247,6 +247,8 @@ async fn both_restore_pages_answer_as_their_examples_show() {
         way: Some(RestoreWay::Replica),
         target: TargetData::New,
         unavailable_ms: Some(15),
+        unproven: None,
+        uncompared: 0,
         proven: true,
         keys: Some(1),
     };

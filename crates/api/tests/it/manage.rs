@@ -1,11 +1,13 @@
 //! Our own API.
 
 use cachevault_catalog::{BackupCatalog, JobQueue};
-use cachevault_domain::{Clock, Failure, FailureCode, JobId, JobKind, NodeId};
+use cachevault_domain::{
+    Clock, Failure, FailureCode, JobId, JobKind, NodeId, RestoreOutcome, RestoreWay, TargetData,
+};
 use cachevault_testkit::SeededEntropy;
 use serde_json::json;
 
-use crate::rig::{INSTANCE, Rig};
+use crate::rig::{ADOPTABLE, INSTANCE, NEWER, OPAQUE, Rig};
 
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 
@@ -105,6 +107,7 @@ async fn a_wish_for_a_restore_that_cannot_be_meant_is_refused_by_its_field() {
         ("conflict", json!("maybe")),
         ("pattern", json!("x".repeat(1025))),
         ("database", json!(-1)),
+        ("unverified", json!("yes")),
         ("backup_id", json!("none")),
         ("surprise", json!(1)),
     ] {
@@ -113,7 +116,8 @@ async fn a_wish_for_a_restore_that_cannot_be_meant_is_refused_by_its_field() {
         let answer = rig.call("POST", &path, &body.to_string()).await;
         let message = answer.body["error"]["message"].as_str().unwrap();
         assert_eq!(answer.status.as_u16(), 400, "{field}: {message}");
-        assert!(message.contains(field) || field == "database", "{field}: {message}");
+        let is_named = !["database", "unverified"].contains(&field);
+        assert!(message.contains(field) || !is_named, "{field}: {message}");
     }
 }
 
@@ -130,11 +134,135 @@ async fn the_age_of_the_newest_proven_backup_can_be_watched() {
     rig.catalog.request_drill(project, backup, job, now).await.unwrap();
     let node = NodeId::mint(&SeededEntropy::new(1));
     let lease = rig.catalog.claim_job(JobKind::Drill, node, now, now).await.unwrap().unwrap();
-    rig.catalog.finish_drill(&lease, "redis 7.0.15", now).await.unwrap();
+    rig.catalog.finish_drill(&lease, "redis 7.0.15", 3, now).await.unwrap();
     let text = scrape().await;
     let age = text.lines().find(|line| line.contains("proven_backup_age_seconds{")).unwrap();
     // From 08:31:16 to 08:40:00.
     assert!(age.contains("name=\"orders\"") && age.ends_with(" 524.0"), "{age}");
     let shown = rig.call("GET", &format!("/api/v1/instances/{INSTANCE}"), "").await.body;
     assert_eq!(shown["proven_backup_id"], json!(BACKUP));
+    let shown = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
+    assert_eq!(
+        (&shown["proven_by"], &shown["proven_uncompared"]),
+        (&json!("redis 7.0.15"), &json!(3))
+    );
+}
+
+#[tokio::test]
+async fn an_opaque_backup_is_shown_as_such_and_not_restored_by_default() {
+    let rig = Rig::new().await;
+    rig.opaque(BACKUP, &crate::links::rdb(1000)).await;
+    let target = rig.added("target", ADOPTABLE).await["id"].as_str().unwrap().to_owned();
+    let shown = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
+    assert_eq!(
+        (&shown["state"], &shown["content"], &shown["restorable"]),
+        (&json!("succeeded"), &json!("opaque"), &json!(false))
+    );
+    assert_eq!(shown["artifacts"][0]["rdb"]["content"]["reason"], json!(OPAQUE));
+    let list = rig.call("GET", &format!("/api/v1/instances/{INSTANCE}/backups"), "").await.body;
+    assert_eq!(list["items"][0]["content"], json!("opaque"));
+    let wish = json!({"backup_id": BACKUP}).to_string();
+    let refused = rig.call("POST", &format!("/api/v1/instances/{target}/restores"), &wish).await;
+    let error = &refused.body["error"];
+    assert_eq!((refused.status.as_u16(), &error["code"]), (409, &json!("backup_unverified")));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(OPAQUE) && message.contains("--unverified"), "{message}");
+    let drill = rig.call("POST", &format!("/api/v1/backups/{BACKUP}/drill"), "").await;
+    assert_eq!(
+        (drill.status.as_u16(), &drill.body["error"]["code"]),
+        (409, &json!("backup_not_restorable"))
+    );
+    for (version, place, code) in
+        [("v1.0", "/error/code", "111400087"), ("v2", "/error_code", "DCS.4087")]
+    {
+        let path = rig.path(version, &format!("/instances/{INSTANCE}/backups"));
+        let record = rig.call("GET", &path, "").await.body["backup_record_response"][0].clone();
+        assert_eq!(
+            (&record["status"], &record["is_support_restore"]),
+            (&json!("succeed"), &json!("FALSE"))
+        );
+        let path = rig.path(version, &format!("/instances/{target}/restores"));
+        let refused = rig.call("POST", &path, &wish).await;
+        assert_eq!(
+            (refused.status.as_u16(), refused.body.pointer(place)),
+            (400, Some(&json!(code)))
+        );
+        // Its file is whole, and can be had.
+        let path = rig.path(version, &format!("/instances/{INSTANCE}/backups/{BACKUP}/links"));
+        let links = rig.call("POST", &path, &json!({"expiration": 300}).to_string()).await;
+        assert_eq!(links.status.as_u16(), 200, "{}", links.text);
+    }
+    let text = rig.metrics().await;
+    let counted = |instance: &str, count: &str| {
+        let line = text.lines().find(|line| {
+            line.starts_with("cachevault_instance_opaque_backups{") && line.contains(instance)
+        });
+        assert!(line.is_some_and(|line| line.ends_with(count)), "{text}");
+    };
+    counted(INSTANCE, " 1.0");
+    counted(&target, " 0.0");
+}
+
+#[tokio::test]
+async fn an_opaque_backup_is_restored_where_that_is_asked_for() {
+    let rig = Rig::new().await;
+    rig.opaque(BACKUP, &crate::links::rdb(1000)).await;
+    let target = rig.added("target", ADOPTABLE).await["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/v1/instances/{target}/restores");
+    for (unverified, unprovable) in [(json!(null), json!(null)), (json!(true), json!(OPAQUE))] {
+        let wish = json!({"backup_id": BACKUP, "unverified": unverified}).to_string();
+        let plan = rig.call("POST", &format!("{path}/plan"), &wish).await;
+        assert_eq!((plan.status.as_u16(), &plan.body["unprovable"]), (200, &unprovable));
+    }
+    let wish = json!({"backup_id": BACKUP, "unverified": true}).to_string();
+    let created = rig.call("POST", &path, &wish).await;
+    assert_eq!(
+        (created.status.as_u16(), &created.body["unverified"]),
+        (201, &json!(true)),
+        "{}",
+        created.text
+    );
+    assert_eq!(
+        (&created.body["unproven"], &created.body["uncompared"]),
+        (&json!(null), &json!(null))
+    );
+    let (node, now) = (NodeId::mint(&SeededEntropy::new(1)), rig.clock.now());
+    let lease = rig.catalog.claim_job(JobKind::Restore, node, now, now).await.unwrap().unwrap();
+    rig.catalog.start_restore(&lease, now).await.unwrap();
+    let outcome = RestoreOutcome {
+        way: Some(RestoreWay::Replica),
+        target: TargetData::New,
+        unavailable_ms: Some(15),
+        proven: false,
+        unproven: Some(OPAQUE.into()),
+        uncompared: 7,
+        keys: None,
+    };
+    rig.catalog.finish_restore(&lease, &outcome, now).await.unwrap();
+    let id = created.body["id"].as_str().unwrap();
+    let shown = rig.call("GET", &format!("/api/v1/restores/{id}"), "").await.body;
+    assert_eq!(
+        (&shown["proven"], &shown["unproven"], &shown["uncompared"], &shown["unverified"]),
+        (&json!(false), &json!(OPAQUE), &json!(7), &json!(true))
+    );
+}
+
+#[tokio::test]
+async fn a_catalog_that_is_made_again_knows_that_content_is_opaque() {
+    let rig = Rig::new().await;
+    rig.opaque_in_store(BACKUP, &crate::links::rdb(1000)).await;
+    assert_eq!(rig.app.rebuild().await.unwrap().added, 1);
+    let shown = rig.call("GET", &format!("/api/v1/backups/{BACKUP}"), "").await.body;
+    assert_eq!((&shown["content"], &shown["restorable"]), (&json!("opaque"), &json!(false)));
+}
+
+#[tokio::test]
+async fn a_server_that_is_newer_than_known_is_added_with_a_warning() {
+    let rig = Rig::new().await;
+    assert_eq!(rig.added("known", ADOPTABLE).await["warnings"], json!([]));
+    let added = rig.added("newer", NEWER).await;
+    let warning = added["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("redis 9.0.0") && warning.contains("--unverified"), "{warning}");
+    let path = format!("/api/v1/instances/{}", added["id"].as_str().unwrap());
+    assert_eq!(rig.call("GET", &path, "").await.body["warnings"], added["warnings"]);
 }

@@ -17,15 +17,15 @@ use cachevault_app::{
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, BackupFormat, BackupId, Clock, EngineKind, Health, Instance, InstanceId,
+    Address, BackupFormat, BackupId, Clock, ContentState, EngineKind, Health, Instance, InstanceId,
     InstanceSettings, JobId, JobKind, Lease, Loading, NewBackup, NodeId, Observation, ProbeError,
     RdbDialect, RestoreOptions, RestorePlan, RestoreWay, Role, SealedConnection, ServerVersion,
-    Target, Trigger,
+    StoredFiles, Target, Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
-    ArtifactEntry, ArtifactKey, BackupKey, Encoding, FolderStore, MANIFEST_VERSION, Manifest,
-    RdbEntry, SourceEntry,
+    ArtifactEntry, ArtifactKey, BackupKey, ContentEntry, Encoding, FolderStore, MANIFEST_VERSION,
+    Manifest, RdbEntry, SourceEntry,
 };
 use cachevault_testkit::{MovedClock, SeededEntropy};
 use http_body_util::BodyExt;
@@ -45,10 +45,16 @@ pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 /// When a backup was made that is in the store.
 const STORED_AT: &str = "2019-05-10T08:31:16.166Z";
 
-/// The only host at which the prober finds a server.
+/// A host at which the prober finds a server.
 pub(crate) const ADOPTABLE: &str = "adoptable.test";
 
-/// Adoption is tested with real servers elsewhere; here all but one are refused.
+/// The only other such host; its server is newer than this build knows.
+pub(crate) const NEWER: &str = "newer.test";
+
+/// Why the content of opaque backups is not verified.
+pub(crate) const OPAQUE: &str = "type 34 is unknown";
+
+/// Adoption is tested with real servers elsewhere; here all but two are refused.
 #[derive(Debug)]
 struct Unreachable;
 
@@ -59,9 +65,11 @@ impl Prober for Unreachable {
     }
 
     async fn look(&self, target: &Target) -> Result<Observation, ProbeError> {
-        match target.address.host == ADOPTABLE {
-            true => Ok(observation()),
-            false => Err(ProbeError::Refused { address: target.address.clone() }),
+        let newer = ServerVersion { major: 9, minor: 0, patch: 0 };
+        match target.address.host.as_str() {
+            ADOPTABLE => Ok(observation()),
+            NEWER => Ok(Observation { version: newer, ..observation() }),
+            _ => Err(ProbeError::Refused { address: target.address.clone() }),
         }
     }
 
@@ -83,6 +91,7 @@ impl Prober for Unreachable {
             replaced_keys: observed.keys,
             needed_bytes: 0,
             prove: options.prove.unwrap_or(true),
+            unprovable: options.unverified.then(|| OPAQUE.to_owned()),
             blockers: Vec::new(),
             notes: Vec::new(),
         })
@@ -310,9 +319,21 @@ impl Rig {
         at: [&str; 3],
         size_bytes: u64,
     ) -> BackupId {
+        let content = ContentState::Verified;
+        let files = StoredFiles { attempt: 1, size_bytes, content, opaque_because: None };
+        self.succeeded_with(id, note, at, files).await
+    }
+
+    async fn succeeded_with(
+        &self,
+        id: &str,
+        note: Option<&str>,
+        at: [&str; 3],
+        files: StoredFiles,
+    ) -> BackupId {
         let lease = self.claimed(id, note, at[0]).await;
         self.catalog.start_backup(&lease, at[1].parse().unwrap()).await.unwrap();
-        self.catalog.finish_backup(&lease, 1, size_bytes, at[2].parse().unwrap()).await.unwrap();
+        self.catalog.finish_backup(&lease, &files, at[2].parse().unwrap()).await.unwrap();
         lease.backup
     }
 
@@ -326,6 +347,35 @@ impl Rig {
         let backup = id.parse().unwrap();
         self.app.store.commit(&self.artifact(backup).attempt, &manifest).await.unwrap();
         self.succeeded(id, None, [STORED_AT; 3], rdb.len() as u64).await
+    }
+
+    /// A backup that succeeded, of a format that was not known.
+    pub(crate) async fn opaque(&self, id: &str, rdb: &[u8]) -> BackupId {
+        self.opaque_in_store(id, rdb).await;
+        let opaque_because = Some(OPAQUE.to_owned());
+        let (size_bytes, content) = (rdb.len() as u64, ContentState::Opaque);
+        let files = StoredFiles { attempt: 1, size_bytes, content, opaque_because };
+        self.succeeded_with(id, None, [STORED_AT; 3], files).await
+    }
+
+    /// The files of such a backup, of which there is no record.
+    pub(crate) async fn opaque_in_store(&self, id: &str, rdb: &[u8]) {
+        let mut manifest = self.with_artifact(id, rdb, "10.0.0.7:6379").await;
+        manifest.artifacts[0].rdb.content = Some(ContentEntry::Opaque {
+            warning: "opaque: not verified".into(),
+            offset: 9,
+            reason: OPAQUE.into(),
+        });
+        let attempt = self.artifact(id.parse().unwrap()).attempt;
+        self.app.store.commit(&attempt, &manifest).await.unwrap();
+    }
+
+    /// An instance at this host, added over the API, which answers so.
+    pub(crate) async fn added(&self, name: &str, host: &str) -> Value {
+        let body = serde_json::json!({"name": name, "host": host, "port": 6379}).to_string();
+        let answer = self.call("POST", "/api/v1/instances", &body).await;
+        assert_eq!(answer.status.as_u16(), 201, "{}", answer.text);
+        answer.body
     }
 
     /// A backup that a policy promised to keep until then, known from the store.

@@ -24,6 +24,9 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
         InstanceCommand::Add(wish) => {
             let instance = client.call(Method::POST, "/instances", Some(&add_body(&wish)?))?;
             output::say(options.output, &format!("adopted `{}`", wish.name));
+            for warning in instance["warnings"].as_array().into_iter().flatten() {
+                warn(&output::text(warning));
+            }
             output::one(options.output, &instance);
         }
         InstanceCommand::List => {
@@ -90,6 +93,9 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
                     progress::follow_backup(&client, backup["id"].as_str().unwrap_or_default())?;
             }
             output::one(options.output, &backup);
+            if backup["content"] == "opaque" {
+                warn(&format!("the content is not verified: {}", opaque_reason(&backup)));
+            }
             if backup["state"] == "failed" {
                 let reason = backup["failure"]["reason"].as_str().unwrap_or("no reason given");
                 return Err(Failure::Failed(format!("the backup failed: {reason}")));
@@ -246,6 +252,19 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
     }
 }
 
+/// Why the content of a backup is opaque, as far as its artifacts say it.
+fn opaque_reason(backup: &Value) -> &str {
+    let artifacts = backup["artifacts"].as_array().into_iter().flatten();
+    let mut reasons =
+        artifacts.filter_map(|artifact| artifact["rdb"]["content"]["reason"].as_str());
+    reasons.next().unwrap_or("its format is not known to the service")
+}
+
+/// Warns people, on standard error.
+fn warn(message: &str) {
+    eprintln!("warning: {message}");
+}
+
 fn restore_body(wish: &RestoreWish) -> Value {
     let is_partial = wish.keys.is_some() || wish.database.is_some();
     json!({
@@ -259,6 +278,7 @@ fn restore_body(wish: &RestoreWish) -> Value {
         // Part of a backup never empties the instance.
         "conflict": wish.merge.as_deref().or(is_partial.then_some("replace")),
         "ttl": wish.ttl,
+        "unverified": wish.unverified,
     })
 }
 
@@ -371,6 +391,16 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_reason_of_opaque_content_is_that_of_its_artifact() {
+        let artifact = |content: Value| json!({"artifacts": [{"rdb": {"content": content}}]});
+        let opaque = artifact(json!({"state": "opaque", "reason": "type 34 is unknown"}));
+        assert_eq!(opaque_reason(&opaque), "type 34 is unknown");
+        for unexplained in [json!({}), json!({"artifacts": []}), artifact(Value::Null)] {
+            assert_eq!(opaque_reason(&unexplained), "its format is not known to the service");
+        }
+    }
 
     #[test]
     fn urls_are_read_with_all_their_parts() {

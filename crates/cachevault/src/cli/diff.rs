@@ -31,7 +31,8 @@ const EXIT_TROUBLE: u8 = 2;
 pub(crate) const DIFF_HELP: &str = "\
 A line is `+ DB NAME` for a key that only B has, `- DB NAME` for one that only A has, `~ DB NAME` \
 where kind, value or expiry differ; a summary ends the output. Encodings, the order of keys and \
-the servers' versions make no difference, nor does data that modules keep outside of keys. Lines \
+the servers' versions make no difference, nor does data that modules keep outside of keys. Values of \
+modules other than vector sets are compared by key, type and expiry alone, and counted. Lines \
 come in no particular order; a key that B holds twice, which no server loads, and A lacks has two. Names are shown with \\\\, \\n and \\xNN for what is no printable \
 text.\n\n\
 Exit codes: 0 the data are the same; 1 they differ; 2 wrong usage, or a source cannot be read, is \
@@ -203,7 +204,10 @@ impl KeyVisitor for Compare<'_, '_> {
     }
     fn key(&mut self, key: &KeyFingerprint<'_>) {
         match self.table.find(self.hash, key.fingerprint.0) {
-            Found::Same => self.printer.tally.same += 1,
+            Found::Same => {
+                self.printer.tally.same += 1;
+                self.printer.tally.uncompared += u64::from(!key.is_compared);
+            }
             Found::Changed => self.printer.print(Change::Changed, key.db, key.name),
             Found::Missing => self.printer.print(Change::Added, key.db, key.name),
             Found::Twice => self.twice = Some(escaped(key.name)),
@@ -249,6 +253,8 @@ struct Tally {
     removed: u64,
     changed: u64,
     same: u64,
+    /// Keys among the same ones with data of modules that was not compared.
+    uncompared: u64,
     functions_differ: bool,
 }
 
@@ -296,21 +302,26 @@ impl Printer<'_> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        let Tally { added, removed, changed, same, functions_differ } = self.tally;
+        let Tally { added, removed, changed, same, uncompared, functions_differ } = self.tally;
         if self.json {
             let summary = json!({
                 "added": added,
                 "removed": removed,
                 "changed": changed,
                 "same": same,
+                "uncompared": uncompared,
                 "functions_differ": functions_differ,
             });
             return writeln!(self.output, "{}", json!({"summary": summary}));
         }
         let functions = if functions_differ { "; the functions differ" } else { "" };
+        let modules = match uncompared {
+            0 => String::new(),
+            keys => format!("; of {keys} keys the data of modules was not compared"),
+        };
         writeln!(
             self.output,
-            "{added} added, {removed} removed, {changed} changed, {same} the same{functions}"
+            "{added} added, {removed} removed, {changed} changed, {same} the same{functions}{modules}"
         )
     }
 }

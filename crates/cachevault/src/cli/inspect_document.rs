@@ -24,12 +24,14 @@ struct Frame {
     header: String,
     size_bytes: u64,
     crc64: Option<String>,
+    has_end_mark: bool,
 }
 
 #[derive(Serialize)]
 struct Digests {
     keys: String,
     key_count: u64,
+    uncompared: u64,
     functions: String,
     databases: BTreeMap<u64, String>,
     kinds: BTreeMap<&'static str, String>,
@@ -56,6 +58,7 @@ impl<'a> Document<'a> {
                 header: envelope.header.to_string(),
                 size_bytes: envelope.size_bytes,
                 crc64,
+                has_end_mark: envelope.has_end_mark,
             },
             opaque,
             digest,
@@ -72,6 +75,7 @@ impl Digests {
         Self {
             keys: digest.keys.to_string(),
             key_count: digest.key_count,
+            uncompared: digest.uncompared,
             functions: digest.functions.to_string(),
             databases: digest.databases.iter().map(|(db, f)| (*db, f.to_string())).collect(),
             kinds: kinds.map(|(kind, f)| (kind, f.to_string())).collect(),

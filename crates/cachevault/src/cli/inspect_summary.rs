@@ -10,6 +10,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{HumanBytes, HumanCount};
 use jiff::Timestamp;
 
+use super::rdb_pass::END_MARK;
+
 const NOTHING: &str = "-";
 
 /// All that is known of a source, as a text of several tables.
@@ -43,11 +45,12 @@ fn frame_facts(source: &str, inspection: &Inspection) -> Vec<(&'static str, Stri
         Checksum::Matches(crc) => format!("CRC-64 {crc:016x} matches"),
         Checksum::Absent => "none: the server was told not to compute one".to_owned(),
     };
+    let mark = if envelope.has_end_mark { END_MARK } else { "" };
     vec![
         ("source", source.to_owned()),
         ("header", envelope.header.to_string()),
         ("size", bytes(envelope.size_bytes)),
-        ("checksum", checksum),
+        ("checksum", format!("{checksum}{mark}")),
     ]
 }
 
@@ -66,9 +69,28 @@ fn content_facts(digest: &Digest, report: &Report) -> Vec<(&'static str, String)
         ("least Redis RDB version", least),
         ("functions", listed(report.functions.iter().cloned())),
         ("modules", listed(modules)),
-        ("digest of keys", digest.keys.to_string()),
+        ("inconsistent streams", inconsistent_streams(report)),
+        ("digest of keys", digest_of_keys(digest)),
         ("digest of functions", digest.functions.to_string()),
     ]
+}
+
+fn digest_of_keys(digest: &Digest) -> String {
+    match digest.uncompared {
+        0 => digest.keys.to_string(),
+        uncompared => format!(
+            "{} (of {} keys with data of modules it covers name, type and expiry alone)",
+            digest.keys,
+            HumanCount(uncompared)
+        ),
+    }
+}
+
+/// Streams that Redis 8.8 and newer refuse to load.
+fn inconsistent_streams(report: &Report) -> String {
+    let streams = &report.inconsistent_streams;
+    let Some(first) = streams.listed.first() else { return NOTHING.to_owned() };
+    format!("{}, such as key {}: {}", streams.count, first.place, first.reason.as_str())
 }
 
 fn server(report: &Report) -> String {

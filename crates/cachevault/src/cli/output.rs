@@ -28,7 +28,7 @@ pub(crate) const INSTANCE: [Column; 8] = [
 
 pub(crate) const BACKUP: [Column; 7] = [
     ("id", |row| text(&row["id"])),
-    ("state", |row| text(&row["state"])),
+    ("state", backup_state),
     ("progress", |row| format!("{:.2} %", row["progress_percent"].as_f64().unwrap_or_default())),
     ("size", |row| bytes(&row["size_bytes"])),
     ("created", |row| seconds(&row["created_at"])),
@@ -142,6 +142,15 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
+/// The state of a backup, and that its content is opaque while it has files.
+fn backup_state(backup: &Value) -> String {
+    let state = text(&backup["state"]);
+    match backup["content"].as_str() {
+        Some("opaque") if state == "succeeded" => format!("{state}, opaque"),
+        _ => state,
+    }
+}
+
 fn bytes(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |bytes| HumanBytes(bytes).to_string())
 }
@@ -150,4 +159,23 @@ fn bytes(value: &Value) -> String {
 pub(super) fn seconds(value: &Value) -> String {
     let text = text(value);
     text.split('.').next().map_or(text.clone(), |head| head.trim_end_matches('Z').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_list_marks_opaque_backups_that_have_files() {
+        for (state, content, shown) in [
+            ("succeeded", "opaque", "succeeded, opaque"),
+            ("succeeded", "verified", "succeeded"),
+            ("succeeded", "unknown", "succeeded"),
+            ("deleted", "opaque", "deleted"),
+        ] {
+            assert_eq!(backup_state(&json!({"state": state, "content": content})), shown);
+        }
+    }
 }

@@ -45,13 +45,18 @@ pub(crate) fn pass<R: Reading + Interrupts>(
     }
 }
 
+/// What is said of a file that was cut out of a replication stream with its end mark.
+pub(crate) const END_MARK: &str =
+    ", followed by the 40-byte end mark of a replication stream, which servers ignore";
+
 /// What a frame is, in words.
 pub(crate) fn sentence(envelope: &EnvelopeReport) -> String {
-    let EnvelopeReport { header, size_bytes, checksum } = envelope;
+    let EnvelopeReport { header, size_bytes, checksum, has_end_mark } = envelope;
+    let mark = if *has_end_mark { END_MARK } else { "" };
     match checksum {
         Checksum::Matches(crc) => {
-            format!("{header}, {size_bytes} bytes, CRC-64 {crc:016x} matches")
+            format!("{header}, {size_bytes} bytes, CRC-64 {crc:016x} matches{mark}")
         }
-        Checksum::Absent => format!("{header}, {size_bytes} bytes, has no checksum"),
+        Checksum::Absent => format!("{header}, {size_bytes} bytes, has no checksum{mark}"),
     }
 }

@@ -5,8 +5,8 @@ use cachevault_domain::{
 };
 
 use super::{
-    at, backup, backup_id, begin_restore, claim, failure, job_id, new_backup, node, operation,
-    prepare, prepare_restore, project, safety, succeed,
+    at, backup, backup_id, begin_restore, claim, failure, files, job_id, new_backup, node,
+    operation, prepare, prepare_restore, project, safety, succeed,
 };
 use crate::{Catalog, CatalogError};
 
@@ -57,7 +57,7 @@ pub async fn a_running_backup_that_is_cancelled_can_only_fail(catalog: &impl Cat
     cancel(catalog, 1, "key B", 12).await.unwrap();
     assert_eq!(catalog.cancellation(&lease).await.unwrap(), Some(wish("key A", 11)));
     assert_eq!(backup(catalog, 1).await.state, BackupState::Running);
-    let late = catalog.finish_backup(&lease, 1, 7, at(13)).await;
+    let late = catalog.finish_backup(&lease, &files(1, 7), at(13)).await;
     assert!(matches!(late, Err(CatalogError::Cancelled)), "{late:?}");
     // Whatever the worker says was wrong: it was broken off.
     let other = Failure { code: FailureCode::TimedOut, reason: "late".into() };

@@ -1,7 +1,7 @@
 //! What the store told: backups that were read again, and such as only it knows.
 
 use cachevault_domain::{
-    Address, Backup, EngineKind, Health, ServerVersion, StoredBackup, Trigger,
+    Address, Backup, ContentState, EngineKind, Health, ServerVersion, StoredBackup, Trigger,
 };
 
 use super::{
@@ -160,6 +160,7 @@ pub async fn a_backup_known_from_its_store_alone_is_added_once(catalog: &impl Ca
         trigger: Trigger::Automatic,
         window: Some("22:00-23:00".into()),
         keep_until: Some(at(1000)),
+        content: ContentState::Opaque,
         ..known.clone()
     };
     for is_new in [true, false] {

@@ -7,9 +7,9 @@ use cachevault_domain::{
 
 use super::identity::open_project;
 use super::{
-    ALL, at, backup, backup_id, begin_drill, begin_restore, claim, claim_kind, failure, instance,
-    instance_id, is_lost, job_id, new_backup, new_restore, operation, outcome, prepare,
-    prepare_restore, project, prove, request_drill, safety, succeed, to_drill,
+    ALL, at, backup, backup_id, begin_drill, begin_restore, claim, claim_kind, failure, files,
+    instance, instance_id, is_lost, job_id, new_backup, new_restore, operation, outcome, prepare,
+    prepare_restore, project, prove, request_drill, safety, succeed, succeed_opaque, to_drill,
 };
 use crate::{Catalog, CatalogError};
 
@@ -50,7 +50,7 @@ pub async fn a_drill_that_is_open_is_asked_for_once(catalog: &impl Catalog) {
     assert_eq!((lease.job, lease.attempt, lease.failures), (job_id(5), 2, 1));
     // Another backup has a drill of its own, and so has this one once the first has ended.
     assert_eq!(request_drill(catalog, 2, 7, 23).await.unwrap(), job_id(7));
-    catalog.finish_drill(&lease, "redis 7.0.15", at(24)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(24)).await.unwrap();
     assert_eq!(request_drill(catalog, 1, 8, 25).await.unwrap(), job_id(8));
     assert_eq!(catalog.find_job(&project(1), job_id(6)).await.unwrap(), None);
 }
@@ -86,6 +86,15 @@ pub async fn a_backup_without_files_is_not_drilled(catalog: &impl Catalog) {
     assert_eq!(claim_kind(catalog, JobKind::Drill, 99).await, None);
 }
 
+pub async fn an_opaque_backup_is_not_drilled(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    succeed_opaque(catalog, 2, 20).await;
+    let refused = request_drill(catalog, 2, 5, 30).await;
+    assert!(matches!(refused, Err(CatalogError::NotRestorable)), "{refused:?}");
+    assert_eq!(to_drill(catalog, 100, 10).await, [1], "the newest one that can be proven");
+    assert_eq!(request_drill(catalog, 1, 6, 30).await.unwrap(), job_id(6));
+}
+
 pub async fn a_drill_keeps_nobody_from_the_instance(catalog: &impl Catalog) {
     prepare_restore(catalog).await;
     let lease = begin_drill(catalog, 1, 5, 20).await;
@@ -94,7 +103,7 @@ pub async fn a_drill_keeps_nobody_from_the_instance(catalog: &impl Catalog) {
     catalog.request_restore(&new_restore(6, 2, 1, 21)).await.unwrap();
     assert_eq!(operation(catalog, 1).await, Some(JobKind::Capture));
     // Nor do they keep it out.
-    catalog.finish_drill(&lease, "redis 7.0.15", at(22)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(22)).await.unwrap();
     begin_drill(catalog, 1, 7, 23).await;
 }
 
@@ -129,15 +138,16 @@ pub async fn a_drill_that_succeeded_proves_its_backup(catalog: &impl Catalog) {
     catalog.fail_drill(&lease, "a key is missing", at(21)).await.unwrap();
     let lease = begin_drill(catalog, 1, 6, 30).await;
     assert!(backup(catalog, 1).await.drill_failure.is_some(), "until it is proven");
-    catalog.finish_drill(&lease, "redis 7.0.15", at(31)).await.unwrap();
-    let proof = Some(Proof { at: at(31), server: "redis 7.0.15".into() });
+    catalog.finish_drill(&lease, "redis 7.0.15", 12_345_678_901, at(31)).await.unwrap();
+    let server = "redis 7.0.15".to_owned();
+    let proof = Some(Proof { at: at(31), server, uncompared: 12_345_678_901 });
     assert_eq!(backup(catalog, 1).await, Backup { proof, ..before.clone() });
     let job = catalog.find_job(&project(1), job_id(6)).await.unwrap().unwrap();
     assert_eq!((job.state, job.last_error), (JobState::Done, None));
     // The newest proof counts; a long name is cut, by characters.
     let lease = begin_drill(catalog, 1, 7, 40).await;
-    catalog.finish_drill(&lease, &"é".repeat(65), at(41)).await.unwrap();
-    let proof = Some(Proof { at: at(41), server: "é".repeat(64) });
+    catalog.finish_drill(&lease, &"é".repeat(65), 0, at(41)).await.unwrap();
+    let proof = Some(Proof { at: at(41), server: "é".repeat(64), uncompared: 0 });
     let proven = Backup { proof, ..before };
     assert_eq!(backup(catalog, 1).await, proven);
     let all = BackupFilter::default();
@@ -161,7 +171,7 @@ pub async fn a_drill_that_failed_says_why(catalog: &impl Catalog) {
     );
     // A later failure takes the place of the first, and leaves what was proven between them.
     let lease = begin_drill(catalog, 1, 6, 30).await;
-    catalog.finish_drill(&lease, "redis 7.0.15", at(31)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(31)).await.unwrap();
     let proof = backup(catalog, 1).await.proof;
     assert!(proof.is_some());
     let lease = begin_drill(catalog, 1, 7, 40).await;
@@ -175,13 +185,13 @@ pub async fn a_stale_driller_can_write_nothing(catalog: &impl Catalog) {
     let stale = begin_drill(catalog, 1, 5, 20).await;
     let fresh = claim_kind(catalog, JobKind::Drill, 100).await.unwrap();
     let before = backup(catalog, 1).await;
-    assert!(is_lost(catalog.finish_drill(&stale, "late", at(101)).await));
+    assert!(is_lost(catalog.finish_drill(&stale, "late", 0, at(101)).await));
     assert!(is_lost(catalog.fail_drill(&stale, "late", at(101)).await));
     assert_eq!(backup(catalog, 1).await, before);
-    catalog.finish_drill(&fresh, "redis 7.0.15", at(102)).await.unwrap();
+    catalog.finish_drill(&fresh, "redis 7.0.15", 0, at(102)).await.unwrap();
     // The end of the job is the end of its lease.
     let proven = backup(catalog, 1).await;
-    assert!(is_lost(catalog.finish_drill(&fresh, "again", at(103)).await));
+    assert!(is_lost(catalog.finish_drill(&fresh, "again", 0, at(103)).await));
     assert!(is_lost(catalog.fail_drill(&fresh, "again", at(103)).await));
     assert_eq!(backup(catalog, 1).await, proven);
 }
@@ -201,7 +211,7 @@ pub async fn only_a_drill_writes_what_was_proven(catalog: &impl Catalog) {
         .unwrap();
     let removing = claim_kind(catalog, JobKind::Remove, 20).await.unwrap();
     for lease in [&restoring, &capturing, &removing] {
-        refused(catalog.finish_drill(lease, "redis 7.0.15", at(21)).await);
+        refused(catalog.finish_drill(lease, "redis 7.0.15", 0, at(21)).await);
         refused(catalog.fail_drill(lease, "x", at(21)).await);
     }
     for n in 1..=3 {
@@ -213,7 +223,7 @@ pub async fn only_a_drill_writes_what_was_proven(catalog: &impl Catalog) {
     let (why, end) = (failure(FailureCode::ToolFailed, "x"), outcome(TargetData::New));
     refused(catalog.start_backup(&drilling, at(21)).await);
     refused(catalog.report_progress(&drilling, Progress::NONE, 1, "x").await);
-    refused(catalog.finish_backup(&drilling, 9, 9, at(21)).await);
+    refused(catalog.finish_backup(&drilling, &files(9, 9), at(21)).await);
     refused(catalog.fail_backup(&drilling, &why, at(21)).await);
     refused(catalog.finish_removal(&drilling, at(21)).await);
     refused(catalog.restore_of(&drilling).await.map(drop));
@@ -313,7 +323,7 @@ pub async fn the_newest_backup_is_due_for_a_drill(catalog: &impl Catalog) {
     assert_eq!(due(100).await, [], "queued");
     let lease = claim_kind(catalog, JobKind::Drill, 50).await.unwrap();
     assert_eq!(due(100).await, [], "leased");
-    catalog.finish_drill(&lease, "redis 7.0.15", at(51)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(51)).await.unwrap();
     assert_eq!(due(0).await, [2], "it is the other one that was proven");
     prove(catalog, 2, 60).await;
     assert_eq!(due(60).await, []);
@@ -349,7 +359,7 @@ pub async fn the_instance_drilled_longest_ago_comes_first(catalog: &impl Catalog
         catalog.request_backup(&backup).await.unwrap();
         let lease = claim(catalog, seconds).await.unwrap();
         catalog.start_backup(&lease, at(seconds)).await.unwrap();
-        catalog.finish_backup(&lease, 1, 1, at(seconds + 1)).await.unwrap();
+        catalog.finish_backup(&lease, &files(1, 1), at(seconds + 1)).await.unwrap();
     };
     succeed_of(new_backup(1, 1, 40), 40).await;
     succeed_of(new_backup(2, 2, 30), 30).await;

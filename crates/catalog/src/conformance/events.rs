@@ -6,15 +6,16 @@ use std::task::Poll;
 
 use cachevault_domain::{
     Agenda, Cancellation, Event, EventFilter, EventId, EventKind, FailureCode, Instance,
-    InstanceChange, JobKind, Lease, PolicyId, Tag, TagChange, TargetData,
+    InstanceChange, JobKind, Lease, PolicyId, StoredFiles, Tag, TagChange, TargetData,
 };
 
 use super::identity::open_project;
 use super::schedules::{inside, scheduled};
 use super::{
-    Numbered, at, automatic, backup_id, begin_drill, begin_restore, claim, claim_kind, failure,
-    instance, instance_id, is_lost, job_id, new_backup, new_restore, observation, outcome, prepare,
-    prepare_restore, project, restore_id, safety, succeed,
+    Numbered, OPAQUE, at, automatic, backup_id, begin_drill, begin_restore, claim, claim_kind,
+    failure, files, instance, instance_id, is_lost, job_id, new_backup, new_restore, observation,
+    opaque_files, outcome, prepare, prepare_restore, project, restore_id, safety, succeed,
+    succeed_opaque,
 };
 use crate::{Catalog, Turn};
 
@@ -49,7 +50,7 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
     catalog.start_backup(&lease, at(11)).await.unwrap();
     // The next attempt starts nothing new.
     catalog.start_backup(&lease, at(12)).await.unwrap();
-    catalog.finish_backup(&lease, 1, 1000, at(13)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 1000), at(13)).await.unwrap();
     for seconds in [20, 30] {
         let damage = Some("a byte differs");
         catalog.record_check(backup_id(1), 1, damage, at(seconds), at(seconds + 1)).await.unwrap();
@@ -87,6 +88,30 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
     assert_eq!(moments, [1, 10, 11, 13, 21, 40, 41, 42, 43, 44, 52].map(at));
 }
 
+pub async fn opaque_content_is_told_with_the_success_of_its_backup(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    let before = newest(catalog).await;
+    succeed_opaque(catalog, 2, 20).await;
+    let lease = begin_restore(catalog, 5, 2, 30).await;
+    catalog.begin_safety_backup(&lease, &safety(3, 31), at(31)).await.unwrap();
+    let unexplained = StoredFiles { opaque_because: None, ..opaque_files(1) };
+    for seconds in [32, 33] {
+        catalog.finish_safety_backup(&lease, &unexplained, at(seconds)).await.unwrap();
+    }
+    let expected = [
+        (EventKind::BackupRequested, Some(2), None),
+        (EventKind::BackupStarted, Some(2), None),
+        (EventKind::BackupSucceeded, Some(2), None),
+        (EventKind::BackupOpaque, Some(2), Some(OPAQUE.to_owned())),
+        (EventKind::RestoreRequested, Some(1), None),
+        (EventKind::BackupRequested, Some(3), None),
+        (EventKind::BackupStarted, Some(3), None),
+        (EventKind::BackupSucceeded, Some(3), None),
+        (EventKind::BackupOpaque, Some(3), None),
+    ];
+    assert_eq!(told(catalog, before).await, expected);
+}
+
 pub async fn what_was_refused_is_not_told(catalog: &impl Catalog) {
     prepare(catalog).await;
     catalog.request_backup(&new_backup(1, 1, 10)).await.unwrap();
@@ -98,7 +123,7 @@ pub async fn what_was_refused_is_not_told(catalog: &impl Catalog) {
     catalog.add_instance(&instance(2, "one")).await.unwrap_err();
     catalog.remove_instance(&project(1), instance_id(1), at(12)).await.unwrap_err();
     let stale = Lease { attempt: lease.attempt + 1, ..lease };
-    assert!(is_lost(catalog.finish_backup(&stale, 1, 1000, at(13)).await));
+    assert!(is_lost(catalog.finish_backup(&stale, &files(1, 1000), at(13)).await));
     let rename = InstanceChange { name: Some("two".parse().unwrap()), ..Default::default() };
     let policy_id = PolicyId::mint(&Numbered(7));
     let foreign = (project(2), instance_id(1));
@@ -113,8 +138,8 @@ pub async fn what_happens_to_a_restore_is_told_with_its_safety_backup(catalog: &
     let lease = begin_restore(catalog, 5, 2, 20).await;
     catalog.begin_safety_backup(&lease, &safety(3, 21), at(21)).await.unwrap();
     catalog.begin_safety_backup(&lease, &safety(4, 22), at(22)).await.unwrap();
-    catalog.finish_safety_backup(&lease, 1, 1000, at(23)).await.unwrap();
-    catalog.finish_safety_backup(&lease, 1, 1000, at(24)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(1, 1000), at(23)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(1, 1000), at(24)).await.unwrap();
     catalog.finish_restore(&lease, &outcome(TargetData::New), at(25)).await.unwrap();
     let lease = begin_restore(catalog, 6, 2, 30).await;
     let why = failure(FailureCode::RestoreSyncFailed, "it broke off");
@@ -143,7 +168,7 @@ pub async fn what_a_drill_found_is_told(catalog: &impl Catalog) {
     let lease = begin_drill(catalog, 1, 2, 20).await;
     catalog.fail_drill(&lease, "it holds other data", at(21)).await.unwrap();
     let lease = begin_drill(catalog, 1, 3, 30).await;
-    catalog.finish_drill(&lease, "redis 7.0.15", at(31)).await.unwrap();
+    catalog.finish_drill(&lease, "redis 7.0.15", 0, at(31)).await.unwrap();
     let expected = [
         (EventKind::DrillFailed, Some(1), Some("it holds other data".to_owned())),
         (EventKind::DrillProven, Some(1), Some("redis 7.0.15".to_owned())),

@@ -11,8 +11,8 @@ use jiff::SignedDuration;
 use super::identity::open_project;
 use super::{
     ALL, Numbered, at, automatic, backup, backup_id, begin_restore, claim, claim_kind, failure,
-    instance, instance_id, job_id, listed, new_backup, new_restore, observation, outcome, prepare,
-    prepare_restore, project, settings, succeed,
+    files, instance, instance_id, job_id, listed, new_backup, new_restore, observation, outcome,
+    prepare, prepare_restore, project, settings, succeed,
 };
 use crate::{Catalog, CatalogError};
 
@@ -118,7 +118,7 @@ pub async fn an_instance_with_files_or_a_job_stays(catalog: &impl Catalog) {
     assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
     let lease = claim(catalog, 11).await.unwrap();
     catalog.start_backup(&lease, at(11)).await.unwrap();
-    catalog.finish_backup(&lease, 1, 5, at(12)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 5), at(12)).await.unwrap();
     let full = catalog.remove_instance(&project(1), instance_id(1), at(13)).await;
     assert!(matches!(full, Err(CatalogError::HasBackups(1))), "{full:?}");
 }
@@ -267,7 +267,7 @@ pub async fn backups_are_kept_of_an_instance_that_is_let_go(catalog: &impl Catal
     assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
     let lease = claim(catalog, 20).await.unwrap();
     catalog.start_backup(&lease, at(20)).await.unwrap();
-    catalog.finish_backup(&lease, 1, 5, at(21)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 5), at(21)).await.unwrap();
     let foreign = catalog.remove_instance_keeping_backups(&project(2), id, at(22)).await;
     assert!(matches!(foreign, Err(CatalogError::NotFound("instance"))), "{foreign:?}");
     catalog.remove_instance_keeping_backups(&owner, id, at(22)).await.unwrap();

@@ -1,16 +1,16 @@
 //! Restores, with the safety backups that they make.
 
 use cachevault_domain::{
-    BackupState, ConflictRule, FailureCode, Instance, JobKind, JobState, KeyFilter, NewRestore,
-    Page, Progress, RdbDialect, Requeue, Restore, RestoreFilter, RestoreOptions, RestoreOutcome,
-    RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
+    BackupState, ConflictRule, ContentState, FailureCode, Instance, JobKind, JobState, KeyFilter,
+    NewRestore, Page, Progress, RdbDialect, Requeue, Restore, RestoreFilter, RestoreOptions,
+    RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
 };
 
 use super::identity::open_project;
 use super::{
-    ALL, at, backup, backup_id, begin_restore, claim, claim_kind, failure, instance, instance_id,
-    is_lost, job_id, new_backup, new_restore, operation, outcome, prepare_restore, project,
-    restore, restore_id, restored, safety,
+    ALL, at, backup, backup_id, begin_restore, claim, claim_kind, failure, files, instance,
+    instance_id, is_lost, job_id, new_backup, new_restore, opaque_files, operation, outcome,
+    prepare_restore, project, restore, restore_id, restored, safety, succeed_opaque,
 };
 use crate::{Catalog, CatalogError};
 
@@ -64,6 +64,7 @@ pub async fn every_option_of_a_restore_reads_back_as_it_was_asked_for(catalog: &
         ttl: TtlRule::Shift,
         filter: KeyFilter { pattern: Some("user:*é".into()), database: Some(u32::MAX) },
         conflict: ConflictRule::Fail,
+        unverified: true,
     };
     let mut wishes = vec![everything, RestoreOptions::default()];
     for way in RestoreWay::ALL {
@@ -139,6 +140,35 @@ pub async fn a_backup_without_files_is_not_restored(catalog: &impl Catalog) {
     assert_eq!(claim_kind(catalog, JobKind::Restore, 99).await, None);
 }
 
+pub async fn an_opaque_backup_is_restored_only_where_that_is_asked_for(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    assert_eq!(backup(catalog, 1).await.content, ContentState::Verified);
+    succeed_opaque(catalog, 2, 20).await;
+    let opaque = backup(catalog, 2).await;
+    assert_eq!((opaque.state, opaque.content), (BackupState::Succeeded, ContentState::Opaque));
+    assert!(!opaque.is_restorable() && opaque.is_restorable_unverified());
+    let refused = catalog.request_restore(&new_restore(5, 2, 2, 30)).await;
+    assert!(matches!(refused, Err(CatalogError::Unverified)), "{refused:?}");
+    assert_eq!(catalog.find_restore(&project(1), restore_id(5)).await.unwrap(), None);
+    assert_eq!(claim_kind(catalog, JobKind::Restore, 30).await, None);
+    let options = RestoreOptions { unverified: true, ..RestoreOptions::default() };
+    let asked = |n| NewRestore { options: options.clone(), ..new_restore(n, 2, 2, 31) };
+    catalog.request_restore(&asked(6)).await.unwrap();
+    assert!(restore(catalog, 6).await.options.unverified);
+    let lease = claim_kind(catalog, JobKind::Restore, 31).await.unwrap();
+    catalog.start_restore(&lease, at(31)).await.unwrap();
+    // A safety backup may be opaque, too.
+    catalog.begin_safety_backup(&lease, &safety(3, 32), at(32)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &opaque_files(1), at(33)).await.unwrap();
+    assert_eq!(backup(catalog, 3).await.content, ContentState::Opaque);
+    let why = failure(FailureCode::RestoreSyncFailed, "the target refused it");
+    catalog.fail_restore(&lease, &why, &outcome(TargetData::Old), at(34)).await.unwrap();
+    // Damage is refused all the same.
+    catalog.record_check(backup_id(2), 1, Some("gone"), at(40), at(41)).await.unwrap();
+    let refused = catalog.request_restore(&asked(7)).await;
+    assert!(matches!(refused, Err(CatalogError::NotRestorable)), "{refused:?}");
+}
+
 pub async fn a_restore_and_a_capture_keep_each_other_out(catalog: &impl Catalog) {
     prepare_restore(catalog).await;
     catalog.add_instance(&instance(3, "three")).await.unwrap();
@@ -186,7 +216,7 @@ pub async fn a_backup_that_a_restore_needs_is_not_removed(catalog: &impl Catalog
     assert!(is_busy(request(1, 1).await), "the restore runs");
     catalog.begin_safety_backup(&lease, &safety(2, 21), at(21)).await.unwrap();
     assert!(is_busy(request(2, 2).await), "the safety backup runs");
-    catalog.finish_safety_backup(&lease, 1, 77, at(22)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(1, 77), at(22)).await.unwrap();
     assert!(is_busy(request(2, 2).await), "the safety backup may have to be put back");
     assert!(backup(catalog, 1).await.is_restorable() && backup(catalog, 2).await.is_restorable());
     catalog.finish_restore(&lease, &outcome(TargetData::New), at(23)).await.unwrap();
@@ -270,7 +300,7 @@ pub async fn a_stale_restorer_can_write_nothing(catalog: &impl Catalog) {
     assert!(is_lost(catalog.start_restore(&stale, at(101)).await));
     assert!(is_lost(catalog.report_restore(&stale, Progress::ALMOST, "late").await));
     assert!(is_lost(catalog.begin_safety_backup(&stale, &safety(3, 101), at(101)).await));
-    assert!(is_lost(catalog.finish_safety_backup(&stale, 1, 1, at(101)).await));
+    assert!(is_lost(catalog.finish_safety_backup(&stale, &files(1, 1), at(101)).await));
     assert!(is_lost(catalog.fail_safety_backup(&stale, &late, at(101)).await));
     assert!(is_lost(catalog.finish_restore(&stale, &end, at(101)).await));
     assert!(is_lost(catalog.fail_restore(&stale, &late, &end, at(101)).await));
@@ -296,7 +326,7 @@ pub async fn a_worker_writes_only_what_its_job_is_about(catalog: &impl Catalog) 
     let before = backup(catalog, 1).await;
     refused(catalog.start_backup(&restoring, at(21)).await);
     refused(catalog.report_progress(&restoring, Progress::NONE, 1, "x").await);
-    refused(catalog.finish_backup(&restoring, 9, 9, at(21)).await);
+    refused(catalog.finish_backup(&restoring, &files(9, 9), at(21)).await);
     refused(catalog.fail_backup(&restoring, &why, at(21)).await);
     refused(catalog.finish_removal(&restoring, at(21)).await);
     assert_eq!(backup(catalog, 1).await, before);
@@ -306,7 +336,7 @@ pub async fn a_worker_writes_only_what_its_job_is_about(catalog: &impl Catalog) 
     refused(catalog.start_restore(&capturing, at(23)).await);
     refused(catalog.report_restore(&capturing, Progress::NONE, "x").await);
     refused(catalog.begin_safety_backup(&capturing, &safety(4, 23), at(23)).await.map(drop));
-    refused(catalog.finish_safety_backup(&capturing, 1, 1, at(23)).await);
+    refused(catalog.finish_safety_backup(&capturing, &files(1, 1), at(23)).await);
     refused(catalog.fail_safety_backup(&capturing, &why, at(23)).await);
     refused(catalog.finish_restore(&capturing, &end, at(23)).await);
     refused(catalog.fail_restore(&capturing, &why, &end, at(23)).await);
@@ -336,7 +366,7 @@ pub async fn the_progress_of_a_restore_never_goes_back(catalog: &impl Catalog) {
 pub async fn a_safety_backup_is_begun_once_and_ends_once(catalog: &impl Catalog) {
     prepare_restore(catalog).await;
     let lease = begin_restore(catalog, 5, 2, 20).await;
-    let none = catalog.finish_safety_backup(&lease, 1, 77, at(21)).await;
+    let none = catalog.finish_safety_backup(&lease, &files(1, 77), at(21)).await;
     assert!(matches!(none, Err(CatalogError::NotFound("safety backup"))), "{none:?}");
     let begun = catalog.begin_safety_backup(&lease, &safety(2, 21), at(22)).await.unwrap();
     assert_eq!(begun, backup_id(2));
@@ -356,13 +386,13 @@ pub async fn a_safety_backup_is_begun_once_and_ends_once(catalog: &impl Catalog)
     }
     assert_eq!(backup(catalog, 2).await, running);
     assert_eq!(catalog.find_backup(&project(1), backup_id(3)).await.unwrap(), None);
-    catalog.finish_safety_backup(&lease, 2, 77, at(102)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(2, 77), at(102)).await.unwrap();
     let succeeded = backup(catalog, 2).await;
     assert_eq!(
         (succeeded.state, succeeded.size_bytes, succeeded.stored_attempt, succeeded.completed_at),
         (BackupState::Succeeded, 77, Some(2), Some(at(102)))
     );
-    catalog.finish_safety_backup(&lease, 3, 78, at(103)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(3, 78), at(103)).await.unwrap();
     let late = failure(FailureCode::TimedOut, "late");
     let refused = catalog.fail_safety_backup(&lease, &late, at(103)).await;
     assert!(matches!(refused, Err(CatalogError::State(_))), "{refused:?}");
@@ -383,7 +413,7 @@ pub async fn a_safety_backup_that_failed_stays_so(catalog: &impl Catalog) {
     assert_eq!((failed.state, failed.failure.as_ref()), (BackupState::Failed, Some(&why)));
     let later = failure(FailureCode::TimedOut, "later");
     catalog.fail_safety_backup(&lease, &later, at(23)).await.unwrap();
-    let refused = catalog.finish_safety_backup(&lease, 1, 77, at(23)).await;
+    let refused = catalog.finish_safety_backup(&lease, &files(1, 77), at(23)).await;
     assert!(matches!(refused, Err(CatalogError::State(_))), "{refused:?}");
     let again = catalog.begin_safety_backup(&lease, &safety(3, 23), at(23)).await.unwrap();
     assert_eq!(again, backup_id(2));
@@ -406,7 +436,7 @@ pub async fn only_a_safety_backup_that_succeeded_tells_a_size(catalog: &impl Cat
     assert_eq!(sizes().await, (Some(1001), None));
     let lease = begin_restore(catalog, 6, 2, 30).await;
     catalog.begin_safety_backup(&lease, &safety(3, 31), at(31)).await.unwrap();
-    catalog.finish_safety_backup(&lease, 1, 77, at(32)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(1, 77), at(32)).await.unwrap();
     assert_eq!(sizes().await, (Some(1001), Some(77)));
     catalog.finish_restore(&lease, &outcome(TargetData::New), at(33)).await.unwrap();
     assert_eq!(sizes().await, (Some(1001), Some(77)));
@@ -492,11 +522,19 @@ pub async fn every_outcome_reads_back_as_it_was_written(catalog: &impl Catalog) 
         target,
         unavailable_ms: None,
         proven: false,
+        unproven: None,
+        uncompared: 0,
         keys: None,
     };
     let outcomes = TargetData::ALL.into_iter().flat_map(|target| {
         let keys = RestoreOutcome { way: Some(RestoreWay::Keys), ..outcome(target) };
-        [outcome(target), keys, unknown(target)]
+        let unproven = RestoreOutcome {
+            proven: false,
+            unproven: Some("the target has no `SYNC`".into()),
+            uncompared: 12_345_678_901,
+            ..outcome(target)
+        };
+        [outcome(target), keys, unknown(target), unproven]
     });
     for (n, written) in (20..).zip(outcomes) {
         let lease = begin_restore(catalog, n, 2, 20).await;

@@ -7,8 +7,8 @@ use cachevault_domain::{
 
 use super::schedules::{inside, scheduled};
 use super::{
-    ALL, Numbered, automatic, backup, backup_id, claim_kind, instance_id, job_id, listed, node,
-    prepare, project, request_drill, succeed,
+    ALL, Numbered, automatic, backup, backup_id, claim_kind, files, instance_id, job_id, listed,
+    node, prepare, project, request_drill, succeed,
 };
 use crate::{Catalog, CatalogError, NewScheduledBackup, READ_ON_MAX, Turn, Turned};
 
@@ -23,7 +23,7 @@ async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: Option<i64>) {
     let claimed = catalog.claim_job(JobKind::Capture, node(), inside(seconds), inside(seconds + 9));
     let lease = claimed.await.unwrap().unwrap();
     catalog.start_backup(&lease, inside(seconds)).await.unwrap();
-    catalog.finish_backup(&lease, 1, 1000, inside(seconds)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 1000), inside(seconds)).await.unwrap();
 }
 
 /// The numbers of the backups that have to go; their jobs have numbers from `job`.
@@ -108,7 +108,7 @@ pub async fn what_is_held_or_in_use_goes_later(catalog: &impl Catalog) {
     let lease = claim_kind(catalog, JobKind::Drill, 0).await.unwrap();
     assert_eq!(retain(catalog, 24, 100, 200).await, [0; 0]);
     assert_eq!(to_retain(catalog, 1_000_000).await, 0);
-    catalog.finish_drill(&lease, "redis", inside(300)).await.unwrap();
+    catalog.finish_drill(&lease, "redis", 0, inside(300)).await.unwrap();
     assert_eq!(to_retain(catalog, 300).await, 1);
     assert_eq!(retain(catalog, 24, 110, 300).await, [2]);
     assert_eq!(to_retain(catalog, 1_000_000).await, 0);

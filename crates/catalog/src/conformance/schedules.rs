@@ -7,8 +7,8 @@ use cachevault_domain::{
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Numbered, at, automatic, backup, backup_id, claim, failure, instance, instance_id, job_id,
-    new_backup, node, operation, prepare, project,
+    Numbered, at, automatic, backup, backup_id, claim, failure, files, instance, instance_id,
+    job_id, new_backup, node, operation, prepare, project,
 };
 use crate::{Catalog, DuePolicy, NewScheduledBackup, Turn, Turned};
 
@@ -154,7 +154,7 @@ pub async fn what_was_tried_in_a_window_is_told_by_its_records(catalog: &impl Ca
         let lease = lease.unwrap().unwrap();
         catalog.start_backup(&lease, now).await.unwrap();
         let ended = if n == 3 {
-            catalog.finish_backup(&lease, 1, 1000, now).await
+            catalog.finish_backup(&lease, &files(1, 1000), now).await
         } else {
             catalog.fail_backup(&lease, &failure(FailureCode::TimedOut, "late"), now).await
         };

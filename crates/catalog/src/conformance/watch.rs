@@ -4,7 +4,7 @@ use cachevault_domain::{FailureCode, JobKind, Requeue};
 
 use super::{
     at, backup_id, claim, failure, instance, instance_id, job_id, new_backup, prepare, project,
-    prove, succeed,
+    prove, succeed, succeed_opaque,
 };
 use crate::{Catalog, OpenJobs};
 
@@ -37,6 +37,26 @@ pub async fn what_is_watched_of_an_instance_is_its_newest_good_backup(catalog: &
         .unwrap();
     let seen = watched().await.remove(0);
     assert_eq!((seen.backup_at, seen.proven_backup_at, seen.proof_at), (None, None, None));
+}
+
+pub async fn opaque_backups_are_counted_and_count_as_no_good_backup(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    catalog.add_instance(&instance(2, "two")).await.unwrap();
+    succeed(catalog, 1, 10).await;
+    let watched = async || {
+        let seen = catalog.watched_instances(10).await.unwrap();
+        assert_eq!(seen[1].opaque_backups, 0, "they are of the other instance");
+        (seen[0].backup_at, seen[0].opaque_backups)
+    };
+    assert_eq!(watched().await, (Some(at(10)), 0));
+    succeed_opaque(catalog, 2, 20).await;
+    succeed_opaque(catalog, 3, 30).await;
+    assert_eq!(watched().await, (Some(at(10)), 2));
+    catalog
+        .request_removal(&project(1), instance_id(1), backup_id(2), job_id(50), at(40))
+        .await
+        .unwrap();
+    assert_eq!(watched().await, (Some(at(10)), 1));
 }
 
 pub async fn an_instance_that_is_gone_is_watched_no_more(catalog: &impl Catalog) {

@@ -71,6 +71,18 @@ pub enum RestoreError {
         /// For how long.
         seconds: u64,
     },
+    /// The target's process ended while it loaded the backup.
+    #[error(
+        "`{address}` ended while it loaded the backup ({last_seen}) and refuses connections since; its log \
+         says why. If it ends again when it is started, it holds the backup as its RDB file: put the \
+         safety backup's in its place"
+    )]
+    TargetEnded {
+        /// The target.
+        address: Address,
+        /// What it said of itself last.
+        last_seen: String,
+    },
     /// The target was restarted while it was being restored.
     #[error("`{address}` was restarted during the restore")]
     TargetRestarted {
@@ -305,6 +317,16 @@ impl RestoreError {
     /// Whether the command itself was allowed.
     pub(crate) fn is_about_an_argument(&self) -> bool {
         matches!(self, Self::Refused { .. }) && !self.is_denial()
+    }
+
+    /// Whether the target's process is known to have ended.
+    pub fn is_target_ended(&self) -> bool {
+        matches!(self, Self::TargetEnded { .. })
+    }
+
+    /// Whether nothing accepts connections at the target.
+    pub fn is_connection_refused(&self) -> bool {
+        matches!(self, Self::Target(ProbeError::Refused { .. }))
     }
 
     /// Whether another attempt may succeed without anyone doing anything, as long as the target

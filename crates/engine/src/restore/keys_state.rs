@@ -1,6 +1,6 @@
 //! What a restore by commands changes at the target beside its data, and how its data is proved.
 
-use cachevault_domain::{ConflictRule, Target, TtlRule};
+use cachevault_domain::Target;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
 use crate::restore::keys_way::KeysRequest;
-use crate::restore::prove::Proof;
+use crate::restore::prove::{Comparison, Proof, ProofDemand};
 use crate::restore::replica_way::{
     ChangedSetting, RestoreLimits, put_back, save_now, still_primary,
 };
@@ -75,22 +75,20 @@ impl PreparedKeys {
 }
 
 impl KeysRequest<'_> {
-    /// Whether the target is to hold exactly what the backup does, but for what expires.
-    pub fn is_provable(&self) -> bool {
-        let options = self.options;
-        options.conflict == ConflictRule::ReplaceAll
-            && options.ttl == TtlRule::Keep
-            && options.filter.is_everything()
-    }
-
     /// Reads the target's data back and compares it with the backup's. Keys that expire soon are
     /// left out: the target may have let them go. What clients write meanwhile is a difference.
     ///
     /// # Errors
     /// [`RestoreError::Differs`]; others when it cannot be read back.
-    pub async fn prove(&self, gate: &SourceGate, meter: &Meter) -> Result<(), RestoreError> {
+    pub async fn prove(
+        &self,
+        demand: ProofDemand,
+        gate: &SourceGate,
+        meter: &Meter,
+    ) -> Result<Comparison, RestoreError> {
         let Self { target, store, key, entry, now, limits, .. } = *self;
-        Proof { target, store, key, entry, gate, limits }.of_primary(now, meter).await
+        let proof = Proof { target, store, key, entry, gate, limits };
+        demand.judge(proof.of_primary(now, meter).await)
     }
 }
 

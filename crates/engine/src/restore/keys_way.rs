@@ -23,8 +23,12 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cachevault_domain::{ConflictRule, KeyFilter, RestoreOptions, Target, TtlRule};
+use cachevault_domain::{
+    ConflictRule, EngineKind, KeyFilter, Loads, RdbFamily, RdbVersion, RestoreOptions, Target,
+    TtlRule, formats_of,
+};
 use cachevault_proto::Reply;
+use cachevault_rdb::Magic;
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, mpsc};
@@ -108,8 +112,8 @@ impl KeysLoaded {
 /// Writes a backup's keys into a target by commands.
 ///
 /// A value that is too large for one command is written by several: then its idle time or
-/// frequency is not, nor are a stream's pending entries that are deleted and the moments when its
-/// consumers were last seen; and clients may see, and write, a part of it. The expiries of a hash's
+/// frequency is not, nor are a stream's pending entries that are deleted, the moments when its
+/// consumers were last seen, and its idempotent producers; and clients may see, and write, a part of it. The expiries of a hash's
 /// fields follow the rule for keys.
 ///
 /// # Errors
@@ -170,7 +174,14 @@ struct Abilities {
     has_stream_counts: bool,
     /// Whether a group's consumer can be created.
     can_create_consumers: bool,
+    /// Whose encodings it reads beside those that both vendors have.
+    family: Magic,
+    /// Whether a hash may bring the fields of its template.
+    has_hash_templates: bool,
 }
+
+/// The format that came with templates of hashes.
+const HASH_TEMPLATES: RdbVersion = RdbVersion { family: RdbFamily::Redis, number: 15 };
 
 /// The rules of a restore, for the thread that encodes.
 #[derive(Debug, Clone)]
@@ -455,6 +466,12 @@ async fn abilities(admin: &mut Admin, payload_max: u64) -> Result<Abilities, Res
         payload_max: payload_max.min(bulk_max),
         has_stream_counts: version >= REDIS_7,
         can_create_consumers: version >= (6, 2),
+        family: match info.engine {
+            EngineKind::Redis => Magic::Redis,
+            EngineKind::Valkey => Magic::Valkey,
+        },
+        has_hash_templates: formats_of(info.engine, info.version).loads(HASH_TEMPLATES)
+            == Loads::Yes,
     })
 }
 

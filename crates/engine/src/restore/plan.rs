@@ -1,19 +1,23 @@
 //! Finds out what a restore would do to a target, and what stands in its way.
 
+mod facts;
+mod format;
+
 use std::time::Duration;
 
 use cachevault_domain::{
-    Blocker, ConflictRule, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role,
-    ServerVersion, Target, TtlRule,
+    Blocker, ConflictRule, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
+    Target, TtlRule,
 };
-use cachevault_proto::Reply;
+use cachevault_rdb::Header;
 use cachevault_rdb::report::Report;
-use cachevault_rdb::{Header, Magic};
-use cachevault_store::{ArtifactEntry, ContentEntry, RdbEntry};
+use cachevault_store::{ArtifactEntry, ContentEntry};
 
 use crate::info::ServerInfo;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
+use facts::{Needed, TargetFacts, look};
+use format::{FormatCheck, unverified_refusal};
 
 /// Data is read back by default up to this size of RDB: beyond it the target would be out of
 /// service for long.
@@ -21,59 +25,37 @@ const PROVE_BYTES_MAX: u64 = 256 << 20;
 /// The share of a machine's memory that the old and the new data may fill together, in percent.
 const SWAP_MEMORY_PERCENT: u64 = 80;
 
-/// What a target tells of itself.
-#[derive(Debug, Clone)]
-struct TargetFacts {
-    info: ServerInfo,
-    databases: Option<u64>,
-    memory_policy: String,
-    /// When it saves by itself; empty where it never does.
-    save_points: String,
-    replicates_by_tls: bool,
-    /// `None` where its user may not ask.
-    has_modules: Option<bool>,
-    /// `None` where its user may not ask.
-    is_watched_by_sentinel: Option<bool>,
-    /// What of the way `replica` its user may not do.
-    denied: Vec<Blocker>,
-    /// What of the way `keys` its user may not do, and when that matters.
-    denied_keys: Vec<(Needed, Blocker)>,
-}
-
-/// When a restore by keys needs a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needed {
-    Always,
-    /// The backup has keys outside of database 0.
-    ForDatabases,
-    /// The backup has functions, and all of it is wanted.
-    ForFunctions,
-    /// The target has functions, which are to give way.
-    ToDropFunctions,
-}
-
 /// What is known of a backup's content.
 struct ContentFacts {
     header: Option<Header>,
     report: Result<Report, String>,
 }
 
-/// Looks at a target and tells what restoring `entry` into it would do. Touches nothing. `command`
-/// bounds connecting and each command; `has_certificate` says whether there is one for targets that
-/// replicate by TLS.
+/// What is to be restored into what.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanRequest<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// What the backup's manifest says of its artifact.
+    pub entry: &'a ArtifactEntry,
+    /// How the restore is wanted.
+    pub options: &'a RestoreOptions,
+    /// Whether there is a certificate for targets that replicate by TLS.
+    pub has_certificate: bool,
+    /// The header of what the target itself sent, such as `REDIS0013`, where it was captured before.
+    pub target_writes: Option<&'a str>,
+    /// Bounds connecting and each command.
+    pub command: Duration,
+}
+
+/// Looks at a target and reports what a restore into it would do. Touches nothing.
 ///
 /// # Errors
 /// [`RestoreError`] when the target cannot be looked at.
-pub async fn plan(
-    target: &Target,
-    entry: &ArtifactEntry,
-    options: &RestoreOptions,
-    has_certificate: bool,
-    command: Duration,
-) -> Result<RestorePlan, RestoreError> {
-    let mut admin = Admin::connect(target, command).await?;
+pub async fn plan(request: PlanRequest<'_>) -> Result<RestorePlan, RestoreError> {
+    let mut admin = Admin::connect(request.target, request.command).await?;
     let facts = look(&mut admin).await?;
-    Ok(judge(&facts, &content(entry), &entry.rdb, options, has_certificate))
+    Ok(judge(&request, &facts, &content(request.entry)))
 }
 
 fn content(entry: &ArtifactEntry) -> ContentFacts {
@@ -84,149 +66,172 @@ fn content(entry: &ArtifactEntry) -> ContentFacts {
         Some(ContentEntry::Opaque { reason, .. }) => Err(reason.clone()),
         None => Err("it was made by an older version of this service".to_owned()),
     };
-    let header = entry.rdb.header.as_bytes().try_into().ok();
-    ContentFacts { header: header.and_then(|bytes| Header::parse(bytes).ok()), report }
+    ContentFacts { header: parse(&entry.rdb.header), report }
 }
 
-async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
-    let info = admin.info().await?;
-    let mut denied = Vec::new();
-    let mut settings = [const { None }; 4];
-    for (value, name) in
-        settings.iter_mut().zip(["databases", "maxmemory-policy", "tls-replication", "save"])
-    {
-        match admin.setting(name).await {
-            Ok(found) => *value = found,
-            Err(error) => {
-                denied = vec![denial(error, "CONFIG GET", "+config|get +config|set")?];
-            }
-        }
-    }
-    let [databases, memory_policy, tls, save] = settings;
-    // Refused for its port, which is none, but only after the permission was checked.
-    if let Err(error) = admin.command(&["REPLICAOF", "cachevault", "none"]).await
-        && !error.is_about_an_argument()
-    {
-        denied.push(denial(error, "REPLICAOF", "+replicaof +psync +replconf +ping +info")?);
-    }
-    for (command, grant) in [("BGSAVE", "+bgsave"), ("BGREWRITEAOF", "+bgrewriteaof")] {
-        // An argument that is none: refused for it, after the permission was checked.
-        if let Err(error) = admin.command(&[command, "nothing"]).await
-            && error.is_denial()
-        {
-            denied.push(denial(error, command, grant)?);
-        }
-    }
-    let mut denied_keys = Vec::new();
-    // Refused for arguments that are none, after the permission was checked.
-    for (needed, command, grant) in [
-        (Needed::Always, &["RESTORE", "cachevault", "none", ""][..], "+restore"),
-        (Needed::Always, &["FLUSHALL", "none"], "+flushall"),
-        (Needed::ForDatabases, &["SELECT", "none"], "+select"),
-        (Needed::ForFunctions, &["FUNCTION", "LOAD", "none"], "+function|load"),
-        (Needed::ToDropFunctions, &["FUNCTION", "FLUSH", "none"], "+function|flush"),
-    ] {
-        if let Err(error) = admin.command(command).await
-            && error.is_denial()
-        {
-            let name = command[..command.len() - 1].join(" ");
-            let name = if needed == Needed::Always { command[0] } else { &name };
-            denied_keys.push((needed, denial(error, name, grant)?));
-        }
-    }
-    Ok(TargetFacts {
-        denied_keys,
-        databases: databases.and_then(|text| text.parse().ok()),
-        memory_policy: memory_policy.unwrap_or_default(),
-        save_points: save.unwrap_or_default(),
-        replicates_by_tls: tls.as_deref() == Some("yes"),
-        has_modules: match admin.command(&["MODULE", "LIST"]).await {
-            Ok(Reply::Array(Some(modules))) => Some(!modules.is_empty()),
-            _ => None,
-        },
-        is_watched_by_sentinel: match admin.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await {
-            Ok(Reply::Bulk(Some(clients))) => {
-                Some(memchr::memmem::find(&clients, b"name=sentinel-").is_some())
-            }
-            _ => None,
-        },
-        denied,
-        info,
-    })
+fn parse(header: &str) -> Option<Header> {
+    Header::parse(header.as_bytes().try_into().ok()?).ok()
 }
 
-/// A refusal as a blocker; an error that is none is passed on.
-fn denial(error: RestoreError, command: &str, grant: &str) -> Result<Blocker, RestoreError> {
-    match error {
-        RestoreError::Refused { detail, .. } => {
-            Ok(Blocker::Denied { command: command.to_owned(), detail, grant: grant.to_owned() })
-        }
-        other => Err(other),
-    }
-}
-
-fn judge(
-    facts: &TargetFacts,
-    content: &ContentFacts,
-    rdb: &RdbEntry,
-    options: &RestoreOptions,
-    has_certificate: bool,
-) -> RestorePlan {
-    let header = rdb.header.as_str();
+fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts) -> RestorePlan {
+    let PlanRequest { entry, options, has_certificate, .. } = *request;
     let info = &facts.info;
     let report = content.report.as_ref().ok();
     let needed_bytes = report.map_or(0, needed_bytes);
-    let (way, because) = choose_way(options, facts, has_certificate);
-    let loading = choose_loading(info, needed_bytes, options);
-    let mut blockers = match way {
-        RestoreWay::Replica => facts.denied.clone(),
-        RestoreWay::Keys => denied_keys(facts, report, options),
+    let format = FormatCheck {
+        info,
+        header: content.header,
+        report,
+        target_writes: request.target_writes.and_then(parse),
+        unverified: options.unverified,
     };
+    let (way, because) = choose_way(options, facts, has_certificate, format.needs_commands());
+    let loading = choose_loading(info, needed_bytes, options);
+    let mut blockers = way_blockers(way, facts, report, options, has_certificate);
     if let Err(reason) = &content.report {
-        blockers.push(Blocker::Opaque { reason: reason.clone() });
+        blockers.extend(opaque_blocker(request, way, info, reason));
     }
-    blockers.extend(format_blocker(info, content, header));
+    if way == RestoreWay::Replica || !format.needs_commands() {
+        blockers.extend(format.blocker(&entry.rdb.header));
+    }
     blockers.extend(report.and_then(|report| databases_blocker(report, facts)));
     // What a part of the data needs is not known.
     if options.filter.is_everything() {
         blockers.extend(memory_blocker(info, needed_bytes));
+        blockers.extend(format.inconsistent_streams());
     }
-    if let Some(report) = report
-        && !report.modules.is_empty()
-        && facts.has_modules == Some(false)
-    {
-        blockers.push(Blocker::Modules { names: report.modules.keys().cloned().collect() });
-    }
+    blockers.extend(report.and_then(|report| modules_blocker(report, facts)));
     blockers.extend(saving_blocker(facts));
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
-    if way == RestoreWay::Replica && facts.is_watched_by_sentinel == Some(true) {
+    let outlook = proof_outlook(entry, options, way, content, &format);
+    if let (Some(true), ProofOutlook::Impossible(reason)) = (options.prove, &outlook) {
+        blockers.push(Blocker::Unprovable { reason: reason.clone() });
+    }
+    RestorePlan {
+        way,
+        because,
+        loading,
+        header: entry.rdb.header.clone(),
+        engine: info.engine,
+        version: info.version,
+        keys: report.map(|report| report.total.keys),
+        replaced_keys: info.keys,
+        needed_bytes,
+        prove: matches!(outlook, ProofOutlook::Possible | ProofOutlook::Partial(_)),
+        unprovable: match outlook {
+            ProofOutlook::Impossible(reason) | ProofOutlook::Partial(reason) => Some(reason),
+            ProofOutlook::NotWanted | ProofOutlook::Possible => None,
+        },
+        notes: notes(facts, report, way, loading).into_iter().chain(format.note()).collect(),
+        blockers,
+    }
+}
+
+/// What stands in the way of this way alone.
+fn way_blockers(
+    way: RestoreWay,
+    facts: &TargetFacts,
+    report: Option<&Report>,
+    options: &RestoreOptions,
+    has_certificate: bool,
+) -> Vec<Blocker> {
+    if way == RestoreWay::Keys {
+        return denied_keys(facts, report, options);
+    }
+    let mut blockers = facts.denied.clone();
+    if facts.is_watched_by_sentinel == Some(true) {
         blockers.push(Blocker::Sentinel);
     }
-    if way == RestoreWay::Replica && facts.replicates_by_tls && !has_certificate {
+    if facts.replicates_by_tls && !has_certificate {
         blockers.push(Blocker::NoCertificate);
     }
-    if way == RestoreWay::Replica && needs_keys(options) {
+    if needs_keys(options) {
         blockers.push(Blocker::NotThisWay {
             wish: "a filter, a merge or another time to live".to_owned(),
             way,
             advice: "leave the way to the plan, or choose `keys`".to_owned(),
         });
     }
-    RestorePlan {
-        way,
-        because,
-        loading,
-        header: header.to_owned(),
-        engine: info.engine,
-        version: info.version,
-        keys: report.map(|report| report.total.keys),
-        replaced_keys: info.keys,
-        needed_bytes,
-        prove: options.prove.unwrap_or(rdb.size_bytes <= PROVE_BYTES_MAX),
-        notes: notes(facts, report, way, loading),
-        blockers,
+    blockers
+}
+
+/// Content that is not verified is loaded natively alone, by a server like the one that wrote it, and
+/// when the user says so.
+fn opaque_blocker(
+    request: &PlanRequest<'_>,
+    way: RestoreWay,
+    info: &ServerInfo,
+    reason: &str,
+) -> Option<Blocker> {
+    let opaque = |reason: String| Some(Blocker::Opaque { reason });
+    if !request.options.unverified {
+        return opaque(reason.to_owned());
+    }
+    if way == RestoreWay::Keys {
+        return Some(Blocker::NotThisWay {
+            wish: "a restore of content that is not verified".to_owned(),
+            way,
+            advice: "restore all of it by the way `replica`".to_owned(),
+        });
+    }
+    let refusal = unverified_refusal(info, &request.entry.source)?;
+    opaque(format!("{reason}; {refusal}"))
+}
+
+/// The module that Redis 8 has built in; it goes by the name of its type.
+const VECTOR_SET: &str = "vectorset";
+
+fn modules_blocker(report: &Report, facts: &TargetFacts) -> Option<Blocker> {
+    let has = facts.modules.as_ref()?;
+    let missing = |name: &&String| match name.as_str() {
+        VECTOR_SET => !has.iter().any(|module| module == VECTOR_SET),
+        // A module and its types go by different names.
+        _ => has.iter().all(|module| module == VECTOR_SET),
+    };
+    let names: Vec<_> = report.modules.keys().filter(missing).cloned().collect();
+    (!names.is_empty()).then_some(Blocker::Modules { names })
+}
+
+/// Whether a comparison of the target's data with the backup's is wanted, and will be possible.
+enum ProofOutlook {
+    NotWanted,
+    Possible,
+    /// All but some of it can be compared.
+    Partial(String),
+    Impossible(String),
+}
+
+fn proof_outlook(
+    entry: &ArtifactEntry,
+    options: &RestoreOptions,
+    way: RestoreWay,
+    content: &ContentFacts,
+    format: &FormatCheck<'_>,
+) -> ProofOutlook {
+    if !options.prove.unwrap_or(entry.rdb.size_bytes <= PROVE_BYTES_MAX) {
+        return ProofOutlook::NotWanted;
+    }
+    if let Err(reason) = &content.report {
+        return ProofOutlook::Impossible(format!("the content is not verified: {reason}"));
+    }
+    if way == RestoreWay::Keys && needs_keys(options) {
+        let reason = "the target is not to hold just what the backup holds: only a part of it is \
+                      wanted, a merge, or other times to live";
+        return ProofOutlook::Impossible(reason.to_owned());
+    }
+    if let Some(reason) = format.unreadable() {
+        return ProofOutlook::Impossible(reason);
+    }
+    match &entry.rdb.content {
+        Some(ContentEntry::Verified { digest, .. }) if digest.uncompared > 0 => {
+            ProofOutlook::Partial(format!(
+                "{} keys have data of modules that is counted, and not compared",
+                digest.uncompared
+            ))
+        }
+        _ => ProofOutlook::Possible,
     }
 }
 
@@ -234,12 +239,18 @@ fn choose_way(
     options: &RestoreOptions,
     facts: &TargetFacts,
     has_certificate: bool,
+    needs_commands: bool,
 ) -> (RestoreWay, String) {
     match options.way {
         Some(way) => (way, "it was asked for".to_owned()),
         None if needs_keys(options) => {
             (RestoreWay::Keys, "only part of the data, or other times to live, are wanted".into())
         }
+        None if needs_commands => (
+            RestoreWay::Keys,
+            "the target does not load files of the other vendor, and takes the values by commands"
+                .to_owned(),
+        ),
         None if !facts.denied.is_empty() => {
             let reason = "the target does not let itself be made a replica, or be prepared for it";
             (RestoreWay::Keys, reason.to_owned())
@@ -306,56 +317,6 @@ fn needed_bytes(report: &Report) -> u64 {
     report.total.memory_bytes.max(told)
 }
 
-fn newest_format(engine: EngineKind, version: ServerVersion) -> Header {
-    let (magic, number) = match (engine, version.major, version.minor) {
-        (EngineKind::Valkey, 9.., _) => (Magic::Valkey, 80),
-        (EngineKind::Valkey, ..) => (Magic::Redis, 11),
-        (EngineKind::Redis, ..=6, _) => (Magic::Redis, 9),
-        (EngineKind::Redis, 7, 0..=1) => (Magic::Redis, 10),
-        (EngineKind::Redis, 7, 2..=3) => (Magic::Redis, 11),
-        (EngineKind::Redis, ..) => (Magic::Redis, 12),
-    };
-    Header { magic, version: number }
-}
-
-/// The newest Redis format that Valkey 9 loads.
-const REDIS_FORMAT_OF_VALKEY: u16 = 11;
-
-/// The format that the data is in: what its header says, or what its encodings do, where a server
-/// was told to write an older header over them.
-fn needed_format(content: &ContentFacts) -> Option<Header> {
-    let header = content.header?;
-    let least = content.report.as_ref().ok().and_then(|report| report.least_redis_version);
-    let version = match header.magic {
-        Magic::Redis => header.version.max(least.unwrap_or_default()),
-        Magic::Valkey => header.version,
-    };
-    Some(Header { version, ..header })
-}
-
-fn format_blocker(info: &ServerInfo, content: &ContentFacts, header: &str) -> Option<Blocker> {
-    let newest = newest_format(info.engine, info.version);
-    let needed = needed_format(content);
-    let loads = needed.is_some_and(|found| match (found.magic, newest.magic) {
-        (Magic::Redis, Magic::Valkey) => found.version <= REDIS_FORMAT_OF_VALKEY,
-        (Magic::Valkey, Magic::Redis) => false,
-        _ => found.version <= newest.version,
-    });
-    let advice = match content.header.map(|found| found.magic) {
-        Some(Magic::Valkey) => {
-            "choose a Valkey 9 or newer, or make the backup with the dialect `portable`"
-        }
-        _ => "choose a target of the version that the backup comes from, or newer",
-    };
-    (!loads).then(|| Blocker::Format {
-        header: needed.map_or_else(|| header.to_owned(), |needed| needed.to_string()),
-        engine: info.engine,
-        version: info.version,
-        loads: newest.to_string(),
-        advice: advice.to_owned(),
-    })
-}
-
 fn databases_blocker(report: &Report, facts: &TargetFacts) -> Option<Blocker> {
     let highest = report.databases.iter().map(|sums| sums.db).max()?;
     let has = facts.databases?;
@@ -416,7 +377,7 @@ fn notes(
                 .to_owned(),
         );
     }
-    if report.is_some_and(|report| !report.modules.is_empty()) && facts.has_modules.is_none() {
+    if report.is_some_and(|report| !report.modules.is_empty()) && facts.modules.is_none() {
         notes.push(
             "whether it has the modules that the backup needs is not known: its user lacks \
              `+module|list`"

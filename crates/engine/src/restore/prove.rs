@@ -7,12 +7,15 @@ use cachevault_rdb::data;
 use cachevault_rdb::digest::{
     DIGEST_VERSION, Fingerprint, Fingerprinter, KeyFingerprint, KeyVisitor,
 };
+use cachevault_rdb::inspect::InspectError;
 use cachevault_rdb::raw::Key;
 use cachevault_store::{ArtifactEntry, ArtifactKey, ContentEntry, Store};
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{CaptureLimits, CaptureRequest, INPUT_BYTES_MAX, read, survey};
+use crate::error::CaptureError;
 use crate::gate::SourceGate;
 use crate::meter::Meter;
 use crate::queue::queue;
@@ -23,6 +26,51 @@ use crate::restore::replica_way::RestoreLimits;
 /// A primary lets keys go when their time is over. Those that end within this time are not
 /// compared: reading back takes less.
 const READING_BACK_MAX: SignedDuration = SignedDuration::from_hours(6);
+
+/// Whether the data of a target is read back and compared with the backup's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProofDemand {
+    /// It is not.
+    None,
+    /// It is; data that cannot be compared is no failure.
+    IfPossible,
+    /// It is; data that cannot be compared fails the restore.
+    Required,
+}
+
+/// What comparing a target's data with the backup's has shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Whether the data is the same.
+    pub proven: bool,
+    /// Why it was not compared, where it should have been.
+    pub unproven: Option<String>,
+    /// Keys with data of modules that was counted, and not compared.
+    pub uncompared: u64,
+}
+
+impl Comparison {
+    /// Data that was not compared, for a reason.
+    pub fn not_possible(reason: impl Into<String>) -> Self {
+        Self { unproven: Some(reason.into()), ..Self::default() }
+    }
+}
+
+impl ProofDemand {
+    /// What a comparison that ended like this means.
+    pub(crate) fn judge(
+        self,
+        compared: Result<Comparison, RestoreError>,
+    ) -> Result<Comparison, RestoreError> {
+        match compared {
+            Err(RestoreError::NotComparable(reason)) if self != Self::Required => {
+                tracing::warn!(reason, "the restored data cannot be compared");
+                Ok(Comparison::not_possible(reason))
+            }
+            compared => compared,
+        }
+    }
+}
 
 /// What to compare.
 #[derive(Clone, Copy)]
@@ -40,6 +88,7 @@ pub(crate) struct Proof<'a> {
 struct Sum {
     keys: Fingerprint,
     count: u64,
+    uncompared: u64,
     functions: Fingerprint,
     /// Keys that expire before it are left out, milliseconds since 1970.
     lasting_beyond_ms: Option<i64>,
@@ -62,6 +111,7 @@ impl KeyVisitor for Sum {
     fn key(&mut self, key: &KeyFingerprint<'_>) {
         self.keys += key.fingerprint;
         self.count += 1;
+        self.uncompared += u64::from(!key.is_compared);
     }
     fn function(&mut self, fingerprint: Fingerprint) {
         self.functions += fingerprint;
@@ -76,8 +126,13 @@ fn reading(lasting_beyond_ms: Option<i64>) -> (data::Decoder, Fingerprinter<Sum>
 impl Proof<'_> {
     /// Compares while the target still follows us: nobody can have written, and a replica keeps
     /// keys whose time is over, so the two have to be equal to the last key.
-    pub(crate) async fn of_replica(&self, meter: &Meter) -> Result<(), RestoreError> {
-        self.compare(self.of_manifest()?, meter).await
+    pub(crate) async fn of_replica(&self, meter: &Meter) -> Result<Comparison, RestoreError> {
+        let expected = match self.of_manifest() {
+            Some(expected) => expected,
+            // Its digest is of another version, or there is none.
+            None => self.of_artifact(None).await?,
+        };
+        self.compare(expected, meter).await
     }
 
     /// Compares with a primary, which may have let keys go whose time is over.
@@ -85,13 +140,13 @@ impl Proof<'_> {
         &self,
         now: Timestamp,
         meter: &Meter,
-    ) -> Result<(), RestoreError> {
+    ) -> Result<Comparison, RestoreError> {
         let beyond = now.checked_add(READING_BACK_MAX).unwrap_or(now);
         let expected = self.of_artifact(Some(beyond.as_millisecond())).await?;
         self.compare(expected, meter).await
     }
 
-    async fn compare(&self, expected: Sum, meter: &Meter) -> Result<(), RestoreError> {
+    async fn compare(&self, expected: Sum, meter: &Meter) -> Result<Comparison, RestoreError> {
         let limits = &self.limits;
         let request = CaptureRequest {
             target: self.target,
@@ -111,29 +166,40 @@ impl Proof<'_> {
         };
         let never = CancellationToken::new();
         let found = survey(request, reading(expected.lasting_beyond_ms), meter, &never).await;
-        let found = found.map_err(RestoreError::Unproven)?;
+        let found = found.map_err(|error| match error {
+            CaptureError::Damaged { damage: damage @ InspectError::Unproven(_), .. } => {
+                RestoreError::NotComparable(format!("the target sent its data back, and {damage}"))
+            }
+            error => RestoreError::Unproven(error),
+        })?;
         let sum = match found.opaque {
             None => found.reading.1.keys,
-            Some(reason) => return Err(RestoreError::NotComparable(reason.to_string())),
+            Some(reason) => {
+                let reason = format!("the target sent its data back, and {reason}");
+                return Err(RestoreError::NotComparable(reason));
+            }
         };
         if sum == expected {
-            return Ok(());
+            let uncompared = sum.uncompared;
+            return Ok(Comparison { proven: true, unproven: None, uncompared });
         }
         Err(RestoreError::Differs { found: sum.to_string(), expected: expected.to_string() })
     }
 
-    /// What was found while the backup was made.
-    fn of_manifest(&self) -> Result<Sum, RestoreError> {
-        let parse = |hex: &str| u128::from_str_radix(hex, 16).map(Fingerprint);
+    /// What was found while the backup was made, by today's definition.
+    fn of_manifest(&self) -> Option<Sum> {
         let Some(ContentEntry::Verified { digest, .. }) = &self.entry.rdb.content else {
-            return Err(RestoreError::NotComparable("its manifest has no digest".to_owned()));
+            return None;
         };
-        match (parse(&digest.keys), parse(&digest.functions)) {
-            (Ok(keys), Ok(functions)) if digest.version == DIGEST_VERSION => {
-                Ok(Sum { keys, count: digest.key_count, functions, lasting_beyond_ms: None })
-            }
-            _ => Err(RestoreError::NotComparable("its manifest has an unknown digest".to_owned())),
-        }
+        let parse = |hex: &str| u128::from_str_radix(hex, 16).ok().map(Fingerprint);
+        (digest.version == DIGEST_VERSION).then_some(())?;
+        Some(Sum {
+            keys: parse(&digest.keys)?,
+            count: digest.key_count,
+            uncompared: digest.uncompared,
+            functions: parse(&digest.functions)?,
+            lasting_beyond_ms: None,
+        })
     }
 
     async fn of_artifact(&self, lasting_beyond_ms: Option<i64>) -> Result<Sum, RestoreError> {
@@ -152,7 +218,7 @@ impl Proof<'_> {
         let read = read.map_err(|e| RestoreError::NotComparable(e.to_string()))?;
         match read.opaque {
             None => Ok(read.reading.1.keys),
-            Some(reason) => Err(RestoreError::NotComparable(reason.to_string())),
+            Some(reason) => Err(RestoreError::NotComparable(format!("of the backup, {reason}"))),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
 use crate::restore::keys_state::{empty, keeps_nothing};
-use crate::restore::prove::Proof;
+use crate::restore::prove::{Comparison, Proof, ProofDemand};
 use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, addresses_of, listen, serve};
 
 /// Small restores are done in moments; large ones are looked at less often.
@@ -29,6 +29,9 @@ const LOOK_FIRST: Duration = Duration::from_millis(10);
 const LOOK_LAST: Duration = Duration::from_millis(500);
 /// How long the target may take to connect to us once it was told to.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// A server that refuses connections for so long does not run; one that is restarted by its supervisor
+/// is back sooner, mostly.
+const ENDED_AFTER: Duration = Duration::from_secs(4);
 /// The lengths of an offset beyond which no server comes in a lifetime.
 const OFFSETS: u64 = 1 << 40;
 
@@ -117,7 +120,7 @@ pub struct LoadRequest<'a> {
     /// What its manifest says of it.
     pub entry: &'a ArtifactEntry,
     /// Whether to read the data back and compare it before anyone may write.
-    pub prove: bool,
+    pub prove: ProofDemand,
     /// What we present to a target that replicates by TLS.
     pub identity: Option<&'a Identity>,
     /// Keeps two captures from the same server.
@@ -127,10 +130,10 @@ pub struct LoadRequest<'a> {
 }
 
 /// How it went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
-    /// Whether the data was read back and is the backup's.
-    pub proven: bool,
+    /// What reading the data back has shown.
+    pub comparison: Comparison,
     /// Keys that the target told of when it was promoted.
     pub keys: u64,
 }
@@ -318,12 +321,16 @@ impl LoadRequest<'_> {
         let info = admin.info().await?;
         let standing = prepared.standing(&info);
         if standing == Standing::Promoted {
-            return Ok(Loaded { proven: false, keys: info.keys });
+            let comparison = match self.prove {
+                ProofDemand::None => Comparison::default(),
+                _ => Comparison::not_possible("the service was restarted during the restore"),
+            };
+            return Ok(Loaded { comparison, keys: info.keys });
         }
         self.same_process(&info, prepared)?;
-        if standing == Standing::Loaded && !self.prove {
+        if standing == Standing::Loaded && self.prove == ProofDemand::None {
             // Nothing has to be sent any more.
-            return self.promote(prepared, &mut admin, meter).await;
+            return self.promote(prepared, Comparison::default(), &mut admin, meter).await;
         }
         let listener = open(&prepared.host, prepared.listen_port)?;
         let link = Link::default();
@@ -380,17 +387,21 @@ impl LoadRequest<'_> {
         link: &Link,
         meter: &Meter,
     ) -> Result<Loaded, RestoreError> {
-        self.wait_until_loaded(prepared, admin, link).await?;
-        if self.prove {
-            meter.enter("reading the data back");
-            self.proof().of_replica(meter).await?;
-        }
-        self.promote(prepared, admin, meter).await
+        self.wait_until_loaded(prepared, admin, link, meter).await?;
+        let comparison = match self.prove {
+            ProofDemand::None => Comparison::default(),
+            demand => {
+                meter.enter("reading the data back");
+                demand.judge(self.proof().of_replica(meter).await)?
+            }
+        };
+        self.promote(prepared, comparison, admin, meter).await
     }
 
     async fn promote(
         &self,
         prepared: &Prepared,
+        comparison: Comparison,
         admin: &mut Admin,
         meter: &Meter,
     ) -> Result<Loaded, RestoreError> {
@@ -400,7 +411,7 @@ impl LoadRequest<'_> {
         if prepared.standing(&info) != Standing::Promoted {
             return Err(self.interfered(&info));
         }
-        Ok(Loaded { proven: self.prove, keys: info.keys })
+        Ok(Loaded { comparison, keys: info.keys })
     }
 
     /// Looks at the target, whatever becomes of our connection to it, until it has loaded all.
@@ -409,7 +420,9 @@ impl LoadRequest<'_> {
         prepared: &Prepared,
         admin: &mut Admin,
         link: &Link,
+        meter: &Meter,
     ) -> Result<(), RestoreError> {
+        let mut vital = VitalSigns::default();
         let mut waiting_since = Instant::now();
         let mut answered_at = Instant::now();
         let mut pause = LOOK_FIRST;
@@ -417,6 +430,7 @@ impl LoadRequest<'_> {
             match admin.info().await {
                 Ok(info) => {
                     answered_at = Instant::now();
+                    vital.answered(&info);
                     self.same_process(&info, prepared)?;
                     if info.is_loading {
                         // It has all of it from an earlier process of ours, and comes again after.
@@ -424,7 +438,11 @@ impl LoadRequest<'_> {
                     }
                     match prepared.standing(&info) {
                         // A replica gives its data away only while it hears its primary.
-                        Standing::Loaded if info.primary_link_up || !self.prove => return Ok(()),
+                        Standing::Loaded
+                            if info.primary_link_up || self.prove == ProofDemand::None =>
+                        {
+                            return Ok(());
+                        }
                         Standing::Loaded | Standing::Following => {}
                         Standing::Elsewhere | Standing::Promoted => {
                             return Err(self.interfered(&info));
@@ -433,8 +451,15 @@ impl LoadRequest<'_> {
                 }
                 Err(error) if answered_at.elapsed() < self.limits.stall => {
                     tracing::debug!(%error, "the target does not answer");
-                    if let Ok(again) = Admin::connect(self.target, self.limits.command).await {
-                        *admin = again;
+                    match Admin::connect(self.target, self.limits.command).await {
+                        Ok(again) => *admin = again,
+                        Err(error) if vital.is_ended_by(&error) => {
+                            return Err(RestoreError::TargetEnded {
+                                address: self.target.address.clone(),
+                                last_seen: vital.last_seen(meter),
+                            });
+                        }
+                        Err(_) => {}
                     }
                 }
                 Err(_) => {
@@ -475,6 +500,37 @@ impl LoadRequest<'_> {
     fn proof(&self) -> Proof<'_> {
         let Self { target, store, key, entry, gate, limits, .. } = *self;
         Proof { target, store, key, entry, gate, limits }
+    }
+}
+
+/// What is known of whether a target still runs.
+#[derive(Debug, Default)]
+struct VitalSigns {
+    loaded_percent: Option<u64>,
+    refused_since: Option<Instant>,
+}
+
+impl VitalSigns {
+    fn answered(&mut self, info: &ServerInfo) {
+        self.refused_since = None;
+        self.loaded_percent = info.loaded_percent.or(self.loaded_percent);
+    }
+
+    /// Whether the target has ended, now that connecting to it failed like this.
+    fn is_ended_by(&mut self, error: &ProbeError) -> bool {
+        if !matches!(error, ProbeError::Refused { .. }) {
+            self.refused_since = None;
+            return false;
+        }
+        self.refused_since.get_or_insert_with(Instant::now).elapsed() >= ENDED_AFTER
+    }
+
+    fn last_seen(&self, meter: &Meter) -> String {
+        let sent = format!("{} bytes were sent to it", meter.received_bytes());
+        match self.loaded_percent {
+            Some(percent) => format!("{sent}, and {percent} % were loaded"),
+            None => sent,
+        }
     }
 }
 

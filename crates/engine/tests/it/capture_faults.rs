@@ -120,7 +120,7 @@ async fn content_that_no_server_would_load_fails_the_capture_with_its_position()
 
 #[tokio::test]
 async fn content_of_a_newer_server_is_stored_and_marked() {
-    let rdb = with_checksum("REDIS0016", b"\x1c\x01a\x05");
+    let rdb = with_checksum("REDIS0016", b"\x22\x01a\x05");
     let rig = Rig::new();
     let server = primary(vec![Act::Send(by_mark(&rdb)), Act::Silence]);
     let entry = rig.capture(&server.target()).await.unwrap();
@@ -128,7 +128,7 @@ async fn content_of_a_newer_server_is_stored_and_marked() {
         panic!("not marked: {:?}", entry.rdb.content);
     };
     assert_eq!((warning.as_str(), offset), ("opaque: not verified", 9));
-    assert!(reason.contains("opcode 28 is unknown in REDIS0016"), "{reason}");
+    assert!(reason.contains("the type of value 34 is unknown in REDIS0016"), "{reason}");
     assert_eq!(crate::support::decoded(&rig.file()), rdb);
 }
 

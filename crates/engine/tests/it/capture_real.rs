@@ -4,23 +4,9 @@ use crate::support::{Rig, decoded};
 use cachevault_domain::{Progress, RdbDialect};
 use cachevault_engine::verify_artifact;
 use cachevault_store::{ArtifactEntry, ContentEntry, DigestEntry};
-use cachevault_testkit::{
-    Engine, Reply, Server, eventually, installed_engines, newest_redis, repository_file,
-};
+use cachevault_testkit::{Reply, Server, dataset_for, eventually, installed_engines, newest_redis};
 
 /// The newest sample of every type that this engine can load.
-pub(crate) fn sample_for(engine: &Engine) -> Vec<u8> {
-    let folder = match engine.name.as_str() {
-        "redis-5.0" | "redis-6.0" => "redis-5.0.14",
-        "redis-6.2" => "redis-6.2.16",
-        "redis-7.0" => "redis-7.0.15",
-        "valkey-8.0" => "valkey-8.0.1",
-        "valkey-9.1" => "valkey-9.1.2",
-        other => panic!("no sample named for {other}"),
-    };
-    std::fs::read(repository_file(&format!("fixtures/rdb/{folder}/all.rdb"))).unwrap()
-}
-
 /// Everything that a server holds, as it tells itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Contents {
@@ -81,7 +67,7 @@ fn digest(entry: &ArtifactEntry) -> DigestEntry {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_captured_loads_with_the_same_digest() {
     for engine in installed_engines() {
-        let source = Server::start_with_rdb(&engine, &sample_for(&engine), &[]);
+        let source = Server::start_with_rdb(&engine, &dataset_for(&engine), &[]);
         let before = contents(&source);
         assert!(before.databases >= 2 && before.expiring > 0, "{before:?}");
         let rig = Rig::new();

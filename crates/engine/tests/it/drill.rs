@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use cachevault_engine::{DrillError, DrillRequest, Meter, Proven, drill, sweep_drills};
 use cachevault_store::ArtifactEntry;
-use cachevault_testkit::{Server, eventually, free_port, installed_engines};
+use cachevault_testkit::{
+    Server, dataset_for, eventually, free_port, future_engine, installed_engine, installed_engines,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::capture_real::sample_for;
 use crate::restore_real::LIMITS;
 use crate::support::Rig;
 
@@ -39,7 +40,7 @@ async fn a_backup_of_every_engine_is_proven_by_the_first_server_that_loads_it() 
     let engines = installed_engines();
     let servers: Vec<_> = engines.iter().map(|engine| engine.binary.clone()).collect();
     for engine in &engines {
-        let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
+        let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
         let rig = Rig::new();
         let entry = rig.capture(&source.target()).await.unwrap();
         let proven = drill_with(&rig, &entry, &servers).await.unwrap();
@@ -50,11 +51,30 @@ async fn a_backup_of_every_engine_is_proven_by_the_first_server_that_loads_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_loads_a_backup_and_cannot_be_compared_gives_way_to_the_next() {
+    let Some(future) = future_engine() else {
+        return eprintln!("the server of the future could not be built: not tested");
+    };
+    let known = installed_engine("redis-7.0").unwrap();
+    let source = Server::start_with_rdb(&known, &dataset_for(&known), &[]);
+    let rig = Rig::new();
+    let entry = rig.capture(&source.target()).await.unwrap();
+    let servers = [future.binary.clone(), known.binary];
+    let proven = drill_with(&rig, &entry, &servers).await.unwrap();
+    assert!(proven.server.starts_with("redis 7.0"), "{proven:?}");
+    let servers = [future.binary, "/nowhere/redis-server".into()];
+    let error = drill_with(&rig, &entry, &servers).await.unwrap_err().to_string();
+    for reason in ["redis 9.9.0: the data cannot be compared", "REDIS0016", "/nowhere/"] {
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_server_that_loads_it_nothing_is_proven() {
     let engines = installed_engines();
     let find = |name: &str| engines.iter().find(|engine| engine.name == name).unwrap();
     let newest = find("valkey-9.1");
-    let source = Server::start_with_rdb(newest, &sample_for(newest), &[]);
+    let source = Server::start_with_rdb(newest, &dataset_for(newest), &[]);
     let rig = Rig::new();
     let entry = rig.capture(&source.target()).await.unwrap();
     let servers = [find("redis-5.0").binary.clone(), "/nowhere/redis-server".into()];
@@ -65,7 +85,7 @@ async fn without_a_server_that_loads_it_nothing_is_proven() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_artifact_is_not_proven() {
     let engine = &installed_engines()[0];
-    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
+    let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
     let rig = Rig::new();
     let entry = rig.capture(&source.target()).await.unwrap();
     let mut bytes = std::fs::read(rig.file()).unwrap();

@@ -14,13 +14,13 @@ use cachevault_rdb::DecodeErrorKind;
 use cachevault_rdb::raw::{Decoder, Key, Visitor};
 use cachevault_store::ArtifactEntry;
 use cachevault_testkit::{
-    Act, Certificates, Reply, ScriptedServer, Server, eventually, free_port, installed_engines,
-    newest_redis, text,
+    Act, Certificates, Reply, ScriptedServer, Server, dataset_for, eventually, free_port,
+    installed_engines, newest_redis, text,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::capture_real::{contents, sample_for};
+use crate::capture_real::contents;
 use crate::restore_real::LIMITS;
 use crate::support::Rig;
 
@@ -129,7 +129,7 @@ fn keys(server: &Server) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_target_takes_over_the_data_of_every_engine() {
     for engine in installed_engines() {
-        let source = Server::start_with_rdb(&engine, &sample_for(&engine), &[]);
+        let source = Server::start_with_rdb(&engine, &dataset_for(&engine), &[]);
         let target = Server::start(&engine, &[]);
         target.fill(1000, 50);
         if !engine.name.starts_with("redis-5") && !engine.name.starts_with("redis-6") {
@@ -153,7 +153,7 @@ async fn a_full_target_takes_over_the_data_of_every_engine() {
 async fn restore_sample(target: &Server, reached: &Target) {
     target.fill(1000, 50);
     let engine = newest_redis();
-    let source = Server::start_with_rdb(&engine, &sample_for(&engine), &[]);
+    let source = Server::start_with_rdb(&engine, &dataset_for(&engine), &[]);
     let (rig, entry) = backup(&source).await;
     let all = RestoreOptions::default();
     rig.load_keys_at(&entry, reached, &all, now(&source), LIMITS).await.unwrap();
@@ -482,7 +482,7 @@ async fn a_database_or_a_version_that_the_target_lacks_is_named() {
 
     let engines = installed_engines();
     let newer = engines.iter().find(|engine| engine.name == "valkey-8.0").unwrap();
-    let source = Server::start_with_rdb(newer, &sample_for(newer), &[]);
+    let source = Server::start_with_rdb(newer, &dataset_for(newer), &[]);
     let (rig, entry) = backup(&source).await;
     let target = Server::start(&newest_redis(), &[]);
     let error = rig.load_keys(&entry, &target, &RestoreOptions::default()).await.unwrap_err();
@@ -491,7 +491,7 @@ async fn a_database_or_a_version_that_the_target_lacks_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_of_a_tls_server_needs_the_commands_and_the_keys() {
-    let source = Server::start_with_rdb(&newest_redis(), &sample_for(&newest_redis()), &[]);
+    let source = Server::start_with_rdb(&newest_redis(), &dataset_for(&newest_redis()), &[]);
     let (rig, entry) = backup(&source).await;
     let folder = tempfile::tempdir().unwrap();
     let certificates = Certificates::issue(folder.path());

@@ -5,13 +5,13 @@ use std::time::Duration;
 use cachevault_domain::{
     Blocker, KeyFilter, Loading, Login, RestoreOptions, RestorePlan, RestoreWay, Target,
 };
-use cachevault_engine::{RestoreError, plan};
+use cachevault_engine::{PlanRequest, RestoreError, plan};
 use cachevault_store::{ArtifactEntry, ContentEntry};
 use cachevault_testkit::{
-    Certificates, Engine, Server, eventually, free_port, installed_engines, newest_redis,
+    Certificates, Engine, Server, dataset_for, eventually, free_port, installed_engines,
+    newest_redis,
 };
 
-use crate::capture_real::sample_for;
 use crate::support::Rig;
 
 async fn plan_with(
@@ -19,7 +19,16 @@ async fn plan_with(
     entry: &ArtifactEntry,
     options: &RestoreOptions,
 ) -> Result<RestorePlan, RestoreError> {
-    plan(target, entry, options, false, Duration::from_secs(5)).await
+    let command = Duration::from_secs(5);
+    plan(PlanRequest {
+        target,
+        entry,
+        options,
+        has_certificate: false,
+        target_writes: None,
+        command,
+    })
+    .await
 }
 
 /// The only blocker of a restore into `target`, which stays as it is.
@@ -38,7 +47,7 @@ fn engine(name: &str) -> Engine {
 }
 
 async fn entry_of(engine: &Engine) -> ArtifactEntry {
-    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
+    let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
     Rig::new().capture(&source.target()).await.unwrap()
 }
 

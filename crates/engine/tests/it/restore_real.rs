@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use cachevault_domain::{Address, Identity, Login, Target, TlsSettings};
 use cachevault_engine::{
-    LoadRequest, Loaded, Meter, OurAddress, Prepared, RestoreError, RestoreLimits, load,
-    make_durable, prepare,
+    LoadRequest, Loaded, Meter, OurAddress, Prepared, ProofDemand, RestoreError, RestoreLimits,
+    load, make_durable, prepare,
 };
 use cachevault_store::ArtifactEntry;
 use cachevault_testkit::{
-    Certificates, Engine, Server, eventually, free_port, installed_engines, newest_redis,
+    Certificates, Engine, Server, dataset_for, eventually, free_port, installed_engines,
+    newest_redis,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::capture_real::{contents, sample_for};
+use crate::capture_real::contents;
 use crate::support::Rig;
 
 pub(crate) const LIMITS: RestoreLimits = RestoreLimits {
@@ -40,7 +41,7 @@ impl Rig {
             store: &self.store,
             key: &self.key,
             entry,
-            prove: true,
+            prove: ProofDemand::Required,
             identity: self.identity.as_ref(),
             gate: &self.gate,
             limits: LIMITS,
@@ -64,7 +65,7 @@ async fn restore_sample(
     swap: bool,
     identity: Option<&Identity>,
 ) {
-    let source = Server::start_with_rdb(engine, &sample_for(engine), &[]);
+    let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
     let settings = |server: &Server| {
         ["repl-diskless-load", "repl-diskless-sync-delay", "replica-lazy-flush"]
             .map(|name| server.ask(&["CONFIG", "GET", name]))
@@ -76,7 +77,7 @@ async fn restore_sample(
     let loaded = rig.load(&entry, reached, &prepared).await;
     let loaded =
         loaded.unwrap_or_else(|error| panic!("{}: {error}\n{}", engine.name, target.log()));
-    assert!(loaded.proven);
+    assert!(loaded.comparison.proven);
     assert_eq!(target.info("role"), "master", "{}", engine.name);
     make_durable(reached, &prepared, &LIMITS).await.unwrap();
     assert_eq!(settings(target), before, "{}", engine.name);

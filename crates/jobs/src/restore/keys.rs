@@ -4,13 +4,14 @@ use cachevault_domain::{
     ConflictRule, FailureCode, Restore, RestoreOptions, Target, TargetData, with_sources,
 };
 use cachevault_engine::{
-    KeysRequest, Loaded, Meter, PreparedKeys, RestoreError, empty, load_keys, save,
+    Comparison, KeysRequest, Loaded, Meter, PreparedKeys, ProofDemand, RestoreError, empty,
+    load_keys, save,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, TOUCHED, as_step_error, fail, plain};
+use super::{Checked, TOUCHED, as_step_error, demand, fail, plain};
 use crate::capture::catalog_failed;
 use crate::step::{StepContext, StepError};
 
@@ -43,7 +44,7 @@ impl ByKeys<'_> {
         let request = self.request(options, (key, entry), captured_at);
         let (meter, break_off) = (Meter::default(), self.context.cancel.child_token());
         meter.enter("writing keys");
-        let loading = self.run(request, checked.prove, &meter, &break_off);
+        let loading = self.run(request, demand(checked, restore), &meter, &break_off);
         let loaded = self.context.reporting(&meter, &break_off, loading).await?;
         if let Err(RestoreError::KeysExist { .. }) = &loaded {
             self.not_touched_after_all().await?;
@@ -81,17 +82,19 @@ impl ByKeys<'_> {
     async fn run(
         &self,
         request: KeysRequest<'_>,
-        prove: bool,
+        demand: ProofDemand,
         meter: &Meter,
         break_off: &CancellationToken,
     ) -> Result<Loaded, RestoreError> {
         let loaded = load_keys(request, meter, break_off).await?;
-        let proven = prove && request.is_provable();
-        if proven {
-            meter.enter("reading the data back");
-            request.prove(self.context.gate, meter).await?;
-        }
-        Ok(Loaded { proven, keys: loaded.restored })
+        let comparison = match demand {
+            ProofDemand::None => Comparison::default(),
+            demand => {
+                meter.enter("reading the data back");
+                request.prove(demand, self.context.gate, meter).await?
+            }
+        };
+        Ok(Loaded { comparison, keys: loaded.restored })
     }
 
     /// Puts back what the target held, if it was saved.
@@ -117,7 +120,7 @@ impl ByKeys<'_> {
                 // Not to be broken off: half of it would be worse than either.
                 let (never, meter) = (CancellationToken::new(), Meter::default());
                 meter.enter("putting the old data back");
-                let loading = self.run(request, true, &meter, &never);
+                let loading = self.run(request, ProofDemand::IfPossible, &meter, &never);
                 let loaded = self.context.reporting(&meter, &never, loading).await;
                 let holds = match loaded.map_err(plain)? {
                     Ok(_) => TargetData::Old,

@@ -190,7 +190,7 @@ async fn a_job_that_kills_its_worker_every_time_is_given_up() {
     rig.run(None).await;
     let failed = rig.backup(backup).await;
     assert_eq!(failed.state, BackupState::Failed);
-    assert!(failed.failure.unwrap().reason.contains("3 attempts were broken off"));
+    assert!(failed.failure.unwrap().reason.contains("3 attempts were interrupted"));
     rig.assert_truthful(backup).await;
 }
 

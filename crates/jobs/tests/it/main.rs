@@ -8,6 +8,7 @@ mod drills;
 mod every_kind;
 mod failures;
 mod messages;
+mod newest;
 mod restores;
 mod rig;
 mod scheduling;

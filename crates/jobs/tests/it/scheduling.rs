@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashSet};
 use cachevault_catalog::{BackupCatalog, JobQueue, RetentionCatalog};
 use cachevault_domain::{
     BACKUPS_WITH_FILES_MAX, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy,
-    BackupState, Clock, DuePlan, Entropy, Failure, FailureCode, Generations, InstanceChange, JobId,
-    JobKind, Keep, KeepDays, Lease, MissedWindow, NewBackup, Page, Plan, RdbDialect, Retention,
-    SaveDays, Schedule, Trigger, Weekdays, WeeklyPlan, Window,
+    BackupState, Clock, ContentState, DuePlan, Entropy, Failure, FailureCode, Generations,
+    InstanceChange, JobId, JobKind, Keep, KeepDays, Lease, MissedWindow, NewBackup, Page, Plan,
+    RdbDialect, Retention, SaveDays, Schedule, StoredFiles, Trigger, Weekdays, WeeklyPlan, Window,
 };
 use cachevault_jobs::{JobFigures, Scheduler};
 use cachevault_testkit::SeededEntropy;
@@ -528,7 +528,9 @@ impl Simulation {
         catalog.start_backup(&lease, now).await.unwrap();
         let succeeded = !self.dice.is_one_in(3);
         if succeeded {
-            catalog.finish_backup(&lease, 1, 1000, now).await.unwrap();
+            let content = ContentState::Verified;
+            let files = StoredFiles { attempt: 1, size_bytes: 1000, content, opaque_because: None };
+            catalog.finish_backup(&lease, &files, now).await.unwrap();
         } else {
             let failure = Failure { code: FailureCode::TimedOut, reason: "late".into() };
             catalog.fail_backup(&lease, &failure, now).await.unwrap();

@@ -8,17 +8,23 @@ mod module;
 mod stream;
 mod value;
 
+use std::sync::Arc;
+
 use crate::carry::{Carry, Progress, release};
 use crate::cursor::Cursor;
-use crate::error::{DecodeError, DecodeErrorKind, Stop, Take};
+use crate::error::{DecodeError, DecodeErrorKind, Stop, Take, corrupt};
 use crate::header::{HEADER_BYTES, Header};
 use crate::limits::Limits;
 use crate::opcode::{Opcode, ValueType};
+use crate::template::{HashTemplate, HashTemplates, NewTemplate};
 use module::ModuleParts;
-use value::Value;
+use value::{Context, Value};
 
 pub use module::{ModuleId, ModulePart};
-pub use stream::{Consumer, Group, PendingEntry, StreamId, StreamMeta, StreamPart};
+pub use stream::{
+    Consumer, Group, PendingEntry, ProducerEntry, ProducerTotals, Producers, StreamId, StreamMeta,
+    StreamPart,
+};
 pub use value::{Part, Text};
 pub(crate) use value::{is_simple_score, parse_score};
 
@@ -37,6 +43,9 @@ pub struct Key<'a> {
     pub frequency: Option<u8>,
     /// How its value is stored.
     pub value_type: &'static ValueType,
+    /// What modules keep beside its value, with its opcode, as it is stored; empty where nothing is
+    /// (Redis 8.6 and later).
+    pub metadata: &'a [u8],
     /// Where its record begins, bytes from the beginning of the stream.
     pub offset: u64,
 }
@@ -77,8 +86,15 @@ pub enum Record<'a> {
     ModuleAux(ModuleId),
     /// The module's data has ended.
     ModuleAuxEnd,
+    /// What modules keep beside the key that follows begins: from how many of them. Its parts
+    /// follow.
+    KeyMetadata(u64),
+    /// The fields of hashes that follow.
+    HashTemplate(&'a Arc<HashTemplate>),
     /// The end opcode.
     End,
+    /// The mark that ends a stream of unknown length follows the checksum; servers ignore it.
+    EndMark,
 }
 
 /// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
@@ -137,6 +153,9 @@ pub struct Decoder {
     /// What the records before a key say of it.
     pending: Pending,
     value: Value,
+    templates: HashTemplates,
+    /// Whether a part came whose layout is known from documents alone.
+    is_doubtful: bool,
     scratch: [Vec<u8>; 2],
     carry: Carry,
     /// Position of the first byte that has not been decoded.
@@ -149,10 +168,29 @@ enum State {
     Record,
     Value,
     ModuleAux(ModuleParts),
+    /// Classes of a key's metadata that are still to come, and the parts of one.
+    KeyMetadata {
+        classes_left: u64,
+        parts: Option<ModuleParts>,
+    },
+    /// Fields of a template that are still to come.
+    HashTemplate {
+        fields_left: u64,
+        template: NewTemplate,
+    },
     SlotRanges(u64),
     Checksum,
     Ended,
+    MarkEnded,
     Failed(DecodeError),
+}
+
+/// Length of the mark that ends a stream whose length its server did not know (`RDB_EOF_MARK_SIZE`).
+pub(crate) const END_MARK_BYTES: usize = 40;
+
+/// Whether this is such a mark: hexadecimal digits (`getRandomHexChars`).
+pub(crate) fn is_end_mark(bytes: &[u8]) -> bool {
+    bytes.len() == END_MARK_BYTES && bytes.iter().all(u8::is_ascii_hexdigit)
 }
 
 #[derive(Debug, Default)]
@@ -161,6 +199,7 @@ struct Pending {
     expires_at_ms: Option<i64>,
     idle_seconds: Option<u64>,
     frequency: Option<u8>,
+    metadata: Vec<u8>,
     /// Where the first of these records begins.
     offset: Option<u64>,
 }
@@ -180,6 +219,8 @@ impl Decoder {
             header: None,
             pending: Pending::default(),
             value: Value::default(),
+            templates: HashTemplates::default(),
+            is_doubtful: false,
             scratch: [Vec::new(), Vec::new()],
             carry: Carry::default(),
             offset: 0,
@@ -211,13 +252,22 @@ impl Decoder {
     /// [`DecodeErrorKind::Truncated`] when the stream has not come to its end.
     pub fn finish(&self) -> Result<(), DecodeError> {
         match &self.state {
-            State::Ended => Ok(()),
+            State::Ended if self.carry.held_bytes() > 0 => Err(DecodeError {
+                offset: self.offset,
+                kind: self.judged(DecodeErrorKind::TrailingBytes),
+            }),
+            State::Ended | State::MarkEnded => Ok(()),
             State::Failed(error) => Err(error.clone()),
             _ => Err(DecodeError {
                 offset: self.offset + self.carry.held_bytes() as u64,
-                kind: DecodeErrorKind::Truncated,
+                kind: self.judged(DecodeErrorKind::Truncated),
             }),
         }
+    }
+
+    /// What an error means, by what came before it.
+    fn judged(&self, kind: DecodeErrorKind) -> DecodeErrorKind {
+        if self.is_doubtful { kind.doubted() } else { kind }
     }
 
     /// Decodes whole parts from the beginning of `window`.
@@ -241,7 +291,8 @@ impl Decoder {
                     return Ok(Progress { used, need: need.saturating_sub(used) });
                 }
                 Stop::Bad(kind) => {
-                    let error = DecodeError { offset: self.offset + used as u64, kind: *kind };
+                    let kind = self.judged(*kind);
+                    let error = DecodeError { offset: self.offset + used as u64, kind };
                     self.state = State::Failed(error.clone());
                     return Err(error);
                 }
@@ -259,7 +310,8 @@ impl Decoder {
     ) -> Take<()> {
         let from = cursor.at();
         if matches!(self.state, State::Value) {
-            let run = self.value.run(cursor, &self.limits, visitor);
+            let context = Context { limits: &self.limits, templates: &self.templates };
+            let run = self.value.run(cursor, context, visitor);
             visitor.bytes(&window[from..cursor.at()]);
             run?;
             visitor.key_end()?;
@@ -308,9 +360,69 @@ impl Decoder {
                 self.state = State::Ended;
                 Ok(())
             }
-            State::Ended if cursor.left() > 0 => Err(DecodeErrorKind::TrailingBytes.into()),
-            State::Value | State::Ended | State::Failed(_) => Ok(()),
+            State::KeyMetadata { .. } => self.key_metadata(cursor, visitor),
+            State::HashTemplate { .. } => self.template_field(cursor, visitor),
+            State::Ended if cursor.left() > 0 => {
+                let mark = &cursor.rest()[..cursor.left().min(END_MARK_BYTES)];
+                if !mark.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(DecodeErrorKind::TrailingBytes.into());
+                }
+                cursor.take(END_MARK_BYTES)?;
+                self.state = State::MarkEnded;
+                visitor.record(Record::EndMark);
+                Ok(())
+            }
+            State::MarkEnded if cursor.left() > 0 => Err(DecodeErrorKind::TrailingBytes.into()),
+            State::Value | State::Ended | State::MarkEnded | State::Failed(_) => Ok(()),
         }
+    }
+
+    /// Takes one part of what modules keep beside the key that follows.
+    fn key_metadata<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
+        let State::KeyMetadata { classes_left, parts } = &mut self.state else { return Ok(()) };
+        let from = cursor.at();
+        match parts {
+            Some(class) => {
+                if class.step(cursor, &self.limits, visitor)? {
+                    (*classes_left, *parts) = (*classes_left - 1, None);
+                }
+            }
+            None => {
+                // Four bytes: name, version and flags of the class (`keymeta.c`).
+                cursor.array::<4>()?;
+                *parts = Some(ModuleParts::default());
+            }
+        }
+        if *classes_left == 0 {
+            self.state = State::Record;
+        }
+        self.keep_metadata(cursor.taken_since(from))
+    }
+
+    fn template_field<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
+        let State::HashTemplate { fields_left, template } = &mut self.state else { return Ok(()) };
+        let limit = self.limits.held_bytes_max;
+        let field = cursor.held_text("a field of a template", limit)?;
+        template.push(field.decode(&mut self.scratch[0])?, limit)?;
+        *fields_left -= 1;
+        if *fields_left == 0 {
+            let template = std::mem::take(template).finish();
+            self.templates.add(Arc::clone(&template), limit)?;
+            self.state = State::Record;
+            visitor.record(Record::HashTemplate(&template));
+        }
+        Ok(())
+    }
+
+    fn keep_metadata(&mut self, bytes: &[u8]) -> Take<()> {
+        let (metadata, limit) = (&mut self.pending.metadata, self.limits.held_bytes_max);
+        let bytes_held = (metadata.len() + bytes.len()) as u64;
+        if bytes_held > limit {
+            let what = "what modules keep beside a key";
+            return Err(DecodeErrorKind::TooLong { what, bytes: bytes_held, limit }.into());
+        }
+        metadata.extend_from_slice(bytes);
+        Ok(())
     }
 
     #[inline]
@@ -339,6 +451,7 @@ impl Decoder {
     ) -> Take<()> {
         let name = cursor.held_text("a key", self.limits.held_bytes_max)?;
         let pending = &mut self.pending;
+        self.is_doubtful |= value_type.is_documented_only();
         let key = Key {
             db: pending.db,
             name: name.decode(&mut self.scratch[0])?,
@@ -347,11 +460,52 @@ impl Decoder {
             frequency: pending.frequency.take(),
             value_type,
             offset: pending.offset.take().unwrap_or(offset),
+            metadata: &pending.metadata,
         };
         visitor.key(&key)?;
         release(&mut self.scratch[0]);
+        release(&mut pending.metadata);
         self.value.begin(value_type)?;
         self.state = State::Value;
+        Ok(())
+    }
+
+    /// What an opcode says of the key that follows.
+    fn key_opcode<V: Visitor>(
+        &mut self,
+        opcode: Opcode,
+        offset: u64,
+        cursor: &mut Cursor<'_>,
+        visitor: &mut V,
+    ) -> Take<()> {
+        let pending = &mut self.pending;
+        match opcode {
+            Opcode::ExpiryMilliseconds => {
+                pending.expires_at_ms = Some(i64::from_le_bytes(cursor.array()?));
+            }
+            Opcode::ExpirySeconds => {
+                let seconds = i64::from(i32::from_le_bytes(cursor.array()?));
+                pending.expires_at_ms = Some(seconds * 1000);
+            }
+            Opcode::Idle => {
+                pending.idle_seconds = Some(cursor.length()?);
+            }
+            Opcode::Frequency => {
+                pending.frequency = Some(cursor.byte()?);
+            }
+            Opcode::KeyMetadata => {
+                let from = cursor.at() - 1;
+                let classes = cursor.length()?;
+                pending.metadata.clear();
+                visitor.record(Record::KeyMetadata(classes));
+                if classes > 0 {
+                    self.state = State::KeyMetadata { classes_left: classes, parts: None };
+                }
+                self.keep_metadata(cursor.taken_since(from))?;
+            }
+            _ => {}
+        }
+        self.pending.offset.get_or_insert(offset);
         Ok(())
     }
 
@@ -366,23 +520,11 @@ impl Decoder {
         let [first, second] = &mut self.scratch;
         let pending = &mut self.pending;
         match opcode {
-            Opcode::ExpiryMilliseconds => {
-                pending.expires_at_ms = Some(i64::from_le_bytes(cursor.array()?));
-                pending.offset.get_or_insert(offset);
-            }
-            Opcode::ExpirySeconds => {
-                let seconds = i64::from(i32::from_le_bytes(cursor.array()?));
-                pending.expires_at_ms = Some(seconds * 1000);
-                pending.offset.get_or_insert(offset);
-            }
-            Opcode::Idle => {
-                pending.idle_seconds = Some(cursor.length()?);
-                pending.offset.get_or_insert(offset);
-            }
-            Opcode::Frequency => {
-                pending.frequency = Some(cursor.byte()?);
-                pending.offset.get_or_insert(offset);
-            }
+            Opcode::ExpiryMilliseconds
+            | Opcode::ExpirySeconds
+            | Opcode::Idle
+            | Opcode::Frequency
+            | Opcode::KeyMetadata => return self.key_opcode(opcode, offset, cursor, visitor),
             Opcode::SelectDb => {
                 pending.db = cursor.length()?;
                 visitor.record(Record::SelectDb(pending.db));
@@ -402,6 +544,19 @@ impl Decoder {
             Opcode::SlotInfo => {
                 let (slot, keys, expiring) = (cursor.length()?, cursor.length()?, cursor.length()?);
                 visitor.record(Record::SlotInfo { slot, keys, expiring });
+            }
+            Opcode::HashTemplate => {
+                self.is_doubtful = true;
+                let (id, fields) = (cursor.length()?, cursor.length()?);
+                if fields == 0 {
+                    return corrupt("a template of hashes has no fields");
+                }
+                let template = NewTemplate::new(id);
+                self.state = State::HashTemplate { fields_left: fields, template };
+            }
+            Opcode::InlineCommands => {
+                let what = "commands inside the stream (opcode 242 of Valkey 9.2)";
+                return Err(DecodeErrorKind::NotSelfDescribing(what).into());
             }
             Opcode::SlotImport => {
                 cursor.held_text("the name of a slot import", limit)?;

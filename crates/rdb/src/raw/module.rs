@@ -10,7 +10,7 @@ use crate::raw::value::{OpenText, Part};
 const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// Which module's data type, and in which version of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ModuleId(pub u64);
 
 impl ModuleId {
@@ -40,7 +40,7 @@ pub enum ModulePart {
 }
 
 /// Where in a module's data we are.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct ModuleParts {
     open: Option<OpenText>,
 }

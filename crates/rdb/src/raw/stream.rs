@@ -1,6 +1,7 @@
 //! The tail of a stream: what is known of it beside its entries (`rdbSaveObject`, `OBJ_STREAM`).
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::carry::release;
 use crate::cursor::Cursor;
@@ -115,6 +116,48 @@ pub enum StreamPart<'a> {
     Consumer(Consumer<'a>),
     /// A pending entry of the consumer.
     ConsumerPending(StreamId),
+    /// The consumers of the group have ended; so many of its pending entries that belong to none of
+    /// them follow (Redis 8.8 and later).
+    Unowned(u64),
+    /// A pending entry of the group that belongs to no consumer.
+    UnownedPending(StreamId),
+    /// What is known of idempotent producers (Redis 8.6 and later); the groups have ended.
+    Producers(Producers),
+    /// A producer: its name. Its entries follow.
+    Producer(&'a [u8]),
+    /// An entry of the producer.
+    ProducerEntry(ProducerEntry<'a>),
+    /// How many entries producers have added.
+    ProducerTotals(ProducerTotals),
+}
+
+/// The settings of a stream for idempotent producers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Producers {
+    /// How long an entry of a producer is remembered, seconds: 1 to 86,400.
+    pub duration_seconds: u64,
+    /// How many entries of a producer are remembered: 1 to 10,000.
+    pub entries_max: u64,
+    /// Producers that follow.
+    pub count: u64,
+}
+
+/// An entry that a producer added, by its own id for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerEntry<'a> {
+    /// The producer's id for it.
+    pub name: &'a [u8],
+    /// The stream's identifier of it.
+    pub id: StreamId,
+}
+
+/// Counts over the life of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProducerTotals {
+    /// Entries added with a producer's id.
+    pub added: u64,
+    /// Entries that came again and were left out.
+    pub duplicates: u64,
 }
 
 /// Where in the tail we are.
@@ -128,6 +171,9 @@ pub(crate) struct Tail {
     consumer_pending_left: u64,
     /// Pending entries of the group that no consumer has claimed yet.
     unclaimed: u64,
+    unowned_left: u64,
+    producers_left: u64,
+    producer_entries_left: u64,
     scratch: Vec<u8>,
 }
 
@@ -138,7 +184,17 @@ enum Phase {
     Pending,
     ConsumerCount,
     Consumers,
+    UnownedCount,
+    Unowned,
+    Producers,
+    EachProducer,
+    ProducerTotals,
+    Done,
 }
+
+/// `CONFIG_STREAM_IDMP_*` of `server.h`.
+const PRODUCER_SECONDS: RangeInclusive<u64> = 1..=86_400;
+const PRODUCER_ENTRIES: RangeInclusive<u64> = 1..=10_000;
 
 impl Tail {
     pub(crate) fn new(version: StreamVersion) -> Self {
@@ -150,6 +206,9 @@ impl Tail {
             consumers_left: 0,
             consumer_pending_left: 0,
             unclaimed: 0,
+            unowned_left: 0,
+            producers_left: 0,
+            producer_entries_left: 0,
             scratch: Vec::new(),
         }
     }
@@ -169,14 +228,38 @@ impl Tail {
                 visitor.part(Part::Stream(StreamPart::Meta(meta)))?;
                 Ok(false)
             }
-            Phase::Groups if self.groups_left == 0 => Ok(true),
+            Phase::Groups if self.groups_left == 0 => {
+                let has_producers = self.version >= StreamVersion::V4;
+                self.phase = if has_producers { Phase::Producers } else { Phase::Done };
+                Ok(!has_producers)
+            }
             Phase::Groups => {
                 self.group(cursor, limits, visitor)?;
                 Ok(false)
             }
+            Phase::Pending
+            | Phase::ConsumerCount
+            | Phase::Consumers
+            | Phase::UnownedCount
+            | Phase::Unowned => {
+                self.group_part(cursor, limits, visitor)?;
+                Ok(false)
+            }
+            _ => self.producers(cursor, limits, visitor),
+        }
+    }
+
+    /// Takes one part of a group, behind what it begins with.
+    fn group_part<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<()> {
+        match self.phase {
             Phase::Pending if self.pending_left == 0 => {
                 self.phase = Phase::ConsumerCount;
-                Ok(false)
+                Ok(())
             }
             Phase::Pending => {
                 let pending = PendingEntry {
@@ -186,30 +269,104 @@ impl Tail {
                 };
                 self.pending_left -= 1;
                 visitor.part(Part::Stream(StreamPart::Pending(pending)))?;
-                Ok(false)
+                Ok(())
             }
             Phase::ConsumerCount => {
                 self.consumers_left = cursor.length()?;
                 self.phase = Phase::Consumers;
                 visitor.part(Part::Stream(StreamPart::Consumers(self.consumers_left)))?;
-                Ok(false)
+                Ok(())
             }
             Phase::Consumers if self.consumer_pending_left > 0 => {
                 let id = StreamId::from_be_bytes(cursor.array()?);
                 self.consumer_pending_left -= 1;
                 visitor.part(Part::Stream(StreamPart::ConsumerPending(id)))?;
-                Ok(false)
+                Ok(())
             }
             Phase::Consumers if self.consumers_left == 0 => {
-                self.groups_left -= 1;
-                self.phase = Phase::Groups;
-                Ok(false)
+                if self.version >= StreamVersion::V5 {
+                    self.phase = Phase::UnownedCount;
+                } else {
+                    self.group_end();
+                }
+                Ok(())
             }
             Phase::Consumers => {
                 self.consumer(cursor, limits, visitor)?;
-                Ok(false)
+                Ok(())
             }
+            Phase::UnownedCount => {
+                let unowned = cursor.length()?;
+                if unowned > self.unclaimed {
+                    return corrupt(
+                        "a stream's group has less pending entries than belong to nobody",
+                    );
+                }
+                (self.unowned_left, self.phase) = (unowned, Phase::Unowned);
+                visitor.part(Part::Stream(StreamPart::Unowned(unowned)))?;
+                Ok(())
+            }
+            Phase::Unowned if self.unowned_left == 0 => {
+                self.group_end();
+                Ok(())
+            }
+            Phase::Unowned => {
+                let id = StreamId::from_be_bytes(cursor.array()?);
+                self.unowned_left -= 1;
+                visitor.part(Part::Stream(StreamPart::UnownedPending(id)))?;
+                Ok(())
+            }
+            _ => Ok(()),
         }
+    }
+
+    fn group_end(&mut self) {
+        self.groups_left -= 1;
+        self.phase = Phase::Groups;
+    }
+
+    /// Takes one part of what is known of idempotent producers; whether the tail has ended.
+    fn producers<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<bool> {
+        let limit = limits.held_bytes_max;
+        let part = match self.phase {
+            Phase::Producers => {
+                let producers = producers(cursor)?;
+                (self.producers_left, self.phase) = (producers.count, Phase::EachProducer);
+                StreamPart::Producers(producers)
+            }
+            Phase::EachProducer if self.producer_entries_left > 0 => {
+                let name = cursor.held_text("a producer's id of an entry", limit)?;
+                let id = StreamId::take(cursor)?;
+                self.producer_entries_left -= 1;
+                StreamPart::ProducerEntry(ProducerEntry {
+                    name: name.decode(&mut self.scratch)?,
+                    id,
+                })
+            }
+            Phase::EachProducer if self.producers_left == 0 => {
+                self.phase = Phase::ProducerTotals;
+                return Ok(false);
+            }
+            Phase::EachProducer => {
+                let name = cursor.held_text("the id of a stream's producer", limit)?;
+                self.producer_entries_left = cursor.length()?;
+                self.producers_left -= 1;
+                StreamPart::Producer(name.decode(&mut self.scratch)?)
+            }
+            _ => {
+                let (added, duplicates) = (cursor.length()?, cursor.length()?);
+                self.phase = Phase::Done;
+                StreamPart::ProducerTotals(ProducerTotals { added, duplicates })
+            }
+        };
+        visitor.part(Part::Stream(part))?;
+        release(&mut self.scratch);
+        Ok(matches!(self.phase, Phase::Done))
     }
 
     fn meta(&self, cursor: &mut Cursor<'_>) -> Take<StreamMeta> {
@@ -268,4 +425,13 @@ impl Tail {
         self.consumer_pending_left = pending;
         Ok(())
     }
+}
+
+fn producers(cursor: &mut Cursor<'_>) -> Take<Producers> {
+    let (duration_seconds, entries_max) = (cursor.length()?, cursor.length()?);
+    let count = cursor.length()?;
+    if !PRODUCER_SECONDS.contains(&duration_seconds) || !PRODUCER_ENTRIES.contains(&entries_max) {
+        return corrupt("a stream's settings for idempotent producers are out of their range");
+    }
+    Ok(Producers { duration_seconds, entries_max, count })
 }

@@ -1,12 +1,16 @@
 //! The grammar of values: a small machine that runs the layouts of the table of types.
 
+use std::sync::Arc;
+
 use crate::cursor::{Cursor, Form, HeldText};
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 use crate::limits::{Limits, whole_bytes};
 use crate::opcode::{Cell, Container, Layout, Packing, Role, Row, ValueType};
+use crate::packed::listpack::texts_of_listpack;
 use crate::raw::Visitor;
 use crate::raw::module::{ModuleId, ModulePart, ModuleParts};
 use crate::raw::stream::{StreamPart, Tail};
+use crate::template::{HashTemplate, HashTemplates, NewTemplate};
 
 /// A string longer than this is passed on in pieces unless all of it is there.
 const HELD_TEXT_BYTES: u64 = whole_bytes(64 << 10) as u64;
@@ -19,6 +23,16 @@ const EXPIRY_END: i64 = 1 << 48;
 const NUMBER_BYTES_MAX: u64 = 20;
 /// Length of a stream node's identifier.
 const NODE_ID_BYTES: u64 = 16;
+/// What an array's value is, by the number before it.
+const ARRAY_TEXT: u64 = 0;
+const ARRAY_SIGNED: u64 = 1;
+const ARRAY_DOUBLE: u64 = 2;
+const ARRAY_SHORT_TEXT: u64 = 3;
+/// No index of an array.
+const ARRAY_INDEX_END: u64 = u64::MAX;
+/// How a template's fields come with a value.
+const FIELDS_PACKED: u64 = 0;
+const FIELDS_COUNTED: u64 = 1;
 
 /// A part of a value that is neither a string nor a score.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +48,17 @@ pub enum Part<'a> {
     ModuleValue(ModuleId),
     /// A part of a module's data.
     Module(ModulePart),
+    /// Where an array inserts next.
+    ArrayInsert(u64),
+    /// The place of an array's value, which follows: a string, or a double.
+    ArrayIndex(u64),
+    /// A value of an array that is stored as a double.
+    ArrayDouble(f64),
+    /// The time of a rate limiter.
+    Time(u64),
+    /// The template of the hash; where its values are not packed, the fields come before them as
+    /// strings that are not among the stored bytes.
+    Template(&'a Arc<HashTemplate>),
 }
 
 /// A string, or a piece of one.
@@ -162,6 +187,16 @@ pub(crate) struct Value {
     /// The smallest expiry of a hash's fields, which the others are told by.
     base_expiry_ms: i64,
     tail: Option<Box<Tail>>,
+    /// The template of a hash, and what has come of one that stands with the value.
+    template: Option<Arc<HashTemplate>>,
+    new_template: NewTemplate,
+}
+
+/// What is known outside of the value.
+#[derive(Clone, Copy)]
+pub(crate) struct Context<'c> {
+    pub(crate) limits: &'c Limits,
+    pub(crate) templates: &'c HashTemplates,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -171,6 +206,13 @@ enum Phase {
         is_counted: bool,
     },
     Count,
+    ArrayCount,
+    ArrayInsert,
+    TemplateId,
+    FieldsForm,
+    Fields {
+        left: u64,
+    },
     Cells,
     Tail,
     ModuleId,
@@ -194,10 +236,15 @@ impl Value {
                 self.tail = Some(Box::new(Tail::new(version)));
                 (Phase::Count, STREAM_NODE)
             }
+            Layout::Array(cells) => (Phase::ArrayCount, cells),
+            Layout::Template(cells) if is_packed(cells) => (Phase::Cells, cells),
+            Layout::Template(cells) => (Phase::TemplateId, cells),
+            Layout::OwnTemplate(cells) => (Phase::FieldsForm, cells),
             Layout::Module => (Phase::ModuleId, &[] as &[Cell]),
             Layout::Opaque(what) => return Err(DecodeErrorKind::NotSelfDescribing(what)),
         };
         (self.cell, self.rows_left, self.inner) = (0, 1, None);
+        self.template = None;
         Ok(())
     }
 
@@ -207,9 +254,10 @@ impl Value {
     pub(crate) fn run<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
-        limits: &Limits,
+        context: Context<'_>,
         visitor: &mut V,
     ) -> Take<()> {
+        let limits = context.limits;
         loop {
             if self.phase == Phase::Cells {
                 self.short_cells(cursor, limits, visitor)?;
@@ -218,7 +266,7 @@ impl Value {
             let taken = match self.phase {
                 Phase::Done => return Ok(()),
                 Phase::Cells => self.cell(cursor, limits, visitor),
-                _ => self.step(cursor, limits, visitor),
+                _ => self.step(cursor, context, visitor),
             };
             if let Err(stop) = taken {
                 cursor.rewind(from);
@@ -231,9 +279,10 @@ impl Value {
     fn step<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
-        limits: &Limits,
+        context: Context<'_>,
         visitor: &mut V,
     ) -> Take<()> {
+        let limits = context.limits;
         match &mut self.phase {
             Phase::Count => {
                 self.rows_left = cursor.length()?;
@@ -266,7 +315,100 @@ impl Value {
                 }
                 Ok(())
             }
+            Phase::ArrayCount | Phase::ArrayInsert => self.array_head(cursor, visitor),
+            Phase::TemplateId | Phase::FieldsForm | Phase::Fields { .. } => {
+                self.template_head(cursor, context, visitor)
+            }
             Phase::Cells | Phase::Done => Ok(()),
+        }
+    }
+
+    /// What an array begins with.
+    fn array_head<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
+        if self.phase == Phase::ArrayCount {
+            self.rows_left = cursor.length()?;
+            if self.rows_left == 0 {
+                return corrupt("an array is empty");
+            }
+            visitor.part(Part::Count(self.rows_left))?;
+            self.phase = Phase::ArrayInsert;
+            return Ok(());
+        }
+        match cursor.length()? {
+            0 => {}
+            1 => visitor.part(Part::ArrayInsert(cursor.length()?))?,
+            _ => return corrupt("an array does not say whether it has a place to insert"),
+        }
+        self.phase = Phase::Cells;
+        Ok(())
+    }
+
+    /// What a hash by template begins with: the number of its template, or the fields.
+    fn template_head<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        context: Context<'_>,
+        visitor: &mut V,
+    ) -> Take<()> {
+        let limit = context.limits.held_bytes_max;
+        match &mut self.phase {
+            Phase::TemplateId => {
+                let template = context.templates.find(cursor.length()?)?;
+                self.by_template(Arc::clone(template), visitor)
+            }
+            Phase::FieldsForm => {
+                self.new_template = NewTemplate::default();
+                let left = match cursor.length()? {
+                    FIELDS_COUNTED => cursor.length()?,
+                    FIELDS_PACKED => {
+                        let packed = cursor.held_text("a hash's fields", limit)?;
+                        texts_of_listpack(packed.decode(&mut Vec::new())?, |field| {
+                            self.new_template.push(field, limit)
+                        })?;
+                        0
+                    }
+                    _ => return corrupt("the fields of a hash are in no known form"),
+                };
+                self.phase = Phase::Fields { left };
+                Ok(())
+            }
+            Phase::Fields { left: 0 } => {
+                let template = std::mem::take(&mut self.new_template).finish();
+                self.by_template(template, visitor)
+            }
+            Phase::Fields { left } => {
+                let field = cursor.held_text("a hash's field", limit)?;
+                let mut scratch = Vec::new();
+                self.new_template.push(field.decode(&mut scratch)?, limit)?;
+                *left -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Goes on with the values for the fields of a template.
+    fn by_template<V: Visitor>(
+        &mut self,
+        template: Arc<HashTemplate>,
+        visitor: &mut V,
+    ) -> Take<()> {
+        visitor.part(Part::Template(&template))?;
+        self.rows_left = if is_packed(self.cells) { 1 } else { template.fields.len() as u64 };
+        self.phase = if self.rows_left == 0 { Phase::Done } else { Phase::Cells };
+        self.template = Some(template);
+        Ok(())
+    }
+
+    /// Gives the field whose value comes next.
+    fn template_field<V: Visitor>(&self, visitor: &mut V) -> Take<()> {
+        let field = self.template.as_ref().and_then(|template| {
+            let left = usize::try_from(self.rows_left).ok()?;
+            template.fields.get(template.fields.len().checked_sub(left)?)
+        });
+        match field {
+            Some(field) => Ok(visitor.text(Text::short(Role::Field, field))?),
+            None => corrupt("a hash has more values than its template has fields"),
         }
     }
 
@@ -359,6 +501,13 @@ impl Value {
                 };
                 visitor.part(Part::FieldExpiry(expiry))?;
             }
+            Cell::ArrayIndex => match cursor.length()? {
+                ARRAY_INDEX_END => return corrupt("an array's index is beyond all"),
+                index => visitor.part(Part::ArrayIndex(index))?,
+            },
+            Cell::ArrayValue => self.array_value(cursor, limits, visitor)?,
+            Cell::Time => visitor.part(Part::Time(cursor.length()?))?,
+            Cell::TemplateField => self.template_field(visitor)?,
             Cell::InnerCount => match cursor.length()? {
                 0 => return corrupt("a path of a path hash has no fields"),
                 count => self.inner = Some((self.cell + 1, count)),
@@ -374,6 +523,30 @@ impl Value {
         }
         if self.open.is_none() {
             self.advance();
+        }
+        Ok(())
+    }
+
+    fn array_value<V: Visitor>(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        limits: &Limits,
+        visitor: &mut V,
+    ) -> Take<()> {
+        let role = Role::ArrayValue;
+        match cursor.length()? {
+            ARRAY_TEXT | ARRAY_SHORT_TEXT => {
+                OpenText::begin(&mut self.open, role, cursor, limits, visitor)?;
+            }
+            ARRAY_SIGNED => {
+                let form = Form::Integer(i64::from_le_bytes(cursor.array()?));
+                visitor.text(Text { form, ..Text::short(role, &[]) })?;
+            }
+            ARRAY_DOUBLE => {
+                let double = f64::from_le_bytes(cursor.array()?);
+                visitor.part(Part::ArrayDouble(double))?;
+            }
+            _ => return corrupt("a value of an array is of no known kind"),
         }
         Ok(())
     }
@@ -397,6 +570,10 @@ impl Value {
     fn after_cells(&self) -> Phase {
         if self.tail.is_some() { Phase::Tail } else { Phase::Done }
     }
+}
+
+fn is_packed(cells: &[Cell]) -> bool {
+    matches!(cells, [Cell::Text(Role::Packed(_))])
 }
 
 /// A plain node holds one large element, and servers refuse an empty one.

@@ -2,17 +2,14 @@
 //! compressed strings are sound.
 //!
 //! Every packed string is walked to its last byte with all its cross-references checked, as a
-//! server does with `sanitize-dump-payload yes`. A key, field or member that occurs twice is not
-//! looked for, although a server refuses it: it cannot be seen in constant memory. What only some
-//! servers refuse (a stream's length that is not that of its entries, a pending entry that no
-//! consumer has, the order of fields that expire) passes.
+//! server does with `sanitize-dump-payload yes`, and what a stream says of its groups, consumers and
+//! pending entries is compared. What passes although a server would refuse it is listed in ADR 0006.
 
-mod entry;
-mod intset;
-mod listpack;
 mod node;
-mod ziplist;
-mod zipmap;
+mod streams;
+mod template_values;
+
+use std::sync::Arc;
 
 use crate::carry::Carry;
 use crate::cursor::Form;
@@ -21,13 +18,16 @@ use crate::header::Header;
 use crate::limits::{Limits, whole_bytes};
 use crate::lzf;
 use crate::opcode::{Container, Packing, Role, Row, ValueType};
+use crate::packed::entry::{Entry, Give, walk};
+use crate::packed::intset::Intset;
+use crate::packed::listpack::Listpack;
+use crate::packed::ziplist::Ziplist;
+use crate::packed::zipmap::Zipmap;
 use crate::raw::{self, Key, ModuleId, ModulePart, Part, Record, StreamId, StreamPart, Text};
-use entry::{Entry, Give, walk};
-use intset::Intset;
-use listpack::Listpack;
+use crate::template::{HashTemplate, HashTemplates};
 use node::Node;
-use ziplist::Ziplist;
-use zipmap::Zipmap;
+use streams::StreamCheck;
+use template_values::TemplateValues;
 
 /// Longest score in decimal notation: servers read no more (`zzlStrtod`).
 const SCORE_BYTES_MAX: usize = 127;
@@ -48,6 +48,14 @@ pub enum Item<'a> {
     ModuleValue(ModuleId),
     /// A part of a module's data.
     Module(ModulePart),
+    /// Where an array inserts next.
+    ArrayInsert(u64),
+    /// The place of an array's value, which follows.
+    ArrayIndex(u64),
+    /// A value of an array that is stored as a double.
+    ArrayDouble(f64),
+    /// The time of a rate limiter.
+    Time(u64),
 }
 
 /// A string, decompressed, or a piece of one.
@@ -159,6 +167,10 @@ struct Walker {
     scratch: Vec<u8>,
     node_id: StreamId,
     node_fields: node::Fields,
+    streams: StreamCheck,
+    templates: HashTemplates,
+    /// The template that came with the hash that is being walked.
+    own_template: Option<Arc<HashTemplate>>,
 }
 
 /// The sums of a [`Shape`].
@@ -178,6 +190,7 @@ enum Packed {
     Intset(Intset),
     Zipmap(Zipmap, Columns),
     Node(Listpack, Node),
+    Template(Listpack, TemplateValues),
 }
 
 /// A compressed string of which pieces are still to come.
@@ -197,6 +210,10 @@ struct Level<'l, V> {
 
 impl<V: Visitor> raw::Visitor for Level<'_, V> {
     fn record(&mut self, record: Record<'_>) {
+        if let Record::HashTemplate(template) = record {
+            // The level below has counted it, and refused it where there are too many.
+            let _ = self.walker.templates.add(Arc::clone(template), u64::MAX);
+        }
         self.visitor.record(record);
     }
 
@@ -204,6 +221,7 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
     fn key(&mut self, key: &Key<'_>) -> Result<(), DecodeErrorKind> {
         self.walker.value_type = Some(key.value_type);
         self.walker.tally = Tally::default();
+        self.walker.streams.begin();
         self.visitor.key(key);
         Ok(())
     }
@@ -221,7 +239,7 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
             Role::NodeId => {
                 let id = text.stored.try_into();
                 self.walker.node_id = id.map(StreamId::from_be_bytes).unwrap_or_default();
-                Ok(())
+                self.walker.streams.node(self.walker.node_id)
             }
             role => self.plain_text(role, text),
         }
@@ -237,7 +255,22 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
         let item = match part {
             Part::Count(_) => return Ok(()),
             Part::FieldExpiry(expiry) => Item::FieldExpiry(expiry),
-            Part::Stream(part) => Item::Stream(part),
+            Part::Stream(part) => {
+                self.walker.streams.part(&part)?;
+                Item::Stream(part)
+            }
+            Part::Template(template) => {
+                self.walker.own_template = Some(Arc::clone(template));
+                return Ok(());
+            }
+            Part::ArrayInsert(at) => Item::ArrayInsert(at),
+            Part::ArrayIndex(index) => Item::ArrayIndex(index),
+            Part::ArrayDouble(double) => {
+                self.walker.tally.elements += 1;
+                self.walker.tally.text_bytes += 8;
+                Item::ArrayDouble(double)
+            }
+            Part::Time(time) => Item::Time(time),
             Part::ModuleValue(module) => Item::ModuleValue(module),
             Part::Module(part) => Item::Module(part),
         };
@@ -319,7 +352,8 @@ impl<V: Visitor> Level<'_, V> {
             let walker = &mut *self.walker;
             walker.tally.packed += 1;
             walker.carry = Carry::default();
-            walker.packed = Some(Packed::new(packing, bytes, walker.node_id));
+            let template = walker.own_template.take();
+            walker.packed = Some(Packed::new(packing, bytes, walker.node_id, template));
         }
         self.decompressed(text, |state, sink, piece, _, is_last| state.packed(sink, piece, is_last))
     }
@@ -337,9 +371,9 @@ impl<V: Visitor> Level<'_, V> {
             bool,
         ) -> Result<(), DecodeErrorKind>,
     ) -> Result<(), DecodeErrorKind> {
-        let Walker { tally, carry, packed, compressed, scratch, node_fields, .. } =
+        let Walker { tally, carry, packed, compressed, scratch, node_fields, templates, .. } =
             &mut *self.walker;
-        let mut state = PackedState { carry, packed, fields: node_fields };
+        let mut state = PackedState { carry, packed, fields: node_fields, templates };
         let mut sink = Sink { tally, visitor: self.visitor };
         let Form::Lzf { bytes } = text.form else {
             return give(&mut state, &mut sink, text.stored, text.is_first, text.is_last);
@@ -376,6 +410,7 @@ struct PackedState<'w> {
     carry: &'w mut Carry,
     packed: &'w mut Option<Packed>,
     fields: &'w mut node::Fields,
+    templates: &'w HashTemplates,
 }
 
 impl PackedState<'_> {
@@ -407,13 +442,22 @@ impl PackedState<'_> {
                 walk(listpack, carry, piece, is_last, &mut node.giving_to(self.fields, sink))?;
                 if is_last { node.end() } else { Ok(()) }
             }
+            Some(Packed::Template(listpack, values)) => {
+                walk(listpack, carry, piece, is_last, &mut values.giving_to(self.templates, sink))?;
+                if is_last { values.end() } else { Ok(()) }
+            }
             None => Ok(()),
         }
     }
 }
 
 impl Packed {
-    fn new(packing: Packing, bytes: u64, node_id: StreamId) -> Self {
+    fn new(
+        packing: Packing,
+        bytes: u64,
+        node_id: StreamId,
+        template: Option<Arc<HashTemplate>>,
+    ) -> Self {
         match packing {
             Packing::Zipmap => Self::Zipmap(Zipmap::new(), Columns::new(Row::FieldValue)),
             Packing::Intset => Self::Intset(Intset::new(bytes)),
@@ -424,6 +468,10 @@ impl Packed {
                 Self::Listpack(Listpack::new(bytes), Columns::new(row))
             }
             Packing::StreamNode => Self::Node(Listpack::new(bytes), Node::new(node_id)),
+            Packing::TemplateValues { has_own_fields } => {
+                let template = template.filter(|_| has_own_fields);
+                Self::Template(Listpack::new(bytes), TemplateValues::new(template))
+            }
         }
     }
 }
@@ -438,7 +486,7 @@ impl<V: Visitor> Sink<'_, V> {
     /// Counts what begins.
     #[inline]
     fn begin(&mut self, role: Role, is_first: bool) {
-        let counts = matches!(role, Role::Element | Role::Member | Role::Field);
+        let counts = matches!(role, Role::Element | Role::Member | Role::Field | Role::ArrayValue);
         self.tally.elements += u64::from(is_first && counts);
     }
 

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use crate::error::{DecodeErrorKind, corrupt};
 use crate::opcode::Role;
+use crate::packed::entry::{Entry, Give};
 use crate::raw::StreamId;
-use crate::structure::entry::{Entry, Give};
 use crate::structure::{Item, Piece, Sink, Visitor};
 
 const FLAG_DELETED: i64 = 1;

@@ -10,7 +10,8 @@ pub(crate) fn valkey(records: &[&[u8]]) -> Vec<u8> {
     framed(b"VALKEY081", records)
 }
 
-fn framed(header: &[u8], records: &[&[u8]]) -> Vec<u8> {
+/// A file with this header and no checksum.
+pub(crate) fn framed(header: &[u8], records: &[&[u8]]) -> Vec<u8> {
     [header, &records.concat(), b"\xff\0\0\0\0\0\0\0\0"].concat()
 }
 

@@ -33,7 +33,9 @@ fn data_of(file: &[u8]) -> Vec<String> {
 
 /// Nothing of a record; of a key and of a stream's tail what all servers keep and no clock wrote.
 fn data_in(line: &str) -> Option<String> {
-    const RECORDS: [&str; 6] = ["Header", "Aux", "SelectDb", "ResizeDb", "SlotInfo", "End"];
+    // Data that no module keeps beside a key is none.
+    const RECORDS: [&str; 7] =
+        ["Header", "Aux", "SelectDb", "ResizeDb", "SlotInfo", "End", "KeyMetadata(0)"];
     let is = |what: &str| line.starts_with(what);
     if RECORDS.into_iter().any(is) || is("Stream(Consumers(") {
         return None;
@@ -47,6 +49,7 @@ fn data_in(line: &str) -> Option<String> {
             let (id, rest) = line.split_once(", delivered_at_ms")?;
             return Some([id, rest.split_once(", deliveries")?.1].concat());
         }
+        // The place and the layout of a key are not, and what modules keep beside it is counted.
         _ => line.split(", idle_seconds").next()?,
     };
     Some(data.to_owned())

@@ -8,7 +8,7 @@ use cachevault_rdb::report::Reporter;
 use cachevault_rdb::{DecodeErrorKind, data, slot_of};
 use twox_hash::XxHash3_128;
 
-use crate::by_hand::{digit, key, length, listpack, number, redis, text, valkey, word};
+use crate::by_hand::{digit, framed, key, length, listpack, number, redis, text, valkey, word};
 use crate::support::{data_findings, digest, fixtures};
 
 const NEVER: i64 = i64::MIN;
@@ -162,24 +162,212 @@ fn module_parts() -> Vec<u8> {
 }
 
 #[test]
-fn a_module_s_value_is_its_parts() {
+fn a_module_s_value_is_counted_and_not_compared() {
     let module = length(JSON_MODULE);
     let file = redis(&[&key(7, &[&module, &module_parts()])]);
     let id = format!("ModuleValue(ModuleId({JSON_MODULE}))");
     let numbers = ["Module(Signed(-1))", "Module(Unsigned(7))", "Module(Float(1.5))"];
     let rest = ["Module(Double(-2.5))", "Module str", "Module 12", "0 elements"];
     assert_eq!(value_of(&file), [&[id.as_str()], &numbers[..], &rest].concat());
-    let parts = [
-        [&i(-1)[..], &[1]].concat(),
-        [&u(7)[..], &[2]].concat(),
-        [&1.5f32.to_le_bytes()[..], &[3]].concat(),
-        [&(-2.5f64).to_le_bytes()[..], &[4]].concat(),
-        [b"str", &u(3)[..], &[5]].concat(),
-        [b"12", &u(2)[..], &[5]].concat(),
-    ];
-    let value = h(&[&u(JSON_MODULE), &parts.concat()]);
-    assert_eq!(digest(&file).keys.0, k(6, NEVER, 0, value));
+    let found = digest(&file);
+    assert_eq!(found.keys.0, k(6, NEVER, 0, h(&[&u(JSON_MODULE)])));
+    assert_eq!((found.key_count, found.uncompared), (1, 1));
     assert_eq!(modules(&file), [("ReJSON-RL".to_owned(), 1)]);
+}
+
+/// The module `vectorset`, encoding version 0.
+const VECTOR_SET: u64 = 0xbde7_2da2_bb1e_b400;
+
+fn unsigned(numbers: &[u64]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| [&[2][..], &length(*number)].concat()).collect()
+}
+
+fn string(bytes: &[u8]) -> Vec<u8> {
+    [&[5][..], &text(bytes)].concat()
+}
+
+/// A node with its parameters: number, level, layers, scale.
+fn node(element: &[u8], attributes: Option<&[u8]>, vector: &[u8], parameters: &[u64]) -> Vec<u8> {
+    let attributes = attributes.map(string).unwrap_or_default();
+    let count = unsigned(&[parameters.len() as u64]);
+    [string(element), attributes, string(vector), count, unsigned(parameters)].concat()
+}
+
+fn vector_set(head: &[u64], matrix: &[u8], nodes: &[Vec<u8>]) -> Vec<u8> {
+    let module = length(VECTOR_SET);
+    redis(&[&key(7, &[&module, &unsigned(head), matrix, &nodes.concat(), &[0]])])
+}
+
+const VERSION_1: u64 = 1 << 24;
+
+#[test]
+fn a_vector_set_is_its_settings_and_the_set_of_its_nodes() {
+    let of_node = |element: &[u8], attributes: &[u8], vector: &[u8], scale: u64| {
+        let hashes = [element, attributes, vector].map(|text| h(&[text]).to_le_bytes());
+        h(&[&hashes.concat(), &u(scale)])
+    };
+    let matrix = [unsigned(&[3]), string(b"matrix")].concat();
+    let scale = 7 << 32 | 5;
+    let one = |parameters: &[u64]| node(b"a", Some(b""), b"\x7f", parameters);
+    let other = node(b"b", Some(b"{}"), b"\x01", &[2, VERSION_1, 0, 32, 9, scale]);
+    // Dimension, nodes, 8 bits and M 16; a matrix and attributes.
+    let head = [1, 2, 16 << 8 | 1, 3];
+    let file =
+        vector_set(&head, &matrix, &[one(&[1, VERSION_1, 1, 32, 2, 8, scale]), other.clone()]);
+    let settings =
+        h(&[&u(VECTOR_SET), &u(1), &u(1), &u(16), &u(3), &h(&[b"matrix"]).to_le_bytes()]);
+    let nodes = [of_node(b"a", b"", b"\x7f", scale), of_node(b"b", b"{}", b"\x01", scale)];
+    let expected = k(6, NEVER, 2, sum(nodes).wrapping_add(settings));
+    assert_eq!((digest(&file).keys.0, digest(&file).uncompared), (expected, 0));
+    // Another order, another place in the graph, no M, and no version: still the same.
+    let placed = one(&[9, VERSION_1 | 1, 2, 32, 2, 3, 4, 1, 16, 2, 8, scale]);
+    let old = one(&[1, 0, 1, 32, 2, scale]);
+    for (nodes, config) in [([other.clone(), placed], head[2]), ([old, other.clone()], 1)] {
+        let file = vector_set(&[1, 2, config, 3], &matrix, &nodes);
+        assert_eq!((digest(&file).keys.0, digest(&file).uncompared), (expected, 0));
+    }
+    // Another vector, attribute, element, scale or setting shows.
+    let plain = [1, VERSION_1, 0, 32, 9, scale];
+    for (head, changed) in [
+        (head, node(b"a", Some(b""), b"\x7e", &plain)),
+        (head, node(b"a", Some(b"x"), b"\x7f", &plain)),
+        (head, node(b"c", Some(b""), b"\x7f", &plain)),
+        (head, one(&[1, VERSION_1, 0, 32, 9, scale + 1])),
+        (head, one(&[1, VERSION_1, 0, 32, 9, scale + (1 << 32)])),
+        ([2, 2, 16 << 8 | 1, 3], one(&plain)),
+        ([1, 2, 16 << 8 | 2, 3], one(&plain)),
+        ([1, 2, 17 << 8 | 1, 3], one(&plain)),
+    ] {
+        let found = digest(&vector_set(&head, &matrix, &[changed, other.clone()]));
+        assert_eq!(found.uncompared, 0);
+        assert_ne!(found.keys.0, expected);
+    }
+}
+
+#[test]
+fn the_range_of_a_node_counts_only_where_it_is_set() {
+    let set = |quantization: u64, scale: u64| {
+        let head = [1, 1, 16 << 8 | quantization, 0];
+        digest(&vector_set(&head, &[], &[node(b"a", None, b"v", &[1, VERSION_1, 0, 32, 0, scale])]))
+    };
+    for (quantization, is_equal) in [(0, true), (1, false), (2, true)] {
+        let (one, other) = (set(quantization, 5), set(quantization, 9 << 32 | 5));
+        assert_eq!(one.keys == other.keys, is_equal, "{quantization}");
+        assert_ne!(one.keys, set(quantization, 6).keys);
+    }
+}
+
+#[test]
+fn a_vector_set_that_does_not_fit_is_another_module_s_value() {
+    let whole = node(b"a", None, b"v", &[1, VERSION_1, 0, 32, 0, 5]);
+    let head = [1, 1, 16 << 8, 0];
+    assert_eq!(digest(&vector_set(&head, &[], std::slice::from_ref(&whole))).uncompared, 0);
+    let expected = k(6, NEVER, 0, h(&[&u(VECTOR_SET)]));
+    for nodes in [
+        vec![],
+        vec![whole.clone(), whole.clone()],
+        vec![node(b"a", None, b"v", &[])],
+        vec![node(b"a", None, b"v", &[1, VERSION_1, 5, 32, 0])],
+        vec![node(b"a", None, b"v", &[1, VERSION_1, 0, 32, 0, 5, 6])],
+        vec![node(b"a", None, b"v", &[1, VERSION_1, u64::MAX, 32, 0, 5])],
+        vec![module_parts()[..module_parts().len() - 1].to_vec()],
+    ] {
+        let found = digest(&vector_set(&head, &[], &nodes));
+        assert_eq!((found.keys.0, found.uncompared), (expected, 1), "{nodes:?}");
+    }
+}
+
+#[test]
+fn an_array_is_its_values_by_their_indexes_and_where_it_inserts() {
+    let double = 1.5f64;
+    let values = [
+        &[0, 1][..],
+        &i(-7),
+        &[3, 0, 1, b'v', 4, 2],
+        &double.to_le_bytes(),
+        &[0x40, 200, 3, 2, b'w', b'x'],
+    ];
+    let array = |insert: &[u8]| redis(&[&key(28, &[&[4], insert, &values.concat()])]);
+    let text = |text: &[u8], index: u64| h(&[text, &u(index), &[0]]);
+    let values = sum([
+        text(b"-7", 0),
+        text(b"v", 3),
+        h(&[&double.to_bits().to_le_bytes(), &u(4), &[1]]),
+        text(b"wx", 200),
+    ]);
+    assert_eq!(digest(&array(&[0])).keys.0, k(7, NEVER, 4, values));
+    let insert = values.wrapping_add(h(&[&u(5), &[2]]));
+    assert_eq!(digest(&array(&[1, 5])).keys.0, k(7, NEVER, 4, insert));
+    let lines = value_of(&array(&[1, 5]));
+    assert_eq!(
+        lines,
+        [
+            "ArrayInsert(5)",
+            "ArrayIndex(0)",
+            "ArrayValue -7",
+            "ArrayIndex(3)",
+            "ArrayValue v",
+            "ArrayIndex(4)",
+            "ArrayDouble(1.5)",
+            "ArrayIndex(200)",
+            "ArrayValue wx",
+            "4 elements",
+        ]
+    );
+    for wrong in [&[0, 0][..], &[1, 2], &[1, 0, 1, 9]] {
+        let file = redis(&[&key(28, &[wrong])]);
+        assert!(data_findings(&file, 1).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_rate_limiter_is_its_time_by_the_byte_of_its_version() {
+    let expected = k(8, NEVER, 0, h(&[&u(300)]));
+    for (header, byte) in [(b"REDIS0014", 29), (b"REDIS0015", 33)] {
+        let file = framed(header, &[&key(byte, &[&length(300)])]);
+        assert_eq!(digest(&file).keys.0, expected);
+    }
+}
+
+#[test]
+fn a_hash_by_template_is_the_hash_that_it_stands_for() {
+    let plain = [[text(b"f"), text(b"1")], [text(b"long"), text(b"two")]].concat().concat();
+    let expected = digest(&redis(&[&key(4, &[&[2], &plain])]));
+    // Opcode, number, fields.
+    let template = [&[242, 7, 2][..], &text(b"f"), &text(b"long")].concat();
+    let fields = [text(b"f"), text(b"long")].concat();
+    let packed_fields = listpack(&[word(b"f"), word(b"long")]);
+    let values = |number: u8| listpack(&[digit(number), digit(1), word(b"two")]);
+    let counted = [text(b"1"), text(b"two")].concat();
+    for records in [
+        [&template[..], &key(30, &[&values(7)])].concat(),
+        [&template[..], &key(32, &[&[7], &counted])].concat(),
+        key(29, &[&[1, 2], &fields, &values(99)]),
+        key(29, &[&[0], &packed_fields, &values(99)]),
+        key(31, &[&[1, 2], &fields, &counted]),
+        key(31, &[&[0], &packed_fields, &counted]),
+    ] {
+        let file = framed(b"REDIS0015", &[&records]);
+        assert_eq!(digest(&file), expected, "{}", records.escape_ascii());
+        let hash = digest(&framed(b"REDIS0015", &[&key(4, &[&[2], &plain])]));
+        assert_eq!(hash, expected);
+        for chunk in 1..4 {
+            assert_eq!(data_findings(&file, chunk).unwrap().lines.len(), {
+                data_findings(&file, file.len()).unwrap().lines.len()
+            });
+        }
+    }
+    for wrong in [
+        [&template[..], &key(30, &[&values(8)])].concat(),
+        [&template[..], &key(30, &[&listpack(&[digit(7), digit(1)])])].concat(),
+        [&template[..], &template, &key(32, &[&[7], &counted])].concat(),
+        [&[242, 7, 0][..], &key(32, &[&[7], &counted])].concat(),
+        key(32, &[&[7], &counted]),
+        key(31, &[&[2, 2], &fields, &counted]),
+    ] {
+        let error = data_findings(&framed(b"REDIS0015", &[&wrong]), 1).err().unwrap();
+        assert!(matches!(error.kind, DecodeErrorKind::Unfit(_)), "{error}");
+    }
 }
 
 fn modules(file: &[u8]) -> Vec<(String, u64)> {
@@ -242,6 +430,115 @@ pub(crate) fn stream() -> Vec<u8> {
     let consumer = [b"\x03who", &u(1)[..], &u(2), &[1], &id(10, 5)].concat();
     let idle = [b"\x04idle", &u(1)[..], &u(2), &[0]].concat();
     redis(&[&key(21, &[&node, &tail, &pending, &[2], &consumer, &idle])])
+}
+
+/// The same stream as version 5 of the layout has it, with what producers are known for.
+fn newest_stream() -> Vec<u8> {
+    let file = stream();
+    let (old, end) = (&file[12..file.len() - 9], &file[file.len() - 9..]);
+    let producers =
+        [&[0x80, 0, 0, 14, 16, 0x41, 0xF4, 1, 1, b'p', 1][..], b"\x01i\x0a\x05\x03\x01"];
+    let newest = [old, &[0][..], &producers.concat()].concat();
+    [b"REDIS0014\x1b\x01k", &newest[..], end].concat()
+}
+
+#[test]
+fn what_is_known_of_producers_is_no_part_of_a_stream_s_digest() {
+    let (old, newest) = (stream(), newest_stream());
+    assert_eq!(digest(&newest).keys, digest(&old).keys);
+    let lines = data_findings(&newest, 1).unwrap().lines;
+    let found = |what: &str| lines.iter().any(|line| line.starts_with(what));
+    for what in ["Unowned(0)", "Producers(", "Producer([112])", "ProducerEntry(", "ProducerTotals("]
+    {
+        assert!(found(&format!("Stream({what}")), "{what} in {lines:?}");
+    }
+    // A duration of 0 seconds, and of more than a day.
+    let at = newest.len() - 9 - 17;
+    assert_eq!(newest[at], 0x80);
+    for wrong in [0, 86_401u32] {
+        let mut file = newest.clone();
+        file[at + 1..at + 5].copy_from_slice(&wrong.to_be_bytes());
+        assert!(data_findings(&file, 1).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_stream_that_contradicts_itself_as_no_server_loads_it_is_damaged() {
+    let empty_node = |id_bytes: [u8; 16]| {
+        let node = [1, 0, 0].map(digit).to_vec();
+        let entry = [2, 0, 0, 3].map(digit).to_vec();
+        [text(&id_bytes), listpack(&[node, vec![digit(0)], entry].concat())].concat()
+    };
+    let (one, two) = (empty_node(id(1, 0)), empty_node(id(2, 0)));
+    // Length, last, first and largest deleted identifier, entries added.
+    let meta = |length: u8| [length, 2, 0, 1, 0, 0, 0, length];
+    let group = |name: u8, pending: &[[u8; 16]]| {
+        let entries = pending.iter().flat_map(|id| [&id[..], &u(5), &[1]].concat());
+        [&[1, name, 2, 0, 1, pending.len() as u8][..], &entries.collect::<Vec<_>>()].concat()
+    };
+    let consumer = |name: u8, pending: &[[u8; 16]]| {
+        [&[1, name][..], &u(1), &u(1), &[pending.len() as u8], &pending.concat()].concat()
+    };
+    let stream = |parts: &[&[u8]]| redis(&[&key(21, parts)]);
+    let (a, b) = (id(1, 0), id(2, 0));
+    let sound = stream(&[
+        &[2],
+        &one,
+        &two,
+        &meta(2),
+        &[1],
+        &group(b'g', &[a, b]),
+        &[2],
+        &consumer(b'x', &[a]),
+        &consumer(b'y', &[b]),
+    ]);
+    assert!(data_findings(&sound, 1).is_ok(), "{:?}", data_findings(&sound, 1).err());
+    let head: [&[u8]; 4] = [&[2], &one, &two, &meta(2)];
+    let with = |rest: &[&[u8]]| stream(&[&head[..], rest].concat());
+    for (file, what) in [
+        (stream(&[&[2], &one, &one, &meta(2), &[0]]), "node twice"),
+        (stream(&[&[3], &two, &one, &two, &meta(2), &[0]]), "node twice"),
+        (stream(&[&[0], &meta(2), &[0]]), "without nodes"),
+        (with(&[&[2], &group(b'g', &[]), &[0], &group(b'g', &[]), &[0]]), "a group twice"),
+        (with(&[&[1], &group(b'g', &[a, a]), &[0]]), "pending entry twice"),
+        (with(&[&[1], &group(b'g', &[b, a, b]), &[0]]), "pending entry twice"),
+        (with(&[&[1], &group(b'g', &[a]), &[1], &consumer(b'x', &[b])]), "its group lacks"),
+        (
+            with(&[&[1], &group(b'g', &[a, b]), &[1], &consumer(b'x', &[a, a])]),
+            "a consumer has a pending entry twice",
+        ),
+        (
+            with(&[&[1], &group(b'g', &[]), &[2], &consumer(b'x', &[]), &consumer(b'x', &[])]),
+            "a consumer twice",
+        ),
+    ] {
+        for chunk in [1, file.len()] {
+            let error = data_findings(&file, chunk).err().unwrap_or_else(|| panic!("{what}"));
+            assert!(error.to_string().contains(what), "{error}: {what}");
+        }
+    }
+    // The order of nodes and of pending entries is no matter.
+    let unordered = stream(&[
+        &[2],
+        &two,
+        &one,
+        &meta(2),
+        &[1],
+        &group(b'g', &[b, a]),
+        &[1],
+        &consumer(b'x', &[a, b]),
+    ]);
+    assert!(data_findings(&unordered, 1).is_ok());
+}
+
+#[test]
+fn a_long_length_of_a_short_entry_is_no_zipmap() {
+    let zipmap =
+        |field: &[u8]| redis(&[&key(9, &[&text(&[b"\x01", field, b"\x01\0v\xff"].concat())])]);
+    assert!(data_findings(&zipmap(b"\x01f"), 1).is_ok());
+    assert!(data_findings(&zipmap(b"\xfe\x01\0\0\0f"), 1).is_err());
+    let long = [b"\xfe\xfe\0\0\0", &[b'f'; 254][..]].concat();
+    assert!(data_findings(&zipmap(&long), 1).is_ok());
 }
 
 #[test]

@@ -133,7 +133,13 @@ impl Collector {
                 pending.delivered_at_ms = found.delivered_at_ms;
                 pending.deliveries = found.deliveries;
             }
-            StreamPart::Consumers(_) => {}
+            StreamPart::Consumers(_)
+            | StreamPart::Unowned(_)
+            | StreamPart::UnownedPending(_)
+            | StreamPart::Producers(_)
+            | StreamPart::Producer(_)
+            | StreamPart::ProducerEntry(_)
+            | StreamPart::ProducerTotals(_) => {}
             StreamPart::Consumer(found) => {
                 self.consumer = found.name.to_vec();
                 group.or_default().consumers.insert(found.name.to_vec(), found.seen_at_ms);
@@ -170,7 +176,7 @@ impl Collector {
                 let entries = stream.entries.len();
                 (Logical::Stream(stream), entries)
             }
-            Kind::Module => panic!("no module is loaded"),
+            Kind::Module | Kind::Array | Kind::Gcra => panic!("nothing of this was written"),
         }
     }
 }

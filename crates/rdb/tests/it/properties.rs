@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cachevault_rdb::data;
 use cachevault_rdb::digest::{Digest, Digester};
-use cachevault_testkit::{Engine, Reply, Server, installed_engines, newest_redis};
+use cachevault_testkit::{Engine, Reply, Server, installed_engine, newest_redis};
 use proptest::collection::vec;
 use proptest::num::f64 as any_f64;
 use proptest::prelude::*;
@@ -250,6 +250,12 @@ fn flat(pairs: &[(Bytes, Bytes)]) -> Vec<Bytes> {
 }
 
 impl Case {
+    /// The case without what makes Redis 8.6.3 assert: `HSETEX` (in `hashTypeSet`).
+    fn without_hsetex(mut self) -> Self {
+        self.steps.retain(|step| !matches!(step.change, Change::Verb(Verb::SetExpiringFields(..))));
+        self
+    }
+
     /// The commands, some of which may fail.
     fn commands(&self) -> Vec<Command> {
         let mut ids: BTreeMap<(u64, Bytes), Vec<String>> = BTreeMap::new();
@@ -272,6 +278,14 @@ impl Case {
             });
         }
         commands
+    }
+
+    /// Whether some fields of hashes were given an expiry.
+    fn expires_fields(&self) -> bool {
+        self.steps.iter().any(|step| {
+            let Change::Verb(verb) = &step.change else { return false };
+            matches!(verb, Verb::SetExpiringFields(..) | Verb::ExpireFields(..))
+        })
     }
 }
 
@@ -373,7 +387,10 @@ fn check_case(server: &Server, case: &Case) -> Result<(), TestCaseError> {
     prop_assert_eq!(&check_saved(server, "unpacked")?.1, &digest, "unpacked");
     write(EVERYTHING_PACKED);
     let (types, packed) = check_saved(server, "packed")?;
-    prop_assert!(!types.contains(&4) && !types.contains(&5), "unpacked in {:?}", types);
+    // A hash that had fields with an expiry, and has none any more, stays a table.
+    let may_stay_table = types.contains(&4) && case.expires_fields();
+    prop_assert!(!types.contains(&4) || may_stay_table, "unpacked in {:?}", types);
+    prop_assert!(!types.contains(&5), "unpacked in {:?}", types);
     prop_assert_eq!(&packed, &digest, "packed");
     Ok(())
 }
@@ -385,8 +402,20 @@ fn any_data_is_found_as_the_server_has_it_and_has_one_digest_in_all_encodings() 
 
 #[test]
 fn any_data_with_fields_that_expire_is_found_as_the_server_has_it() {
-    let mut engines = installed_engines().into_iter();
-    check_any_case(&engines.find(|engine| engine.name == "valkey-9.1").unwrap());
+    check_any_case(&installed_engine("valkey-9.1").unwrap());
+}
+
+#[test]
+fn any_data_is_found_as_redis_8_2_has_it() {
+    check_any_case(&installed_engine("redis-8.2").unwrap());
+}
+
+#[test]
+fn any_data_is_found_as_the_newest_redis_has_it() {
+    let Some(engine) = installed_engine("redis-8.6") else {
+        return eprintln!("redis-8.6 could not be installed: not tested");
+    };
+    check_any_case(&engine);
 }
 
 #[expect(clippy::disallowed_methods, reason = "how many cases is up to whoever runs the tests")]
@@ -400,7 +429,11 @@ fn check_any_case(engine: &Engine) {
         failure_persistence: None,
         ..Config::default()
     };
-    let tested = TestRunner::new(config).run(&any_case(), |case| check_case(&server, &case));
+    let is_redis_8 = engine.name.starts_with("redis-8");
+    let tested = TestRunner::new(config).run(&any_case(), |case| {
+        let case = if is_redis_8 { case.without_hsetex() } else { case };
+        check_case(&server, &case)
+    });
     if let Err(error) = tested {
         panic!("{error}");
     }

@@ -40,7 +40,7 @@ impl raw::Visitor for Payloads {
         let stored = Stored { db, name: key.name.to_vec(), expires_at_ms, payload: Vec::new() };
         self.types.insert(key.value_type.byte());
         assert!(self.open.is_none(), "a key begins inside another");
-        self.open = Some((stored, DumpPayload::new(key.value_type)));
+        self.open = Some((stored, DumpPayload::new(key.value_type, key.metadata)));
         Ok(())
     }
 

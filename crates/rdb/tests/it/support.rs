@@ -1,5 +1,6 @@
 //! Sample files, and decoders whose findings can be compared.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,15 +15,18 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rdb")
 }
 
+/// The sample files beside which a server's listing of their keys lies.
 pub(crate) fn samples() -> Vec<PathBuf> {
     let folders = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
     let files = folders.filter(|folder| folder.is_dir()).flat_map(|folder| {
         fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     });
-    let mut samples: Vec<_> =
-        files.filter(|file| file.extension().is_some_and(|e| e == "rdb")).collect();
+    let is_listed = |file: &PathBuf| file.with_extension("keys").exists();
+    let mut samples: Vec<_> = files
+        .filter(|file| file.extension().is_some_and(|e| e == "rdb") && is_listed(file))
+        .collect();
     samples.sort();
-    assert!(samples.len() > 80, "only {} sample files", samples.len());
+    assert!(samples.len() > 120, "only {} sample files", samples.len());
     samples
 }
 
@@ -184,6 +188,17 @@ pub(crate) fn listing(sample: &Path) -> Vec<Row> {
     let mut listing: Vec<_> = rows.map(row).collect();
     listing.sort();
     listing
+}
+
+/// What the server's `DEBUG DIGEST-VALUE` said of each key, by database and name.
+pub(crate) fn server_digests(sample: &Path) -> BTreeMap<(u64, Vec<u8>), String> {
+    let text = fs::read_to_string(sample.with_extension("keys")).unwrap();
+    let rows = text.lines().filter(|line| !line.starts_with('#'));
+    rows.map(|line| {
+        let (db, name, ..) = row(line);
+        ((db, name), line.rsplit('\t').next().unwrap().to_owned())
+    })
+    .collect()
 }
 
 fn row(line: &str) -> Row {

@@ -1,10 +1,12 @@
 //! Turns an RDB into commands, on a thread of its own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cachevault_domain::{Address, ConflictRule, Target, TtlRule};
-use cachevault_rdb::dump::{DumpPayload, FOOTER_BYTES};
+use cachevault_rdb::dump::{DumpPayload, TemplateForm};
 use cachevault_rdb::raw::{Decoder, Key, Record, Text, Visitor};
-use cachevault_rdb::{DecodeErrorKind, Header, Kind, ValueType};
+use cachevault_rdb::{DecodeErrorKind, HashTemplates, Header, Kind, ValueType};
 use tokio::sync::mpsc;
 
 use crate::error::VerifyError;
@@ -34,6 +36,7 @@ pub(super) struct Producer {
     address: Address,
     sender: Sender,
     header: Option<Header>,
+    templates: HashTemplates,
     name: Vec<u8>,
     scratch: Vec<u8>,
     record: KeyRecord,
@@ -79,6 +82,7 @@ impl Producer {
             address: target.address.clone(),
             sender,
             header: None,
+            templates: HashTemplates::default(),
             name: Vec::new(),
             scratch: Vec::new(),
             record: KeyRecord::default(),
@@ -143,14 +147,16 @@ impl Producer {
             frequency: key.frequency,
             value_type: Some(key.value_type),
         };
-        // In a payload the expiries of fields cannot be moved.
-        let moves_fields = self.rules.ttl != TtlRule::Keep && key.value_type.has_field_expiries();
-        if moves_fields {
+        // In a payload the expiries of fields cannot be moved, and another vendor's layout is unknown.
+        let is_foreign =
+            key.value_type.family().is_some_and(|family| family != self.abilities.family);
+        let has_expiries = key.value_type.has_field_expiries();
+        if has_expiries && (is_foreign || self.rules.ttl != TtlRule::Keep) {
             self.split(&[])
-        } else if self.is_bare_string(key.value_type) {
+        } else if key.metadata.is_empty() && self.is_bare_string(key.value_type) {
             Current::Text
         } else {
-            Current::Payload(DumpPayload::new(key.value_type))
+            Current::Payload(DumpPayload::new(key.value_type, key.metadata))
         }
     }
 
@@ -164,7 +170,8 @@ impl Producer {
 
     fn gather(&self) -> Current {
         let value_type = self.record.value_type;
-        value_type.map_or(Current::Passed, |found| Current::Payload(DumpPayload::new(found)))
+        // Only of strings with nothing beside them.
+        value_type.map_or(Current::Passed, |found| Current::Payload(DumpPayload::new(found, &[])))
     }
 
     /// The string of [`Current::Text`] has come, or a piece of it.
@@ -183,10 +190,10 @@ impl Producer {
         let (Some(header), Some(value_type)) = (self.header, self.record.value_type) else {
             return Current::Passed;
         };
-        if value_type.kind() == Kind::Module {
+        if matches!(value_type.kind(), Kind::Module | Kind::Array | Kind::Gcra) {
             self.fail(RestoreError::TooLarge {
                 key: shown(self.sender.key()),
-                what: "the payload of a module's value, which cannot be split,",
+                what: "the payload of a value of this kind, which cannot be split,",
                 limit: self.abilities.payload_max,
             });
             return Current::Passed;
@@ -197,7 +204,7 @@ impl Producer {
             self.give_way();
             return Current::Passed;
         }
-        let split = Split::new(header, value_type, &self.rules, self.abilities);
+        let split = Split::new(header, &self.templates, value_type, &self.rules, self.abilities);
         let mut split = Box::new(split);
         self.feed(&mut split, bytes);
         Current::Split(split)
@@ -299,6 +306,10 @@ impl Visitor for Producer {
     fn record(&mut self, record: Record<'_>) {
         match record {
             Record::Header(header) => self.header = Some(header),
+            // One that comes twice was refused before.
+            Record::HashTemplate(template) => {
+                let _ = self.templates.add(Arc::clone(template), u64::MAX);
+            }
             Record::Function(source) if !self.is_over() => self.function(source),
             _ => {}
         }
@@ -336,10 +347,8 @@ impl Visitor for Producer {
                     payload.push(bytes);
                     Current::Payload(payload)
                 } else {
-                    let gathered = payload.finish();
-                    let current = self.split(&gathered[1..gathered.len() - FOOTER_BYTES]);
-                    drop(gathered);
-                    self.current = current;
+                    self.current = self.split(payload.value());
+                    drop(payload);
                     return self.bytes(bytes);
                 };
             }
@@ -354,7 +363,13 @@ impl Visitor for Producer {
         match std::mem::replace(&mut self.current, Current::Passed) {
             Current::Passed | Current::Text => {}
             _ if self.is_over() => {}
-            Current::Payload(payload) => self.push_restore(payload),
+            Current::Payload(payload) => {
+                let form = match self.abilities.has_hash_templates {
+                    true => TemplateForm::OwnFields,
+                    false => TemplateForm::Plain,
+                };
+                self.push_restore(payload.resolve(&self.templates, form)?);
+            }
             Current::Split(split) => {
                 let expires_at_ms = self.record.expires_at_ms;
                 if let Err(error) = split.finish(expires_at_ms, &self.name, &mut self.sender) {

@@ -9,7 +9,7 @@ use cachevault_proto::push_argument;
 use cachevault_rdb::data::{Decoder, Visitor};
 use cachevault_rdb::raw::Key;
 use cachevault_rdb::structure::{Item, Piece};
-use cachevault_rdb::{DecodeError, Header, Kind, Limits, Role, ValueType};
+use cachevault_rdb::{DecodeError, HashTemplates, Header, Kind, Limits, Role, ValueType};
 
 use crate::error::VerifyError;
 use crate::restore::error::RestoreError;
@@ -34,6 +34,7 @@ pub(super) struct Split {
 impl Split {
     pub(super) fn new(
         header: Header,
+        templates: &HashTemplates,
         value_type: &ValueType,
         rules: &Rules,
         abilities: Abilities,
@@ -46,6 +47,9 @@ impl Split {
         };
         // The header, the type, and a key without a name: nobody asks for it.
         let mut before = header.to_string().into_bytes();
+        if value_type.is_by_template() {
+            before.extend(templates.records());
+        }
         before.extend([value_type.byte(), 0]);
         let fed = split.decoder.feed(&before, &mut Nobody);
         debug_assert!(fed.is_ok(), "{fed:?}");
@@ -200,7 +204,13 @@ impl Visitor for Level<'_> {
                 let told = writer.stream.part(part, writer.abilities, self.name, self.sender);
                 writer.failed = told.err();
             }
-            Item::ModuleValue(_) | Item::Module(_) => {}
+            // Values of these kinds are not split.
+            Item::ModuleValue(_)
+            | Item::Module(_)
+            | Item::ArrayInsert(_)
+            | Item::ArrayIndex(_)
+            | Item::ArrayDouble(_)
+            | Item::Time(_) => {}
         }
     }
 }
@@ -312,7 +322,7 @@ impl Writer {
                 let rest = std::mem::take(&mut self.text);
                 self.send_part(&rest, name, sender);
             }
-            Kind::String | Kind::Module => {}
+            Kind::String | Kind::Module | Kind::Array | Kind::Gcra => {}
             Kind::Stream => self.stream.finish(name, sender),
             _ => self.send_batch(name, sender),
         }

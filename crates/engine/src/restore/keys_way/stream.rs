@@ -72,6 +72,19 @@ impl StreamWriter {
                 self.begin_consumer(&consumer, abilities, name, sender);
             }
             StreamPart::ConsumerPending(id) => self.claim(id, name, sender),
+            StreamPart::UnownedPending(_) => {
+                return Err(RestoreError::TooLarge {
+                    key: shown(sender.key()),
+                    what: "its payload, with pending entries of no consumer,",
+                    limit: abilities.payload_max,
+                });
+            }
+            // What producers are known for is forgotten within a day in any case.
+            StreamPart::Unowned(_)
+            | StreamPart::Producers(_)
+            | StreamPart::Producer(_)
+            | StreamPart::ProducerEntry(_)
+            | StreamPart::ProducerTotals(_) => {}
         }
         Ok(())
     }

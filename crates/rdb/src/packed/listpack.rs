@@ -4,9 +4,10 @@
 //! An entry is its encoding, its bytes, and its own length again, backwards, in groups of seven
 //! bits.
 
+use crate::carry::Carry;
 use crate::cursor::Cursor;
-use crate::error::{Take, corrupt};
-use crate::structure::entry::{Entry, Give, OpenEntry, Walk};
+use crate::error::{DecodeErrorKind, Take, corrupt};
+use crate::packed::entry::{Entry, Give, OpenEntry, Walk, walk};
 
 const HEADER_BYTES: u64 = 6;
 const COUNT_UNKNOWN: u16 = u16::MAX;
@@ -190,6 +191,27 @@ fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
         }
     }
     Ok(())
+}
+
+/// Gives the entries of a listpack that is held whole, as strings.
+pub(crate) fn texts_of_listpack(
+    listpack: &[u8],
+    give: impl FnMut(&[u8]) -> Result<(), DecodeErrorKind>,
+) -> Result<(), DecodeErrorKind> {
+    let mut walker = Listpack::new(listpack.len() as u64);
+    walk(&mut walker, &mut Carry::default(), listpack, true, &mut Texts(give))
+}
+
+struct Texts<F>(F);
+
+impl<F: FnMut(&[u8]) -> Result<(), DecodeErrorKind>> Give for Texts<F> {
+    fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
+        match entry {
+            Entry::Integer(number) => (self.0)(itoa::Buffer::new().format(number).as_bytes()),
+            Entry::Bytes { piece, is_first: true, is_last: true } => (self.0)(piece),
+            Entry::Bytes { .. } => corrupt("an entry of a listpack ends behind it"),
+        }
+    }
 }
 
 fn wrong_length() -> Take<()> {

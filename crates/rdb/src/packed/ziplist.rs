@@ -6,7 +6,7 @@
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
-use crate::structure::entry::{Entry, Give, OpenEntry, Walk};
+use crate::packed::entry::{Entry, Give, OpenEntry, Walk};
 
 const HEADER_BYTES: u64 = 10;
 const COUNT_UNKNOWN: u16 = u16::MAX;

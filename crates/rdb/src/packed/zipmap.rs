@@ -5,10 +5,11 @@
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
-use crate::structure::entry::{Give, OpenEntry, Walk};
+use crate::packed::entry::{Give, OpenEntry, Walk};
 
 const COUNT_UNKNOWN: u8 = 254;
 const LONG: u8 = 254;
+const LONG_MIN: u64 = 254;
 const END: u8 = 0xFF;
 
 /// Walks a zipmap.
@@ -38,7 +39,11 @@ impl Zipmap {
         let is_value = self.entries % 2 == 1;
         let bytes = match cursor.byte()? {
             END => return self.end(),
-            LONG => u64::from(u32::from_le_bytes(cursor.array()?)),
+            LONG => match u64::from(u32::from_le_bytes(cursor.array()?)) {
+                // Servers refuse it (`zipmapValidateIntegrity`).
+                0..LONG_MIN => return corrupt("a short entry of a zipmap has a long length"),
+                long => long,
+            },
             short => u64::from(short),
         };
         let unused = if is_value { cursor.byte()? } else { 0 };

@@ -2,7 +2,7 @@
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
-use crate::structure::entry::{Entry, Give, Walk};
+use crate::packed::entry::{Entry, Give, Walk};
 
 const HEADER_BYTES: u64 = 8;
 
@@ -58,7 +58,7 @@ impl Walk for Intset {
 mod tests {
     use super::*;
     use crate::carry::Carry;
-    use crate::structure::entry::walk;
+    use crate::packed::entry::walk;
 
     struct Numbers(Vec<i64>);
 

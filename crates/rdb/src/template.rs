@@ -1,0 +1,96 @@
+//! Templates of hashes (Redis 8.10, by public documents only): the fields that many hashes share, once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::dump::{push_length, push_text};
+use crate::error::{DecodeErrorKind, corrupt};
+
+/// `RDB_OPCODE_HASH_TEMPLATE`.
+const TEMPLATE_OPCODE: u8 = 242;
+/// What a field's name takes beside its bytes.
+const FIELD_OVERHEAD_BYTES: u64 = 16;
+
+/// The fields of a hash, in the order of its values.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HashTemplate {
+    /// Its number in the stream; 0 where it came with a single value.
+    pub id: u64,
+    /// The fields.
+    pub fields: Vec<Box<[u8]>>,
+}
+
+/// A template whose fields are coming.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct NewTemplate {
+    template: HashTemplate,
+    bytes: u64,
+}
+
+impl NewTemplate {
+    pub(crate) fn new(id: u64) -> Self {
+        Self { template: HashTemplate { id, fields: Vec::new() }, bytes: 0 }
+    }
+
+    pub(crate) fn push(&mut self, field: &[u8], limit: u64) -> Result<(), DecodeErrorKind> {
+        self.bytes = within(self.bytes + field.len() as u64 + FIELD_OVERHEAD_BYTES, limit)?;
+        self.template.fields.push(field.into());
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Arc<HashTemplate> {
+        Arc::new(self.template)
+    }
+}
+
+/// The templates of a stream.
+#[derive(Debug, Clone, Default)]
+pub struct HashTemplates {
+    by_id: BTreeMap<u64, Arc<HashTemplate>>,
+    bytes: u64,
+}
+
+impl HashTemplates {
+    /// The template of this number.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Corrupt`] without one.
+    pub fn find(&self, id: u64) -> Result<&Arc<HashTemplate>, DecodeErrorKind> {
+        match self.by_id.get(&id) {
+            Some(template) => Ok(template),
+            None => corrupt("a hash names a template that the stream does not have"),
+        }
+    }
+
+    /// The records of all of them, as they stand in a stream before its keys.
+    pub fn records(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for template in self.by_id.values() {
+            bytes.push(TEMPLATE_OPCODE);
+            push_length(&mut bytes, template.id);
+            push_length(&mut bytes, template.fields.len() as u64);
+            template.fields.iter().for_each(|field| push_text(&mut bytes, field));
+        }
+        bytes
+    }
+
+    /// Adds a template; all together may take `limit` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeErrorKind::Corrupt`] where the number is taken, [`DecodeErrorKind::TooLong`].
+    pub fn add(&mut self, template: Arc<HashTemplate>, limit: u64) -> Result<(), DecodeErrorKind> {
+        let bytes = template.fields.iter().map(|f| f.len() as u64 + FIELD_OVERHEAD_BYTES);
+        self.bytes = within(self.bytes + bytes.sum::<u64>() + FIELD_OVERHEAD_BYTES, limit)?;
+        match self.by_id.insert(template.id, template) {
+            None => Ok(()),
+            Some(_) => corrupt("two templates of hashes have one number"),
+        }
+    }
+}
+
+fn within(bytes: u64, limit: u64) -> Result<u64, DecodeErrorKind> {
+    if bytes <= limit {
+        return Ok(bytes);
+    }
+    Err(DecodeErrorKind::TooLong { what: "the fields of templates of hashes", bytes, limit })
+}
