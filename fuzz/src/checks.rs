@@ -39,7 +39,8 @@ pub(crate) fn feeds(bytes: &[u8]) {
     assert!(whole.0 == pieces.0, "the digests differ");
 }
 
-/// The kind of error alone: inside a long string, its position is that of the piece.
+/// The kind of error alone: inside a long string, its position is that of the piece. Of a compressed
+/// string with two faults the one or the other is found first, depending on whether it is whole.
 fn digest<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Digest, Result<(), DecodeErrorKind>) {
     let (mut decoder, mut digester) = (data::Decoder::default(), Digester::default());
     let mut fed = Ok(());
@@ -50,7 +51,12 @@ fn digest<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Digest, Result<(), Dec
         }
     }
     let fed = fed.and_then(|()| decoder.finish());
-    (digester.finish(), fed.map_err(|error| error.kind))
+    let kind = |kind| match kind {
+        DecodeErrorKind::Corrupt(_) => DecodeErrorKind::Corrupt("somewhere"),
+        DecodeErrorKind::Unfit(_) => DecodeErrorKind::Unfit("somewhere"),
+        other => other,
+    };
+    (digester.finish(), fed.map_err(|error| kind(error.kind)))
 }
 
 /// Pieces of lengths that repeat in a pattern of `seed`.

@@ -25,8 +25,8 @@ pub use stream::{
     Consumer, Group, PendingEntry, ProducerEntry, ProducerTotals, Producers, StreamId, StreamMeta,
     StreamPart,
 };
+pub(crate) use value::{EXPIRY_END, is_simple_score, parse_score};
 pub use value::{Part, Text};
-pub(crate) use value::{is_simple_score, parse_score};
 
 /// A key, as its record says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@ const HELD_TEXT_BYTES: u64 = whole_bytes(64 << 10) as u64;
 const NODE_PLAIN: u64 = 1;
 const NODE_PACKED: u64 = 2;
 /// One more than the latest expiry that a field can have, milliseconds (`EB_EXPIRE_TIME_MAX`).
-const EXPIRY_END: i64 = 1 << 48;
+pub(crate) const EXPIRY_END: i64 = 1 << 48;
 /// Most digits of a number, with its sign.
 const NUMBER_BYTES_MAX: u64 = 20;
 /// Length of a stream node's identifier.

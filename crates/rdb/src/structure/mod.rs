@@ -582,7 +582,7 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
                     self.sink.visitor.score(raw::parse_score(piece)?);
                 }
             }
-            (Column::Expiry, Entry::Integer(expiry @ 0..)) => {
+            (Column::Expiry, Entry::Integer(expiry @ 0..raw::EXPIRY_END)) => {
                 self.sink.visitor.item(Item::FieldExpiry((expiry > 0).then_some(expiry)));
             }
             (Column::Score, _) => return corrupt("a score is not a number"),

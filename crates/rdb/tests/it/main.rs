@@ -9,6 +9,7 @@ mod definition;
 mod hostile;
 mod live;
 mod logical;
+mod mutants;
 mod properties;
 mod report;
 mod restore;
