@@ -12,5 +12,6 @@ mod newest;
 mod restores;
 mod rig;
 mod scheduling;
+mod servers;
 mod tending;
 mod worker;

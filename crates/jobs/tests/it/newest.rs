@@ -39,7 +39,7 @@ async fn backed_up(engine: &Engine) -> (Rig, BackupId) {
     (rig, backup)
 }
 
-async fn register(rig: &Rig, server: &Server, name: &str) -> InstanceId {
+pub(crate) async fn register(rig: &Rig, server: &Server, name: &str) -> InstanceId {
     let wish = AddInstance {
         name: name.parse().unwrap(),
         target: server.target(),
@@ -61,7 +61,7 @@ async fn request(
 }
 
 /// A restore that has to succeed; how it ended.
-async fn restore(
+pub(crate) async fn restore(
     rig: &Rig,
     backup: BackupId,
     target: InstanceId,
