@@ -63,7 +63,11 @@ impl Kind {
 }
 
 /// What a string inside a value is.
+///
+/// With a tag of its own: it is looked at for every string, and a tag in a niche of [`Packing`] takes
+/// several instructions to tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Role {
     /// The value of a string key.
     Value,
@@ -98,12 +102,10 @@ pub enum Packing {
     Entries(Container, Row),
     /// A listpack of stream entries.
     StreamNode,
-    /// A listpack of the values of a hash by template, behind a number: that of its template,
-    /// unless `has_own_fields`, where the template's fields came with the value.
-    TemplateValues {
-        /// Whether the number means nothing.
-        has_own_fields: bool,
-    },
+    /// A listpack of the values of a hash by template, behind the number of the template.
+    TemplateValues,
+    /// The same behind a number that means nothing: the template came with the value.
+    OwnTemplateValues,
 }
 
 /// What holds the entries.
@@ -375,8 +377,8 @@ const FIELD: Cell = Cell::Text(Role::Field);
 const VALUE: Cell = Cell::Text(Role::FieldValue);
 const ARRAY: &[Cell] = &[Cell::ArrayIndex, Cell::ArrayValue];
 const TEMPLATE_FIELDS: &[Cell] = &[Cell::TemplateField, VALUE];
-const TEMPLATE_VALUES: &[Cell] = &[packed(Packing::TemplateValues { has_own_fields: false })];
-const OWN_TEMPLATE_VALUES: &[Cell] = &[packed(Packing::TemplateValues { has_own_fields: true })];
+const TEMPLATE_VALUES: &[Cell] = &[packed(Packing::TemplateValues)];
+const OWN_TEMPLATE_VALUES: &[Cell] = &[packed(Packing::OwnTemplateValues)];
 
 const fn packed(packing: Packing) -> Cell {
     Cell::Text(Role::Packed(packing))

@@ -54,6 +54,7 @@ impl Gather {
         hash
     }
 
+    #[inline]
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.long = None;

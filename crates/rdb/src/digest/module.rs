@@ -3,7 +3,6 @@
 
 use crate::digest::gather::Gather;
 use crate::raw::{ModuleId, ModulePart};
-use crate::structure::Piece;
 
 /// The module's name and the version of its encoding (`vset.c`).
 const VECTOR_SET: (&str, u64) = ("vectorset", 0);
@@ -47,9 +46,9 @@ impl ModuleHash {
         }
     }
 
-    pub(super) fn text(&mut self, piece: Piece<'_>) {
+    pub(super) fn text(&mut self, bytes: &[u8], is_last: bool) {
         let vector_set = self.vector_set.as_mut();
-        if vector_set.and_then(|vector_set| vector_set.text(piece)).is_none() {
+        if vector_set.and_then(|vector_set| vector_set.text(bytes, is_last)).is_none() {
             self.vector_set = None;
         }
     }
@@ -140,7 +139,7 @@ impl VectorSet {
         }
     }
 
-    fn text(&mut self, piece: Piece<'_>) -> Option<()> {
+    fn text(&mut self, bytes: &[u8], is_last: bool) -> Option<()> {
         let is_expected = matches!(
             self.phase,
             Phase::Matrix | Phase::Element | Phase::Attributes | Phase::Vector
@@ -148,8 +147,8 @@ impl VectorSet {
         if !is_expected {
             return None;
         }
-        self.text.push(piece.bytes);
-        if !piece.is_last {
+        self.text.push(bytes);
+        if !is_last {
             return Some(());
         }
         let hash = self.text.hash();

@@ -60,7 +60,8 @@ impl ValueHash {
     #[inline]
     pub(super) fn text(&mut self, kind: Kind, piece: Piece<'_>) {
         if kind == Kind::Module {
-            self.module.text(piece);
+            // Not the piece: copying it waits for what was just written of it, at every string.
+            self.module.text(piece.bytes, piece.is_last);
             return;
         }
         let is_alone = matches!(piece.role, Role::Value | Role::Member) && kind != Kind::SortedSet;
@@ -89,6 +90,7 @@ impl ValueHash {
         self.element();
     }
 
+    #[inline]
     pub(super) fn item(&mut self, item: Item<'_>) {
         match item {
             Item::FieldExpiry(expiry) => {

@@ -154,6 +154,8 @@ pub struct Decoder {
     pending: Pending,
     value: Value,
     templates: HashTemplates,
+    /// Beside the state, which is cheaper to change without it.
+    new_template: NewTemplate,
     /// Whether a part came whose layout is known from documents alone.
     is_doubtful: bool,
     scratch: [Vec<u8>; 2],
@@ -176,7 +178,6 @@ enum State {
     /// Fields of a template that are still to come.
     HashTemplate {
         fields_left: u64,
-        template: NewTemplate,
     },
     SlotRanges(u64),
     Checksum,
@@ -220,6 +221,7 @@ impl Decoder {
             pending: Pending::default(),
             value: Value::default(),
             templates: HashTemplates::default(),
+            new_template: NewTemplate::default(),
             is_doubtful: false,
             scratch: [Vec::new(), Vec::new()],
             carry: Carry::default(),
@@ -400,13 +402,13 @@ impl Decoder {
     }
 
     fn template_field<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
-        let State::HashTemplate { fields_left, template } = &mut self.state else { return Ok(()) };
+        let State::HashTemplate { fields_left } = &mut self.state else { return Ok(()) };
         let limit = self.limits.held_bytes_max;
         let field = cursor.held_text("a field of a template", limit)?;
-        template.push(field.decode(&mut self.scratch[0])?, limit)?;
+        self.new_template.push(field.decode(&mut self.scratch[0])?, limit)?;
         *fields_left -= 1;
         if *fields_left == 0 {
-            let template = std::mem::take(template).finish();
+            let template = std::mem::take(&mut self.new_template).finish();
             self.templates.add(Arc::clone(&template), limit)?;
             self.state = State::Record;
             visitor.record(Record::HashTemplate(&template));
@@ -464,7 +466,9 @@ impl Decoder {
         };
         visitor.key(&key)?;
         release(&mut self.scratch[0]);
-        release(&mut pending.metadata);
+        if !pending.metadata.is_empty() {
+            release(&mut pending.metadata);
+        }
         self.value.begin(value_type)?;
         self.state = State::Value;
         Ok(())
@@ -551,8 +555,8 @@ impl Decoder {
                 if fields == 0 {
                     return corrupt("a template of hashes has no fields");
                 }
-                let template = NewTemplate::new(id);
-                self.state = State::HashTemplate { fields_left: fields, template };
+                self.new_template = NewTemplate::new(id);
+                self.state = State::HashTemplate { fields_left: fields };
             }
             Opcode::InlineCommands => {
                 let what = "commands inside the stream (opcode 242 of Valkey 9.2)";

@@ -244,7 +244,6 @@ impl Value {
             Layout::Opaque(what) => return Err(DecodeErrorKind::NotSelfDescribing(what)),
         };
         (self.cell, self.rows_left, self.inner) = (0, 1, None);
-        self.template = None;
         Ok(())
     }
 

@@ -169,8 +169,9 @@ struct Walker {
     node_fields: node::Fields,
     streams: StreamCheck,
     templates: HashTemplates,
-    /// The template that came with the hash that is being walked.
-    own_template: Option<Arc<HashTemplate>>,
+    /// The template of the hash that is being walked. Not within what is walked, which is cheaper to
+    /// begin without it.
+    template: Option<Arc<HashTemplate>>,
 }
 
 /// The sums of a [`Shape`].
@@ -260,7 +261,7 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
                 Item::Stream(part)
             }
             Part::Template(template) => {
-                self.walker.own_template = Some(Arc::clone(template));
+                self.walker.template = Some(Arc::clone(template));
                 return Ok(());
             }
             Part::ArrayInsert(at) => Item::ArrayInsert(at),
@@ -352,8 +353,10 @@ impl<V: Visitor> Level<'_, V> {
             let walker = &mut *self.walker;
             walker.tally.packed += 1;
             walker.carry = Carry::default();
-            let template = walker.own_template.take();
-            walker.packed = Some(Packed::new(packing, bytes, walker.node_id, template));
+            if packing == Packing::TemplateValues {
+                walker.template = None;
+            }
+            walker.packed = Some(Packed::new(packing, bytes, walker.node_id));
         }
         self.decompressed(text, |state, sink, piece, _, is_last| state.packed(sink, piece, is_last))
     }
@@ -371,9 +374,19 @@ impl<V: Visitor> Level<'_, V> {
             bool,
         ) -> Result<(), DecodeErrorKind>,
     ) -> Result<(), DecodeErrorKind> {
-        let Walker { tally, carry, packed, compressed, scratch, node_fields, templates, .. } =
-            &mut *self.walker;
-        let mut state = PackedState { carry, packed, fields: node_fields, templates };
+        let Walker {
+            tally,
+            carry,
+            packed,
+            compressed,
+            scratch,
+            node_fields,
+            templates,
+            template,
+            ..
+        } = &mut *self.walker;
+        let fields = node_fields;
+        let mut state = PackedState { carry, packed, fields, templates, template };
         let mut sink = Sink { tally, visitor: self.visitor };
         let Form::Lzf { bytes } = text.form else {
             return give(&mut state, &mut sink, text.stored, text.is_first, text.is_last);
@@ -411,6 +424,7 @@ struct PackedState<'w> {
     packed: &'w mut Option<Packed>,
     fields: &'w mut node::Fields,
     templates: &'w HashTemplates,
+    template: &'w mut Option<Arc<HashTemplate>>,
 }
 
 impl PackedState<'_> {
@@ -443,8 +457,9 @@ impl PackedState<'_> {
                 if is_last { node.end() } else { Ok(()) }
             }
             Some(Packed::Template(listpack, values)) => {
-                walk(listpack, carry, piece, is_last, &mut values.giving_to(self.templates, sink))?;
-                if is_last { values.end() } else { Ok(()) }
+                let mut give = values.giving_to(self.templates, self.template, sink);
+                walk(listpack, carry, piece, is_last, &mut give)?;
+                if is_last { values.end(self.template.as_deref()) } else { Ok(()) }
             }
             None => Ok(()),
         }
@@ -452,12 +467,7 @@ impl PackedState<'_> {
 }
 
 impl Packed {
-    fn new(
-        packing: Packing,
-        bytes: u64,
-        node_id: StreamId,
-        template: Option<Arc<HashTemplate>>,
-    ) -> Self {
+    fn new(packing: Packing, bytes: u64, node_id: StreamId) -> Self {
         match packing {
             Packing::Zipmap => Self::Zipmap(Zipmap::new(), Columns::new(Row::FieldValue)),
             Packing::Intset => Self::Intset(Intset::new(bytes)),
@@ -468,9 +478,8 @@ impl Packed {
                 Self::Listpack(Listpack::new(bytes), Columns::new(row))
             }
             Packing::StreamNode => Self::Node(Listpack::new(bytes), Node::new(node_id)),
-            Packing::TemplateValues { has_own_fields } => {
-                let template = template.filter(|_| has_own_fields);
-                Self::Template(Listpack::new(bytes), TemplateValues::new(template))
+            Packing::TemplateValues | Packing::OwnTemplateValues => {
+                Self::Template(Listpack::new(bytes), TemplateValues::default())
             }
         }
     }

@@ -18,6 +18,8 @@ const NAME_OVERHEAD_BYTES: usize = 48;
 /// Compares the parts of the streams that pass.
 #[derive(Debug, Default)]
 pub(super) struct StreamCheck {
+    /// A part of a stream has passed.
+    is_used: bool,
     nodes: Nodes,
     groups: Names,
     consumers: Names,
@@ -27,20 +29,27 @@ pub(super) struct StreamCheck {
 
 impl StreamCheck {
     /// The value that begins may be a stream.
+    #[inline]
     pub(super) fn begin(&mut self) {
-        if self.nodes.count > 0 || !self.groups.names.is_empty() || !self.producers.names.is_empty()
-        {
-            *self = Self::default();
+        if self.is_used {
+            self.forget();
         }
+    }
+
+    #[cold]
+    fn forget(&mut self) {
+        *self = Self::default();
     }
 
     /// A node with this identifier has begun.
     pub(super) fn node(&mut self, id: StreamId) -> Result<(), DecodeErrorKind> {
+        self.is_used = true;
         self.nodes.add(id)
     }
 
     /// A part of the tail.
     pub(super) fn part(&mut self, part: &StreamPart<'_>) -> Result<(), DecodeErrorKind> {
+        self.is_used = true;
         match part {
             StreamPart::Meta(meta) => self.meta(meta),
             StreamPart::Group(group) => {

@@ -10,34 +10,31 @@ use crate::structure::{Sink, Visitor};
 use crate::template::{HashTemplate, HashTemplates};
 
 /// Walks the values.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct TemplateValues {
-    template: Option<Arc<HashTemplate>>,
     phase: Phase,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy)]
 enum Phase {
+    #[default]
     Number,
     Value(usize),
 }
 
 impl TemplateValues {
-    /// `template` came with the value; without one its number is in the listpack.
-    pub(super) fn new(template: Option<Arc<HashTemplate>>) -> Self {
-        Self { template, phase: Phase::Number }
-    }
-
+    /// `template` is there where it came with the value; else its number is in the listpack.
     pub(super) fn giving_to<'g, 's, V>(
         &'g mut self,
         templates: &'g HashTemplates,
+        template: &'g mut Option<Arc<HashTemplate>>,
         sink: &'g mut Sink<'s, V>,
     ) -> TemplateGive<'g, 's, V> {
-        TemplateGive { values: self, templates, sink }
+        TemplateGive { values: self, templates, template, sink }
     }
 
-    pub(super) fn end(&self) -> Result<(), DecodeErrorKind> {
-        match (self.phase, &self.template) {
+    pub(super) fn end(&self, template: Option<&HashTemplate>) -> Result<(), DecodeErrorKind> {
+        match (self.phase, template) {
             (Phase::Value(at), Some(template)) if at == template.fields.len() => Ok(()),
             _ => corrupt("a hash has less values than its template has fields"),
         }
@@ -48,6 +45,7 @@ impl TemplateValues {
 pub(super) struct TemplateGive<'g, 's, V> {
     values: &'g mut TemplateValues,
     templates: &'g HashTemplates,
+    template: &'g mut Option<Arc<HashTemplate>>,
     sink: &'g mut Sink<'s, V>,
 }
 
@@ -56,17 +54,17 @@ impl<V: Visitor> TemplateGive<'_, '_, V> {
         let Entry::Integer(number) = entry else {
             return corrupt("the values of a hash by template do not begin with a number");
         };
-        if self.values.template.is_none() {
+        if self.template.is_none() {
             let template = self.templates.find(number.cast_unsigned())?;
-            self.values.template = Some(Arc::clone(template));
+            *self.template = Some(Arc::clone(template));
         }
         self.values.phase = Phase::Value(0);
         Ok(())
     }
 
     fn field(&mut self, at: usize) -> Result<(), DecodeErrorKind> {
-        let template = self.values.template.as_ref();
-        let Some(field) = template.and_then(|template| template.fields.get(at)) else {
+        let Some(field) = self.template.as_ref().and_then(|template| template.fields.get(at))
+        else {
             return corrupt("a hash has more values than its template has fields");
         };
         self.sink.begin(Role::Field, true);
