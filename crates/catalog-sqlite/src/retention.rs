@@ -21,7 +21,8 @@ const READ_UNTIL: &str = "SELECT min(r.read_until) FROM backups b
 
 const DUE: &str = "SELECT id FROM instances WHERE retain_at <= ? ORDER BY retain_at LIMIT ?";
 
-const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS NULL AS is_good, b.held,
+const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS NULL AS is_good,
+        b.content = 'opaque' AS is_opaque, b.held,
         b.started_by = 'automatic' AS is_automatic,
         EXISTS (SELECT 1 FROM restores r
                 WHERE r.state IN ('waiting', 'running') AND (r.backup_id = b.id OR r.safety_backup_id = b.id))
@@ -38,6 +39,7 @@ struct RetainedRow {
     created_at: i64,
     keep_until: Option<i64>,
     is_good: bool,
+    is_opaque: bool,
     held: bool,
     is_automatic: bool,
     is_in_use: bool,
@@ -54,6 +56,7 @@ impl TryFrom<RetainedRow> for Retained {
             is_automatic: columns.is_automatic,
             keep_until: row.moment_if(columns.keep_until)?,
             is_good: columns.is_good,
+            is_opaque: columns.is_opaque,
             is_held: columns.held,
             is_in_use: columns.is_in_use,
         })

@@ -151,6 +151,7 @@ macro_rules! catalog_conformance {
             what_was_tried_in_a_window_is_told_by_its_records
             a_policy_that_was_changed_or_is_gone_supersedes_what_was_decided
             what_a_wrong_clock_decided_is_due_at_once
+            an_opaque_backup_pushes_out_no_verified_one
             a_backup_whose_time_is_over_expires
             it_is_told_when_backups_may_have_to_go
             what_is_held_or_in_use_goes_later

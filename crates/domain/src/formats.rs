@@ -184,7 +184,12 @@ impl Formats {
     /// Whether the server loads files of this version. Servers load what older ones of their vendor
     /// load, so of an unknown server that much is certain.
     pub fn loads(&self, format: RdbVersion) -> Loads {
-        match (self, self.newest_known().loads(format)) {
+        let row = self.newest_known();
+        // No Redis has ever loaded a file of Valkey's.
+        if format.family == RdbFamily::Valkey && row.loads_valkey.is_none() {
+            return Loads::No;
+        }
+        match (self, row.loads(format)) {
             (_, true) => Loads::Yes,
             (Self::Known(_), false) => Loads::No,
             (Self::Unknown { .. }, false) => Loads::Unknown,
@@ -224,6 +229,14 @@ mod tests {
 
     fn valkey(number: u16) -> RdbVersion {
         RdbVersion { family: RdbFamily::Valkey, number }
+    }
+
+    #[test]
+    fn no_redis_loads_a_file_of_valkey_however_new_it_is() {
+        let valkey = RdbVersion { family: RdbFamily::Valkey, number: 80 };
+        for version in ["7.0.15", "8.10.0", "99.0.0"] {
+            assert_eq!(of(EngineKind::Redis, version).loads(valkey), Loads::No, "{version}");
+        }
     }
 
     #[test]

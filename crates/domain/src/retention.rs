@@ -1,7 +1,8 @@
 //! Which backups of an instance are to go, because their time is over or there are too many.
 //!
 //! Plain arithmetic over all of an instance's backups that have files. The newest good backup is
-//! never among those that go, nor one that is held or in use.
+//! never among those that go, nor the newest whose content is verified, nor one that is held or in use.
+//! Opaque backups count among themselves: they never push out one whose content is verified.
 
 use std::collections::HashSet;
 
@@ -65,6 +66,8 @@ pub struct Retained {
     pub keep_until: Option<Timestamp>,
     /// Whether it can be restored: it succeeded, and nothing is known to be wrong with it.
     pub is_good: bool,
+    /// Whether its content is not verified, so that a restore of it is not certain to work.
+    pub is_opaque: bool,
     /// Whether somebody has forbidden that it is removed.
     pub is_held: bool,
     /// Whether a restore, a download or a drill needs it now.
@@ -72,8 +75,8 @@ pub struct Retained {
 }
 
 impl Retained {
-    fn may_go(&self, newest_good: Option<BackupId>) -> bool {
-        !self.is_held && !self.is_in_use && newest_good != Some(self.id)
+    fn may_go(&self, newest_good: [Option<BackupId>; 2]) -> bool {
+        !self.is_held && !self.is_in_use && !newest_good.contains(&Some(self.id))
     }
 }
 
@@ -81,13 +84,10 @@ impl Retained {
 pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<BackupId> {
     let all = newest_first(backups);
     let newest_good = newest_good(&all);
-    let good: Vec<_> = all.iter().filter(|backup| backup.is_automatic && backup.is_good).collect();
-    let mut kept: HashSet<BackupId> =
-        good.iter().take(rules.count as usize).map(|backup| backup.id).collect();
-    for (periods, period) in rules.generations.rules() {
-        let day = |backup: &Retained| backup.created_at.to_zoned(rules.zone.clone()).date();
-        kept.extend(newest_of_periods(&good, periods, |backup| period(day(backup))));
-    }
+    let good = all.iter().filter(|backup| backup.is_automatic && backup.is_good);
+    let (opaque, verified): (Vec<_>, Vec<_>) = good.partition(|backup| backup.is_opaque);
+    let mut kept = kept_by_rules(&verified, rules);
+    kept.extend(kept_by_rules(&opaque, rules));
     let is_over = |backup: &&Retained| {
         backup.is_automatic
             && backup.may_go(newest_good)
@@ -95,6 +95,17 @@ pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<B
             && !kept.contains(&backup.id)
     };
     all.iter().rev().filter(|backup| is_over(backup)).map(|backup| backup.id).collect()
+}
+
+/// What count and generations keep of these, the newest of which comes first.
+fn kept_by_rules(good: &[&Retained], rules: &Retention) -> HashSet<BackupId> {
+    let mut kept: HashSet<BackupId> =
+        good.iter().take(rules.count as usize).map(|backup| backup.id).collect();
+    for (periods, period) in rules.generations.rules() {
+        let day = |backup: &Retained| backup.created_at.to_zoned(rules.zone.clone()).date();
+        kept.extend(newest_of_periods(good, periods, |backup| period(day(backup))));
+    }
+    kept
 }
 
 /// The backups that have to go so that one more has room: the oldest automatic ones first, then the
@@ -118,8 +129,11 @@ fn newest_first(backups: &[Retained]) -> Vec<Retained> {
     sorted
 }
 
-fn newest_good(newest_first: &[Retained]) -> Option<BackupId> {
-    newest_first.iter().find(|backup| backup.is_good).map(|backup| backup.id)
+/// The newest good backup, and the newest of them whose content is verified.
+fn newest_good(newest_first: &[Retained]) -> [Option<BackupId>; 2] {
+    let mut good = newest_first.iter().filter(|backup| backup.is_good);
+    let newest = good.clone().next();
+    [newest, good.find(|backup| !backup.is_opaque)].map(|found| found.map(|backup| backup.id))
 }
 
 /// Of each of the latest `periods` that have backups, the newest backup.
@@ -184,6 +198,7 @@ mod tests {
             is_automatic: true,
             keep_until: None,
             is_good: true,
+            is_opaque: false,
             is_held: false,
             is_in_use: false,
         }
@@ -225,6 +240,20 @@ mod tests {
         let gone = expired(&all, &Retention::by_time(), at("2027-11-20T00:00:00Z"));
         assert_eq!(gone, [id(2)]);
         assert_eq!(beyond_limit(&all, 1), [id(2)]);
+    }
+
+    #[test]
+    fn opaque_backups_push_out_no_verified_one() {
+        let mut all = daily(8);
+        all[3..].iter_mut().for_each(|backup| backup.is_opaque = true);
+        let rules = Retention { count: 2, ..Retention::by_time() };
+        let left = left(&all, &rules, "2028-02-01T00:00:00Z");
+        assert_eq!(left, ["01-02", "01-03", "01-07", "01-08"]);
+        // Without rules too, the newest of both stays, however old.
+        all.iter_mut().for_each(|backup| backup.keep_until = Some(backup.created_at));
+        let gone = expired(&all, &Retention::by_time(), at("2030-01-01T00:00:00Z"));
+        assert_eq!(gone, [0, 1, 3, 4, 5, 6].map(id));
+        assert_eq!(beyond_limit(&all, 1).len(), 6);
     }
 
     #[test]
@@ -303,6 +332,7 @@ mod tests {
                     is_automatic,
                     keep_until: until.map(|until| begin + HOUR * (until as i32)),
                     is_good,
+                    is_opaque: n % 7 == 3,
                     is_held: is_held && n % 5 == 0,
                     is_in_use: is_in_use && n % 5 == 1,
                 }

@@ -141,7 +141,9 @@ async fn attempt(
         target_writes: None,
         command: request.limits.command,
     });
-    let plan = plan.await.map_err(|error| Attempted::Failed(error.into()))?;
+    let unplanned =
+        |error: RestoreError| Attempted::Refused(format!("`{}`: {error}", binary.display()));
+    let plan = plan.await.map_err(unplanned)?;
     let name = format!("{} {}", plan.engine.as_str(), plan.version);
     if let Some(blocker) = plan.blockers.first() {
         return Err(Attempted::Refused(format!("{name}: {blocker}")));

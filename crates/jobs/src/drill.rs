@@ -35,6 +35,7 @@ struct Drill;
 pub(crate) struct Drilled {
     pub(crate) server: String,
     keys: u64,
+    #[serde(default)]
     pub(crate) uncompared: u64,
 }
 
@@ -51,8 +52,8 @@ impl Step for Drill {
     }
 
     fn limit(&self, settings: &JobSettings) -> Duration {
-        // It loads a backup and reads it back.
-        settings.restore.total.saturating_mul(2)
+        // Each server loads the backup, and is read back.
+        settings.restore.total.saturating_mul(2 * settings.drill_servers.max(1))
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {

@@ -11,12 +11,12 @@ use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Backup, BackupId, ContentState, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note,
-    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, TargetData, with_sources,
+    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, Target, TargetData, with_sources,
 };
 use cachevault_engine::{
     LoadRequest, Loaded, Meter, PlanRequest, Prepared, PreparedKeys, ProofDemand, RestoreError,
-    VerifyError, Withdrawn, load, make_durable, plan, prepare, prepare_keys, save, verify_artifact,
-    withdraw,
+    RestoreLimits, VerifyError, Withdrawn, load, make_durable, plan, prepare, prepare_keys, save,
+    verify_artifact, withdraw,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
 use jiff::Timestamp;
@@ -516,6 +516,30 @@ impl StepContext<'_> {
     }
 }
 
+/// How long a target whose process ended may take to be started again by its supervisor, beyond the
+/// time after which that was noticed.
+const RESTART_MAX: Duration = Duration::from_secs(4);
+const RESTART_LOOK: Duration = Duration::from_millis(250);
+
+/// Withdraws a target whose process ended, once it runs again; `None` when it does not.
+async fn withdraw_if_restarted(
+    target: &Target,
+    prepared: &Prepared,
+    limits: &RestoreLimits,
+) -> Option<Result<Withdrawn, RestoreError>> {
+    let until = tokio::time::Instant::now() + RESTART_MAX;
+    loop {
+        match withdraw(target, prepared, limits).await {
+            Err(error) if error.is_connection_refused() => {}
+            found => return Some(found),
+        }
+        if tokio::time::Instant::now() >= until {
+            return None;
+        }
+        tokio::time::sleep(RESTART_LOOK).await;
+    }
+}
+
 impl Load {
     async fn take_back(&self, context: &StepContext<'_>) -> Result<TargetData, String> {
         let checked: Checked = context.output(Check.name()).map_err(plain)?;
@@ -531,14 +555,14 @@ impl Load {
                 return by_keys.take_back(context.saved(), &checked).await;
             }
         };
-        let found = match withdraw(&target, &prepared, limits).await {
-            // There is nobody to take anything back from.
-            Err(error)
-                if error.is_connection_refused() && context.is_logged(TARGET_ENDED).await? =>
-            {
-                return Ok(TargetData::Uncertain);
+        let found = if context.is_logged(TARGET_ENDED).await? {
+            match withdraw_if_restarted(&target, &prepared, limits).await {
+                // There is nobody to take anything back from.
+                None => return Ok(TargetData::Uncertain),
+                Some(found) => found,
             }
-            found => found,
+        } else {
+            withdraw(&target, &prepared, limits).await
         };
         let mut found = found.map_err(|error| with_sources(&error))?;
         if let Ok(interrupted) = context.output::<Prepared>(LOADING_OLD) {

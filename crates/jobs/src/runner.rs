@@ -327,14 +327,22 @@ impl Runner {
             Err(CatalogError::LostLease) => return Ok(AttemptEnd::Lost),
             extended => extended?,
         }
-        let error = match self.app.catalog.cancellation(lease).await? {
+        let cancellation = self.app.catalog.cancellation(lease).await?;
+        let is_cancelled = cancellation.is_some();
+        let error = match cancellation {
             Some(wish) => StepError::Fail(wish.failure()),
             None => {
                 let error = self.final_if_touched(steps[at].name(), error, lease).await?;
-                self.with_first_reason(error, lease).await?
+                self.note_first_failure(&error, lease).await?;
+                error
             }
         };
-        let (undo_from, verdict) = self.judge(at, error, lease);
+        let (undo_from, mut verdict) = self.judge(at, error, lease);
+        if let (Verdict::GiveUp(failure), false) = (&mut verdict, is_cancelled) {
+            let is_touched = lease.kind == JobKind::Restore
+                && restore::must_end(steps[at].name(), &self.log(lease).read().await?);
+            *failure = self.with_first_reason(failure.clone(), is_touched, lease).await?;
+        }
         if let (JobKind::Restore, Verdict::GiveUp(failure)) = (lease.kind, &verdict) {
             tracing::warn!(job = %lease.job, reason = failure.reason, "the restore failed");
             restore::begin_taking_back(self.log(lease), failure).await?;
@@ -371,23 +379,43 @@ impl Runner {
         self.record(lease, verdict).await
     }
 
-    /// Notes why an attempt failed, if none did before; else puts the first reason before this one. The
-    /// first is what went wrong; later ones are often what came of it.
+    /// Notes why an attempt failed, if none did before.
+    async fn note_first_failure(
+        &self,
+        error: &StepError,
+        lease: &Lease,
+    ) -> Result<(), CatalogError> {
+        match error.failure() {
+            // The same again changes nothing.
+            Some(failure) if lease.kind != JobKind::Remove => {
+                self.log(lease).add(FIRST_FAILURE, &output(&FailureNote::of(&failure))).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The failure with which a job ends, behind the first one that it met: that is what went wrong, and
+    /// later ones are often what came of it. Of a restore whose target was touched the code says how it
+    /// ended.
     async fn with_first_reason(
         &self,
-        error: StepError,
+        last: Failure,
+        is_touched: bool,
         lease: &Lease,
-    ) -> Result<StepError, CatalogError> {
-        let Some(failure) = error.failure() else { return Ok(error) };
-        let log = self.log(lease);
-        let noted = log.read().await?.into_iter().find(|logged| logged.step == FIRST_FAILURE);
-        let Some(noted) = noted else {
-            log.add(FIRST_FAILURE, &output(&FailureNote::of(&failure))).await?;
-            return Ok(error);
-        };
-        let first = serde_json::from_str::<FailureNote>(&noted.output).ok();
-        let first = first.and_then(FailureNote::into_failure);
-        Ok(first.map_or(error.clone(), |first| error.after(first, lease.attempt)))
+    ) -> Result<Failure, CatalogError> {
+        let log = self.log(lease).read().await?;
+        let first = log.into_iter().find(|logged| logged.step == FIRST_FAILURE);
+        let first =
+            first.and_then(|logged| serde_json::from_str::<FailureNote>(&logged.output).ok());
+        let Some(first) = first.and_then(FailureNote::into_failure) else { return Ok(last) };
+        if last.reason.contains(&first.reason) {
+            return Ok(last);
+        }
+        let reason = format!(
+            "{}; gave up after {} attempts, the last: {}",
+            first.reason, lease.attempt, last.reason
+        );
+        Ok(Failure { code: if is_touched { last.code } else { first.code }, reason })
     }
 
     /// From which step on it is undone what was broken off at step `at`, and what comes then.

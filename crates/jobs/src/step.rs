@@ -71,22 +71,6 @@ impl StepError {
             Self::Stopped => None,
         }
     }
-
-    /// The same end with the reason of the job's first failure before its own, after so many attempts.
-    pub(crate) fn after(self, first: Failure, attempts: u32) -> Self {
-        let both = |last: &str| match last.contains(&first.reason) {
-            true => last.to_owned(),
-            false => {
-                format!("{}; gave up after {attempts} attempts, the last: {last}", first.reason)
-            }
-        };
-        match self {
-            Self::Retry(last) => Self::Retry(Failure { reason: both(&last.reason), ..first }),
-            Self::Fail(last) => Self::Fail(Failure { reason: both(&last.reason), ..first }),
-            Self::Restart(last) => Self::Restart(both(&last)),
-            Self::Stopped => Self::Stopped,
-        }
-    }
 }
 
 /// A failure as the log writes it.

@@ -42,6 +42,8 @@ pub struct JobSettings {
     pub capture: CaptureLimits,
     /// Bounds of a restore.
     pub restore: RestoreLimits,
+    /// Servers that a drill may try one after the other.
+    pub drill_servers: u32,
     /// Longest time that reading a stored backup back may take.
     pub verify: Duration,
     /// Longest time that committing a backup, or removing its files, may take.

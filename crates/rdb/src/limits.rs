@@ -17,7 +17,7 @@ pub struct Limits {
     /// at a time.
     pub held_bytes_max: u64,
     /// Longest names of fields that the entries of a stream's node share, together, each counted
-    /// with 8 bytes more.
+    /// with 8 bytes more; and longest fields of all templates of hashes, each with 48 bytes more.
     pub names_bytes_max: u64,
     /// Longest string of a value, bytes as stored and as decoded. It is passed on in pieces.
     pub text_bytes_max: u64,

@@ -325,7 +325,7 @@ impl ValueType {
     }
 
     /// Whether it names a hash's fields by a template that stands before the keys, so that its
-    /// bytes alone are no payload for `RESTORE` ([`crate::dump::templated`]).
+    /// bytes alone are no payload for `RESTORE` ([`DumpPayload::resolve`](crate::dump::DumpPayload::resolve)).
     pub fn is_by_template(&self) -> bool {
         matches!(self.layout, Layout::Template(_))
     }

@@ -31,6 +31,8 @@ const TEXT_BYTES_MAX: usize = 256;
 /// Sizes of values up to 2^0, 2^1, … 2^39 bytes, and all above.
 const SIZE_CLASSES: usize = 41;
 
+/// The version in which modules keep data beside keys.
+const METADATA_VERSION: u16 = 13;
 /// The first version of Valkey's own format.
 const VALKEY_FIRST: u16 = 80;
 /// The version of the format that functions came with.
@@ -87,6 +89,9 @@ pub struct Report {
     pub functions: Vec<String>,
     /// Modules that data belongs to, with the number of values.
     pub modules: BTreeMap<String, u64>,
+    /// Keys beside which modules keep data (Redis 8.6 and later).
+    #[serde(default)]
+    pub keys_with_metadata: u64,
     /// Streams that some servers refuse to load.
     #[serde(default)]
     pub inconsistent_streams: InconsistentStreams,
@@ -234,6 +239,7 @@ pub struct Reporter {
     horizon: [u64; HORIZON.len() + 1],
     functions: Vec<String>,
     modules: BTreeMap<String, u64>,
+    keys_with_metadata: u64,
     streams: StreamFacts,
     unlisted: Unlisted,
     current: Option<Current>,
@@ -268,6 +274,7 @@ impl Reporter {
             horizon: [0; HORIZON.len() + 1],
             functions: Vec::new(),
             modules: BTreeMap::new(),
+            keys_with_metadata: 0,
             streams: StreamFacts::default(),
             unlisted: Unlisted::default(),
             current: None,
@@ -295,6 +302,7 @@ impl Reporter {
             expiry: ExpiryHorizon { as_of_ms: self.as_of_ms, classes: classes(&self.horizon) },
             functions: self.functions,
             modules: self.modules,
+            keys_with_metadata: self.keys_with_metadata,
             inconsistent_streams: self.streams.finish(),
             unlisted: self.unlisted,
         }
@@ -321,6 +329,12 @@ impl Reporter {
                 }
             }
             Record::ModuleAux(module) => self.on_module(module, 0),
+            Record::KeyMetadata(1..) => {
+                self.keys_with_metadata += 1;
+                self.needs(Some(METADATA_VERSION));
+                raise(&mut self.by_commands[0], Some(METADATA_VERSION));
+                self.by_commands[1] = None;
+            }
             _ => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::error::{DecodeErrorKind, corrupt};
 /// `RDB_OPCODE_HASH_TEMPLATE`.
 const TEMPLATE_OPCODE: u8 = 242;
 /// What a field's name takes beside its bytes.
-const FIELD_OVERHEAD_BYTES: u64 = 16;
+const FIELD_OVERHEAD_BYTES: u64 = 48;
 
 /// The fields of a hash, in the order of its values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,6 +18,13 @@ pub struct HashTemplate {
     pub id: u64,
     /// The fields.
     pub fields: Vec<Box<[u8]>>,
+}
+
+impl HashTemplate {
+    /// The length of its fields, with what each takes beside its bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.fields.iter().map(|field| field.len() as u64 + FIELD_OVERHEAD_BYTES).sum()
+    }
 }
 
 /// A template whose fields are coming.
@@ -79,8 +86,8 @@ impl HashTemplates {
     /// # Errors
     /// [`DecodeErrorKind::Corrupt`] where the number is taken, [`DecodeErrorKind::TooLong`].
     pub fn add(&mut self, template: Arc<HashTemplate>, limit: u64) -> Result<(), DecodeErrorKind> {
-        let bytes = template.fields.iter().map(|f| f.len() as u64 + FIELD_OVERHEAD_BYTES);
-        self.bytes = within(self.bytes + bytes.sum::<u64>() + FIELD_OVERHEAD_BYTES, limit)?;
+        let bytes = self.bytes.saturating_add(template.bytes() + FIELD_OVERHEAD_BYTES);
+        self.bytes = within(bytes, limit)?;
         match self.by_id.insert(template.id, template) {
             None => Ok(()),
             Some(_) => corrupt("two templates of hashes have one number"),

@@ -261,7 +261,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_RESTORE_TIMEOUT")]
     restore_timeout: Option<String>,
 
-    /// Server binaries for drills, paths or names; the first that loads a backup is taken
+    /// Server binaries for drills, paths or names; tried in order until one proves the backup
     /// [default: redis-server,valkey-server]
     #[arg(long, value_name = "FILES", env = "CACHEVAULT_DRILL_SERVERS", value_delimiter = ',')]
     drill_servers: Option<Vec<PathBuf>>,

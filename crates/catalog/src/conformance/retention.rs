@@ -1,8 +1,8 @@
 //! Which backups go by themselves, and when.
 
 use cachevault_domain::{
-    Agenda, BackupFilter, BackupPolicy, BackupState, DuePlan, Generations, InstanceChange, JobKind,
-    Keep, KeepDays, Lease, PolicyId, ReadingId, Retention,
+    Agenda, BackupFilter, BackupPolicy, BackupState, ContentState, DuePlan, Generations,
+    InstanceChange, JobKind, Keep, KeepDays, Lease, PolicyId, ReadingId, Retention, StoredFiles,
 };
 
 use super::schedules::{inside, scheduled};
@@ -14,6 +14,16 @@ use crate::{Catalog, CatalogError, NewScheduledBackup, READ_ON_MAX, Turn, Turned
 
 /// Brings an automatic backup of instance 1 to its success, promised until the second `until`.
 async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: Option<i64>) {
+    keep_with(catalog, n, seconds, until, ContentState::Verified).await;
+}
+
+async fn keep_with(
+    catalog: &impl Catalog,
+    n: u8,
+    seconds: i64,
+    until: Option<i64>,
+    content: ContentState,
+) {
     let mut read = catalog.due_policies(inside(1_000_000), 10).await.unwrap();
     let due = read.remove(0);
     let then = Agenda { decided_at: inside(seconds), ..due.agenda };
@@ -23,7 +33,16 @@ async fn keep(catalog: &impl Catalog, n: u8, seconds: i64, until: Option<i64>) {
     let claimed = catalog.claim_job(JobKind::Capture, node(), inside(seconds), inside(seconds + 9));
     let lease = claimed.await.unwrap().unwrap();
     catalog.start_backup(&lease, inside(seconds)).await.unwrap();
-    catalog.finish_backup(&lease, &files(1, 1000), inside(seconds)).await.unwrap();
+    let files = StoredFiles { content, ..files(1, 1000) };
+    catalog.finish_backup(&lease, &files, inside(seconds)).await.unwrap();
+}
+
+pub async fn an_opaque_backup_pushes_out_no_verified_one(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    keep(catalog, 1, 0, Some(10)).await;
+    keep_with(catalog, 2, 20, Some(30), ContentState::Opaque).await;
+    keep_with(catalog, 3, 40, Some(50), ContentState::Opaque).await;
+    assert_eq!(retain(catalog, 24, 100, 1000).await, [2], "the newest of both kinds stay");
 }
 
 /// The numbers of the backups that have to go; their jobs have numbers from `job`.

@@ -74,8 +74,8 @@ pub enum RestoreError {
     /// The target's process ended while it loaded the backup.
     #[error(
         "`{address}` ended while it loaded the backup ({last_seen}) and refuses connections since; its log \
-         says why. If it ends again when it is started, it holds the backup as its RDB file: put the \
-         safety backup's in its place"
+         says why. If it ends again when it is started, it holds the backup as its RDB file: put the file of \
+         an older backup in its place, such as the safety backup's"
     )]
     TargetEnded {
         /// The target.

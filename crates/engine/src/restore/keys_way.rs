@@ -111,7 +111,8 @@ impl KeysLoaded {
 
 /// Writes a backup's keys into a target by commands.
 ///
-/// A value that is too large for one command is written by several: then its idle time or
+/// A value that is too large for one command, and a hash with fields that expire in the other vendor's
+/// encoding, is written by several: then its idle time or
 /// frequency is not, nor are a stream's pending entries that are deleted, the moments when its
 /// consumers were last seen, and its idempotent producers; and clients may see, and write, a part of it. The expiries of a hash's
 /// fields follow the rule for keys.

@@ -6,8 +6,8 @@ mod format;
 use std::time::Duration;
 
 use cachevault_domain::{
-    Blocker, ConflictRule, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
-    Target, TtlRule,
+    Blocker, ConflictRule, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role,
+    ServerVersion, Target, TtlRule,
 };
 use cachevault_rdb::Header;
 use cachevault_rdb::report::Report;
@@ -84,6 +84,7 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
         report,
         target_writes: request.target_writes.and_then(parse),
         unverified: options.unverified,
+        is_own_opaque: content.report.is_err() && unverified_refusal(info, &entry.source).is_none(),
     };
     let (way, because) = choose_way(options, facts, has_certificate, format.needs_commands());
     let loading = choose_loading(info, needed_bytes, options);
@@ -267,6 +268,19 @@ fn choose_way(
     }
 }
 
+/// Whether hashes with fields that expire are written by the commands for hashes, being in the other
+/// vendor's encoding.
+fn foreign_hashes(engine: EngineKind, report: &Report) -> bool {
+    match engine {
+        // Valkey's encoding is in no version of Redis'.
+        EngineKind::Redis => report.least_redis_version.is_none(),
+        EngineKind::Valkey => {
+            report.encodings.iter().any(|row| row.encoding == "listpack with expiry")
+                || report.least_redis_version >= Some(12) && report.header.starts_with("REDIS")
+        }
+    }
+}
+
 /// What stands in the way of a restore by keys of just this backup.
 fn denied_keys(
     facts: &TargetFacts,
@@ -275,11 +289,13 @@ fn denied_keys(
 ) -> Vec<Blocker> {
     let is_everything = options.filter.is_everything();
     let has_databases = report.is_some_and(|r| r.databases.iter().any(|sums| sums.db > 0));
+    let has_foreign_hashes = report.is_some_and(|report| foreign_hashes(facts.info.engine, report));
     let has_functions = report.is_some_and(|report| !report.functions.is_empty());
     let matters = |needed| match needed {
         Needed::Always => true,
         Needed::ForDatabases => has_databases && options.filter.database != Some(0),
         Needed::ForFunctions => is_everything && has_functions,
+        Needed::ForForeignHashes => has_foreign_hashes,
         Needed::ToDropFunctions => {
             is_everything
                 && options.conflict == ConflictRule::ReplaceAll
@@ -392,6 +408,13 @@ fn notes(
     }
     if info.max_memory_bytes > 0 && facts.memory_policy.starts_with("allkeys") {
         notes.push(format!("its policy `{}` may evict keys once it is full", facts.memory_policy));
+    }
+    let with_metadata = report.map_or(0, |report| report.keys_with_metadata);
+    if with_metadata > 0 {
+        notes.push(format!(
+            "modules keep data beside {with_metadata} keys; a target without these modules drops it or \
+             refuses the keys"
+        ));
     }
     let expiring = report.map_or(0, |report| report.total.expiring);
     if expiring > 0 {

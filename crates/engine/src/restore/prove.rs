@@ -40,6 +40,7 @@ pub enum ProofDemand {
 
 /// What comparing a target's data with the backup's has shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Comparison {
     /// Whether the data is the same.
     pub proven: bool,

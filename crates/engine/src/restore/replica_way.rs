@@ -132,7 +132,8 @@ pub struct LoadRequest<'a> {
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loaded {
-    /// What reading the data back has shown.
+    /// What reading the data back has shown; nothing in logs of before it was kept.
+    #[serde(default)]
     pub comparison: Comparison,
     /// Keys that the target told of when it was promoted.
     pub keys: u64,

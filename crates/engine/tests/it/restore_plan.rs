@@ -135,6 +135,54 @@ async fn content_that_is_not_known_blocks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn opaque_content_goes_on_request_into_a_server_like_its_own_whatever_is_known_of_it() {
+    let mut entry = entry_of(&newest_redis()).await;
+    let reason = "the type of value 34 is unknown".to_owned();
+    entry.rdb.content =
+        Some(ContentEntry::Opaque { warning: "opaque: not verified".into(), offset: 9, reason });
+    // A fork may write what its version does not say.
+    entry.rdb.header = "REDIS0016".into();
+    let unverified = RestoreOptions { unverified: true, ..RestoreOptions::default() };
+    let target = Server::start(&newest_redis(), &[]);
+    let plan = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!(plan.blockers.len(), 2, "{:?}", plan.blockers);
+    let plan = plan_with(&target.target(), &entry, &unverified).await.unwrap();
+    assert_eq!((&plan.blockers[..], plan.prove), (&[][..], false));
+    // Unless the target was seen to write an older format itself.
+    let asked = PlanRequest {
+        target: &target.target(),
+        entry: &entry,
+        options: &unverified,
+        has_certificate: false,
+        target_writes: Some("REDIS0010"),
+        command: Duration::from_secs(5),
+    };
+    let blockers = cachevault_engine::plan(asked).await.unwrap().blockers;
+    assert!(matches!(&blockers[..], [Blocker::Format { .. }]), "{blockers:?}");
+    let older = Server::start(&engine("redis-6.2"), &[]);
+    let plan = plan_with(&older.target(), &entry, &unverified).await.unwrap();
+    assert!(plan.blockers.iter().any(|b| matches!(b, Blocker::Opaque { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hashes_of_the_other_vendor_need_their_commands() {
+    let entry = entry_of(&engine("valkey-9.1")).await;
+    let server = Server::start(&engine("redis-8.2"), &[]);
+    let login = Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
+    let target = Target { login: Some(login), ..server.target() };
+    for (denied, command) in [("-hset", "HSET"), ("-hpexpireat", "HPEXPIREAT"), ("-del", "")] {
+        server
+            .ask(&["ACL", "SETUSER", "restorer", "reset", "on", ">secret", "~*", "+@all", denied]);
+        let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
+        assert_eq!(plan.way, RestoreWay::Keys);
+        let found: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), usize::from(!command.is_empty()), "{found:?}");
+        assert!(found.iter().all(|blocker| blocker.contains(command)), "{found:?}");
+    }
+    assert_eq!(server.ask(&["DBSIZE"]), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn values_of_modules_that_are_not_loaded_block() {
     let mut entry = entry_of(&newest_redis()).await;
     let Some(ContentEntry::Verified { report, .. }) = &mut entry.rdb.content else { panic!() };

@@ -210,6 +210,7 @@ fn settings() -> JobSettings {
             total: Duration::from_secs(60),
             source: Some(SourceLimits::default()),
         },
+        drill_servers: 1,
         verify: Duration::from_secs(60),
         commit: Duration::from_secs(60),
         restore: RestoreLimits {

@@ -89,7 +89,6 @@ async fn restore_into_another(rig: &Rig, engine: &Engine, backup: BackupId, way:
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::disallowed_methods, reason = "whether the table is written is up to a person")]
 async fn the_table_of_servers_is_what_they_did() {
     let mut rows = Vec::new();
     for engine in installed_engines() {

@@ -403,7 +403,7 @@ impl Decoder {
 
     fn template_field<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
         let State::HashTemplate { fields_left } = &mut self.state else { return Ok(()) };
-        let limit = self.limits.held_bytes_max;
+        let limit = self.limits.names_bytes_max;
         let field = cursor.held_text("a field of a template", limit)?;
         self.new_template.push(field.decode(&mut self.scratch[0])?, limit)?;
         *fields_left -= 1;

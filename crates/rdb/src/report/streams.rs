@@ -44,7 +44,9 @@ impl StreamInconsistency {
     /// The contradiction in words.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::EntriesAdded => "its entries-added counter is below its length",
+            Self::EntriesAdded => {
+                "its entries-added counter is below its length, or beyond what can be counted"
+            }
             Self::EntriesRead => "a group's entries-read counter exceeds its entries-added counter",
             Self::Length => "its length differs from the number of its entries",
         }

@@ -27,7 +27,7 @@ use crate::raw::{self, Key, ModuleId, ModulePart, Part, Record, StreamId, Stream
 use crate::template::{HashTemplate, HashTemplates};
 use node::Node;
 use streams::StreamCheck;
-use template_values::TemplateValues;
+use template_values::{ByTemplate, RepeatedFields, TemplateValues};
 
 /// Longest score in decimal notation: servers read no more (`zzlStrtod`).
 const SCORE_BYTES_MAX: usize = 127;
@@ -172,6 +172,7 @@ struct Walker {
     /// The template of the hash that is being walked. Not within what is walked, which is cheaper to
     /// begin without it.
     template: Option<Arc<HashTemplate>>,
+    repeated: RepeatedFields,
 }
 
 /// The sums of a [`Shape`].
@@ -223,6 +224,7 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
         self.walker.value_type = Some(key.value_type);
         self.walker.tally = Tally::default();
         self.walker.streams.begin();
+        self.walker.repeated.stream_bytes = key.offset;
         self.visitor.key(key);
         Ok(())
     }
@@ -261,6 +263,7 @@ impl<V: Visitor> raw::Visitor for Level<'_, V> {
                 Item::Stream(part)
             }
             Part::Template(template) => {
+                self.walker.repeated.add(template)?;
                 self.walker.template = Some(Arc::clone(template));
                 return Ok(());
             }
@@ -383,10 +386,11 @@ impl<V: Visitor> Level<'_, V> {
             node_fields,
             templates,
             template,
+            repeated,
             ..
         } = &mut *self.walker;
-        let fields = node_fields;
-        let mut state = PackedState { carry, packed, fields, templates, template };
+        let by_template = ByTemplate { templates, template, repeated };
+        let mut state = PackedState { carry, packed, fields: node_fields, by_template };
         let mut sink = Sink { tally, visitor: self.visitor };
         let Form::Lzf { bytes } = text.form else {
             return give(&mut state, &mut sink, text.stored, text.is_first, text.is_last);
@@ -423,8 +427,7 @@ struct PackedState<'w> {
     carry: &'w mut Carry,
     packed: &'w mut Option<Packed>,
     fields: &'w mut node::Fields,
-    templates: &'w HashTemplates,
-    template: &'w mut Option<Arc<HashTemplate>>,
+    by_template: ByTemplate<'w>,
 }
 
 impl PackedState<'_> {
@@ -457,9 +460,9 @@ impl PackedState<'_> {
                 if is_last { node.end() } else { Ok(()) }
             }
             Some(Packed::Template(listpack, values)) => {
-                let mut give = values.giving_to(self.templates, self.template, sink);
+                let mut give = values.giving_to(&mut self.by_template, sink);
                 walk(listpack, carry, piece, is_last, &mut give)?;
-                if is_last { values.end(self.template.as_deref()) } else { Ok(()) }
+                if is_last { values.end(self.by_template.template.as_deref()) } else { Ok(()) }
             }
             None => Ok(()),
         }

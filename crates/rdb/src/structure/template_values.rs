@@ -22,15 +22,46 @@ enum Phase {
     Value(usize),
 }
 
+/// How many bytes of fields the hashes of a stream may repeat per byte of the stream: a hash can be ten
+/// bytes long, and its template as long as it may be held.
+const REPEATED_PER_BYTE: u64 = 1024;
+
+/// The fields that hashes have repeated.
+#[derive(Debug, Default)]
+pub(super) struct RepeatedFields {
+    bytes: u64,
+    /// Bytes of the stream before the key that is being walked.
+    pub(super) stream_bytes: u64,
+}
+
+impl RepeatedFields {
+    /// Counts the fields of a hash.
+    pub(super) fn add(&mut self, template: &HashTemplate) -> Result<(), DecodeErrorKind> {
+        self.bytes = self.bytes.saturating_add(template.bytes());
+        let (bytes, limit) = (self.bytes, self.stream_bytes.saturating_mul(REPEATED_PER_BYTE));
+        if bytes <= limit {
+            return Ok(());
+        }
+        let what = "the fields that hashes repeat of their templates";
+        Err(DecodeErrorKind::TooLong { what, bytes, limit })
+    }
+}
+
+/// The templates of the stream, and that of the hash that is being walked.
+pub(super) struct ByTemplate<'w> {
+    pub(super) templates: &'w HashTemplates,
+    /// There where it came with the value; else its number is in the listpack.
+    pub(super) template: &'w mut Option<Arc<HashTemplate>>,
+    pub(super) repeated: &'w mut RepeatedFields,
+}
+
 impl TemplateValues {
-    /// `template` is there where it came with the value; else its number is in the listpack.
-    pub(super) fn giving_to<'g, 's, V>(
+    pub(super) fn giving_to<'g, 'w, 's, V>(
         &'g mut self,
-        templates: &'g HashTemplates,
-        template: &'g mut Option<Arc<HashTemplate>>,
+        by: &'g mut ByTemplate<'w>,
         sink: &'g mut Sink<'s, V>,
-    ) -> TemplateGive<'g, 's, V> {
-        TemplateGive { values: self, templates, template, sink }
+    ) -> TemplateGive<'g, 'w, 's, V> {
+        TemplateGive { values: self, by, sink }
     }
 
     pub(super) fn end(&self, template: Option<&HashTemplate>) -> Result<(), DecodeErrorKind> {
@@ -42,28 +73,28 @@ impl TemplateValues {
 }
 
 /// Takes the entries of the listpack.
-pub(super) struct TemplateGive<'g, 's, V> {
+pub(super) struct TemplateGive<'g, 'w, 's, V> {
     values: &'g mut TemplateValues,
-    templates: &'g HashTemplates,
-    template: &'g mut Option<Arc<HashTemplate>>,
+    by: &'g mut ByTemplate<'w>,
     sink: &'g mut Sink<'s, V>,
 }
 
-impl<V: Visitor> TemplateGive<'_, '_, V> {
+impl<V: Visitor> TemplateGive<'_, '_, '_, V> {
     fn number(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
         let Entry::Integer(number) = entry else {
             return corrupt("the values of a hash by template do not begin with a number");
         };
-        if self.template.is_none() {
-            let template = self.templates.find(number.cast_unsigned())?;
-            *self.template = Some(Arc::clone(template));
+        if self.by.template.is_none() {
+            let template = self.by.templates.find(number.cast_unsigned())?;
+            self.by.repeated.add(template)?;
+            *self.by.template = Some(Arc::clone(template));
         }
         self.values.phase = Phase::Value(0);
         Ok(())
     }
 
     fn field(&mut self, at: usize) -> Result<(), DecodeErrorKind> {
-        let Some(field) = self.template.as_ref().and_then(|template| template.fields.get(at))
+        let Some(field) = self.by.template.as_ref().and_then(|template| template.fields.get(at))
         else {
             return corrupt("a hash has more values than its template has fields");
         };
@@ -73,7 +104,7 @@ impl<V: Visitor> TemplateGive<'_, '_, V> {
     }
 }
 
-impl<V: Visitor> Give for TemplateGive<'_, '_, V> {
+impl<V: Visitor> Give for TemplateGive<'_, '_, '_, V> {
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
         let Phase::Value(at) = self.values.phase else { return self.number(entry) };
         let (is_first, is_last) = match entry {

@@ -6,7 +6,8 @@ use cachevault_rdb::inspect::{Content, InspectError, Inspector};
 use cachevault_rdb::structure::{self, Piece, Shape};
 use cachevault_rdb::{DecodeErrorKind, Header};
 
-use crate::by_hand::{compressed, digit, key, length, listpack, number, redis, text, word};
+use crate::by_hand::{compressed, digit, framed, key, length, listpack, number, redis, text, word};
+use crate::support::digester;
 
 const MIB: usize = 1 << 20;
 
@@ -118,4 +119,19 @@ fn a_length_that_is_only_claimed_is_not_counted() {
 fn a_version_before_the_first_is_no_version() {
     assert!(Header::parse(*b"REDIS0000").is_err());
     assert!(inspect(b"REDIS0000\x00\x01k\x01v\xff", 4096).is_err());
+}
+
+#[test]
+fn hashes_cannot_repeat_the_fields_of_a_template_without_end() {
+    let field = text(&[b'f'; 1 << 20]);
+    let template = [&[242, 1, 1][..], &field].concat();
+    let mut records = vec![&template[..]];
+    let (tabled, packed) =
+        (key(32, &[&[1], b"\x01v"]), key(30, &[&listpack(&[digit(1), word(b"v")])]));
+    for hash in [&tabled, &packed] {
+        records.truncate(1);
+        records.extend(std::iter::repeat_n(&hash[..], 3000));
+        let error = digester(&framed(b"REDIS0015", &records), 1 << 20).err().unwrap();
+        assert!(error.kind.is_beyond_us() && error.to_string().contains("repeat"), "{error}");
+    }
 }

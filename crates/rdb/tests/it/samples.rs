@@ -259,6 +259,12 @@ fn what_modules_keep_beside_a_key_is_passed_on_and_counted() {
         assert!(with.iter().all(|bytes| bytes[..2] == [243, 1]), "{with:?}");
     }
     assert_eq!(digest(&file).uncompared, 2);
+    let mut reporter = Reporter::new(0, 1);
+    data::Decoder::default().feed(&file, &mut reporter).unwrap();
+    let report = reporter.finish();
+    assert_eq!((report.keys_with_metadata, report.least_redis_version), (2, Some(13)));
+    assert_eq!(report.least_redis_version_by_commands, Some(13));
+    assert_eq!(report.least_valkey_version_by_commands, None);
 }
 
 #[test]

@@ -152,6 +152,8 @@ impl Settings {
                 busy_wait: capture.busy_wait,
                 total: time("restore_timeout", self.restore_timeout.as_deref(), "6h")?,
             },
+            // Two by default: what `drill_servers` is where it is left out.
+            drill_servers: self.drill_servers.as_ref().map_or(2, |servers| servers.len() as u32),
             capture,
             verify: time("verify_timeout", self.verify_timeout.as_deref(), "6h")?,
             commit: time("commit_timeout", self.commit_timeout.as_deref(), "30m")?,

@@ -53,6 +53,8 @@ struct KeyRecord {
     idle_seconds: Option<u64>,
     frequency: Option<u8>,
     value_type: Option<&'static ValueType>,
+    /// Modules keep data beside it, which no command but `RESTORE` writes.
+    has_metadata: bool,
 }
 
 /// What becomes of the value that is passing.
@@ -146,6 +148,7 @@ impl Producer {
             idle_seconds: key.idle_seconds,
             frequency: key.frequency,
             value_type: Some(key.value_type),
+            has_metadata: !key.metadata.is_empty(),
         };
         // In a payload the expiries of fields cannot be moved, and another vendor's layout is unknown.
         let is_foreign =
@@ -190,10 +193,12 @@ impl Producer {
         let (Some(header), Some(value_type)) = (self.header, self.record.value_type) else {
             return Current::Passed;
         };
-        if matches!(value_type.kind(), Kind::Module | Kind::Array | Kind::Gcra) {
+        let is_whole = matches!(value_type.kind(), Kind::Module | Kind::Array | Kind::Gcra);
+        if is_whole || self.record.has_metadata {
             self.fail(RestoreError::TooLarge {
                 key: shown(self.sender.key()),
-                what: "the payload of a value of this kind, which cannot be split,",
+                what: "the payload of a value of a module, of an array, or with data of modules beside it, \
+                       which several commands cannot write,",
                 limit: self.abilities.payload_max,
             });
             return Current::Passed;
@@ -368,7 +373,16 @@ impl Visitor for Producer {
                     true => TemplateForm::OwnFields,
                     false => TemplateForm::Plain,
                 };
-                self.push_restore(payload.resolve(&self.templates, form)?);
+                let payload = payload.resolve(&self.templates, form)?;
+                if payload.len() as u64 > self.abilities.bulk_max {
+                    self.fail(RestoreError::TooLarge {
+                        key: shown(self.sender.key()),
+                        what: "the payload of a hash with the fields of its template",
+                        limit: self.abilities.bulk_max,
+                    });
+                    return Ok(());
+                }
+                self.push_restore(payload);
             }
             Current::Split(split) => {
                 let expires_at_ms = self.record.expires_at_ms;

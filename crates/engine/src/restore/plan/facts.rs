@@ -34,9 +34,14 @@ pub(super) enum Needed {
     ForDatabases,
     /// The backup has functions, and all of it is wanted.
     ForFunctions,
+    /// The backup has hashes with fields that expire, in the other vendor's encoding.
+    ForForeignHashes,
     /// The target has functions, which are to give way.
     ToDropFunctions,
 }
+
+/// Refused for the moment, which is none, where it is allowed.
+const HPEXPIREAT: &[&str] = &["HPEXPIREAT", "cachevault", "none", "FIELDS", "1", "f"];
 
 /// Looks at a target, and touches nothing.
 pub(super) async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError> {
@@ -75,6 +80,8 @@ pub(super) async fn look(admin: &mut Admin) -> Result<TargetFacts, RestoreError>
         (Needed::Always, &["FLUSHALL", "none"], "+flushall"),
         (Needed::ForDatabases, &["SELECT", "none"], "+select"),
         (Needed::ForFunctions, &["FUNCTION", "LOAD", "none"], "+function|load"),
+        (Needed::ForForeignHashes, &["HSET", "cachevault", "f", "v", "odd"], "+hset"),
+        (Needed::ForForeignHashes, HPEXPIREAT, "+hpexpireat"),
         (Needed::ToDropFunctions, &["FUNCTION", "FLUSH", "none"], "+function|flush"),
     ] {
         if let Err(error) = admin.command(command).await

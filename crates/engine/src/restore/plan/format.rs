@@ -19,6 +19,9 @@ pub(super) struct FormatCheck<'a> {
     pub(super) target_writes: Option<Header>,
     /// Whether the user lets the target decide what this build does not know.
     pub(super) unverified: bool,
+    /// Whether the content is not verified, and the target is of the vendor and at least of the version
+    /// that wrote it: it is then the likeliest to load it, whatever is known of its version.
+    pub(super) is_own_opaque: bool,
 }
 
 impl FormatCheck<'_> {
@@ -62,6 +65,9 @@ impl FormatCheck<'_> {
         match (loads, needed) {
             (Loads::Yes, _) => None,
             (Loads::Unknown, Some(needed)) => self.unknown_blocker(needed, &formats),
+            (Loads::No, Some(needed)) if self.unverified && self.is_own_opaque => {
+                self.unknown_blocker(needed, &formats)
+            }
             _ => Some(self.refused(needed, header, loaded_by(&formats))),
         }
     }
