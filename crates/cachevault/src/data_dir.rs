@@ -1,7 +1,9 @@
 //! The data folder: who may use it, and the keys in it.
 //!
+//! Every file in it is private (0600), also in a folder that existed with other permissions.
+//!
 //! ```text
-//! lock               held by the one process that uses the folder
+//! lock               held by the one process that uses the folder, as is the folder itself
 //! node-id            this node's id, stable over restarts
 //! master.key         protects every other secret; 0600
 //! credentials.json   the first project's key, for its owner; 0600
@@ -21,10 +23,19 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use crate::private::{create_private_files, make_private, require_private};
+
 /// A folder that no other process uses as long as this lives.
 pub(crate) struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _locks: Locks,
+}
+
+/// Both the file `lock` and the folder are locked: whoever removes the file does not let a second
+/// process in.
+struct Locks {
+    _file: File,
+    _folder: File,
 }
 
 /// What a client needs to sign requests: `credentials.json`.
@@ -41,26 +52,22 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.with_context(|| format!("make the data folder `{}`", path.display()))?;
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path);
-        let lock = lock.with_context(|| format!("open `{}`", lock_path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => {
-                bail!(
-                    "another cachevault process uses `{}`; stop it, or choose another --data-dir",
-                    path.display()
-                )
-            }
-            Err(TryLockError::Error(error)) => {
-                Err(error).with_context(|| format!("lock `{}`", lock_path.display()))
-            }
+        create_private_files();
+        let data_dir = Self { path: path.to_owned(), _locks: Locks::take(path)? };
+        data_dir.make_files_private()?;
+        Ok(data_dir)
+    }
+
+    /// Corrects what an earlier version left readable. SQLite gives its log the permissions of the
+    /// catalog.
+    fn make_files_private(&self) -> anyhow::Result<()> {
+        let names = ["lock", "node-id", "credentials.json"];
+        let catalog = ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"];
+        for name in names.into_iter().chain(catalog) {
+            let path = self.path.join(name);
+            make_private(&path).with_context(|| format!("chmod 600 `{}`", path.display()))?;
         }
+        Ok(())
     }
 
     pub(crate) fn catalog(&self) -> PathBuf {
@@ -143,6 +150,33 @@ impl DataDir {
     }
 }
 
+impl Locks {
+    fn take(path: &Path) -> anyhow::Result<Self> {
+        let name = path.join("lock");
+        let file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name);
+        let file = file.with_context(|| format!("open `{}`", name.display()))?;
+        lock(&file, &name, path)?;
+        let folder = File::open(path).with_context(|| format!("open `{}`", path.display()))?;
+        lock(&folder, path, path)?;
+        Ok(Self { _file: file, _folder: folder })
+    }
+}
+
+/// Locks a file for the user of a data folder.
+fn lock(file: &File, name: &Path, data_dir: &Path) -> anyhow::Result<()> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => bail!(
+            "another cachevault process uses `{}`; stop it, or choose another --data-dir",
+            data_dir.display()
+        ),
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("lock `{}`", name.display()))
+        }
+    }
+}
+
 impl Credentials {
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text =
@@ -189,6 +223,7 @@ pub(crate) fn master_key_file(data_dir: &Path) -> PathBuf {
 /// `None` where there is no file of them.
 pub(crate) fn read_master_keys(data_dir: &Path) -> anyhow::Result<Option<Vec<MasterKey>>> {
     let path = master_key_file(data_dir);
+    require_private(&path)?;
     let Some(text) = read_if_there(&path)? else { return Ok(None) };
     parse_master_keys(&text).map(Some).with_context(|| format!("in `{}`", path.display()))
 }

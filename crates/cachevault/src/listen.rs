@@ -28,6 +28,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Layer;
 
 use crate::config::read;
+use crate::private::require_private;
 
 /// How long a client may take to agree on a connection's secrets.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -130,6 +131,7 @@ impl Tls {
 
 impl TlsFiles {
     fn read(&self) -> anyhow::Result<Pems> {
+        require_private(&self.key)?;
         Ok(Pems {
             certificate: read(&self.certificate)?,
             key: read(&self.key)?,

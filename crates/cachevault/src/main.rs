@@ -11,6 +11,7 @@ mod entropy;
 mod keystone;
 mod listen;
 mod logging;
+mod private;
 mod serve;
 mod stores;
 mod webhooks;

@@ -1,3 +1,5 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
@@ -33,6 +35,8 @@ impl Certificates {
         {
             std::fs::write(folder.join(name), pem).expect("writing a PEM file");
         }
+        let private = Permissions::from_mode(0o600);
+        std::fs::set_permissions(folder.join("server.key"), private).expect("a private key");
         Self { ca_pem, client_certificate_pem, client_key_pem, folder: folder.to_owned() }
     }
 

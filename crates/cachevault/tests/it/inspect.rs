@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -328,6 +329,7 @@ fn an_encrypted_backup_wants_its_master_key() {
     refused("is encrypted under the master key");
     assert_eq!(tree(&data_dir), before, "something was made");
     fs::write(&key_file, format!("{}\n", "5a".repeat(32))).unwrap();
+    fs::set_permissions(&key_file, fs::Permissions::from_mode(0o600)).unwrap();
     refused("which this service does not have");
     fs::write(&key_file, format!("{}\n{key}", "5a".repeat(32))).unwrap();
     stdout(&client(&data_dir, &["inspect", &source, "--verify"]));

@@ -9,6 +9,7 @@ mod command_line;
 mod connections;
 mod crashes;
 mod damage;
+mod data_folder;
 mod diff;
 mod download;
 mod events;

@@ -19,6 +19,7 @@ use super::{LogFormat, MissedWindows, Settings};
 use crate::config::{Config, default_data_dir, read_text};
 use crate::keystone::{Keystone, trusted};
 use crate::listen::TlsFiles;
+use crate::private::require_private;
 use crate::stores::StoreConfig;
 
 impl Settings {
@@ -177,10 +178,13 @@ impl Settings {
 fn identity(certificate: Option<&Path>, key: Option<&Path>) -> anyhow::Result<Option<Identity>> {
     match (certificate, key) {
         (None, None) => Ok(None),
-        (Some(certificate), Some(key)) => Ok(Some(Identity {
-            certificate_pem: read_text(certificate)?,
-            key_pem: read_text(key)?.into(),
-        })),
+        (Some(certificate), Some(key)) => {
+            require_private(key)?;
+            Ok(Some(Identity {
+                certificate_pem: read_text(certificate)?,
+                key_pem: read_text(key)?.into(),
+            }))
+        }
         _ => bail!("`restore_tls_cert_file` and `restore_tls_key_file` go together"),
     }
 }
