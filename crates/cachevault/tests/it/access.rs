@@ -1,11 +1,14 @@
 //! Projects, users and keys by the command line, over restarts.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::service::{Service, client_command, folder};
+use crate::sources::resident_kib;
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -138,4 +141,41 @@ fn tokens_of_another_keystone_count_where_it_is_named() {
     let (head, refused) = with(&text.replace(char::is_alphabetic, "x"), "GET", "");
     assert!(head.starts_with("HTTP/1.1 401"), "{head} {refused}");
     assert!(!service.log().contains(text) && !theirs.log().contains(text));
+}
+
+/// How a sign-in of somebody whom nobody knows is answered.
+fn sign_in_status(address: &str, name: &str) -> String {
+    let body = json!({"auth": {"identity": {"methods": ["password"], "password": {"user": {
+        "name": name, "domain": {"name": "Default"}, "password": "x".repeat(20)}}}}})
+    .to_string();
+    let mut connection = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /v3/auth/tokens HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    connection.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_hundred_sign_ins_take_bounded_memory() {
+    const LIMIT_KIB: u64 = 64 << 10;
+    let (_folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &[]);
+    let address = service.endpoint.strip_prefix("http://").unwrap();
+    let (idle, _) = resident_kib(service.pid());
+    for round in 0..2 {
+        let sign_in = |n: usize| sign_in_status(address, &format!("nobody-{round}-{n}"));
+        let statuses: Vec<String> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..99).map(|n| scope.spawn(move || sign_in(n))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(statuses.iter().all(|status| status == "401" || status == "429"), "{statuses:?}");
+        assert!(round > 0 || statuses.contains(&"401".to_owned()), "{statuses:?}");
+    }
+    let (_, highest) = resident_kib(service.pid());
+    assert!(highest <= idle + LIMIT_KIB, "{idle} KiB before, {highest} KiB at the highest");
 }
