@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! lock               held by the one process that uses the folder, as is the folder itself
+//! first-start        there while a first start goes on
 //! node-id            this node's id, stable over restarts
 //! master.key         protects every other secret; 0600
 //! credentials.json   the first project's key, for its owner; 0600
@@ -111,7 +112,7 @@ impl DataDir {
     /// catalog that one would open.
     pub(crate) fn master_keys(&self, entropy: &dyn Entropy) -> anyhow::Result<Vec<MasterKey>> {
         let path = self.master_key_file();
-        match read_master_keys(&self.path)? {
+        match self.find_master_keys()? {
             Some(keys) => Ok(keys),
             None if self.catalog().exists() => bail!(
                 "`{}` is missing, and the secrets in `{}` open with nothing else; put it back",
@@ -132,8 +133,36 @@ impl DataDir {
         write_private(&self.master_key_file(), &lines.collect::<String>())
     }
 
-    fn master_key_file(&self) -> PathBuf {
+    /// The master keys, the current one first, where there is a file of them.
+    pub(crate) fn find_master_keys(&self) -> anyhow::Result<Option<Vec<MasterKey>>> {
+        read_master_keys(&self.path)
+    }
+
+    pub(crate) fn master_key_file(&self) -> PathBuf {
         master_key_file(&self.path)
+    }
+
+    fn first_start_file(&self) -> PathBuf {
+        self.path.join("first-start")
+    }
+
+    /// Whether a first start has begun here and was not completed.
+    pub(crate) fn has_begun_first_start(&self) -> bool {
+        self.first_start_file().exists()
+    }
+
+    /// Notes that a first start begins, before it writes anything else.
+    pub(crate) fn begin_first_start(&self) -> anyhow::Result<()> {
+        write_private(&self.first_start_file(), "")
+    }
+
+    /// Notes that a first start is complete.
+    pub(crate) fn end_first_start(&self) -> anyhow::Result<()> {
+        let path = self.first_start_file();
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            removed => removed.with_context(|| format!("remove `{}`", path.display())),
+        }
     }
 
     /// What an interrupted first start has already written down, if anything.

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod entropy;
+mod first_start;
 mod keystone;
 mod listen;
 mod logging;

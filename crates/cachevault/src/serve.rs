@@ -27,6 +27,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
+use crate::first_start::{Purpose, admit, first_start};
 use crate::listen::{ConnectionLimits, Tls, answer};
 use crate::logging;
 use crate::webhooks::HttpSender;
@@ -54,14 +55,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let node = data_dir.node_id(&OsEntropy)?;
     let figures = Figures::default();
-    let (app, catalog) = build(&config, &data_dir, &figures.store).await?;
+    let (app, catalog) = build(&config, &data_dir, &figures.store, Purpose::Serve).await?;
     let listener = TcpListener::bind(config.listen).await;
     let listener = listener.with_context(|| format!("listen on `{}`", config.listen))?;
     let address = listener.local_addr().context("read the address listened on")?;
     let tls = config.tls.clone().map(Tls::load).transpose()?;
     let scheme = config.scheme();
     let endpoint = config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
-    first_start(&app, &data_dir, &endpoint, &config.region).await?;
+    first_start(&app, &data_dir, (&endpoint, &config.region), Purpose::Serve).await?;
 
     sweep_drills(&data_dir.drills()).context("remove what drills have left")?;
     let shutdown = Shutdown::default();
@@ -186,8 +187,8 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
     logging::start(config.log_format, config.log_level)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
-        let data_dir = DataDir::open(&config.data_dir)?;
-        let (app, catalog) = build(config, &data_dir, &StoreFigures::default()).await?;
+        let (data_dir, figures) = (DataDir::open(&config.data_dir)?, StoreFigures::default());
+        let (app, catalog) = build(config, &data_dir, &figures, Purpose::Rebuild).await?;
         // Of a catalog that is lost as a whole, the key of the first project may be left.
         let endpoint = config
             .public_url
@@ -195,7 +196,7 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
             .unwrap_or_else(|| format!("{}://{}", config.scheme(), config.listen));
         let found = app.has_projects().await? || data_dir.find_credentials()?.is_some();
         if found {
-            first_start(&app, &data_dir, &endpoint, &config.region).await?;
+            first_start(&app, &data_dir, (&endpoint, &config.region), Purpose::Rebuild).await?;
         }
         let rebuilt = app.rebuild().await.context("rebuild the catalog")?;
         if !found && let Some(project) = rebuilt.projects.first() {
@@ -223,7 +224,14 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
 /// Mints a master key and puts it in front of the others.
 pub(crate) fn rotate_key(config: &Config) -> anyhow::Result<()> {
     let data_dir = DataDir::open(&config.data_dir)?;
-    let mut keys = data_dir.master_keys(&OsEntropy)?;
+    let keys = data_dir.find_master_keys()?;
+    let mut keys = keys.with_context(|| {
+        let path = data_dir.master_key_file();
+        format!(
+            "rotate the master key: `{}` does not exist; run `cachevault serve` first",
+            path.display()
+        )
+    })?;
     keys.insert(0, MasterKey::mint(&OsEntropy));
     data_dir.write_master_keys(&keys)?;
     println!("the master key is {} now; {} earlier ones stay", keys[0].id(), keys.len() - 1);
@@ -235,12 +243,14 @@ async fn build(
     config: &Config,
     data_dir: &DataDir,
     figures: &StoreFigures,
+    purpose: Purpose,
 ) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
+    let store = config.store.open(data_dir).await?;
+    admit(data_dir, &*store, purpose).await?;
     let keys = data_dir.master_keys(&*entropy)?;
     let (current, earlier) = keys.split_first().context("there is no master key")?;
     let sealer = Arc::new(Sealer::with_earlier(current, earlier, entropy.clone()));
-    let store = config.store.open(data_dir).await?;
     let store = SealedStore::new(store, sealer.clone(), config.store.encrypt);
     let store = CountedStore::new(store, figures.clone());
     let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
@@ -267,47 +277,6 @@ async fn build(
         single_node_backups: config.single_node_backups,
     };
     Ok((app, catalog))
-}
-
-/// Creates the first project and its key, once; later only keeps the endpoint in the file true.
-///
-/// The file is written before the catalog: a start that is killed between the two is taken up
-/// with the same key by the next.
-async fn first_start(
-    app: &App,
-    data_dir: &DataDir,
-    endpoint: &str,
-    region: &str,
-) -> anyhow::Result<()> {
-    let found = data_dir.find_credentials()?;
-    // SDKs that know no project id ask for the project that is named like the region.
-    let name = region.parse().context("name the first project after the region")?;
-    if app.has_projects().await.context("read the catalog")? {
-        app.name_only_project(&name).await.context("name the project")?;
-        if let Some(credentials) =
-            found.filter(|found| found.endpoint != endpoint || found.region != region)
-        {
-            let (endpoint, region) = (endpoint.to_owned(), region.to_owned());
-            data_dir.write_credentials(&Credentials { endpoint, region, ..credentials })?;
-        }
-        return Ok(());
-    }
-    let credential = match found {
-        Some(credentials) => credentials.credential()?,
-        None => NewCredential::mint(app),
-    };
-    data_dir.write_credentials(&Credentials::new(
-        endpoint.to_owned(),
-        region.to_owned(),
-        &credential,
-    ))?;
-    app.create_first_project(&credential, &name).await.context("create the first project")?;
-    tracing::info!(
-        project = %credential.project,
-        credentials = %data_dir.credentials().display(),
-        "first start: a project, a key for it and a master key were created"
-    );
-    Ok(())
 }
 
 /// After the first signal nothing new begins, and what runs may end; after the grace period or a

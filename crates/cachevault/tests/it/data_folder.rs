@@ -1,4 +1,4 @@
-//! The data folder: who may read it and who may use it.
+//! The data folder: who may read it, who may use it, and when it counts as new.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +8,7 @@ use std::process::Command;
 use cachevault_testkit::{Certificates, Server, newest_redis};
 
 use crate::service::{BINARY, Service, folder};
+use crate::upkeep::offline;
 
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -37,6 +38,12 @@ fn refusal(data_dir: &Path, options: &[&str]) -> String {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(matches!(output.status.code(), Some(1 | 2)), "{:?}: {told}", output.status);
     told
+}
+
+fn remove_catalog(data_dir: &Path) {
+    for name in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm"] {
+        let _ = fs::remove_file(data_dir.join(name));
+    }
 }
 
 #[track_caller]
@@ -110,4 +117,48 @@ fn a_second_service_is_refused_without_the_lock_file() {
     fs::remove_file(data_dir.join("lock")).unwrap();
     let told = refusal(&data_dir, &[]);
     assert!(told.contains("another cachevault process uses"), "{told}");
+}
+
+#[test]
+fn a_lost_catalog_is_not_a_first_start() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let made = service.json(&["backup", "create", "orders", "--wait"]);
+    drop(service);
+    let credentials = data_dir.join("credentials.json");
+    let before = fs::read(&credentials).unwrap();
+    for catalog in [None, Some("")] {
+        remove_catalog(&data_dir);
+        if let Some(text) = catalog {
+            fs::write(data_dir.join("catalog.sqlite"), text).unwrap();
+        }
+        for _ in 0..2 {
+            let told = refusal(&data_dir, &[]);
+            assert!(told.contains("the catalog is empty"), "{told}");
+            assert!(told.contains("catalog rebuild") && told.contains("start over"), "{told}");
+        }
+        assert_eq!(fs::read(&credentials).unwrap(), before);
+    }
+    offline(&data_dir, &["catalog", "rebuild", "--listen", "127.0.0.1:0"]);
+    let service = Service::start(&data_dir, &[]);
+    assert_eq!(service.newest_backup()["id"], made["id"]);
+}
+
+#[test]
+fn a_store_with_backups_is_not_a_first_start() {
+    let (folder, data_dir) = folder();
+    let store = format!("file://{}", folder.path().join("store").display());
+    let options = ["--store", store.as_str()];
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &options);
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders", "--wait"]);
+    drop(service);
+    let fresh = folder.path().join("fresh");
+    let told = refusal(&fresh, &options);
+    assert!(told.contains("the catalog is empty") && told.contains("backups"), "{told}");
+    assert!(!fresh.join("master.key").exists() && !fresh.join("credentials.json").exists());
+    Service::start(&fresh, &[]);
 }
