@@ -49,7 +49,7 @@ ZONES = ["cachevault-1", "cachevault-2", "cachevault-3"]
 # As ISO counts the days of the week; neither today nor tomorrow, so that no backup begins by itself.
 PLAN_DAYS = sorted((datetime.now(timezone.utc).isoweekday() + ahead - 1) % 7 + 1 for ahead in (2, 5))
 # What the service sees by itself at any time.
-OBSERVED = {"used_memory", "updated_at"}
+OBSERVED = {"used_memory", "updated_at", "update_at"}
 TAGS = {"team": "shop", "stage": "test"}
 
 
@@ -152,7 +152,7 @@ def test_instance_is_not_made(dcs):
 
 
 def test_changes_are_shown(spare):
-    before = settings(spare)
+    before, changed_before = settings(spare), spare.shown()["update_at"]
     changes = {
         "name": "renamed-cache", "description": "Zwischenspeicher 缓存",
         "maintain_begin": "22:00:00", "maintain_end": "02:00:00",
@@ -164,6 +164,7 @@ def test_changes_are_shown(spare):
     assert (shown.name, shown.description) == ("renamed-cache", "Zwischenspeicher 缓存")
     assert (shown.maintain_begin, shown.maintain_end) == ("22:00:00", "02:00:00")
     assert settings(spare) == {**before, **changes}, "what is left out stays as it is"
+    assert spare.shown()["update_at"] > changed_before
     assert found(spare, name="renamed-cache", name_equal="true") == [spare.instance_id]
     assert found(spare, name=SPARE_NAME) == []
 

@@ -3,6 +3,7 @@
 //! The documents and the clients mix `beginTime`, `begin_time` and `begin_Time` on both versions;
 //! so names are compared without `_` and without case.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use cachevault_domain::{
@@ -37,9 +38,20 @@ pub(crate) enum BackupsOfRemoved {
     Keep,
 }
 
-/// The parameters of one request.
+/// The longest spelling of a name that an error repeats, bytes.
+const SPELLING_BYTES_MAX: usize = 32;
+
+/// The parameters of one request, by their normalized names.
 #[derive(Debug)]
-pub(crate) struct Query(HashMap<String, String>);
+pub(crate) struct Query(HashMap<String, Parameter>);
+
+/// One parameter of a request.
+#[derive(Debug)]
+struct Parameter {
+    /// Its name as the client spelled it.
+    spelling: String,
+    value: String,
+}
 
 impl Query {
     /// Reads the part of the URI behind the question mark.
@@ -50,16 +62,33 @@ impl Query {
         let mut parameters = HashMap::new();
         for pair in query.unwrap_or_default().split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = decode(name).replace('_', "").to_lowercase();
+            let spelling = decode(name);
+            let name = spelling.replace('_', "").to_lowercase();
+            let value = decode(value);
             // The first of several counts.
-            parameters.entry(name).or_insert_with(|| decode(value));
+            parameters.entry(name).or_insert(Parameter { spelling, value });
         }
         Self(parameters)
     }
 
     /// A parameter that says something: an empty one counts as absent.
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|text| !text.is_empty())
+        self.0.get(name).map(|found| found.value.as_str()).filter(|text| !text.is_empty())
+    }
+
+    /// A name for an error: as the client spelled it, or `documented`.
+    fn spelled(&self, name: &str, documented: &'static str) -> Cow<'static, str> {
+        let spelling = self.0.get(name).map(|found| found.spelling.as_str());
+        let spelling = spelling.filter(|text| text.is_ascii() && text.len() <= SPELLING_BYTES_MAX);
+        spelling.map_or(Cow::Borrowed(documented), |text| Cow::Owned(text.to_owned()))
+    }
+
+    fn invalid(&self, name: &str, documented: &'static str) -> DcsError {
+        DcsError::InvalidQuery(self.spelled(name, documented))
+    }
+
+    fn invalid_page(&self, name: &'static str) -> DcsError {
+        DcsError::InvalidPage(self.spelled(name, name))
     }
 
     /// Whether a parameter is there, whatever it says.
@@ -73,7 +102,7 @@ impl Query {
             None => Ok(false),
             Some(text) if text.eq_ignore_ascii_case("true") => Ok(true),
             Some(text) if text.eq_ignore_ascii_case("false") => Ok(false),
-            Some(_) => Err(DcsError::InvalidQuery(shown)),
+            Some(_) => Err(self.invalid(name, shown)),
         }
     }
 
@@ -88,7 +117,7 @@ impl Query {
             None => Ok(None),
             Some("delete") => Ok(Some(BackupsOfRemoved::Delete)),
             Some("keep") => Ok(Some(BackupsOfRemoved::Keep)),
-            Some(_) => Err(DcsError::InvalidQuery("backups")),
+            Some(_) => Err(self.invalid("backups", "backups")),
         }
     }
 
@@ -98,8 +127,8 @@ impl Query {
         range: std::ops::RangeInclusive<u64>,
     ) -> Result<Option<u64>, DcsError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let number = text.parse().ok().filter(|number| range.contains(number));
-        number.map(Some).ok_or(DcsError::InvalidPage(name))
+        let number = whole_number(text).filter(|number| range.contains(number));
+        number.map(Some).ok_or_else(|| self.invalid_page(name))
     }
 
     /// The page that is asked for.
@@ -115,13 +144,23 @@ impl Query {
             PageStart::One => from_one.or(offset),
             PageStart::Zero => offset.or(from_one),
         };
-        Ok(Page { offset: offset.unwrap_or(0), limit: self.limit(limit_default, limit_max)? })
+        let limit = match start {
+            PageStart::One => self.clamped_limit(limit_default, limit_max)?,
+            PageStart::Zero => self.limit(limit_default, limit_max)?,
+        };
+        Ok(Page { offset: offset.unwrap_or(0), limit })
     }
 
-    /// How many records are asked for at the most.
+    /// The number of records that the client asks for.
     pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, DcsError> {
         let limit = self.number("limit", 1..=u64::from(max))?;
         Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(default))
+    }
+
+    /// The same, where a larger number counts as `max`.
+    fn clamped_limit(&self, default: u32, max: u32) -> Result<u32, DcsError> {
+        let limit = self.number("limit", 1..=u64::MAX)?;
+        Ok(limit.map_or(default, |limit| u32::try_from(limit).map_or(max, |limit| limit.min(max))))
     }
 
     /// The recorded calls that are asked for.
@@ -131,12 +170,12 @@ impl Query {
         Ok(AuditFilter {
             from,
             to,
-            after: after.map_err(|_| DcsError::InvalidPage("marker"))?,
+            after: after.map_err(|_| self.invalid_page("marker"))?,
             with_service: false,
             oldest_first: match self.text("order") {
                 None | Some("newest") => false,
                 Some("oldest") => true,
-                Some(_) => return Err(DcsError::InvalidQuery("order")),
+                Some(_) => return Err(self.invalid("order", "order")),
             },
         })
     }
@@ -153,7 +192,7 @@ impl Query {
             newest_first: match self.text("order") {
                 None | Some("oldest") => false,
                 Some("newest") => true,
-                Some(_) => return Err(DcsError::InvalidQuery("order")),
+                Some(_) => return Err(self.invalid("order", "order")),
             },
         })
     }
@@ -161,7 +200,7 @@ impl Query {
     /// The event that a parameter names.
     pub(crate) fn event(&self, name: &'static str) -> Result<Option<EventId>, DcsError> {
         let named = self.text(name).map(str::parse).transpose();
-        named.map_err(|_| DcsError::InvalidPage(name))
+        named.map_err(|_| self.invalid_page(name))
     }
 
     /// The page of backups that is asked for.
@@ -206,9 +245,14 @@ impl Query {
         let exact = self.flag("nameequal", "name_equal")?
             | self.flag("exactmatchname", "exactMatchName")?
             | self.flag("isexactmatchname", "isExactMatchName")?;
-        let status = self.text("status").map(crate::dcs::instance_state).transpose()?;
-        let capacity = self.text("capacity").map(capacity).transpose()?;
-        let tags = self.text("tags").map(tags).transpose()?.unwrap_or_default();
+        let status = self.text("status").map(crate::dcs::instance_state).transpose();
+        let status = status.map_err(|_| self.invalid("status", "status"))?;
+        let capacity = self.text("capacity").map(capacity);
+        let invalid = || self.invalid("capacity", "capacity");
+        let capacity = capacity.map(|range| range.ok_or_else(invalid)).transpose()?;
+        let invalid = || self.invalid("tags", "tags");
+        let tags = self.text("tags").map(|text| tags(text).ok_or_else(invalid));
+        let tags = tags.transpose()?.unwrap_or_default();
         let id = self.text("instanceid").or(self.text("id")).map(str::parse);
         let after = self.text("marker").map(str::parse);
         if matches!(id, Some(Err(_))) || matches!(after, Some(Err(_))) || status == Some(None) {
@@ -238,33 +282,39 @@ impl Query {
         self.text("name").map(str::to_owned)
     }
 
-    /// `yyyyMMddHHmmss`, UTC.
+    /// `yyyyMMddHHmmss`, UTC. A moment beyond the last that there is counts as the last.
     fn moment(&self, name: &str, shown: &'static str) -> Result<Option<Timestamp>, DcsError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let digits = text.len() == 14 && text.bytes().all(|b| b.is_ascii_digit());
         let civil = digits.then(|| DateTime::strptime("%Y%m%d%H%M%S", text).ok()).flatten();
-        let zoned = civil.and_then(|civil| civil.to_zoned(TimeZone::UTC).ok());
-        zoned.map(|zoned| Some(zoned.timestamp())).ok_or(DcsError::InvalidQuery(shown))
+        let civil = civil.ok_or_else(|| self.invalid(name, shown))?;
+        let zoned = civil.to_zoned(TimeZone::UTC);
+        Ok(Some(zoned.map_or(Timestamp::MAX, |zoned| zoned.timestamp())))
     }
 }
 
+/// A number of digits alone; one beyond all counts as the largest.
+fn whole_number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
+}
+
 /// The bytes that are shown as this capacity: whole GiB, or eighths of one.
-fn capacity(text: &str) -> Result<(u64, u64), DcsError> {
+fn capacity(text: &str) -> Option<(u64, u64)> {
     const GIB: f64 = (1_u64 << 30) as f64;
-    let gib: f64 = text.parse().map_err(|_| DcsError::InvalidQuery("capacity"))?;
+    let gib: f64 = text.parse().ok()?;
     let step = if gib < 1.0 { GIB / 8.0 } else { GIB };
     if !(gib > 0.0 && gib <= f64::from(u32::MAX)) {
-        return Err(DcsError::InvalidQuery("capacity"));
+        return None;
     }
     let begin = (gib * GIB) as u64;
     // The smallest that is shown stands for all that is less, too.
     let from = if gib <= 0.125 { 0 } else { begin };
-    Ok((from, begin + step as u64 - 1))
+    Some((from, begin + step as u64 - 1))
 }
 
 /// `key=value,…`, or as one client writes it, `{'key':'value',…}`.
-fn tags(text: &str) -> Result<Vec<Tag>, DcsError> {
-    let invalid = || DcsError::InvalidQuery("tags");
+fn tags(text: &str) -> Option<Vec<Tag>> {
     let braced = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
     let sign = if braced.is_some() { ':' } else { '=' };
     let unquoted = |text: &str| {
@@ -274,12 +324,12 @@ fn tags(text: &str) -> Result<Vec<Tag>, DcsError> {
     };
     let tag = |pair: &str| {
         let (key, value) = pair.split_once(sign).unwrap_or((pair, ""));
-        Tag::new(&unquoted(key), &unquoted(value)).map_err(|_| invalid())
+        Tag::new(&unquoted(key), &unquoted(value)).ok()
     };
     let pairs = braced.unwrap_or(text);
     // No instance has more, and what asks for each of them has to stay small.
     if pairs.split(',').count() > TAGS_MAX {
-        return Err(invalid());
+        return None;
     }
     pairs.split(',').map(tag).collect()
 }
@@ -297,15 +347,16 @@ mod tests {
     #[test]
     fn every_spelling_of_the_times_means_the_same() {
         let wanted = query("begin_time=20170718000000&end_time=20170718235959").backup_filter();
-        assert_eq!(wanted.unwrap().created_from.unwrap().to_string(), "2017-07-18T00:00:00Z");
+        let wanted = wanted.unwrap();
+        assert_eq!(wanted.created_from.unwrap().to_string(), "2017-07-18T00:00:00Z");
         for text in [
             "beginTime=20170718000000&endTime=20170718235959",
             "begin_Time=20170718000000&end_Time=20170718235959",
             "beginTime=20170718000000&end_time=20170718235959",
         ] {
-            assert_eq!(query(text).backup_filter(), wanted, "{text}");
+            assert_eq!(query(text).backup_filter().unwrap(), wanted, "{text}");
         }
-        assert_eq!(wanted.unwrap().created_to.unwrap().to_string(), "2017-07-18T23:59:59.999999Z");
+        assert_eq!(wanted.created_to.unwrap().to_string(), "2017-07-18T23:59:59.999999Z");
     }
 
     #[test]
@@ -325,6 +376,7 @@ mod tests {
             "limit=0",
             "limit=1001",
             "limit=99999999999999999999",
+            "limit=+5",
         ] {
             assert!(matches!(page(PageStart::Zero, bad), Err(DcsError::InvalidPage(_))), "{bad}");
         }
@@ -369,7 +421,7 @@ mod tests {
             ("1", 1024 * MIB, 2048 * MIB - 1),
             ("64", 65536 * MIB, 65 * 1024 * MIB - 1),
         ] {
-            assert_eq!(capacity(text), Ok((from, to)), "{text}");
+            assert_eq!(capacity(text), Some((from, to)), "{text}");
         }
     }
 

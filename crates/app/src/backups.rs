@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, Cancellation, InstanceId, Job,
     JobId, JobState, Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
@@ -166,7 +167,7 @@ impl App {
     /// stay until those who download them are done. The record stays as deleted.
     ///
     /// # Errors
-    /// [`AppError::BackupNotFound`] also when its files are gone already;
+    /// [`AppError::BackupNotFound`]; [`AppError::BackupFilesGone`] when they are removed already;
     /// [`AppError::BackupUnsettled`] while it waits or runs; [`AppError::BackupHeld`];
     /// [`AppError::RemovalFailed`] when the
     /// files are not gone in time, though the service goes on; [`AppError::CatalogFailed`].
@@ -179,9 +180,27 @@ impl App {
         let project = caller.may(Action::DeleteBackup)?;
         self.require_instance(project, instance).await?;
         let job = JobId::mint(&*self.entropy);
-        let job =
-            self.catalog.request_removal(project, instance, backup, job, self.clock.now()).await?;
+        let now = self.clock.now();
+        let marked = self.catalog.request_removal(project, instance, backup, job, now).await;
+        let job = match marked {
+            Err(CatalogError::NotFound("backup")) => {
+                return Err(self.missing_backup(project, instance, backup).await?);
+            }
+            marked => marked?,
+        };
         self.wait_for_removals(project, &[job]).await
+    }
+
+    /// Why a backup of the instance cannot be removed: no record, or a record without files.
+    async fn missing_backup(
+        &self,
+        project: &ProjectId,
+        instance: InstanceId,
+        backup: BackupId,
+    ) -> Result<AppError, AppError> {
+        let found = self.catalog.find_backup(project, backup).await?;
+        let found = found.filter(|backup| backup.instance == instance);
+        Ok(found.map_or(AppError::BackupNotFound, |backup| AppError::BackupFilesGone(backup.state)))
     }
 
     /// Forbids that a backup is removed, by anybody or because its time is over, or allows it again.

@@ -23,9 +23,12 @@ pub enum AppError {
     /// No such instance in this project.
     #[error("this instance does not exist")]
     InstanceNotFound,
-    /// No such backup of this instance, or its files are gone.
+    /// No such backup of this instance.
     #[error("this backup does not exist")]
     BackupNotFound,
+    /// The record is there; its files were removed.
+    #[error("this backup has no files any more: its record says `{}`", .0.as_str())]
+    BackupFilesGone(BackupState),
     /// No such restore in this project.
     #[error("this restore does not exist")]
     RestoreNotFound,

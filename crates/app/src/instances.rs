@@ -3,11 +3,11 @@
 use cachevault_domain::{
     Action, Backup, BackupFilter, BackupId, BackupPolicy, BackupState, Caller, Description, Health,
     HourWindow, Identity, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
-    InstanceName, InstanceSettings, JobId, Listing, Login, Page, PolicyId, ProjectId,
+    InstanceName, InstanceSettings, JobId, Listing, Login, Page, PolicyId, Project, ProjectId,
     SealedConnection, StoredPolicy, Tag, TagChange, Target, TlsSettings,
 };
 
-use crate::{App, AppError, Unsealable};
+use crate::{AccessError, App, AppError, ProjectKey, Unsealable};
 
 /// What it takes to adopt a server.
 #[derive(Debug, Clone)]
@@ -63,6 +63,7 @@ impl App {
             observed_at: now,
             health: Health::Reachable,
             created_at: now,
+            changed_at: now,
             operation: None,
             proven: None,
             settings: self.first_settings(wish.settings),
@@ -135,16 +136,27 @@ impl App {
         Ok(self.catalog.list_tags(caller.may(Action::ListInstances)?).await?)
     }
 
-    /// How many instances the project has, with its id.
+    /// The number of instances of the project.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`].
-    pub async fn count_instances(
+    pub async fn count_instances(&self, caller: &Caller) -> Result<InstanceCounts, AppError> {
+        let project = caller.may(Action::ListInstances)?;
+        Ok(self.catalog.count_instances(project).await?)
+    }
+
+    /// The project with the number of its instances.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn project_quota(
         &self,
         caller: &Caller,
-    ) -> Result<(ProjectId, InstanceCounts), AppError> {
+    ) -> Result<(Project, InstanceCounts), AppError> {
         let project = caller.may(Action::ListInstances)?;
-        Ok((project.clone(), self.catalog.count_instances(project).await?))
+        let found = self.find_project(&ProjectKey::Id(project.clone())).await?;
+        let found = found.ok_or(AccessError::ProjectNotFound)?;
+        Ok((found, self.catalog.count_instances(project).await?))
     }
 
     /// The instance whose configuration is asked for.

@@ -12,7 +12,7 @@ use cachevault_domain::{
     Action, BackupEvent, BackupId, BackupState, Caller, InstanceId, InvalidTransition, ProjectId,
     ReadingId, with_sources,
 };
-use cachevault_store::{ArtifactEntry, ArtifactKey, Manifest};
+use cachevault_store::{ArtifactEntry, ArtifactKey, Encoding, Manifest};
 use jiff::Timestamp;
 
 use crate::backups::backup_key;
@@ -86,8 +86,12 @@ pub struct FileLink {
 /// Links to all files of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupLinks {
-    /// Where the files are in the store, without a `/` at the end.
+    /// The bucket of the store; `None` where the store is a folder.
+    pub bucket: Option<String>,
+    /// The folder of the files in the bucket or the store, without a `/` at the end.
     pub folder: String,
+    /// The object of the first file, in the same way.
+    pub first_object: String,
     /// One for each shard, in order.
     pub files: Vec<FileLink>,
 }
@@ -112,7 +116,7 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::InstanceNotFound`]; [`AppError::BackupNotFound`] also when it is of another
-    /// instance, or its files are gone or about to go; [`AppError::BackupUnsettled`] while it
+    /// instance; [`AppError::BackupFilesGone`] also when its files are about to go; [`AppError::BackupUnsettled`] while it
     /// waits or runs; [`AppError::BackupNotRestorable`] when it has failed;
     /// [`AppError::BackupDamaged`]; [`AppError::CatalogFailed`], [`AppError::StoreUnavailable`].
     pub async fn link_backup(
@@ -137,7 +141,7 @@ impl App {
             BackupState::Succeeded | BackupState::Expired | BackupState::Deleted => {}
         }
         let attempt = backup.stored_attempt.filter(|_| backup.has_files());
-        let attempt = attempt.ok_or(AppError::BackupNotFound)?;
+        let attempt = attempt.ok_or(AppError::BackupFilesGone(backup.state))?;
         let manifest = self.restorable_manifest(&backup).await?;
         let expires_at = end_of(self.clock.now(), lifetime);
         let files = (0..).zip(&manifest.artifacts).map(|(shard, entry)| {
@@ -152,7 +156,19 @@ impl App {
             }
         });
         let files = files.collect();
-        Ok(BackupLinks { folder: backup_key(&backup).attempt(attempt).to_string(), files })
+        let attempt = backup_key(&backup).attempt(attempt);
+        let encoding = manifest.artifacts.first().map_or(Encoding::Zstd, |entry| entry.encoding);
+        let place = self.store.bucket();
+        let within = |path: String| match &place {
+            Some(place) if !place.folder.is_empty() => format!("{}/{path}", place.folder),
+            _ => path,
+        };
+        Ok(BackupLinks {
+            folder: within(attempt.to_string()),
+            first_object: within(attempt.artifact(0).encoded(encoding).to_string()),
+            bucket: place.as_ref().map(|place| place.bucket.clone()),
+            files,
+        })
     }
 
     /// The file that a link opens; `None` when it opens nothing, whatever the reason: it was

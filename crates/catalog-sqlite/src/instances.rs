@@ -80,6 +80,7 @@ struct InstanceRow {
     unreachable_because: Option<String>,
     failed_looks: i64,
     created_at: i64,
+    changed_at: Option<i64>,
     operation: Option<String>,
     proven_backup_id: Option<String>,
     proven_created_at: Option<i64>,
@@ -125,6 +126,7 @@ impl TryFrom<InstanceRow> for Instance {
             },
             observed_at: row.moment(columns.observed_at)?,
             created_at: row.moment(columns.created_at)?,
+            changed_at: row.moment(columns.changed_at.unwrap_or(columns.created_at))?,
             operation: operation
                 .map(|kind| row.named(&JobKind::ALL, JobKind::as_str, kind))
                 .transpose()?,
@@ -355,9 +357,11 @@ impl InstanceCatalog for SqliteCatalog {
         }
         if let Some(policy) = change.policy.clone() {
             settings::change_policy(&mut tx, id, policy, policy_id, now).await?;
+            settings::note_change(&mut tx, id, now).await?;
             events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
         }
         if change.name.is_some() || change.description.is_some() || change.maintenance.is_some() {
+            settings::note_change(&mut tx, id, now).await?;
             events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
         }
         self.commit_telling(tx).await
@@ -374,6 +378,7 @@ impl InstanceCatalog for SqliteCatalog {
         if !settings::remove_policy(&mut tx, id).await? {
             return Err(CatalogError::NotFound("backup policy"));
         }
+        settings::note_change(&mut tx, id, now).await?;
         // What its rules kept beyond its time is kept by nothing now.
         retention::look_at(&mut tx, &id.to_string(), now).await?;
         events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
@@ -390,6 +395,7 @@ impl InstanceCatalog for SqliteCatalog {
         let mut tx = self.write().await?;
         require_instance(&mut tx, project, id).await?;
         settings::change_tags(&mut tx, id, change).await?;
+        settings::note_change(&mut tx, id, now).await?;
         events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
         self.commit_telling(tx).await
     }

@@ -188,6 +188,17 @@ pub(crate) async fn set_description(
     update.bind(text).bind(id.to_string()).execute(tx).await.map(drop).map_err(unavailable)
 }
 
+/// Records the moment of a change of the settings.
+pub(crate) async fn note_change(
+    tx: &mut SqliteConnection,
+    id: InstanceId,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let update = sqlx::query("UPDATE instances SET changed_at = ? WHERE id = ?");
+    let update = update.bind(now.as_microsecond()).bind(id.to_string());
+    update.execute(tx).await.map(drop).map_err(unavailable)
+}
+
 pub(crate) async fn set_maintenance(
     tx: &mut SqliteConnection,
     id: InstanceId,

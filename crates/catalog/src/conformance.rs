@@ -321,6 +321,7 @@ fn instance(n: u8, name: &str) -> Instance {
         observed_at: at(i64::from(n)),
         health: Health::Reachable,
         created_at: at(i64::from(n)),
+        changed_at: at(i64::from(n)),
         operation: None,
         proven: None,
         settings: settings(n),

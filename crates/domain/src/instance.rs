@@ -178,6 +178,8 @@ pub struct Instance {
     pub health: Health,
     /// When it was adopted.
     pub created_at: Timestamp,
+    /// When its settings last changed; the same as `created_at` before the first change.
+    pub changed_at: Timestamp,
     /// What is being done with it now.
     pub operation: Option<JobKind>,
     /// Of its proven backups whose files are there and will stay, the one created last.

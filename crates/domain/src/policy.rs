@@ -102,7 +102,7 @@ impl HourWindow {
     /// When instances may be worked on where nobody has said.
     pub(crate) const DEFAULT_MAINTENANCE: Self = Self { begin: 2, end: 6 };
 
-    /// From `begin`, 0 to 23, to `end`, 0 to 24, of which 24 is the next day's 0.
+    /// From `begin`, 0 to 23, to `end`, 0 to 24. An end of 24 means the next day's 0 and is kept as 24.
     ///
     /// # Errors
     /// [`InvalidWindow`] also when nothing lies between them.
@@ -110,7 +110,7 @@ impl HourWindow {
         if begin > 23 || end > 24 || begin == end % 24 {
             return Err(InvalidWindow);
         }
-        Ok(Self { begin, end: end % 24 })
+        Ok(Self { begin, end })
     }
 
     /// The hour with which it begins, 0 to 23.
@@ -118,7 +118,7 @@ impl HourWindow {
         self.begin
     }
 
-    /// The hour with which it ends, 0 to 23.
+    /// The hour with which it ends, 0 to 24.
     pub fn end(self) -> u8 {
         self.end
     }
@@ -437,7 +437,8 @@ mod tests {
         for (text, hours, shown) in [
             ("00:00-01:00", 1, "00:00-01:00"),
             ("02:00-06:00", 4, "02:00-06:00"),
-            ("23:00-24:00", 1, "23:00-00:00"),
+            ("23:00-24:00", 1, "23:00-24:00"),
+            ("23:00-00:00", 1, "23:00-00:00"),
             ("22:00-02:00", 4, "22:00-02:00"),
         ] {
             let window: HourWindow = text.parse().unwrap();

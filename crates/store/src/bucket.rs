@@ -36,8 +36,8 @@ use crate::bucket::requests::Requests;
 use crate::bucket::sink::BucketSink;
 use crate::bucket::source::BucketSource;
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, DOCUMENT_BYTES_MAX, Folder, LIST_MAX,
-    ObjectName, Store, StoreError, StoreErrorKind, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, DOCUMENT_BYTES_MAX, Folder,
+    LIST_MAX, ObjectName, Store, StoreError, StoreErrorKind, StoredObject,
 };
 
 pub use url::{BucketUrl, InvalidStoreUrl, StoreUrl};
@@ -70,6 +70,7 @@ pub struct BucketStore {
     parts: Arc<dyn MultipartStore>,
     /// What the library has no call for; absent in memory.
     requests: Option<Arc<Requests>>,
+    bucket: String,
     prefix: Path,
     patience: Duration,
     /// The bucket and the prefix, for messages.
@@ -103,6 +104,7 @@ impl BucketStore {
             objects: client.clone(),
             parts: client,
             requests: Some(Arc::new(requests)),
+            bucket: url.bucket.clone(),
             prefix: Path::from(url.prefix.as_str()),
             patience: *patience,
             shown,
@@ -116,6 +118,7 @@ impl BucketStore {
             objects: memory.clone(),
             parts: memory,
             requests: None,
+            bucket: "memory".to_owned(),
             prefix: Path::default(),
             patience: Duration::ZERO,
             shown: "memory".to_owned(),
@@ -378,6 +381,10 @@ impl Store for BucketStore {
             }
         }
         Ok(())
+    }
+
+    fn bucket(&self) -> Option<BucketPlace> {
+        Some(BucketPlace { bucket: self.bucket.clone(), folder: self.prefix.to_string() })
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

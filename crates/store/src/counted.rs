@@ -9,8 +9,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
-    StoreError, StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, Folder, ObjectName,
+    Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -114,6 +114,10 @@ impl<S: Store> Store for CountedStore<S> {
 
     async fn rewrap(&self, attempt: &AttemptKey) -> Result<bool, StoreError> {
         self.figures.note(self.inner.rewrap(attempt).await)
+    }
+
+    fn bucket(&self) -> Option<BucketPlace> {
+        self.inner.bucket()
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

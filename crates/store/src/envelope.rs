@@ -26,8 +26,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectKind, ObjectName, Scratch,
-    Store, StoreError, StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, Folder, ObjectKind,
+    ObjectName, Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// How an age file begins.
@@ -361,6 +361,10 @@ impl Store for SealedStore {
         begun_before: Option<Timestamp>,
     ) -> Result<(), StoreError> {
         self.inner.remove_unfinished(folder, begun_before).await
+    }
+
+    fn bucket(&self) -> Option<BucketPlace> {
+        self.inner.bucket()
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
-    StoreError, StoreErrorKind, Stored, StoredObject, Tally,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, Folder, ObjectName,
+    Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject, Tally,
 };
 
 /// Which operation fails.
@@ -144,6 +144,10 @@ impl<S: Store> Store for FaultyStore<S> {
     ) -> Result<(), StoreError> {
         self.pass(Fault::Remove, "remove", &folder.0)?;
         self.inner.remove_unfinished(folder, begun_before).await
+    }
+
+    fn bucket(&self) -> Option<BucketPlace> {
+        self.inner.bucket()
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

@@ -113,6 +113,11 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(false)
     }
 
+    /// The bucket that the objects lie in, and the folder within it; `None` where there is no bucket.
+    fn bucket(&self) -> Option<BucketPlace> {
+        None
+    }
+
     /// Where an object lies, for a person to look.
     fn locate(&self, key: &ArtifactKey) -> String;
 
@@ -207,6 +212,15 @@ async fn remove_folder<S: Store + ?Sized>(store: &S, folder: &Folder) -> Result<
         }
     }
     store.remove_unfinished(folder, None).await
+}
+
+/// A folder in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BucketPlace {
+    /// The bucket.
+    pub bucket: String,
+    /// The folder, without a `/` at either end; empty for the whole bucket.
+    pub folder: String,
 }
 
 /// An object as a list shows it.

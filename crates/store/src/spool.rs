@@ -20,8 +20,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::{
-    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, Folder, ObjectName, Scratch, Store,
-    StoreError, StoreErrorKind, Stored, StoredObject,
+    ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, Folder, ObjectName,
+    Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
 /// Bytes of an artifact that wait in memory.
@@ -93,6 +93,10 @@ impl Store for SpoolStore {
 
     async fn rewrap(&self, attempt: &AttemptKey) -> Result<bool, StoreError> {
         self.inner.rewrap(attempt).await
+    }
+
+    fn bucket(&self) -> Option<BucketPlace> {
+        self.inner.bucket()
     }
 
     fn locate(&self, key: &ArtifactKey) -> String {

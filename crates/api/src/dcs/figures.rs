@@ -1,6 +1,6 @@
 //! Figures of a project and of its instances.
 
-use cachevault_domain::{Instance, InstanceCounts, Listing, ProjectId};
+use cachevault_domain::{Instance, InstanceCounts, Listing, Project};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -37,8 +37,9 @@ struct Resource {
 
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct ResourceUser {
-    /// The project.
+    /// The project's id.
     tenant_id: String,
+    /// The project's name.
     tenant_name: String,
 }
 
@@ -81,9 +82,11 @@ pub(crate) struct QuotasOfUser {
 }
 
 impl QuotasOfUser {
-    pub(crate) fn new(project: &ProjectId, counts: &InstanceCounts) -> Self {
-        let user =
-            ResourceUser { tenant_id: project.to_string(), tenant_name: project.to_string() };
+    pub(crate) fn new(project: &Project, counts: &InstanceCounts) -> Self {
+        let user = ResourceUser {
+            tenant_id: project.id.to_string(),
+            tenant_name: project.name.to_string(),
+        };
         Self { quotas: Quotas::new(counts, Some(user.clone())), resource_user: user }
     }
 }
@@ -221,5 +224,29 @@ impl From<&Instance> for Whitelist {
     fn from(instance: &Instance) -> Self {
         let instance_id = instance.id.to_string();
         Self { instance_id, enable_whitelist: false, whitelist: Vec::new() }
+    }
+}
+
+/// The automatic scan of an instance for large or hot keys: there is none.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AutoScan {
+    #[schema(format = "uuid")]
+    instance_id: String,
+    /// Always false.
+    enable_auto_scan: bool,
+    /// Always empty.
+    schedule_at: Vec<String>,
+    /// Always null.
+    updated_at: Option<String>,
+}
+
+impl From<&Instance> for AutoScan {
+    fn from(instance: &Instance) -> Self {
+        Self {
+            instance_id: instance.id.to_string(),
+            enable_auto_scan: false,
+            schedule_at: Vec::new(),
+            updated_at: None,
+        }
     }
 }

@@ -74,7 +74,10 @@ pub(crate) struct InstanceBody {
     free: Option<String>,
     error_code: Option<String>,
     created_at: String,
-    updated_at: Option<String>,
+    /// The last change of the instance's settings.
+    updated_at: String,
+    /// The same moment, in the spelling of some examples.
+    update_at: String,
 }
 
 impl From<&Instance> for InstanceBody {
@@ -87,9 +90,7 @@ impl From<&Instance> for InstanceBody {
         Self {
             instance_id: instance.id.to_string(),
             name: instance.name.to_string(),
-            description: Some(settings.description.as_str())
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned),
+            description: description(settings.description.as_str()),
             engine: match seen.engine {
                 EngineKind::Redis => "Redis",
                 EngineKind::Valkey => "Valkey",
@@ -147,9 +148,15 @@ impl From<&Instance> for InstanceBody {
             free: None,
             error_code: None,
             created_at: words::time(instance.created_at),
-            updated_at: Some(words::time(instance.observed_at)),
+            updated_at: words::time(instance.changed_at),
+            update_at: words::time(instance.changed_at),
         }
     }
+}
+
+/// An empty description is none.
+fn description(text: &str) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Eighths of a GiB, written as `.125`, for what is smaller than one.

@@ -45,8 +45,8 @@ pub(crate) struct RecordsFromStart {
     /// The first record, counted from 1.
     #[param(minimum = 1, default = 1)]
     start: Option<u64>,
-    /// Records to return at the most.
-    #[param(minimum = 1, maximum = 1000, default = 10)]
+    /// Records to return; a number above 1000 counts as 1000.
+    #[param(minimum = 1, default = 10)]
     limit: Option<u32>,
     /// Created at this moment or later: `yyyyMMddHHmmss`, UTC.
     #[param(rename = "beginTime", example = "20190510000000")]
@@ -93,8 +93,8 @@ pub(crate) struct InstancesFromStart {
     /// The first instance, counted from 1.
     #[param(minimum = 1, default = 1)]
     start: Option<u64>,
-    /// Instances to return at the most.
-    #[param(minimum = 1, maximum = 2000, default = 1000)]
+    /// Instances to return; a number above 2000 counts as 2000.
+    #[param(minimum = 1, default = 1000)]
     limit: Option<u32>,
     /// Return what follows this instance.
     marker: Option<String>,

@@ -8,11 +8,13 @@ mod offers;
 mod restores;
 mod tags;
 
+use axum::routing::get;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::error::V2;
 use crate::Api;
+use crate::gateway::unknown_route;
 
 type Error = super::error::Error<V2>;
 
@@ -36,6 +38,8 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(figures::statistic))
         .routes(routes!(figures::status))
         .routes(routes!(figures::configs))
+        .routes(routes!(figures::bigkey_autoscan))
+        .routes(routes!(figures::hotkey_autoscan))
         .routes(routes!(tags::show))
         .routes(routes!(tags::change))
         .routes(routes!(tags::list))
@@ -43,4 +47,6 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(offers::zones))
         .routes(routes!(offers::windows))
         .routes(routes!(offers::flavors))
+        // An export that this service does not have, not an instance of that name.
+        .route("/{project_id}/instances/export-job", get(unknown_route))
 }

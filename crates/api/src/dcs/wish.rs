@@ -5,13 +5,14 @@ use cachevault_domain::{RdbDialect, RestoreOptions};
 
 use super::error::DcsError;
 
-/// A backup with this `remark` and in this `backup_format`, which may be left out.
+/// A backup with this `remark` and in this `backup_format`. Both may be left out; an empty format
+/// counts as absent.
 pub(crate) fn backup(
     remark: Option<&str>,
     backup_format: Option<&str>,
 ) -> Result<RequestBackup, DcsError> {
     match backup_format {
-        None => {}
+        None | Some("") => {}
         Some(format) if format.eq_ignore_ascii_case("rdb") => {}
         Some(_) => return Err(DcsError::InvalidField("backup_format")),
     }

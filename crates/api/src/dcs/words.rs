@@ -1,15 +1,19 @@
 //! The vendor's words for our things, and its way to write times.
 
+use cachevault_app::BackupLinks;
 use cachevault_domain::{
     Backup, BackupState, FailureCode, Instance, InstanceState, JobKind, RestoreState, Trigger,
 };
 use jiff::Timestamp;
 
-use super::error::DcsError;
+/// The name of a bucket where the store is a folder: clients expect one.
+const NO_BUCKET: &str = "cachevault";
 
-/// The bucket of files that clients only ever get by our links. The real one, if there is any, holds
-/// them under other names, and encrypted: with it a client could do nothing.
-pub(crate) const BUCKET_NAME: &str = "cachevault";
+/// The bucket of a backup's files. What lies in it is compressed and may be encrypted; the links
+/// give the files as they were captured.
+pub(crate) fn bucket_name(links: &BackupLinks) -> String {
+    links.bucket.clone().unwrap_or_else(|| NO_BUCKET.to_owned())
+}
 
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`.
 pub(crate) fn time(moment: Timestamp) -> String {
@@ -92,16 +96,16 @@ const INSTANCE_STATUSES: [&str; 12] = [
     "CLOSED",
 ];
 
+/// No status of the documents.
+#[derive(Debug)]
+pub(crate) struct UnknownStatus;
+
 /// The state of this name, where it is a documented one that one of our instances can be in.
-pub(crate) fn instance_state(status: &str) -> Result<Option<InstanceState>, DcsError> {
+pub(crate) fn instance_state(status: &str) -> Result<Option<InstanceState>, UnknownStatus> {
     let is_documented = INSTANCE_STATUSES.iter().any(|known| status.eq_ignore_ascii_case(known));
     let states = [InstanceState::Running, InstanceState::Restoring, InstanceState::Down];
     let is_meant = |state: &InstanceState| status.eq_ignore_ascii_case(instance_status(*state));
-    if is_documented {
-        Ok(states.into_iter().find(is_meant))
-    } else {
-        Err(DcsError::InvalidQuery("status"))
-    }
+    if is_documented { Ok(states.into_iter().find(is_meant)) } else { Err(UnknownStatus) }
 }
 
 /// An hour of the day as `HH:mm:ss`.

@@ -58,6 +58,7 @@ impl Error {
                 AppError::Access(error) => access(error),
                 AppError::InstanceNotFound => (StatusCode::NOT_FOUND, "instance_not_found"),
                 AppError::BackupNotFound => (StatusCode::NOT_FOUND, "backup_not_found"),
+                AppError::BackupFilesGone(_) => (StatusCode::NOT_FOUND, "backup_files_gone"),
                 AppError::RestoreNotFound => (StatusCode::NOT_FOUND, "restore_not_found"),
                 AppError::WebhookNotFound => (StatusCode::NOT_FOUND, "webhook_not_found"),
                 AppError::InvalidWebhook(_) => (StatusCode::BAD_REQUEST, "invalid_webhook"),

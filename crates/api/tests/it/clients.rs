@@ -187,8 +187,6 @@ async fn a_header_that_names_a_project_must_name_the_one_of_the_path() {
 async fn what_terraform_asks_in_vain_is_a_404_in_json() {
     let rig = Rig::new().await;
     for uri in [
-        rig.of_instance("v2", "/bigkey/autoscan"),
-        rig.of_instance("v2", "/hotkey/autoscan"),
         rig.of_instance("v2", "/scan-expire-keys/autoscan-config"),
         rig.of_instance("v2", "/autoscaling-policy/bandwidth"),
         rig.path("v2", &format!("/jobs/{UNKNOWN}")),

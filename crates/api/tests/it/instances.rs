@@ -73,7 +73,7 @@ async fn instances_are_found_by_every_filter_of_both_versions() {
         }
         for (query, code) in [
             ("limit=0", "DCS.4800"),
-            (if version == "v2" { "limit=1001" } else { "limit=2001" }, "DCS.4800"),
+            (if version == "v2" { "limit=1001" } else { "limit=-1" }, "DCS.4800"),
             ("start=0", "DCS.4800"),
             ("status=happy", "DCS.4062"),
             ("capacity=x", "DCS.4062"),

@@ -504,7 +504,7 @@ async fn what_has_no_files_has_no_links() {
     let other = "5631832a-14c6-45b0-a0b3-3abd8f591ad1";
     let backup = rig.stored(other, &rdb(1000)).await;
     rig.removed(backup).await;
-    ask("deleted", other, "DCS.4031", "backup_not_found").await;
+    ask("deleted", other, "DCS.4031", "backup_files_gone").await;
 }
 
 #[tokio::test]

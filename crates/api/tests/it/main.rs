@@ -18,3 +18,4 @@ mod rig;
 mod schedules;
 mod tenants;
 mod walk;
+mod wire;

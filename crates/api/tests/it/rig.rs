@@ -222,6 +222,18 @@ impl Rig {
         self.hurried(REQUEST_TIME_MAX)
     }
 
+    /// Makes the routes anew, after the app was changed.
+    pub(crate) fn reroute(&mut self) {
+        let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
+        self.router = routes(self.app.clone(), downloads, None, REQUEST_TIME_MAX);
+    }
+
+    /// The observer looks at the instance now.
+    pub(crate) async fn looked_at(&self) {
+        let now = self.clock.now();
+        self.catalog.record_look(self.instance(), Ok(&observation()), now).await.unwrap();
+    }
+
     /// A service with one project, and in it one instance with the id of the documents.
     pub(crate) async fn new() -> Self {
         Self::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30)), None).await
@@ -275,6 +287,7 @@ impl Rig {
             observed_at: self.clock.now(),
             health: Health::Reachable,
             created_at: self.clock.now(),
+            changed_at: self.clock.now(),
             operation: None,
             proven: None,
             settings: InstanceSettings::default(),

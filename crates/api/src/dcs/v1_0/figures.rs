@@ -21,7 +21,7 @@ pub(crate) async fn quota(
     State(api): State<Api>,
     InProject { caller, .. }: InProject<V1>,
 ) -> Result<Json<QuotasOfUser>, Error> {
-    let (project, counts) = api.app.count_instances(&caller).await?;
+    let (project, counts) = api.app.project_quota(&caller).await?;
     Ok(Json(QuotasOfUser::new(&project, &counts)))
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn status(
     State(api): State<Api>,
     InProject { caller, .. }: InProject<V1>,
 ) -> Result<Json<StatusCountsBody>, Error> {
-    let (_, counts) = api.app.count_instances(&caller).await?;
+    let counts = api.app.count_instances(&caller).await?;
     Ok(Json((&counts).into()))
 }
 

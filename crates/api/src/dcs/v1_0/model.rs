@@ -9,15 +9,11 @@ use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use crate::dcs::instance::InstanceBody;
 use crate::dcs::words;
 
-/// The body of a request for a backup. The version's documents know only the remark; a format
-/// is understood, so that nobody asks for one and gets another.
+/// The body of a request for a backup. This version has no format: `backup_format` is ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateBackup {
     #[schema(example = "Backup instances", max_length = 128)]
     pub(crate) remark: Option<String>,
-    /// `rdb`, in any case.
-    #[schema(example = "rdb", pattern = "^[rR][dD][bB]$")]
-    pub(crate) backup_format: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -265,7 +261,7 @@ impl Expiration {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupLinks {
     file_path: String,
-    bucket_name: &'static str,
+    bucket_name: String,
     links: Vec<Link>,
 }
 
@@ -281,12 +277,11 @@ impl BackupLinks {
         found: &cachevault_app::BackupLinks,
         url: impl Fn(&FileLink) -> String,
     ) -> Self {
-        let first = found.files.first().map_or("", |file| &file.ticket.file_name);
         let link =
             |file: &FileLink| Link { file_name: file.ticket.file_name.clone(), link: url(file) };
         Self {
-            file_path: format!("{}/{first}", found.folder),
-            bucket_name: words::BUCKET_NAME,
+            file_path: found.first_object.clone(),
+            bucket_name: words::bucket_name(found),
             links: found.files.iter().map(link).collect(),
         }
     }

@@ -1,4 +1,5 @@
-//! `/{project_id}/quota`, `/{project_id}/instances/{statistic,status}`, `…/configs`
+//! `/{project_id}/quota`, `/{project_id}/instances/{statistic,status}`, `…/configs`,
+//! `…/{bigkey,hotkey}/autoscan`
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +9,7 @@ use super::Error;
 use crate::Api;
 use crate::dcs::error::V2;
 use crate::dcs::extract::{InProject, OfInstance};
-use crate::dcs::figures::{Configs, QuotasBody, Statistics, StatusCountsBody};
+use crate::dcs::figures::{AutoScan, Configs, QuotasBody, Statistics, StatusCountsBody};
 use crate::dcs::parameters::{InstancePath, ProjectPath};
 
 /// Instances whose figures are shown, at the most.
@@ -21,7 +22,7 @@ pub(crate) async fn quota(
     State(api): State<Api>,
     InProject { caller, .. }: InProject<V2>,
 ) -> Result<Json<QuotasBody>, Error> {
-    let (_, counts) = api.app.count_instances(&caller).await?;
+    let counts = api.app.count_instances(&caller).await?;
     Ok(Json((&counts).into()))
 }
 
@@ -46,7 +47,7 @@ pub(crate) async fn status(
     State(api): State<Api>,
     InProject { caller, .. }: InProject<V2>,
 ) -> Result<Json<StatusCountsBody>, Error> {
-    let (_, counts) = api.app.count_instances(&caller).await?;
+    let counts = api.app.count_instances(&caller).await?;
     Ok(Json((&counts).into()))
 }
 
@@ -61,5 +62,33 @@ pub(crate) async fn configs(
     OfInstance { caller, instance, .. }: OfInstance<V2>,
 ) -> Result<Json<Configs>, Error> {
     let instance = api.app.get_configured_instance(&caller, instance).await?;
+    Ok(Json((&instance).into()))
+}
+
+/// Show the automatic scan of an instance for large keys
+///
+/// The scan is never enabled. Terraform needs the answer for an empty plan of an instance.
+#[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/bigkey/autoscan",
+    operation_id = "ShowBigkeyAutoscanConfig", tag = "Instances", params(InstancePath),
+    responses((status = 200, body = AutoScan)))]
+pub(crate) async fn bigkey_autoscan(
+    State(api): State<Api>,
+    OfInstance { caller, instance, .. }: OfInstance<V2>,
+) -> Result<Json<AutoScan>, Error> {
+    let instance = api.app.get_instance(&caller, instance).await?;
+    Ok(Json((&instance).into()))
+}
+
+/// Show the automatic scan of an instance for hot keys
+///
+/// The scan is never enabled. Terraform needs the answer for an empty plan of an instance.
+#[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/hotkey/autoscan",
+    operation_id = "ShowHotkeyAutoscanConfig", tag = "Instances", params(InstancePath),
+    responses((status = 200, body = AutoScan)))]
+pub(crate) async fn hotkey_autoscan(
+    State(api): State<Api>,
+    OfInstance { caller, instance, .. }: OfInstance<V2>,
+) -> Result<Json<AutoScan>, Error> {
+    let instance = api.app.get_instance(&caller, instance).await?;
     Ok(Json((&instance).into()))
 }

@@ -13,8 +13,8 @@ use crate::dcs::words;
 pub(crate) struct CreateBackup {
     #[schema(example = "Backup instances", max_length = 128)]
     pub(crate) remark: Option<String>,
-    /// `rdb`, in any case.
-    #[schema(example = "rdb", pattern = "^[rR][dD][bB]$")]
+    /// `rdb`, in any case; an empty text counts as absent.
+    #[schema(example = "rdb", pattern = "^([rR][dD][bB])?$")]
     pub(crate) backup_format: Option<String>,
 }
 
@@ -195,7 +195,7 @@ pub(crate) struct AskForLinks {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupLinks {
     file_path: String,
-    bucket_name: &'static str,
+    bucket_name: String,
     links: Vec<Link>,
 }
 
@@ -215,7 +215,7 @@ impl BackupLinks {
             |file: &FileLink| Link { file_name: file.ticket.file_name.clone(), link: url(file) };
         Self {
             file_path: format!("{}/", found.folder),
-            bucket_name: words::BUCKET_NAME,
+            bucket_name: words::bucket_name(found),
             links: found.files.iter().map(link).collect(),
         }
     }

@@ -21,8 +21,8 @@ pub(crate) async fn create(
     OfInstance { caller, instance, .. }: OfInstance<V1>,
     body: Bytes,
 ) -> Result<Json<BackupCreated>, Error> {
-    let CreateBackup { remark, backup_format } = parse_body(&body)?;
-    let wish = wish::backup(remark.as_deref(), backup_format.as_deref())?;
+    let CreateBackup { remark } = parse_body(&body)?;
+    let wish = wish::backup(remark.as_deref(), None)?;
     let backup = api.app.request_backup(&caller, instance, wish).await?;
     Ok(Json(BackupCreated { backup_id: backup.to_string() }))
 }
