@@ -24,6 +24,10 @@ pub(crate) enum GatewayError {
     BodyTooLarge,
     #[error("Request header too large")]
     HeadersTooLarge,
+    #[error("Request URI too long")]
+    UriTooLong,
+    #[error("Bad request: more than one Host header; send one")]
+    HostRepeated,
     #[error("Bad request: the request body could not be read")]
     BodyUnreadable,
     #[error("Incorrect IAM authentication information: {0}")]
@@ -88,6 +92,8 @@ impl GatewayError {
             Self::UnknownRoute => (StatusCode::NOT_FOUND, "APIGW.0101"),
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "APIGW.0201"),
             Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "APIGW.0201"),
+            Self::UriTooLong => (StatusCode::URI_TOO_LONG, "APIGW.0201"),
+            Self::HostRepeated => (StatusCode::BAD_REQUEST, "APIGW.0201"),
             Self::BodyUnreadable => (StatusCode::BAD_REQUEST, "APIGW.0201"),
             Self::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "APIGW.0301"),
             Self::TooManyFailures { .. } => (StatusCode::TOO_MANY_REQUESTS, "APIGW.0308"),

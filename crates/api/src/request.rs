@@ -1,7 +1,7 @@
 //! What happens around every request: its id, its log line, its limits.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use cachevault_domain::RequestId;
@@ -12,6 +12,9 @@ use crate::gateway::GatewayError;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const HEADER_BYTES_MAX: usize = 32 << 10;
+const HEADERS_MAX: usize = 100;
+/// No client sends a longer path and query, bytes.
+const URI_BYTES_MAX: usize = 16 << 10;
 
 tokio::task_local! {
     /// The id of the request that this task answers.
@@ -48,12 +51,31 @@ pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Nex
     CURRENT.scope(id, answering.instrument(span)).await
 }
 
-/// Refuses requests whose headers are too large to be honest, and ends those that take too long.
+/// Refuses requests whose head no honest client sends, and ends those that take too long.
 pub(crate) async fn bound(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
-    if request.headers().iter().map(size).sum::<usize>() > HEADER_BYTES_MAX {
-        return GatewayError::HeadersTooLarge.into_response();
+    if let Err(error) = check_head(&request) {
+        return error.into_response();
     }
     let answer = tokio::time::timeout(api.request_time_max, next.run(request)).await;
     answer.unwrap_or_else(|_| GatewayError::TimedOut.into_response())
+}
+
+fn check_head(request: &Request) -> Result<(), GatewayError> {
+    let headers = request.headers();
+    if uri_bytes(request.uri()) > URI_BYTES_MAX {
+        return Err(GatewayError::UriTooLong);
+    }
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+    if headers.len() > HEADERS_MAX || headers.iter().map(size).sum::<usize>() > HEADER_BYTES_MAX {
+        return Err(GatewayError::HeadersTooLarge);
+    }
+    // Proxies and services that choose different ones do not mean the same host (RFC 9112, 3.2).
+    if headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(GatewayError::HostRepeated);
+    }
+    Ok(())
+}
+
+fn uri_bytes(uri: &Uri) -> usize {
+    uri.path_and_query().map_or(0, |path| path.as_str().len())
 }

@@ -382,6 +382,6 @@ pub(crate) fn exit(outcome: Result<(), Failure>) -> ExitCode {
         Err(Failure::Unreachable(message)) => (3, message),
         Err(Failure::Refused(message)) => (4, message),
     };
-    eprintln!("error: {message}");
+    output::message(&format_args!("error: {message}"));
     ExitCode::from(code)
 }

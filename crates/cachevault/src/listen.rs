@@ -34,8 +34,10 @@ use crate::private::require_private;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// How long a client may take to send a request's headers, the wait for its next request included.
 const HEADERS_MAX: Duration = Duration::from_secs(60);
-/// The most headers that a request may have, and the most bytes that are held of them.
-const HEADER_COUNT_MAX: usize = 100;
+/// The maximum of headers and of bytes that are held of a request. A request beyond one of them gets
+/// the library's own answer, without a body and an id: hyper has no hook for it. The API therefore
+/// refuses a request earlier, from 100 headers, 32 KiB of them or a URI of 16 KiB on.
+const HEADER_COUNT_MAX: usize = 1000;
 const HEADER_BYTES_MAX: usize = 64 << 10;
 /// How often the files of certificates are looked at again.
 const CERTIFICATES_REREAD_EVERY: Duration = Duration::from_secs(2);

@@ -233,3 +233,28 @@ async fn a_body_is_read_whatever_its_type_is_called() {
         assert_eq!(found, expected, "{method} {content_type:?}");
     }
 }
+
+/// A request without credentials, for a page that needs none.
+fn open_page(uri: &str) -> axum::http::request::Builder {
+    Request::builder().uri(uri).header("host", "cachevault.test")
+}
+
+#[tokio::test]
+async fn a_head_that_no_client_sends_is_refused_with_an_id_and_a_body() {
+    let rig = Rig::new().await;
+    let many = (0..100).fold(open_page("/"), |request, n| request.header(format!("x-{n}"), "1"));
+    for (request, status) in [
+        (open_page("/").header("host", "elsewhere.test"), 400),
+        (open_page("/").header("host", "cachevault.test"), 400),
+        (open_page(&format!("/?x={}", "x".repeat(16 << 10))), 414),
+        (open_page(&format!("/{}", "x".repeat(16 << 10))), 414),
+        (many, 431),
+    ] {
+        let answer = rig.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
+        assert_eq!(answer.body["error_code"], "APIGW.0201");
+        assert_eq!(answer.body["request_id"], answer.headers["x-request-id"].to_str().unwrap());
+    }
+    let fits = open_page(&format!("/?x={}", "x".repeat(15 << 10)));
+    assert_eq!(rig.send(fits.body(Body::empty()).unwrap()).await.status.as_u16(), 200);
+}

@@ -235,7 +235,8 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
             Checked::Done(backup) => checked.push(backup),
             Checked::Gone => {}
             Checked::Not(reason) => {
-                eprintln!("{} was not checked: {reason}", output::text(&before["id"]));
+                let id = output::text(&before["id"]);
+                output::message(&format_args!("{id} was not checked: {reason}"));
                 unchecked += 1;
             }
         }
@@ -262,7 +263,7 @@ fn opaque_reason(backup: &Value) -> &str {
 
 /// Warns people, on standard error.
 fn warn(message: &str) {
-    eprintln!("warning: {message}");
+    output::message(&format_args!("warning: {message}"));
 }
 
 fn restore_body(wish: &RestoreWish) -> Value {

@@ -84,7 +84,7 @@ fn follow(
                 is_connected = true;
                 tell(stream, &mut last, format);
             }
-            Err(Failure::Unreachable(reason)) if is_connected => eprintln!("{reason}"),
+            Err(Failure::Unreachable(reason)) if is_connected => output::message(&reason),
             Err(error) => return Err(error),
         }
         std::thread::sleep(PAUSE);

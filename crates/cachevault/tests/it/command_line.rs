@@ -65,6 +65,27 @@ fn the_whole_life_of_a_backup() {
 }
 
 #[test]
+fn a_remark_of_somebody_else_commands_no_terminal() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &[]);
+    service.adopt(&server);
+    let remark = "\u{1b}]0;owned\u{7}\u{9b}2J";
+    let backup = service.json(&["backup", "create", "orders", "--wait", "--note", remark]);
+    assert_eq!(backup["note"], remark, "nothing is lost");
+    let id = backup["id"].as_str().unwrap();
+    for (arguments, shown) in [
+        (&["backup", "list", "orders"][..], "\\u001b]0;owned\\u0007\\u009b2J"),
+        (&["backup", "show", id], "\\u001b]0;owned\\u0007\\u009b2J"),
+        (&["backup", "list", "orders", "--output", "json"], "\\u009b2J"),
+    ] {
+        let printed = text(&service.run(arguments).stdout);
+        assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{printed:?}");
+        assert!(printed.contains(shown), "{printed}");
+    }
+}
+
+#[test]
 fn a_server_that_cannot_be_adopted_is_explained() {
     let (_folder, data_dir) = folder();
     let server = Server::start(&newest_redis(), &["--requirepass", "right"]);
