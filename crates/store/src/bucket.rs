@@ -11,6 +11,7 @@ mod sink;
 mod source;
 mod url;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use crate::bucket::sink::BucketSink;
 use crate::bucket::source::BucketSource;
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, DOCUMENT_BYTES_MAX, Folder,
-    LIST_MAX, ObjectName, Store, StoreError, StoreErrorKind, StoredObject,
+    LIST_MAX, ObjectName, Scratch, Store, StoreError, StoreErrorKind, StoredObject, probe,
 };
 
 pub use url::{BucketUrl, InvalidStoreUrl, StoreUrl};
@@ -94,7 +95,7 @@ impl BucketStore {
         // The second call fails, and there is a provider then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = client_options(settings);
-        let client = client_builder(AmazonS3Builder::from_env(), settings, options.clone())
+        let client = client_builder(environment(std::env::vars_os()), settings, options.clone())
             .build()
             .map_err(|e| failed("configure", &shown, e))?;
         let requests = Requests::new(url, client.credentials().clone(), &options, *create);
@@ -105,7 +106,8 @@ impl BucketStore {
             parts: client,
             requests: Some(Arc::new(requests)),
             bucket: url.bucket.clone(),
-            prefix: Path::from(url.prefix.as_str()),
+            // As it is: `Path::from` would encode spaces and umlauts into the names of the objects.
+            prefix: Path::parse(&url.prefix).map_err(|e| failed("configure", &shown, e.into()))?,
             patience: *patience,
             shown,
         })
@@ -152,6 +154,15 @@ impl BucketStore {
         }
     }
 
+    /// A refusal with its reason where that is the clock.
+    async fn explain(&self, error: StoreError) -> StoreError {
+        let Some(requests) = &self.requests else { return error };
+        match requests.clock_skew().await {
+            Some(skew) => StoreError { source: Some(skew.into()), ..error },
+            None => error,
+        }
+    }
+
     fn path(&self, name: &impl ToString) -> Path {
         let name = Path::from(name.to_string());
         self.prefix.parts().chain(name.parts()).collect()
@@ -193,6 +204,21 @@ impl BucketStore {
             modified_at: Timestamp::from_second(meta.last_modified.timestamp()).ok()?,
         })
     }
+}
+
+/// The settings in variables of the environment. An empty variable counts as absent.
+fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> AmazonS3Builder {
+    let mut builder = AmazonS3Builder::new();
+    for (name, value) in variables {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+        if !name.starts_with("AWS_") || value.is_empty() {
+            continue;
+        }
+        if let Ok(key) = name.to_ascii_lowercase().parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder
 }
 
 fn client_options(settings: &BucketSettings) -> ClientOptions {
@@ -383,6 +409,13 @@ impl Store for BucketStore {
         Ok(())
     }
 
+    async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
+        match probe(self, &scratch.probe()).await {
+            Err(error) if error.kind == StoreErrorKind::Denied => Err(self.explain(error).await),
+            checked => checked,
+        }
+    }
+
     fn bucket(&self) -> Option<BucketPlace> {
         Some(BucketPlace { bucket: self.bucket.clone(), folder: self.prefix.to_string() })
     }
@@ -394,9 +427,20 @@ impl Store for BucketStore {
 
 #[cfg(test)]
 mod tests {
-    use object_store::aws::AmazonS3ConfigKey::{Checksum, SkipSignature, UnsignedPayload};
+    use object_store::aws::AmazonS3ConfigKey::{
+        AccessKeyId, Checksum, SkipSignature, Token, UnsignedPayload,
+    };
 
     use super::*;
+
+    #[test]
+    fn an_empty_variable_of_the_environment_counts_as_absent() {
+        let variables = [("AWS_SESSION_TOKEN", ""), ("AWS_ACCESS_KEY_ID", "AK"), ("OTHER", "x")];
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        let builder = environment(variables.into_iter());
+        assert_eq!(builder.get_config_value(&Token), None);
+        assert_eq!(builder.get_config_value(&AccessKeyId).as_deref(), Some("AK"));
+    }
 
     #[test]
     fn the_environment_does_not_take_the_proof_of_what_was_stored() {

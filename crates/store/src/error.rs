@@ -91,17 +91,46 @@ impl StoreError {
         Self { kind, action, object: object.to_string(), source: None }
     }
 
+    fn read_only(action: &'static str, object: impl ToString, source: io::Error) -> Self {
+        let (kind, source) = (StoreErrorKind::Unavailable, Some(ReadOnly(source).into()));
+        Self { kind, action, object: object.to_string(), source }
+    }
+
     pub(crate) fn io(action: &'static str, object: impl ToString, source: io::Error) -> Self {
         let kind = match source.kind() {
             io::ErrorKind::NotFound => StoreErrorKind::NotFound,
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => StoreErrorKind::NoSpace,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                StoreErrorKind::Denied
+            io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
+            // Not a matter of credentials: it is mounted so, or the kernel has found damage.
+            io::ErrorKind::ReadOnlyFilesystem => {
+                return Self::read_only(action, object, source);
             }
             _ => StoreErrorKind::Unavailable,
         };
         Self { kind, action, object: object.to_string(), source: Some(source.into()) }
+    }
+}
+
+/// A file system that takes no writes.
+#[derive(Debug, thiserror::Error)]
+#[error("its file system is read-only; look for errors of the disk and mount it writable")]
+struct ReadOnly(#[source] io::Error);
+
+#[cfg(test)]
+mod tests {
+    use cachevault_domain::with_sources;
+
+    use super::*;
+
+    #[test]
+    fn a_read_only_file_system_is_no_matter_of_credentials() {
+        let error = StoreError::io("write", "x", io::ErrorKind::ReadOnlyFilesystem.into());
+        assert_eq!(error.kind, StoreErrorKind::Unavailable);
+        let text = with_sources(&error);
+        assert!(text.contains("mount it writable") && !text.contains("credentials"), "{text}");
+        let denied = StoreError::io("write", "x", io::ErrorKind::PermissionDenied.into());
+        assert_eq!(denied.kind, StoreErrorKind::Denied);
     }
 }

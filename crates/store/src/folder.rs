@@ -102,7 +102,8 @@ impl Store for FolderStore {
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
         let path = self.path(key);
         let object = key.to_string();
-        let file = Self::blocking("open", object.clone(), move || File::open(path)).await?;
+        let file = Self::blocking("open", object.clone(), move || open_file(&path)).await?;
+        let file = file.ok_or_else(|| StoreError::new(StoreErrorKind::Damaged, "open", &object))?;
         Ok(Box::new(FileSource { file: Some(file), object, seen: Tally::default() }))
     }
 
@@ -118,16 +119,16 @@ impl Store for FolderStore {
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
         let path = self.path(name);
         let read = Self::blocking("read", name.to_string(), move || {
+            let Some(file) = open_file(&path)? else { return Ok(None) };
             let mut bytes = Vec::new();
-            File::open(path)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-            Ok(bytes)
+            file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+            Ok(Some(bytes))
         });
         match read.await {
             Err(e) if e.kind == StoreErrorKind::NotFound => Ok(None),
-            Ok(bytes) if bytes.len() as u64 > DOCUMENT_BYTES_MAX => {
-                Err(StoreError::new(StoreErrorKind::Damaged, "read", name))
-            }
-            other => other.map(|bytes| Some(bytes.into())),
+            Err(error) => Err(error),
+            Ok(Some(bytes)) if bytes.len() as u64 <= DOCUMENT_BYTES_MAX => Ok(Some(bytes.into())),
+            Ok(_) => Err(StoreError::new(StoreErrorKind::Damaged, "read", name)),
         }
     }
 
@@ -386,6 +387,11 @@ fn make_folder(path: &Path, root: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens a file; `None` for anything else, such as a pipe, which would wait for a writer.
+fn open_file(path: &Path) -> io::Result<Option<File>> {
+    if fs::metadata(path)?.is_file() { File::open(path).map(Some) } else { Ok(None) }
+}
+
 fn new_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
@@ -530,6 +536,37 @@ mod tests {
         let mut source = store.open(&attempt().artifact(0)).await.unwrap();
         assert_eq!(source.read().await.unwrap().as_deref(), Some(&b"some bytes"[..]));
         assert_eq!(source.read().await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_pipe_in_the_place_of_a_file_is_damage_and_no_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        let (artifact, manifest) = (attempt().artifact(0), attempt().manifest());
+        fs::create_dir_all(parent(&store.path(&artifact))).unwrap();
+        for path in [store.path(&artifact), store.path(&manifest)] {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        }
+        let wait = Duration::from_secs(5);
+        let opened = tokio::time::timeout(wait, store.open(&artifact)).await.unwrap();
+        assert_eq!(opened.err().unwrap().kind, StoreErrorKind::Damaged);
+        let read = tokio::time::timeout(wait, store.get(&manifest)).await.unwrap();
+        assert_eq!(read.unwrap_err().kind, StoreErrorKind::Damaged);
+    }
+
+    #[tokio::test]
+    async fn whatever_many_killed_checks_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = FolderStore::open(folder.path()).unwrap();
+        for seed in 1..=2100 {
+            let path = store.path(&scratch(seed).probe());
+            fs::write(&path, b"x").unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
+            let written = file.metadata().unwrap().modified().unwrap();
+            file.set_modified(written - Duration::from_secs(2 * 3600)).unwrap();
+        }
+        store.check(&scratch(0)).await.unwrap();
+        assert_eq!(files(folder.path()), [""; 0]);
     }
 
     #[tokio::test]

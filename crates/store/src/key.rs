@@ -187,6 +187,10 @@ impl ObjectName {
         Self(format!("{PROBE}{id}"))
     }
 
+    pub(crate) fn is_behind_probes(&self) -> bool {
+        self.0.as_str() > PROBE && !self.is_probe()
+    }
+
     pub(crate) fn is_probe(&self) -> bool {
         self.0.starts_with(PROBE)
     }

@@ -179,7 +179,7 @@ async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), St
     let written = Bytes::from_static(b"cachevault");
     store.put(name, written.clone()).await?;
     let read = store.get(name).await;
-    let listed = store.list(&Folder::all(), None).await;
+    let listed = list_probes(store).await;
     store.remove(name).await?;
     let (read, listed) = (read?, listed?);
     if read != Some(written) {
@@ -187,13 +187,29 @@ async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), St
     }
     // By the clock of the store, which may not be ours. A new name may be missing in its list.
     let Some(now) = listed.iter().find(|object| object.name == *name) else { return Ok(()) };
-    let is_left = |object: &&StoredObject| {
-        object.name.is_probe() && now.modified_at.duration_since(object.modified_at) > PROBE_LIFE
-    };
+    let is_left =
+        |object: &&StoredObject| now.modified_at.duration_since(object.modified_at) > PROBE_LIFE;
     for object in listed.iter().filter(is_left) {
         store.remove(&object.name).await?;
     }
     Ok(())
+}
+
+/// All probes: their names come before those of what belongs to backups. A service that was killed
+/// often has left more than one list shows.
+async fn list_probes<S: Store + ?Sized>(store: &S) -> Result<Vec<StoredObject>, StoreError> {
+    let mut probes = Vec::new();
+    let mut after = None;
+    loop {
+        let listed = store.list(&Folder::all(), after.as_ref()).await?;
+        after = listed.last().map(|object| object.name.clone());
+        // Whatever lies behind all probes belongs to backups.
+        let is_over = after.as_ref().is_none_or(|last| last.is_behind_probes());
+        probes.extend(listed.into_iter().filter(|object| object.name.is_probe()));
+        if is_over {
+            return Ok(probes);
+        }
+    }
 }
 
 /// An attempt that is half removed must not look like a backup, so manifests go first.

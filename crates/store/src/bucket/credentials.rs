@@ -92,7 +92,8 @@ fn parse(text: &str) -> Option<AwsCredential> {
     Some(AwsCredential {
         key_id: value("aws_access_key_id")?,
         secret_key: value("aws_secret_access_key")?,
-        token: value("aws_session_token"),
+        // An empty token counts as none: sent as an empty header, no server takes it.
+        token: value("aws_session_token").filter(|token| !token.is_empty()),
     })
 }
 
@@ -115,6 +116,19 @@ mod tests {
         assert_eq!(found.token, None);
         assert!(parse("[default]\naws_access_key_id = AK\n").is_none());
         assert!(parse("").is_none());
+    }
+
+    #[test]
+    fn an_empty_session_token_counts_as_none() {
+        let key = "[default]\naws_access_key_id=AK\naws_secret_access_key=SK\n";
+        for (line, token) in [
+            ("aws_session_token=\n", None),
+            ("aws_session_token = \n", None),
+            ("aws_session_token = T\n", Some("T")),
+        ] {
+            let found = parse(&format!("{key}{line}")).unwrap();
+            assert_eq!(found.token.as_deref(), token, "{line}");
+        }
     }
 
     #[tokio::test]

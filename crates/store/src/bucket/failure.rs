@@ -13,7 +13,7 @@ const CODES: [(&str, StoreErrorKind); 15] = [
     ("InvalidToken", StoreErrorKind::Denied),
     ("AccessDenied", StoreErrorKind::Denied),
     ("AccountProblem", StoreErrorKind::Denied),
-    ("RequestTimeTooSkewed", StoreErrorKind::Denied),
+    (SKEWED, StoreErrorKind::Denied),
     ("QuotaExceeded", StoreErrorKind::NoSpace),
     ("InsufficientStorage", StoreErrorKind::NoSpace),
     ("XMinioStorageFull", StoreErrorKind::NoSpace),
@@ -23,13 +23,20 @@ const CODES: [(&str, StoreErrorKind); 15] = [
     ("XAmzContentSHA256Mismatch", StoreErrorKind::Damaged),
 ];
 
+const SKEWED: &str = "RequestTimeTooSkewed";
+
+/// A server refuses a request because of its date.
+#[derive(Debug, thiserror::Error)]
+#[error("the clocks of the server and of this machine differ too much; correct the wrong clock")]
+struct Clocks(#[source] object_store::Error);
+
 pub(super) fn failed(action: &'static str, object: &str, error: object_store::Error) -> StoreError {
-    StoreError {
-        kind: classify(&error),
-        action,
-        object: object.to_owned(),
-        source: Some(error.into()),
-    }
+    let kind = classify(&error);
+    let source = match with_sources(&error).contains(SKEWED) {
+        true => Clocks(error).into(),
+        false => error.into(),
+    };
+    StoreError { kind, action, object: object.to_owned(), source: Some(source) }
 }
 
 pub(super) fn classify(error: &object_store::Error) -> StoreErrorKind {

@@ -1,8 +1,11 @@
 //! The calls that the library does not have: the bucket itself, and uploads that were not finished.
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use jiff::Timestamp;
+use http::{HeaderMap, Method, Request, StatusCode};
+use jiff::civil::DateTime;
+use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path;
@@ -17,6 +20,9 @@ use crate::{StoreError, StoreErrorKind};
 
 /// Most bytes of an answer that are read.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
+/// From this difference of the clocks on a refusal is put down to it. Signatures live 15 minutes, at
+/// some servers 5.
+const SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
 /// Lists of uploads that are asked for, of a thousand each.
 const PAGES_MAX: usize = 100;
 
@@ -34,6 +40,34 @@ pub(super) struct Requests {
 struct Answer {
     status: StatusCode,
     body: Bytes,
+    /// The difference of the two clocks, where it is too large for signatures.
+    skew: Option<ClockSkew>,
+}
+
+/// The clock of a server differs from ours by more than a signature may.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the clocks differ by {} s: the server's `Date` is {server}, and this machine signed at {own}; \
+     correct the clock that is wrong",
+    .server.duration_since(*.own).as_secs().unsigned_abs()
+)]
+pub(super) struct ClockSkew {
+    server: Timestamp,
+    own: Timestamp,
+}
+
+impl ClockSkew {
+    /// The skew between the date of a signed request and the `Date` of its answer.
+    fn between(signed: &HeaderMap, answer: &HeaderMap) -> Option<Self> {
+        let text = |headers: &HeaderMap, name: &str| {
+            headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+        };
+        let own = DateTime::strptime("%Y%m%dT%H%M%SZ", text(signed, "x-amz-date")?).ok()?;
+        let own = own.to_zoned(TimeZone::UTC).ok()?.timestamp();
+        let server = rfc2822::parse(&text(answer, "date")?).ok()?.timestamp();
+        let skew = Self { server, own };
+        (server.duration_since(own).abs() >= SKEW_MAX).then_some(skew)
+    }
 }
 
 impl Answer {
@@ -104,6 +138,12 @@ impl Requests {
         }
     }
 
+    /// The difference of the clocks, where it is too large for signatures.
+    pub(super) async fn clock_skew(&self) -> Option<ClockSkew> {
+        let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await;
+        answer.ok().and_then(|answer| answer.skew)
+    }
+
     async fn create_bucket(&self) -> Result<(), StoreError> {
         let place = match self.region.as_str() {
             // The only region that must not be named.
@@ -145,7 +185,9 @@ impl Requests {
                 StoreError::io(ACTION, &self.shown, std::io::Error::other(error))
             })?;
             let begun = listed.upload.into_iter().filter(|u| u.was_begun_before(begun_before));
-            let within = begun.map(|upload| (Path::from(upload.key), upload.upload_id));
+            // The key as it is. One that no path can be was not written by us.
+            let within =
+                begun.filter_map(|upload| Some((Path::parse(upload.key).ok()?, upload.upload_id)));
             found.extend(within.filter(|(path, _)| path.prefix_matches(folder)));
             markers = listed.next_key_marker.zip(listed.next_upload_id_marker);
             if !listed.is_truncated || markers.is_none() {
@@ -174,13 +216,14 @@ impl Requests {
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .try_authorize(&mut request, None)
             .map_err(|error| failed(action, &self.shown, error))?;
+        let signed = request.headers().clone();
         let answer = self.client.execute(request).await.map_err(|e| told(e.into()))?;
-        let status = answer.status();
+        let (status, skew) = (answer.status(), ClockSkew::between(&signed, answer.headers()));
         let body = answer.into_body().bytes().await.map_err(|e| told(e.into()))?;
         if body.len() > ANSWER_BYTES_MAX {
             return Err(told("the answer is too long".into()));
         }
-        Ok(Answer { status, body })
+        Ok(Answer { status, body, skew })
     }
 
     fn refused(&self, action: &'static str, answer: &Answer) -> StoreError {
@@ -190,6 +233,10 @@ impl Requests {
             StatusCode::CONFLICT => StoreErrorKind::Conflict,
             _ => StoreErrorKind::Unavailable,
         };
+        if let (StoreErrorKind::Denied, Some(skew)) = (kind, &answer.skew) {
+            let (object, source) = (self.shown.clone(), Some(skew.clone().into()));
+            return StoreError { kind, action, object, source };
+        }
         let said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]).into_owned();
         let source = Some(format!("the server answers {} {said}", answer.status).into());
         StoreError { kind, action, object: self.shown.clone(), source }
@@ -202,7 +249,8 @@ fn uploads_query(folder: &Path, markers: Option<&(String, String)>) -> String {
     if let Some((key, upload)) = markers {
         query.append_pair("key-marker", key).append_pair("upload-id-marker", upload);
     }
-    query.finish()
+    // Not all servers read a plus sign as a space.
+    query.finish().replace('+', "%20")
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -222,7 +270,7 @@ mod tests {
             (200, "<Key>NotImplemented</Key>", false),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
-            let answer = Answer { status, body: Bytes::from_static(body.as_bytes()) };
+            let answer = Answer { status, body: Bytes::from_static(body.as_bytes()), skew: None };
             assert_eq!(answer.lacks_the_call(), lacks, "{status} {body}");
         }
     }

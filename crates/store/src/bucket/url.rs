@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use object_store::path::Path;
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 const DEFAULT_REGION: &str = "us-east-1";
@@ -104,9 +106,18 @@ impl BucketUrl {
         } else if hosted {
             return invalid(text, "an obs URL needs an endpoint");
         }
+        let Ok(prefix) = percent_decode_str(url.path().trim_matches('/')).decode_utf8() else {
+            return invalid(text, "its folder is not UTF-8");
+        };
+        if Path::parse(&prefix).is_err() {
+            return invalid(
+                text,
+                "its folder holds an empty part, a dot part or a control character",
+            );
+        }
         Ok(Self {
             bucket: bucket.to_owned(),
-            prefix: url.path().trim_matches('/').to_owned(),
+            prefix: prefix.into_owned(),
             region: region.unwrap_or_else(|| DEFAULT_REGION.to_owned()),
             endpoint,
             virtual_host,
@@ -173,12 +184,21 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_is_named_as_it_is_whether_its_name_is_encoded_or_not() {
+        for text in ["s3://vault/my backups/ü", "s3://vault/my%20backups/%C3%BC"] {
+            assert_eq!(BucketUrl::parse(text).unwrap().prefix, "my backups/ü", "{text}");
+        }
+    }
+
+    #[test]
     fn what_names_no_bucket_is_refused_and_secrets_are_not_repeated() {
         for (url, reason) in [
             ("vault", "no URL"),
             ("ftp://vault", "scheme"),
             ("s3:///folder", "no bucket"),
             ("s3://vault?endpoint=host", "endpoint"),
+            ("s3://vault/a//b", "folder"),
+            ("s3://vault/%ff", "folder"),
             ("s3://vault?secret=x", "unknown parameter"),
             ("obs://vault", "needs an endpoint"),
             ("s3://AK:geheim@vault", "password"),

@@ -349,3 +349,58 @@ async fn a_body_that_breaks_off_is_gone_on_with() {
     assert!(read(&store).await == long());
     assert_eq!(rig.server.faults_left(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfinished_upload() {
+    let rig = Rig::new().await;
+    let url = rig.server.store_url(BUCKET).replace("/backups?", "/a%20%C3%BC?");
+    let settings =
+        BucketSettings { url: BucketUrl::parse(&url).unwrap(), ..rig.settings(BUCKET, false) };
+    let store = BucketStore::new(&settings).unwrap();
+    let attempt = attempt();
+    let mut sink = store.create(&attempt.artifact(0)).await.unwrap();
+    for _ in 0..20 {
+        sink.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    }
+    eventually("an upload was begun", || (!rig.server.uploads().is_empty()).then_some(()));
+    // The service is killed.
+    std::mem::forget(sink);
+    let begun = format!("a ü/{}", attempt.artifact(0));
+    assert_eq!(rig.server.uploads(), [begun]);
+    store.remove_unfinished(&attempt.folder(), None).await.unwrap();
+    assert_eq!(rig.server.uploads(), [""; 0]);
+    let scratch = Scratch::mint(&SeededEntropy::new(11));
+    conformance::run(&store, &scratch).await.assert_passed();
+    assert_eq!(rig.server.keys(), [""; 0]);
+}
+
+/// A server that refuses every request and has another time, as it says in its `Date`.
+fn refusing_server_of(date: &'static str) -> u16 {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let _ = connection.read(&mut [0; 4096]);
+            let head = "HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 0\r\n";
+            let _ = write!(connection, "{head}date: {date}\r\n\r\n");
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_wrong_is_named_where_a_bucket_refuses() {
+    let rig = Rig::new().await;
+    let port = refusing_server_of("Fri, 10 May 2019 08:31:16 GMT");
+    let url = format!("s3://{BUCKET}?endpoint=http://127.0.0.1:{port}");
+    let url = BucketUrl::parse(&url).unwrap();
+    let settings = BucketSettings { url, patience: IMPATIENT, ..rig.settings(BUCKET, false) };
+    let store = BucketStore::new(&settings).unwrap();
+    for error in [store.prepare().await.unwrap_err(), store.check(&scratch()).await.unwrap_err()] {
+        let text = cachevault_domain::with_sources(&error);
+        assert_eq!(error.kind, StoreErrorKind::Denied, "{text}");
+        assert!(text.contains("the clocks differ by"), "{text}");
+        assert!(text.contains("2019-05-10T08:31:16Z"), "{text}");
+    }
+}
