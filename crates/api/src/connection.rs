@@ -19,7 +19,7 @@ pub(crate) struct ConnectionBody {
     pub(crate) host: String,
     #[schema(example = 6379, minimum = 1)]
     pub(crate) port: u16,
-    /// ACL user; needs a password.
+    /// ACL user; without a password one that needs none (`nopass`).
     #[schema(max_length = 1024)]
     pub(crate) username: Option<String>,
     #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
@@ -64,7 +64,10 @@ impl ConnectionBody {
         let login = match (self.username, self.password) {
             (username, Some(password)) => Some(Login { username, password }),
             (None, None) => None,
-            (Some(_), None) => return Err("a `username` needs a `password`".into()),
+            // A user of the ACL that has no password takes any.
+            (Some(username), None) => {
+                Some(Login { username: Some(username), password: String::new().into() })
+            }
         };
         Ok(Target {
             address: Address { host: self.host, port: self.port },

@@ -478,11 +478,13 @@ mod tests {
     #[test]
     fn what_does_not_go_together_is_refused() {
         assert!(target(r#"{"name": "a", "host": "h", "port": 6379}"#).is_ok());
+        let without_password =
+            target(r#"{"name": "a", "host": "h", "port": 1, "username": "u"}"#).unwrap();
+        assert_eq!(without_password.login.unwrap().username.as_deref(), Some("u"));
         for (json, word) in [
             (r#"{"name": "a", "host": "", "port": 6379}"#, "host"),
             (r#"{"name": "a", "host": "h", "port": 0}"#, "port"),
             (r#"{"name": "a", "host": "h", "port": 70000}"#, "70000"),
-            (r#"{"name": "a", "host": "h", "port": 1, "username": "u"}"#, "password"),
             (r#"{"name": "a", "host": "h", "port": 1, "tls_ca_pem": "x"}"#, "tls"),
             (
                 r#"{"name": "a", "host": "h", "port": 1, "tls": true, "tls_key_pem": "x"}"#,

@@ -339,11 +339,17 @@ struct ServerUrl {
     tls: bool,
 }
 
-/// `redis[s]://[user:password@]host[:port]`. The text may hold a password: no error repeats it.
+/// `redis[s]://[user[:password]@]host[:port][/0]`. The text may hold a password: no error repeats it.
 fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
     let usage = |what: &str| {
         Failure::Usage(format!("the URL {what}; it looks like redis://[user:password@]host:port"))
     };
+    if has_raw_character(text) {
+        return Err(usage(
+            "holds a character in its user name or password that has a meaning in a URL; percent-encode \
+             it: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25",
+        ));
+    }
     let url = Url::parse(text).map_err(|e| usage(&format!("cannot be read ({e})")))?;
     let tls = match url.scheme() {
         "redis" => false,
@@ -356,7 +362,7 @@ fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
         Some(Host::Ipv6(address)) => address.to_string(),
         _ => return Err(usage("names no host")),
     };
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+    if !matches!(url.path(), "" | "/" | "/0") || url.query().is_some() || url.fragment().is_some() {
         return Err(usage(
             "says more than where the server is: a backup always holds all databases",
         ));
@@ -367,6 +373,18 @@ fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
     let username = Some(decode(url.username())?).filter(|name| !name.is_empty());
     let password = url.password().map(decode).transpose()?;
     Ok(ServerUrl { host, port: url.port().unwrap_or(DEFAULT_PORT), username, password, tls })
+}
+
+/// Whether the user name or password holds a character that ends them in a URL, or a percent sign
+/// that begins no encoded character.
+fn has_raw_character(text: &str) -> bool {
+    let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+    let Some((login, _)) = rest.rsplit_once('@') else { return false };
+    let is_encoded = |part: &str| {
+        let digits = part.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    login.contains(['/', '?', '#', '@']) || !login.split('%').skip(1).all(is_encoded)
 }
 
 /// The form decoder of `url` turns `%XX` back; a plus sign, which it would take for a space, is
@@ -416,11 +434,23 @@ mod tests {
         for (text, expected) in [
             ("redis://127.0.0.1:6380", url("127.0.0.1", 6380, None, None, false)),
             ("redis://db", url("db", 6379, None, None, false)),
+            ("redis://db/0", url("db", 6379, None, None, false)),
+            ("redis://backup@db", url("db", 6379, Some("backup"), None, false)),
             ("rediss://[::1]:7000/", url("::1", 7000, None, None, true)),
             ("redis://:s%40fe+%2B&=1@db", url("db", 6379, None, Some("s@fe++&=1"), false)),
             ("redis://backup:secret@db:1", url("db", 1, Some("backup"), Some("secret"), false)),
         ] {
             assert_eq!(parse_url(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_raw_special_character_in_a_password_names_percent_encoding() {
+        for character in ["/", "?", "#", "@", "%", "%4", "%zz", "/1@"] {
+            let text = format!("redis://u:top{character}secret@db:6379");
+            let Err(Failure::Usage(message)) = parse_url(&text) else { panic!("{text}") };
+            assert!(message.contains("percent-encode"), "{text}: {message}");
+            assert!(!message.contains("secret"), "{message}");
         }
     }
 

@@ -86,6 +86,20 @@ fn a_remark_of_somebody_else_commands_no_terminal() {
 }
 
 #[test]
+fn a_user_without_a_password_and_a_url_with_database_0_are_taken() {
+    let (_folder, data_dir) = folder();
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(10, 5);
+    let acl = ["ACL", "SETUSER", "backup", "on", "nopass", "~*", "+@all"];
+    server.call(&acl);
+    let service = Service::start(&data_dir, &[]);
+    let url = format!("redis://backup@127.0.0.1:{}/0", server.port);
+    service.json(&["instance", "add", "--name", "orders", &url]);
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(backup["state"], "succeeded");
+}
+
+#[test]
 fn a_server_that_cannot_be_adopted_is_explained() {
     let (_folder, data_dir) = folder();
     let server = Server::start(&newest_redis(), &["--requirepass", "right"]);
