@@ -1,4 +1,5 @@
-//! `/healthz`: the process answers. `/readyz`: catalog and store are usable too.
+//! `/healthz`: the process answers. `/readyz`: catalog and store are usable too, and the disks of the
+//! service have their reserve.
 
 use std::time::Duration;
 
@@ -58,6 +59,7 @@ impl Readiness {
                 tracing::error!(error = &error as &dyn std::error::Error, "not ready");
                 match error {
                     AppError::StoreUnavailable(_) => Some("the store cannot be used"),
+                    AppError::DiskShortage(_) => Some("a disk of the service is nearly full"),
                     _ => Some("the catalog cannot be used"),
                 }
             }

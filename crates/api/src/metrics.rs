@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use cachevault_app::{App, OpenJobs, Watched, WatchedInstance};
+use cachevault_app::{App, DiskReserve, OpenJobs, Watched, WatchedInstance};
 use jiff::Timestamp;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
@@ -40,6 +40,11 @@ struct OfState {
     state: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFolder {
+    folder: &'static str,
+}
+
 type Number = Gauge<f64, AtomicU64>;
 /// What is told of one instance at a moment, if anything.
 type OfOne = fn(&WatchedInstance, Timestamp) -> Option<f64>;
@@ -60,7 +65,8 @@ async fn metrics(State(Scraped { app, counted }): State<Scraped>) -> impl IntoRe
     let watched = app.watch().await.inspect_err(|error| {
         tracing::error!(error = error as &dyn std::error::Error, "no metrics of the catalog");
     });
-    let asked = registry(watched.ok().as_ref(), app.clock.now());
+    let mut asked = registry(watched.ok().as_ref(), app.clock.now());
+    register_disks(asked.sub_registry_with_prefix("disk"), &app.disk, &app.disk.measure().await);
     let mut text = String::new();
     // Writing into a string does not fail.
     let _ = encode_registry(&mut text, &counted);
@@ -142,7 +148,17 @@ fn register_jobs(registry: &mut Registry, jobs: &[OpenJobs], now: Timestamp) {
     );
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody has so many jobs or backups")]
+fn register_disks(registry: &mut Registry, reserve: &DiskReserve, free: &[(&'static str, u64)]) {
+    let (family, floor) = (Family::<OfFolder, Number>::default(), Number::default());
+    for (folder, bytes) in free {
+        family.get_or_create(&OfFolder { folder }).set(count(*bytes));
+    }
+    floor.set(count(reserve.bytes));
+    registry.register("free_bytes", "Free space of the disk of each folder of the service", family);
+    registry.register("reserve_bytes", "Free space below which no new work is accepted", floor);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 9 PB, and nobody has so many jobs")]
 fn count(number: u64) -> f64 {
     number as f64
 }

@@ -44,7 +44,7 @@ impl App {
     /// [`AppError::InstanceNotFound`]; [`AppError::InstanceBusy`] while another operation runs;
     /// [`AppError::InstanceDown`] when it counts as down and does not answer now;
     /// [`AppError::SingleNode`] where the configuration asks for it;
-    /// [`AppError::CatalogFailed`].
+    /// [`AppError::DiskShortage`]; [`AppError::CatalogFailed`].
     pub async fn request_backup(
         &self,
         caller: &Caller,
@@ -52,6 +52,7 @@ impl App {
         wish: RequestBackup,
     ) -> Result<BackupId, AppError> {
         let project = caller.may(Action::CreateBackup)?;
+        self.check_disk().await?;
         let found = self.find_instance(project, instance).await?;
         if !self.single_node_backups && found.observation.replicas_online == 0 {
             return Err(AppError::SingleNode);

@@ -9,10 +9,12 @@ impl App {
     /// Asks for a drill of a backup. Asking again while one is open changes nothing.
     ///
     /// # Errors
-    /// [`AppError::BackupNotFound`], [`AppError::BackupNotRestorable`],
+    /// [`AppError::BackupNotFound`], [`AppError::BackupNotRestorable`], [`AppError::DiskShortage`],
     /// [`AppError::CatalogFailed`].
     pub async fn request_drill(&self, caller: &Caller, backup: BackupId) -> Result<(), AppError> {
-        self.drill(caller.may(Action::DrillBackup)?, backup).await
+        let project = caller.may(Action::DrillBackup)?;
+        self.check_disk().await?;
+        self.drill(project, backup).await
     }
 
     async fn drill(&self, project: &ProjectId, backup: BackupId) -> Result<(), AppError> {

@@ -8,6 +8,7 @@ use cachevault_domain::{
 use cachevault_store::StoreError;
 
 use crate::access::AccessError;
+use crate::disk::DiskShortage;
 use crate::sealer::Unsealable;
 use crate::webhooks::InvalidWebhook;
 
@@ -115,6 +116,9 @@ pub enum AppError {
     /// The catalog failed; try again later.
     #[error("the catalog failed")]
     CatalogFailed(#[source] CatalogError),
+    /// The service's disk is nearly full; free some space.
+    #[error(transparent)]
+    DiskShortage(#[from] DiskShortage),
     /// The store cannot be used; try again later.
     #[error("the store cannot be used")]
     StoreUnavailable(#[source] StoreError),

@@ -18,6 +18,7 @@ mod authority;
 mod backups;
 mod checks;
 mod credentials;
+mod disk;
 mod drills;
 mod error;
 mod events;
@@ -58,6 +59,7 @@ pub use cachevault_catalog::{
     CredentialChanges, OpenJobs, ProjectChanges, UserKey, WatchedInstance,
 };
 pub use credentials::{CreateCredential, KeyProof, NewCredential, ShownCredential};
+pub use disk::{DiskReserve, DiskShortage, LocalFolder};
 pub use error::AppError;
 pub use instances::{AddInstance, FirstSettings};
 pub use links::{BackupLinks, Download, FileLink, InvalidLinkLifetime, LinkLifetime, Ticket};
@@ -136,6 +138,8 @@ pub struct App {
     pub catalog: Arc<dyn Catalog>,
     /// Where the files are.
     pub store: Arc<dyn Store>,
+    /// The disk space that the service keeps for itself.
+    pub disk: DiskReserve,
     /// How servers are looked at.
     pub prober: Arc<dyn Prober>,
     /// How stored RDBs are opened.
@@ -159,7 +163,8 @@ pub struct App {
 }
 
 impl App {
-    /// Whether requests can be served: the catalog and the store are usable.
+    /// Whether requests can be served: the catalog and the store are usable, and the disks have
+    /// their reserve.
     ///
     /// # Errors
     /// The first of them that is not.
@@ -168,7 +173,8 @@ impl App {
         // A store asks a bucket again for minutes; who asks here wants to know how it is now.
         let scratch = Scratch::mint(&*self.entropy);
         let checked = tokio::time::timeout(STORE_CHECK_MAX, self.store.check(&scratch)).await;
-        checked.unwrap_or_else(|late| Err(too_late(late))).map_err(AppError::StoreUnavailable)
+        checked.unwrap_or_else(|late| Err(too_late(late))).map_err(AppError::StoreUnavailable)?;
+        self.check_disk().await
     }
 }
 

@@ -67,7 +67,7 @@ impl App {
     ///
     /// # Errors
     /// Those of [`App::plan_restore`]; [`AppError::BackupUnverified`]; [`AppError::RestoreBlocked`];
-    /// [`AppError::InstanceBusy`] while another operation runs.
+    /// [`AppError::InstanceBusy`] while another operation runs; [`AppError::DiskShortage`].
     pub async fn request_restore(
         &self,
         caller: &Caller,
@@ -75,6 +75,7 @@ impl App {
         wish: RequestRestore,
     ) -> Result<RestoreId, AppError> {
         let project = caller.may(Action::Restore)?;
+        self.check_disk().await?;
         let target = self.find_instance(project, instance).await?;
         let entry = self.restorable_artifact(project, wish.backup).await?;
         refuse_unverified(&entry, &wish.options)?;

@@ -330,8 +330,8 @@ fn told(event: &Event) -> Value {
         "data": {
             "id": event.id.get(),
             "project_id": event.project.to_string(),
-            "instance_id": event.instance.to_string(),
-            "instance_name": event.instance_name.to_string(),
+            "instance_id": event.instance.map(|id| id.to_string()),
+            "instance_name": event.instance_name.as_ref().map(ToString::to_string),
             "backup_id": event.backup.map(|id| id.to_string()),
             "restore_id": event.restore.map(|id| id.to_string()),
             "detail": event.detail,

@@ -18,7 +18,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use cachevault_app::{MasterKey, NewCredential};
+use cachevault_app::{LocalFolder, MasterKey, NewCredential};
 use cachevault_domain::{Entropy, NodeId};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -79,6 +79,18 @@ impl DataDir {
         backups_in(&self.path)
     }
 
+    /// The folders whose disks must keep a reserve: this one, and the spool where it is used.
+    pub(crate) fn local_folders(&self) -> Vec<LocalFolder> {
+        let data = LocalFolder { name: "data", path: self.path.clone() };
+        let spool = LocalFolder { name: "spool", path: self.spool_path() };
+        let folders = [data, spool].into_iter();
+        folders.filter(|folder| folder.name == "data" || folder.path.exists()).collect()
+    }
+
+    fn spool_path(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
     /// Where throw-away servers of drills live.
     pub(crate) fn drills(&self) -> PathBuf {
         self.path.join("drills")
@@ -86,7 +98,7 @@ impl DataDir {
 
     /// Where backups wait for a bucket that does not take them.
     pub(crate) fn spool(&self) -> anyhow::Result<PathBuf> {
-        let path = self.path.join("spool");
+        let path = self.spool_path();
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.with_context(|| format!("make `{}`", path.display()))?;
         Ok(path)

@@ -7,14 +7,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Throttle};
 use cachevault_app::{
-    App, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
+    App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
 };
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
 use cachevault_engine::{ProbeLimits, SourceGate, sweep_drills};
 use cachevault_jobs::{
-    DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Messenger, Observer, Runner,
-    Scheduler, Shutdown, Tender, Worker,
+    DiskWatch, DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Messenger, Observer,
+    Runner, Scheduler, Shutdown, Tender, Worker,
 };
 use cachevault_store::{CountedStore, SealedStore, StoreFigures};
 use prometheus_client::metrics::family::Family;
@@ -153,6 +153,8 @@ fn tend(
     let (observer, stop) =
         (Observer { app: app.clone(), every: config.observe_every }, shutdown.clone());
     tasks.spawn(async move { observer.run(&stop).await });
+    let (disk, stop) = (DiskWatch::new(app.clone()), shutdown.clone());
+    tasks.spawn(async move { disk.run(&stop).await });
     let (scheduler, stop) = (
         Scheduler {
             app: app.clone(),
@@ -259,6 +261,7 @@ async fn build(
     let app = App {
         catalog: catalog.clone(),
         store: Arc::new(store),
+        disk: DiskReserve { folders: data_dir.local_folders(), bytes: config.disk_reserve_bytes },
         prober: Arc::new(EngineProber {
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),

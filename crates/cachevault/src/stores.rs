@@ -31,6 +31,8 @@ pub(crate) struct StoreConfig {
     pub(crate) patience: Duration,
     /// How much of a backup may wait on the local disk for a bucket.
     pub(crate) spool_bytes: u64,
+    /// How much of its disk the spool leaves free.
+    pub(crate) disk_reserve_bytes: u64,
 }
 
 /// Which store to check.
@@ -57,6 +59,7 @@ impl CheckOptions {
             encrypt: true,
             patience: REQUEST_TIME_MAX,
             spool_bytes: 0,
+            disk_reserve_bytes: 0,
         })
     }
 }
@@ -95,7 +98,8 @@ impl StoreConfig {
         if bucket.is_none() {
             return Ok(store);
         }
-        Ok(Arc::new(SpoolStore::new(store, data_dir.spool()?, self.spool_bytes)))
+        let spool = SpoolStore::new(store, data_dir.spool()?, self.spool_bytes);
+        Ok(Arc::new(spool.with_reserve(self.disk_reserve_bytes)))
     }
 
     fn client(&self, folder: &Path, patience: Duration) -> anyhow::Result<Opened> {

@@ -15,15 +15,15 @@ use crate::{SqliteCatalog, unavailable};
 
 /// Selects events of a project; which, follows.
 pub(crate) const SELECT: &str = "SELECT e.*, i.name AS instance_name
-    FROM events e JOIN instances i ON i.id = e.instance_id WHERE ";
+    FROM events e LEFT JOIN instances i ON i.id = e.instance_id WHERE ";
 
 #[derive(sqlx::FromRow)]
 pub(crate) struct EventRow {
     id: i64,
     at: i64,
     project_id: String,
-    instance_id: String,
-    instance_name: String,
+    instance_id: Option<String>,
+    instance_name: Option<String>,
     kind: String,
     backup_id: Option<String>,
     restore_id: Option<String>,
@@ -40,8 +40,8 @@ impl TryFrom<EventRow> for Event {
             id: EventId::new(row.number(columns.id)?),
             at: row.moment(columns.at)?,
             project: row.parse(&columns.project_id)?,
-            instance: row.parse(&columns.instance_id)?,
-            instance_name: row.parse(&columns.instance_name)?,
+            instance: row.parse_if(columns.instance_id.as_deref())?,
+            instance_name: row.parse_if(columns.instance_name.as_deref())?,
             kind: row.parse(&columns.kind)?,
             backup: row.parse_if(columns.backup_id.as_deref())?,
             restore: row.parse_if(columns.restore_id.as_deref())?,
@@ -156,6 +156,26 @@ impl EventCatalog for SqliteCatalog {
             .map_err(unavailable)?;
         let items = rows.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
         Ok(EventPage { items, newest })
+    }
+
+    async fn record_service_event(
+        &self,
+        kind: EventKind,
+        detail: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        sqlx::query(
+            "INSERT INTO events (project_id, kind, detail, at)
+             SELECT id, ?, ?, ? FROM projects WHERE enabled = 1",
+        )
+        .bind(kind.as_str())
+        .bind(shortened(detail))
+        .bind(now.as_microsecond())
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+        self.commit_telling(tx).await
     }
 
     async fn drop_events(&self, before: Timestamp, limit: u32) -> Result<u64, CatalogError> {

@@ -8,8 +8,8 @@ use std::path::Path;
 use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    BackupId, ContentState, Decision, JobKind, MissedWindow, Page, Permissions, ProjectId,
-    StoredFiles,
+    BackupId, ContentState, Decision, EventFilter, EventKind, JobKind, MissedWindow, Page,
+    Permissions, ProjectId, StoredFiles,
 };
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
@@ -249,6 +249,45 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
     catalog.finish_backup(&claimed, &files, now).await.unwrap();
     catalog.close().await;
     assert!(!files_name_keys(folder.path()));
+}
+
+#[tokio::test]
+async fn events_go_on_behind_those_from_before_service_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let migrations: [(&str, &str); 5] = [
+        INITIAL,
+        ("0005_identity.sql", include_str!("../migrations/0005_identity.sql")),
+        RESTORES,
+        DRILLS,
+        ("0011_events.sql", include_str!("../migrations/0011_events.sql")),
+    ];
+    let old = old_catalog(&path, &migrations).await;
+    sqlx::raw_sql(
+        "INSERT INTO projects (id, name, created_at) VALUES ('00112233445566778899aabbccddeeff', 'old', 0);
+         INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+             replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+             databases_used, observed_at, failed_looks, created_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', 'old', 'localhost', 6379, 0, 'redis',
+             '7.0.15', 'primary', 0, 1, 0, 1, 1, 1, 0, 0, 0);
+         INSERT INTO events (id, at, project_id, instance_id, kind) VALUES
+             (7, 1, '00112233445566778899aabbccddeeff', '5560df16-cebf-4473-95c4-d1b573c16e79', 'instance_adopted'),
+             (41, 2, '00112233445566778899aabbccddeeff', '5560df16-cebf-4473-95c4-d1b573c16e79', 'instance_changed');
+         DELETE FROM events WHERE id = 41;",
+    )
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    use cachevault_catalog::EventCatalog;
+    let now = Timestamp::UNIX_EPOCH;
+    catalog.record_service_event(EventKind::DiskLow, None, now).await.unwrap();
+    let project = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let listed = catalog.list_events(&project, &EventFilter::default(), 10).await.unwrap();
+    let ids: Vec<_> = listed.items.iter().map(|event| event.id.get()).collect();
+    assert_eq!(ids, [7, 42]);
+    assert!(listed.items[0].instance.is_some() && listed.items[1].instance.is_none());
 }
 
 #[tokio::test]

@@ -176,6 +176,7 @@ macro_rules! catalog_conformance {
             an_instance_goes_down_once_and_comes_back_once
             what_a_policy_does_is_told
             events_are_listed_in_both_orders_and_between_others
+            a_service_event_is_recorded_for_every_project
             old_events_are_forgotten_and_their_numbers_with_them
             who_waits_for_an_event_is_woken_by_it
             a_webhook_reads_back_as_it_was_added_and_changed

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use cachevault_domain::{
     AuditFilter, AuditRecord, AuditResult, Delivery, DeliveryResult, EventFilter, EventId,
-    EventPage, NewAuditRecord, NodeId, ProjectId, RequestId, SealedSecret, Webhook, WebhookChange,
-    WebhookId,
+    EventKind, EventPage, NewAuditRecord, NodeId, ProjectId, RequestId, SealedSecret, Webhook,
+    WebhookChange, WebhookId,
 };
 use jiff::Timestamp;
 
@@ -49,6 +49,14 @@ pub trait EventCatalog: Send + Sync {
         filter: &EventFilter,
         limit: u32,
     ) -> Result<EventPage, CatalogError>;
+
+    /// Records an event of the whole service, once for every project that is enabled.
+    async fn record_service_event(
+        &self,
+        kind: EventKind,
+        detail: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), CatalogError>;
 
     /// Forgets events from before a moment, `limit` at the most; how many. Numbers are not given
     /// again.

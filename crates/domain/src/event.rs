@@ -1,4 +1,4 @@
-//! What has happened to instances, backups and restores: one record for each fact.
+//! What has happened to instances, backups, restores and the service: one record for each fact.
 
 use std::fmt;
 use std::str::FromStr;
@@ -118,6 +118,10 @@ kinds! {
     InstanceReachable = "instance_reachable",
     /// The backup policy of an instance was changed.
     PolicyChanged = "policy_changed",
+    /// A disk of the service is nearly full: new work is refused. The detail says which.
+    DiskLow = "disk_low",
+    /// The disks of the service have space again.
+    DiskRecovered = "disk_recovered",
 }
 
 impl fmt::Display for EventKind {
@@ -148,10 +152,10 @@ pub struct Event {
     pub at: Timestamp,
     /// The project.
     pub project: ProjectId,
-    /// The instance; of a restore its target.
-    pub instance: InstanceId,
-    /// What the instance is called now.
-    pub instance_name: InstanceName,
+    /// The instance; of a restore its target. None for an event of the whole service.
+    pub instance: Option<InstanceId>,
+    /// The current name of the instance.
+    pub instance_name: Option<InstanceName>,
     /// What happened.
     pub kind: EventKind,
     /// The backup that it is about; of a restore the one that is restored.

@@ -168,6 +168,7 @@ impl Step for Capture {
         let (app, lease) = (context.app, context.lease);
         let started_at = app.clock.now();
         app.catalog.start_backup(lease, started_at).await.map_err(catalog_failed)?;
+        context.require_disk().await?;
         let (backup, instance) = context.subject().await?;
         let key = context.attempt_key(lease.attempt).artifact(SHARD);
         // A replica that failed once is not tried again: the primary decides.

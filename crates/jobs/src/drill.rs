@@ -57,6 +57,7 @@ impl Step for Drill {
     }
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
+        context.require_disk().await?;
         let (app, lease) = (context.app, context.lease);
         let found = app.catalog.find_backup(&lease.project, lease.backup).await;
         let found = found.map_err(catalog_failed)?;

@@ -12,11 +12,13 @@
 //! ```
 //!
 //! [`Worker`] runs jobs; [`Scheduler`] asks for those that are due by themselves; [`Observer`] looks at
-//! instances from time to time, [`Tender`] after what is stored; [`Messenger`] tells webhooks. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
+//! instances from time to time, [`Tender`] after what is stored; [`Messenger`] tells webhooks; [`DiskWatch`] watches the
+//! service's own disks. All end when told, in two phases ([`Shutdown`]). This crate knows no HTTP.
 
 #![deny(missing_docs)]
 
 mod capture;
+mod disk;
 mod drill;
 mod figures;
 mod log;
@@ -33,6 +35,7 @@ mod step;
 mod tender;
 mod worker;
 
+pub use disk::DiskWatch;
 pub use drill::{DrillSettings, Driller};
 pub use figures::JobFigures;
 pub use messenger::{MESSAGES_MAX, Messenger};

@@ -175,6 +175,7 @@ impl Step for Check {
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let (app, lease) = (context.app, context.lease);
         app.catalog.start_restore(lease, app.clock.now()).await.map_err(catalog_failed)?;
+        context.require_disk().await?;
         let subject = context.restore_subject().await?;
         let (key, entry) = subject.artifact()?;
         let plan = context.plan(&subject, None).await?;

@@ -36,6 +36,16 @@ impl StepContext<'_> {
         StepLog { app: self.app, lease: self.lease }
     }
 
+    /// Refuses to begin work while a disk of the service is nearly full.
+    pub(crate) async fn require_disk(&self) -> Result<(), StepError> {
+        self.app.disk.check().await.map_err(|shortage| {
+            StepError::Retry(Failure {
+                code: FailureCode::SizeUnconfirmed,
+                reason: shortage.to_string(),
+            })
+        })
+    }
+
     /// What the finished step `name` left.
     pub(crate) fn output<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
         let found = self.outputs.iter().find(|logged| logged.step == name);

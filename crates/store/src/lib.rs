@@ -24,6 +24,7 @@
 mod bucket;
 pub mod conformance;
 mod counted;
+mod disk;
 mod envelope;
 mod error;
 mod faulty;
@@ -43,6 +44,7 @@ use sha2::{Digest, Sha256};
 pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
 pub use conformance::Scratch;
 pub use counted::{CountedStore, StoreFigures};
+pub use disk::free_bytes;
 pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::disk::free_bytes;
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, AttemptKey, BucketPlace, Folder, ObjectName,
     Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
@@ -33,13 +34,21 @@ pub struct SpoolStore {
     inner: Arc<dyn Store>,
     folder: PathBuf,
     limit_bytes: u64,
+    reserve_bytes: u64,
 }
 
 impl SpoolStore {
     /// A store in front of another, with files in `folder`, which is there: one of at most
     /// `limit_bytes` for each artifact that is being written.
     pub fn new(inner: Arc<dyn Store>, folder: PathBuf, limit_bytes: u64) -> Self {
-        Self { inner, folder, limit_bytes }
+        Self { inner, folder, limit_bytes, reserve_bytes: 0 }
+    }
+
+    /// The same store, whose files leave so much of their disk free: beyond that a writer waits for
+    /// the store.
+    #[must_use]
+    pub fn with_reserve(self, reserve_bytes: u64) -> Self {
+        Self { reserve_bytes, ..self }
     }
 }
 
@@ -52,7 +61,8 @@ impl Store for SpoolStore {
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let inner = self.inner.create(key).await?;
         let folder = self.folder.clone();
-        Ok(Box::new(SpoolSink::new(inner, folder, self.limit_bytes, key.to_string())))
+        let limits = SpoolLimits { bytes: self.limit_bytes, reserve_bytes: self.reserve_bytes };
+        Ok(Box::new(SpoolSink::new(inner, folder, limits, key.to_string())))
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
@@ -266,11 +276,19 @@ fn broken(action: &'static str, object: &str, error: io::Error) -> StoreError {
     StoreError::io(action, object, error)
 }
 
+#[derive(Debug, Clone, Copy)]
+struct SpoolLimits {
+    /// Bytes of one artifact that may wait in the file.
+    bytes: u64,
+    /// Bytes of the disk that stay free.
+    reserve_bytes: u64,
+}
+
 struct SpoolSink {
     shared: Arc<Shared>,
     pump: JoinSet<Result<Stored, StoreError>>,
     folder: PathBuf,
-    limit_bytes: u64,
+    limits: SpoolLimits,
     object: String,
     written_bytes: u64,
     /// The local disk has failed once: what comes waits for the store.
@@ -281,13 +299,13 @@ impl SpoolSink {
     fn new(
         inner: Box<dyn ArtifactSink>,
         folder: PathBuf,
-        limit_bytes: u64,
+        limits: SpoolLimits,
         object: String,
     ) -> Self {
         let shared = Arc::new(Shared::default());
         let mut pump = JoinSet::new();
         pump.spawn(Arc::clone(&shared).pump(inner, object.clone()));
-        Self { shared, pump, folder, limit_bytes, object, written_bytes: 0, is_unusable: false }
+        Self { shared, pump, folder, limits, object, written_bytes: 0, is_unusable: false }
     }
 
     /// How the pump ended.
@@ -299,17 +317,32 @@ impl SpoolSink {
         }
     }
 
+    /// Whether the disk has its reserve after so many more bytes. Where that is unknown, writing shows
+    /// what is wrong.
+    async fn leaves_reserve(&self, len: usize) -> bool {
+        if self.limits.reserve_bytes == 0 {
+            return true;
+        }
+        let folder = self.folder.clone();
+        let free = tokio::task::spawn_blocking(move || free_bytes(&folder)).await;
+        let needed = self.limits.reserve_bytes.saturating_add(len as u64);
+        !matches!(free, Ok(Ok(free)) if free < needed)
+    }
+
     /// Tries to write into the file; gives the bytes back where there is no room.
     async fn spool(&mut self, bytes: Bytes) -> Option<Bytes> {
+        if !self.leaves_reserve(bytes.len()).await {
+            return Some(bytes);
+        }
         let (file, at) = {
             let mut state = self.shared.state();
-            let has_room = state.file_bytes + bytes.len() as u64 <= self.limit_bytes;
+            let has_room = state.file_bytes + bytes.len() as u64 <= self.limits.bytes;
             if self.is_unusable || !has_room {
                 return Some(bytes);
             }
             (state.file.clone(), state.place(bytes.len()))
         };
-        let (folder, len, piece) = (self.folder.clone(), self.limit_bytes, bytes.clone());
+        let (folder, len, piece) = (self.folder.clone(), self.limits.bytes, bytes.clone());
         let work = move || {
             let file = match file {
                 Some(file) => file,
@@ -397,6 +430,7 @@ mod tests {
     const PIECE_BYTES: usize = 1 << 20;
     /// No multiple of a piece, so that pieces go on at the beginning of the file.
     const LIMIT: u64 = (8 << 20) + 12_345;
+    const LIMITS: SpoolLimits = SpoolLimits { bytes: LIMIT, reserve_bytes: 0 };
     /// So many pieces have room in the file.
     const BACKLOG: usize = 8;
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -433,7 +467,7 @@ mod tests {
         let gate = Arc::new(Semaphore::new(0));
         let inner = Box::new(Gated { gate: Arc::clone(&gate), taken: Tally::default() });
         let mut sink =
-            Box::new(SpoolSink::new(inner, folder.path().to_owned(), LIMIT, "it".to_owned()));
+            Box::new(SpoolSink::new(inner, folder.path().to_owned(), LIMITS, "it".to_owned()));
         let mut expected = Sha256::new();
         for number in 0..PIECES {
             // One is taken for each that comes: the file stays as full as it can be.
@@ -446,5 +480,28 @@ mod tests {
         let stored = sink.finish().await.unwrap();
         assert_eq!(stored.size_bytes, (PIECES * PIECE_BYTES) as u64);
         assert_eq!(stored.sha256, hex::encode(expected.finalize()));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_spool_leaves_the_reserve_of_its_disk_free() {
+        const PIECES: usize = 20;
+        let folder = tempfile::tempdir().unwrap();
+        for (reserve_bytes, is_spooled) in [(1, true), (u64::MAX / 2, false)] {
+            let gate = Arc::new(Semaphore::new(0));
+            let inner = Box::new(Gated { gate: Arc::clone(&gate), taken: Tally::default() });
+            let limits = SpoolLimits { bytes: 1 << 30, reserve_bytes };
+            let path = folder.path().to_owned();
+            let mut sink = Box::new(SpoolSink::new(inner, path, limits, "it".to_owned()));
+            let shared = Arc::clone(&sink.shared);
+            for number in 0..PIECES {
+                gate.add_permits(usize::from(!is_spooled));
+                let written = tokio::time::timeout(PATIENCE, sink.write(piece(number))).await;
+                written.unwrap_or_else(|_| panic!("piece {number} waits")).unwrap();
+            }
+            assert_eq!(shared.state().file.is_some(), is_spooled);
+            gate.add_permits(PIECES);
+            let stored = sink.finish().await.unwrap();
+            assert_eq!(stored.size_bytes, (PIECES * PIECE_BYTES) as u64);
+        }
     }
 }

@@ -175,6 +175,7 @@ impl From<AppError> for DcsError {
             AppError::CatalogFailed(_)
             | AppError::HashingFailed(_)
             | AppError::KeystoneFailed(_)
+            | AppError::DiskShortage(_)
             | AppError::StoreUnavailable(_)
             | AppError::SecretUnreadable(_) => Self::Internal,
         };

@@ -93,6 +93,7 @@ impl Error {
                 | AppError::HashingFailed(_)
                 | AppError::KeystoneFailed(_)
                 | AppError::SecretUnreadable(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+                AppError::DiskShortage(_) => (StatusCode::SERVICE_UNAVAILABLE, "disk_low"),
                 AppError::StoreUnavailable(_) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
                 }

@@ -24,11 +24,11 @@ pub(crate) struct EventBody {
     #[schema(example = "backup_failed")]
     kind: &'static str,
     project_id: String,
-    /// The instance; of a restore its target.
-    instance_id: String,
-    /// What the instance is called now.
+    /// The instance; of a restore its target. `null` for an event of the whole service.
+    instance_id: Option<String>,
+    /// The current name of the instance.
     #[schema(example = "orders")]
-    instance_name: String,
+    instance_name: Option<String>,
     /// The backup that it is about; of a restore the one that is restored.
     backup_id: Option<String>,
     restore_id: Option<String>,
@@ -49,8 +49,8 @@ impl From<&Event> for EventBody {
             at: event.at.to_string(),
             kind: event.kind.as_str(),
             project_id: event.project.to_string(),
-            instance_id: event.instance.to_string(),
-            instance_name: event.instance_name.to_string(),
+            instance_id: event.instance.map(|id| id.to_string()),
+            instance_name: event.instance_name.as_ref().map(ToString::to_string),
             backup_id: event.backup.map(|id| id.to_string()),
             restore_id: event.restore.map(|id| id.to_string()),
             detail: event.detail.clone(),

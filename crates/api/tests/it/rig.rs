@@ -11,8 +11,8 @@ use cachevault_api::{
     router,
 };
 use cachevault_app::{
-    App, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober, Sealer,
-    TokenAuthority, WebhookMessage, WebhookRules, WebhookSender, Webhooks,
+    App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober,
+    Sealer, TokenAuthority, WebhookMessage, WebhookRules, WebhookSender, Webhooks,
 };
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -248,6 +248,7 @@ impl Rig {
         let app = App {
             catalog: catalog.clone(),
             store: Arc::new(FolderStore::open(folder.path().join("backups")).unwrap()),
+            disk: DiskReserve::default(),
             prober: Arc::new(Unreachable),
             opener: Arc::new(EngineOpener),
             sealer: Arc::new(Sealer::new(&MasterKey::mint(&*entropy), entropy.clone())),

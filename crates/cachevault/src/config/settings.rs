@@ -76,6 +76,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
+    /// MiB that must stay free on the disks of the data folder and its `spool`: below that the service
+    /// accepts no new backups, restores and drills, and is not ready; 0 turns this off [default: 64]
+    #[arg(long, value_name = "MIB", env = "CACHEVAULT_DISK_RESERVE_MIB")]
+    disk_reserve_mib: Option<u64>,
+
     /// URL under which clients reach the service, for credentials.json and download links
     /// [default: http:// or https:// and the address listened on; in links, the host that the client names]
     #[arg(long, value_name = "URL", env = "CACHEVAULT_PUBLIC_URL")]
@@ -349,6 +354,7 @@ impl Settings {
             connections_max: self.connections_max.or(other.connections_max),
             metrics_listen: self.metrics_listen.or(other.metrics_listen),
             data_dir: self.data_dir.or(other.data_dir),
+            disk_reserve_mib: self.disk_reserve_mib.or(other.disk_reserve_mib),
             public_url: self.public_url.or(other.public_url),
             region: self.region.or(other.region),
             log_format: self.log_format.or(other.log_format),

@@ -11,6 +11,7 @@ mod crashes;
 mod damage;
 mod data_folder;
 mod diff;
+mod disk;
 mod download;
 mod events;
 mod inspect;

@@ -61,14 +61,19 @@ fn memory_is_a_constant_whatever_the_size_of_the_data(place: &Place) {
     growth.assert_small();
 }
 
-/// A file system of 2 MiB, gone when dropped; whoever has files open there has to go first.
+/// A small file system, gone when dropped; whoever has files open there has to go first.
 pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// A file system of its own needs a privilege; where there is none, root in a namespace has it.
     pub(crate) fn mount(folder: &Path) -> Self {
+        Self::mount_sized(folder, 2)
+    }
+
+    pub(crate) fn mount_sized(folder: &Path, mib: u32) -> Self {
         std::fs::create_dir_all(folder).unwrap();
-        let mount = ["-t", "tmpfs", "-o", "size=2m", "tmpfs", folder.to_str().unwrap()];
+        let size = format!("size={mib}m");
+        let mount = ["-t", "tmpfs", "-o", &size, "tmpfs", folder.to_str().unwrap()];
         let mounted = Command::new("mount").args(mount).stderr(Stdio::null()).status().unwrap();
         assert!(mounted.success(), "this test mounts a small file system and has to run as root");
         Self(folder.to_owned())

@@ -5,8 +5,9 @@ use std::pin::pin;
 use std::task::Poll;
 
 use cachevault_domain::{
-    Agenda, Cancellation, Event, EventFilter, EventId, EventKind, FailureCode, Instance,
-    InstanceChange, JobKind, Lease, PolicyId, StoredFiles, Tag, TagChange, TargetData,
+    Agenda, Cancellation, EVENT_DETAIL_CHARS_MAX, Event, EventFilter, EventId, EventKind,
+    FailureCode, Instance, InstanceChange, JobKind, Lease, PolicyId, StoredFiles, Tag, TagChange,
+    TargetData,
 };
 
 use super::identity::open_project;
@@ -81,9 +82,9 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
     ];
     assert_eq!(told(catalog, adopted).await, expected);
     let all = listed_by(catalog, EventFilter::default(), 20).await;
-    let of =
-        |event: &Event| (event.project.clone(), event.instance, event.instance_name.to_string());
-    assert!(all.iter().all(|event| of(event) == (project(1), instance_id(1), "one".to_owned())));
+    let of = |event: &Event| (event.project.clone(), event.instance, event.instance_name.clone());
+    let one = (project(1), Some(instance_id(1)), Some("one".parse().unwrap()));
+    assert!(all.iter().all(|event| of(event) == one));
     let moments: Vec<_> = all.iter().map(|event| event.at).collect();
     assert_eq!(moments, [1, 10, 11, 13, 21, 40, 41, 42, 43, 44, 52].map(at));
 }
@@ -156,7 +157,7 @@ pub async fn what_happens_to_a_restore_is_told_with_its_safety_backup(catalog: &
     assert_eq!(told(catalog, before).await, expected);
     let filter = EventFilter { after: before, newest_first: true, ..EventFilter::default() };
     let last = &listed_by(catalog, filter, 1).await[0];
-    assert_eq!((last.restore, last.instance), (Some(restore_id(6)), instance_id(2)));
+    assert_eq!((last.restore, last.instance), (Some(restore_id(6)), Some(instance_id(2))));
     catalog.request_restore(&new_restore(7, 9, 1, 40)).await.unwrap_err();
     assert_eq!(kinds(catalog, last.id).await, []);
 }
@@ -203,7 +204,7 @@ pub async fn what_is_done_to_an_instance_is_told(catalog: &impl Catalog) {
     assert_eq!(kinds(catalog, EventId::ZERO).await, expected);
     // What it was called last is told of an instance that is gone, too.
     let last = listed_by(catalog, EventFilter::default(), 10).await.pop().unwrap();
-    assert_eq!((last.instance_name.to_string(), last.at), ("two".to_owned(), at(12)));
+    assert_eq!((last.instance_name, last.at), (Some("two".parse().unwrap()), at(12)));
 }
 
 pub async fn an_instance_goes_down_once_and_comes_back_once(catalog: &impl Catalog) {
@@ -289,6 +290,27 @@ pub async fn events_are_listed_in_both_orders_and_between_others(catalog: &impl 
     let theirs = catalog.list_events(&project(2), &all, 10).await.unwrap();
     assert_eq!((theirs.items.len(), theirs.newest), (1, EventId::new(5)));
     assert_eq!(ids(EventFilter { after: EventId::MAX, ..all }, 10).await, [0; 0]);
+}
+
+pub async fn a_service_event_is_recorded_for_every_project(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    open_project(catalog, 2).await;
+    let before = newest(catalog).await;
+    let detail = "é".repeat(EVENT_DETAIL_CHARS_MAX + 1);
+    catalog.record_service_event(EventKind::DiskLow, Some(&detail), at(60)).await.unwrap();
+    catalog.record_service_event(EventKind::DiskRecovered, None, at(61)).await.unwrap();
+    for number in [1, 2] {
+        let filter = EventFilter { after: before, ..EventFilter::default() };
+        let page = catalog.list_events(&project(number), &filter, 10).await.unwrap();
+        let [low, recovered] = &page.items[..] else { panic!("{page:?}") };
+        assert_eq!((low.kind, recovered.kind), (EventKind::DiskLow, EventKind::DiskRecovered));
+        assert_eq!((low.at, &low.project), (at(60), &project(number)));
+        assert_eq!((low.instance, &low.instance_name, low.backup), (None, &None, None));
+        assert_eq!(low.detail, Some("é".repeat(EVENT_DETAIL_CHARS_MAX)));
+        let filter = EventFilter { instance: Some(instance_id(1)), ..filter };
+        let of_instance = catalog.list_events(&project(number), &filter, 10).await.unwrap();
+        assert_eq!(of_instance.items, []);
+    }
 }
 
 pub async fn old_events_are_forgotten_and_their_numbers_with_them(catalog: &impl Catalog) {

@@ -150,7 +150,7 @@ pub async fn a_delivery_that_failed_waits_and_is_given_up_in_time(catalog: &impl
     let found = find(catalog, 1).await;
     assert_eq!((found.failures, found.given_up), (2, 2));
     let last = claim(catalog, 40).await.unwrap();
-    assert_eq!(last.event.instance, instance_id(16));
+    assert_eq!(last.event.instance, Some(instance_id(16)));
     end(catalog, &last, 41).await;
     let found = find(catalog, 1).await;
     assert_eq!((found.failures, found.given_up, found.delivered_at), (0, 2, Some(at(41))));
@@ -190,7 +190,7 @@ pub async fn a_disabled_webhook_is_told_nothing_not_even_later(catalog: &impl Ca
     assert_eq!(claim(catalog, 52).await, None);
     catalog.add_instance(&instance(4, "four")).await.unwrap();
     let next = claim(catalog, 53).await.unwrap();
-    assert_eq!(next.event.instance, instance_id(4));
+    assert_eq!(next.event.instance, Some(instance_id(4)));
     let unwanted = DeliveryResult::Unwanted { reason: "it answered 410".into() };
     catalog.end_delivery(&next, &unwanted, at(54)).await.unwrap();
     let found = find(catalog, 1).await;

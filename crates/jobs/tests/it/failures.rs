@@ -1,7 +1,9 @@
 //! Backups that fail for natural causes, and what their records say.
 
-use cachevault_catalog::JobQueue;
-use cachevault_domain::{BackupState, FailureCode, JobState};
+use cachevault_app::{AppError, DiskReserve, LocalFolder, RequestBackup};
+use cachevault_catalog::{EventCatalog, JobQueue};
+use cachevault_domain::{BackupState, EventFilter, EventKind, FailureCode, JobState};
+use cachevault_jobs::DiskWatch;
 use cachevault_store::{Fault, StoreErrorKind};
 use cachevault_testkit::{Server, newest_redis};
 
@@ -113,4 +115,36 @@ async fn what_cannot_be_cleaned_up_is_not_forgotten() {
     rig.run(None).await;
     assert_eq!(rig.backup(id).await.state, BackupState::Succeeded);
     rig.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_begins_on_a_disk_that_is_nearly_full() {
+    let mut rig = Rig::new().await;
+    let waiting = rig.request().await;
+    let path = rig.folder.path().to_owned();
+    let folders = vec![LocalFolder { name: "data", path }];
+    rig.app.disk = DiskReserve { folders, bytes: u64::MAX / 2 };
+    for _ in 1..=3 {
+        rig.run(None).await;
+        rig.pass(60);
+    }
+    let failure = rig.backup(waiting).await.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::SizeUnconfirmed);
+    assert!(failure.reason.contains("less than the reserve"), "{}", failure.reason);
+    assert_eq!(rig.server.info("total_forks"), "0");
+    let wish = RequestBackup::default();
+    let refused = rig.app.request_backup(&rig.caller, rig.instance, wish).await.unwrap_err();
+    assert!(matches!(refused, AppError::DiskShortage(_)), "{refused}");
+    let drill = rig.app.request_drill(&rig.caller, waiting).await.unwrap_err();
+    assert!(matches!(drill, AppError::DiskShortage(_)), "{drill}");
+    let ready = rig.app.check_ready().await.unwrap_err();
+    assert!(matches!(ready, AppError::DiskShortage(_)), "{ready}");
+    let mut watch = DiskWatch::new(rig.app.clone());
+    watch.round().await;
+    watch.round().await;
+    let events = rig.catalog.list_events(&rig.project, &EventFilter::default(), 100).await.unwrap();
+    let low: Vec<_> = events.items.iter().filter(|e| e.kind == EventKind::DiskLow).collect();
+    assert_eq!((low.len(), low[0].instance), (1, None));
+    rig.app.disk = DiskReserve::default();
+    assert_eq!(outcome(&rig).await.0, BackupState::Succeeded);
 }

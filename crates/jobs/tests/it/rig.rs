@@ -2,8 +2,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cachevault_app::{
-    AddInstance, App, Logins, MasterKey, NewCredential, RequestBackup, Sealer, WebhookRules,
-    Webhooks,
+    AddInstance, App, DiskReserve, Logins, MasterKey, NewCredential, RequestBackup, Sealer,
+    WebhookRules, Webhooks,
 };
 use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
@@ -56,6 +56,7 @@ impl Rig {
         let app = App {
             catalog: catalog.clone(),
             store: store.clone(),
+            disk: DiskReserve::default(),
             prober: Arc::new(EngineProber {
                 limits: ProbeLimits { command: Duration::from_secs(5) },
                 has_certificate: false,

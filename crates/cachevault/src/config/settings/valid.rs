@@ -48,6 +48,7 @@ impl Settings {
             )?,
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
+            disk_reserve_bytes: disk_reserve(self.disk_reserve_mib)?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             downloads_max: within("downloads_max", self.downloads_max.unwrap_or(8), 1..=256)?,
             event_streams: EventStreamLimits::new(
@@ -103,6 +104,7 @@ impl Settings {
             credentials_file: self.store_credentials_file.clone(),
             create_bucket: self.store_create_bucket.unwrap_or(false),
             encrypt: self.encrypt.unwrap_or(true),
+            disk_reserve_bytes: disk_reserve(self.disk_reserve_mib)?,
             spool_bytes: within("spool_mib", self.spool_mib.unwrap_or(4096), 0..=1 << 20)? << 20,
             patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
         })
@@ -222,6 +224,10 @@ fn within<T: PartialOrd + std::fmt::Display>(
     Ok(value)
 }
 
+fn disk_reserve(mib: Option<u64>) -> anyhow::Result<u64> {
+    Ok(within("disk_reserve_mib", mib.unwrap_or(64), 0..=1 << 20)? << 20)
+}
+
 fn log_level(text: &str) -> anyhow::Result<LevelFilter> {
     text.parse().ok().with_context(|| {
         format!("`log_level` is `{text}`; it must be error, warn, info, debug or trace")
@@ -285,6 +291,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
         assert!(config.data_dir.ends_with(".cachevault"));
         assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (Some(-1), 4));
+        assert_eq!(config.disk_reserve_bytes, 64 << 20);
         assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
         assert_eq!(config.jobs.capture.source, Some(SourceLimits::default()));
     }
@@ -306,6 +313,7 @@ mod tests {
             ("zstd_level = 99", "zstd_level"),
             ("zstd_level = \"high\"", "zstd_level"),
             ("jobs_max = 0", "jobs_max"),
+            ("disk_reserve_mib = 1048577", "disk_reserve_mib"),
             ("host_jobs_max = 0", "host_jobs_max"),
             ("memory_reserve_percent = 101", "memory_reserve_percent"),
             ("cow_percent_max = 0", "cow_percent_max"),

@@ -1,0 +1,91 @@
+//! The disk of the data folder becomes full, and has room again.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use cachevault_testkit::{Server, eventually, newest_redis};
+use serde_json::Value;
+
+use crate::monitoring::Watched;
+use crate::service::{Service, folder};
+use crate::sources::SmallDisk;
+
+const MIB: usize = 1 << 20;
+
+/// Writes until a file has this size, or its disk is full.
+fn fill(path: &Path, mib: usize) {
+    let mut file = fs::File::create(path).unwrap();
+    for _ in 0..mib * 256 {
+        if file.write_all(&[7; 4096]).is_err() {
+            return;
+        }
+    }
+}
+
+fn kinds(service: &Service) -> Vec<String> {
+    let events = service.json(&["event", "list"]);
+    let kind = |event: &Value| event["kind"].as_str().unwrap().to_owned();
+    let items = events["items"].as_array().unwrap();
+    items.iter().map(kind).filter(|kind| kind.starts_with("disk_")).collect()
+}
+
+#[test]
+fn new_work_is_refused_before_the_disk_is_full() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 48);
+    let server = Server::start(&newest_redis(), &[]);
+    let watched = Watched::start(&data_dir, &["--disk-reserve-mib", "16"]);
+    let service = &watched.service;
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders", "--wait"]);
+    let filler = data_dir.join("filler");
+    fill(&filler, 36);
+    eventually("it is recorded", || (kinds(service) == ["disk_low"]).then_some(()));
+    let ready = eventually("it is not ready", || {
+        Some(service.get("/readyz")).filter(|answer| answer.ends_with("503"))
+    });
+    assert!(ready.contains("a disk of the service is nearly full"), "{ready}");
+    let refused = service.run(&["backup", "create", "orders"]);
+    let told = String::from_utf8(refused.stderr).unwrap();
+    assert!(told.contains("the disk of its data folder has"), "{told}");
+    assert!(told.contains("disk_reserve_mib"), "{told}");
+    let event = &service.json(&["event", "list"])["items"][0];
+    assert!(event["detail"].as_str().unwrap().contains("MiB free"), "{event}");
+    assert_eq!(event["instance_id"], Value::Null);
+    let free = watched.value("cachevault_disk_free_bytes{folder=\"data\"}");
+    assert!(free < watched.value("cachevault_disk_reserve_bytes"), "{free}");
+    fs::remove_file(&filler).unwrap();
+    eventually("it has room", || (kinds(service).len() == 2).then_some(()));
+    assert_eq!(kinds(service), ["disk_recovered", "disk_low"]);
+    let made = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(made["state"], "succeeded");
+    drop((watched, disk, folder));
+}
+
+#[test]
+fn a_service_whose_disk_was_full_works_on_without_a_restart() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 20);
+    let store = folder.path().join("store");
+    let store = format!("file://{}", store.display());
+    let server = Server::start(&newest_redis(), &[]);
+    server.fill(1000, 1000);
+    let service = Service::start(&data_dir, &["--store", &store, "--disk-reserve-mib", "0"]);
+    service.adopt(&server);
+    service.json(&["backup", "create", "orders", "--wait"]);
+    let filler = data_dir.join("filler");
+    fill(&filler, 2 * MIB);
+    eventually("the catalog is full", || {
+        let created = service.run(&["backup", "create", "orders"]);
+        let is_full = !created.status.success() && service.log().contains("disk is full");
+        is_full.then_some(())
+    });
+    fs::remove_file(&filler).unwrap();
+    let ended = service.settled();
+    assert!(ended["state"] == "succeeded" || ended["state"] == "failed", "{ended}");
+    let made = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(made["state"], "succeeded");
+    assert!(service.get("/readyz").ends_with("200"));
+    drop((service, disk, folder));
+}
