@@ -70,6 +70,11 @@ pub(crate) async fn check_permissions(
 ) -> Result<(), ProbeError> {
     const NOT_AN_ID: &str = "0000000000000000000000000000000000000000";
     const KNOWS_FAILOVER: ServerVersion = ServerVersion { major: 6, minor: 2, patch: 0 };
+    if let Reply::Error(error) = client.call(&["PING"]).await?
+        && let denied @ ProbeError::Denied { .. } = client.refusal("ping", &error)
+    {
+        return Err(denied);
+    }
     if let Reply::Error(error) = client.call(&["REPLCONF", "capa", "eof"]).await? {
         return Err(client.refusal("replconf", &error));
     }

@@ -7,6 +7,7 @@ use cachevault_proto::Reply;
 
 use crate::client::Client;
 use crate::info::ServerInfo;
+use crate::probe::check_permissions;
 use crate::restore::error::RestoreError;
 
 /// A logged-in connection to a target.
@@ -43,6 +44,28 @@ impl Admin {
                 detail: error[..error.len().min(200)].escape_ascii().to_string(),
             }),
             reply => Ok(reply),
+        }
+    }
+
+    /// Whether a command is refused, for whatever reason.
+    pub(crate) async fn is_refused(&mut self, command: &[&str]) -> Result<bool, RestoreError> {
+        match self.command(command).await {
+            Err(RestoreError::Refused { .. }) => Ok(true),
+            told => told.map(|_| false),
+        }
+    }
+
+    /// Whether the user may read all data, as a replica does.
+    pub(crate) async fn may_replicate(&mut self, info: &ServerInfo) -> Result<(), ProbeError> {
+        check_permissions(&mut self.client, info).await
+    }
+
+    /// Whether the user may change settings.
+    pub(crate) async fn may_set(&mut self) -> Result<bool, RestoreError> {
+        // Refused for a setting that is none, after the permission was checked.
+        match self.command(&["CONFIG", "SET", "cachevault", "none"]).await {
+            Err(error @ RestoreError::Refused { .. }) => Ok(!error.is_denial()),
+            told => told.map(|_| true),
         }
     }
 

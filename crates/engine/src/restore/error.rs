@@ -314,11 +314,6 @@ impl RestoreError {
         matches!(self, Self::Refused { detail, .. } if detail.contains("in progress"))
     }
 
-    /// Whether the command itself was allowed.
-    pub(crate) fn is_about_an_argument(&self) -> bool {
-        matches!(self, Self::Refused { .. }) && !self.is_denial()
-    }
-
     /// Whether the target's process is known to have ended.
     pub fn is_target_ended(&self) -> bool {
         matches!(self, Self::TargetEnded { .. })

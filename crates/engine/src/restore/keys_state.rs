@@ -36,7 +36,7 @@ pub async fn prepare_keys(
     let mut admin = Admin::connect(target, limits.command).await?;
     let run_id = admin.info().await?.run_id;
     let settings = match admin.setting(WANTED.0).await {
-        Ok(Some(before)) if before != WANTED.1 => {
+        Ok(Some(before)) if before != WANTED.1 && admin.may_set().await? => {
             vec![ChangedSetting::new(WANTED.0, before, WANTED.1)]
         }
         Ok(_) => Vec::new(),

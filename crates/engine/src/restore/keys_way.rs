@@ -50,7 +50,7 @@ use produce::{Pass, Producer};
 /// A server's main thread is the limit; the second connection fills the gaps of the first.
 const CONNECTIONS: usize = 2;
 /// A larger value blocks a server for long, and is in our memory more than once.
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// The server's own default for `proto-max-bulk-len`.
 const BULK_BYTES_MAX: u64 = 512 << 20;
 /// Pieces of the RDB that may wait for the encoder.

@@ -2,12 +2,14 @@
 
 mod facts;
 mod format;
+mod rights;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cachevault_domain::{
-    Blocker, ConflictRule, EngineKind, Loading, RestoreOptions, RestorePlan, RestoreWay, Role,
-    ServerVersion, Target, TtlRule,
+    Blocker, ConflictRule, Loading, RestoreOptions, RestorePlan, RestoreWay, Role, ServerVersion,
+    Target, TtlRule,
 };
 use cachevault_rdb::Header;
 use cachevault_rdb::report::Report;
@@ -16,8 +18,9 @@ use cachevault_store::{ArtifactEntry, ContentEntry};
 use crate::info::ServerInfo;
 use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
-use facts::{Needed, TargetFacts, look};
+use facts::{TargetFacts, look};
 use format::{FormatCheck, unverified_refusal};
+use rights::{KeysNeeds, Needed};
 
 /// Data is read back by default up to this size of RDB: beyond it the target would be out of
 /// service for long.
@@ -54,8 +57,16 @@ pub struct PlanRequest<'a> {
 /// [`RestoreError`] when the target cannot be looked at.
 pub async fn plan(request: PlanRequest<'_>) -> Result<RestorePlan, RestoreError> {
     let mut admin = Admin::connect(request.target, request.command).await?;
-    let facts = look(&mut admin).await?;
-    Ok(judge(&request, &facts, &content(request.entry)))
+    let content = content(request.entry);
+    let facts = look(&mut admin, databases(&content)).await?;
+    Ok(judge(&request, &facts, &content))
+}
+
+/// The databases beside the first one that the backup has keys in.
+fn databases(content: &ContentFacts) -> impl Iterator<Item = u64> {
+    let sums = content.report.iter().flat_map(|report| &report.databases);
+    let databases: BTreeSet<u64> = sums.map(|sums| sums.db).filter(|db| *db > 0).collect();
+    databases.into_iter()
 }
 
 fn content(entry: &ArtifactEntry) -> ContentFacts {
@@ -106,7 +117,10 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
-    let outlook = proof_outlook(entry, options, way, content, &format);
+    if options.safety_backup && info.keys > 0 {
+        blockers.extend(facts.rights.unreadable.clone());
+    }
+    let outlook = proof_outlook(entry, options, way, content, facts, &format);
     if let (Some(true), ProofOutlook::Impossible(reason)) = (options.prove, &outlook) {
         blockers.push(Blocker::Unprovable { reason: reason.clone() });
     }
@@ -125,7 +139,10 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
             ProofOutlook::Impossible(reason) | ProofOutlook::Partial(reason) => Some(reason),
             ProofOutlook::NotWanted | ProofOutlook::Possible => None,
         },
-        notes: notes(facts, report, way, loading).into_iter().chain(format.note()).collect(),
+        notes: notes(facts, report, options, way, loading)
+            .into_iter()
+            .chain(format.note())
+            .collect(),
         blockers,
     }
 }
@@ -141,7 +158,7 @@ fn way_blockers(
     if way == RestoreWay::Keys {
         return denied_keys(facts, report, options);
     }
-    let mut blockers = facts.denied.clone();
+    let mut blockers = denied_replica(facts);
     if facts.is_watched_by_sentinel == Some(true) {
         blockers.push(Blocker::Sentinel);
     }
@@ -209,6 +226,7 @@ fn proof_outlook(
     options: &RestoreOptions,
     way: RestoreWay,
     content: &ContentFacts,
+    facts: &TargetFacts,
     format: &FormatCheck<'_>,
 ) -> ProofOutlook {
     if !options.prove.unwrap_or(entry.rdb.size_bytes <= PROVE_BYTES_MAX) {
@@ -221,6 +239,9 @@ fn proof_outlook(
         let reason = "the target is not to hold just what the backup holds: only a part of it is \
                       wanted, a merge, or other times to live";
         return ProofOutlook::Impossible(reason.to_owned());
+    }
+    if let Some(denied) = &facts.rights.unreadable {
+        return ProofOutlook::Impossible(denied.to_string());
     }
     if let Some(reason) = format.unreadable() {
         return ProofOutlook::Impossible(reason);
@@ -252,7 +273,7 @@ fn choose_way(
             "the target does not load files of the other vendor, and takes the values by commands"
                 .to_owned(),
         ),
-        None if !facts.denied.is_empty() => {
+        None if !denied_replica(facts).is_empty() => {
             let reason = "the target does not let itself be made a replica, or be prepared for it";
             (RestoreWay::Keys, reason.to_owned())
         }
@@ -268,17 +289,15 @@ fn choose_way(
     }
 }
 
-/// Whether hashes with fields that expire are written by the commands for hashes, being in the other
-/// vendor's encoding.
-fn foreign_hashes(engine: EngineKind, report: &Report) -> bool {
-    match engine {
-        // Valkey's encoding is in no version of Redis'.
-        EngineKind::Redis => report.least_redis_version.is_none(),
-        EngineKind::Valkey => {
-            report.encodings.iter().any(|row| row.encoding == "listpack with expiry")
-                || report.least_redis_version >= Some(12) && report.header.starts_with("REDIS")
-        }
-    }
+/// What stands in the way of making the target a replica for a moment.
+fn denied_replica(facts: &TargetFacts) -> Vec<Blocker> {
+    let saves = !facts.info.persistence.aof_enabled;
+    let denied = facts.rights.denied(|needed| match needed {
+        Needed::ForReplica => true,
+        Needed::ToSave => saves,
+        _ => false,
+    });
+    facts.no_settings.iter().cloned().chain(denied).collect()
 }
 
 /// What stands in the way of a restore by keys of just this backup.
@@ -287,23 +306,8 @@ fn denied_keys(
     report: Option<&Report>,
     options: &RestoreOptions,
 ) -> Vec<Blocker> {
-    let is_everything = options.filter.is_everything();
-    let has_databases = report.is_some_and(|r| r.databases.iter().any(|sums| sums.db > 0));
-    let has_foreign_hashes = report.is_some_and(|report| foreign_hashes(facts.info.engine, report));
-    let has_functions = report.is_some_and(|report| !report.functions.is_empty());
-    let matters = |needed| match needed {
-        Needed::Always => true,
-        Needed::ForDatabases => has_databases && options.filter.database != Some(0),
-        Needed::ForFunctions => is_everything && has_functions,
-        Needed::ForForeignHashes => has_foreign_hashes,
-        Needed::ToDropFunctions => {
-            is_everything
-                && options.conflict == ConflictRule::ReplaceAll
-                && facts.info.functions > 0
-        }
-    };
-    let denied = facts.denied_keys.iter().filter(|(needed, _)| matters(*needed));
-    denied.map(|(_, blocker)| blocker.clone()).collect()
+    let needs = KeysNeeds { info: &facts.info, report, options };
+    facts.rights.denied(|needed| needs.has(needed))
 }
 
 /// Whether what is wanted is not all of the data as it is.
@@ -361,6 +365,7 @@ fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {
 fn notes(
     facts: &TargetFacts,
     report: Option<&Report>,
+    options: &RestoreOptions,
     way: RestoreWay,
     loading: Loading,
 ) -> Vec<String> {
@@ -386,20 +391,7 @@ fn notes(
     if way == RestoreWay::Replica && !info.replicas.is_empty() {
         notes.push(format!("its {} replicas will synchronise anew", info.replicas.len()));
     }
-    if way == RestoreWay::Replica && facts.is_watched_by_sentinel.is_none() {
-        notes.push(
-            "whether a Sentinel watches it is not known, and one could undo the restore: its user \
-             lacks `+client|list`"
-                .to_owned(),
-        );
-    }
-    if report.is_some_and(|report| !report.modules.is_empty()) && facts.modules.is_none() {
-        notes.push(
-            "whether it has the modules that the backup needs is not known: its user lacks \
-             `+module|list`"
-                .to_owned(),
-        );
-    }
+    notes.extend(unknown_notes(facts, report, options, way));
     if facts.save_points.is_empty() && !info.persistence.aof_enabled {
         notes.push("it keeps nothing on its disk by itself; it is told to save once".to_owned());
     }
@@ -420,6 +412,47 @@ fn notes(
     if expiring > 0 {
         notes
             .push(format!("{expiring} keys expire; those whose time is over will be gone at once"));
+    }
+    notes
+}
+
+/// What is not known of a target because of what its user may not do.
+fn unknown_notes(
+    facts: &TargetFacts,
+    report: Option<&Report>,
+    options: &RestoreOptions,
+    way: RestoreWay,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    if way == RestoreWay::Replica && facts.is_watched_by_sentinel.is_none() {
+        notes.push(
+            "whether a Sentinel watches it is not known, and one could undo the restore: its user \
+             lacks `+client|list`"
+                .to_owned(),
+        );
+    }
+    if way == RestoreWay::Keys && facts.rights.cannot_cut_off {
+        notes.push(
+            "after a failure, what was on its way to it could still be done later: its user lacks \
+             `+client|id +client|kill`"
+                .to_owned(),
+        );
+    }
+    let needs = KeysNeeds { info: &facts.info, report, options };
+    let needs_unknown = needs.has(Needed::ToLook) || needs.has(Needed::ForParts);
+    if way == RestoreWay::Keys && facts.rights.is_partly_unknown && needs_unknown {
+        notes.push(
+            "whether its user may look for keys, and write values by several commands, is not known: it \
+             lacks `+multi +discard`"
+                .to_owned(),
+        );
+    }
+    if report.is_some_and(|report| !report.modules.is_empty()) && facts.modules.is_none() {
+        notes.push(
+            "whether it has the modules that the backup needs is not known: its user lacks \
+             `+module|list`"
+                .to_owned(),
+        );
     }
     notes
 }

@@ -616,11 +616,7 @@ pub async fn make_durable(
     put_back(&mut admin, &prepared.settings).await?;
     let until = Instant::now() + limits.busy_wait;
     let saved = if info.persistence.aof_enabled {
-        // A server begins to rewrite its AOF by itself when it has synchronised.
-        if !info.persistence.aof_rewriting {
-            admin.command(&["BGREWRITEAOF"]).await?;
-        }
-        wait_for(&mut admin, until, |info| !info.persistence.aof_rewriting).await?
+        rewritten(&mut admin, until).await?
     } else {
         save_now(&mut admin, until).await?
     };
@@ -638,6 +634,21 @@ pub async fn make_durable(
     }
     let detail = "its background save or AOF rewrite failed; see its log".to_owned();
     Err(RestoreError::NotDurable { address: target.address.clone(), detail })
+}
+
+/// Has a server that follows no longer an AOF of all that it holds. While it synchronises it keeps none; it
+/// begins one by itself as soon as it has loaded, and tells that it keeps one only from then on. So the rewrite
+/// that is told of last was of the new data, and only one that failed has to be asked for again.
+async fn rewritten(admin: &mut Admin, until: Instant) -> Result<ServerInfo, RestoreError> {
+    let info = wait_for(admin, until, |info| !info.persistence.aof_rewriting).await?;
+    if info.persistence.aof_rewrite_ok {
+        return Ok(info);
+    }
+    match admin.command(&["BGREWRITEAOF"]).await {
+        Err(error) if error.is_denial() => return Ok(info),
+        told => told?,
+    };
+    wait_for(admin, until, |info| !info.persistence.aof_rewriting).await
 }
 
 /// Whether it is the process that was restored, and what it holds is its own.

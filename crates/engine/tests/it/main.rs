@@ -13,4 +13,5 @@ mod probe;
 mod restore_faults;
 mod restore_plan;
 mod restore_real;
+mod restore_rights;
 mod support;

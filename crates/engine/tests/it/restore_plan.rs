@@ -14,7 +14,7 @@ use cachevault_testkit::{
 
 use crate::support::Rig;
 
-async fn plan_with(
+pub(crate) async fn plan_with(
     target: &Target,
     entry: &ArtifactEntry,
     options: &RestoreOptions,
@@ -42,11 +42,11 @@ async fn blocker(server: &Server, target: &Target, entry: &ArtifactEntry) -> Blo
     blocker.clone()
 }
 
-fn engine(name: &str) -> Engine {
+pub(crate) fn engine(name: &str) -> Engine {
     installed_engines().into_iter().find(|engine| engine.name == name).unwrap()
 }
 
-async fn entry_of(engine: &Engine) -> ArtifactEntry {
+pub(crate) async fn entry_of(engine: &Engine) -> ArtifactEntry {
     let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
     Rig::new().capture(&source.target()).await.unwrap()
 }
@@ -228,42 +228,6 @@ async fn a_sentinel_that_watches_blocks() {
     sentinel.kill().unwrap();
     sentinel.wait().unwrap();
     assert_eq!(found, Blocker::Sentinel);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_permission_blocks_and_is_named() {
-    let entry = entry_of(&newest_redis()).await;
-    let server = Server::start(&newest_redis(), &[]);
-    for (missing, grants) in [
-        ("CONFIG GET", "+psync +replconf +ping +info +replicaof +bgsave"),
-        ("REPLICAOF", "+psync +replconf +ping +info +config|get +config|set +bgsave"),
-        ("BGSAVE", "+psync +replconf +ping +info +config|get +config|set +replicaof"),
-    ] {
-        let mut rule = vec!["ACL", "SETUSER", "restorer", "reset", "on", ">secret"];
-        rule.extend(grants.split(' '));
-        server.ask(&rule);
-        let login =
-            Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
-        let target = Target { login: Some(login), ..server.target() };
-        let found = blocker(&server, &target, &entry).await;
-        assert!(
-            matches!(&found, Blocker::Denied { command, .. } if command == missing),
-            "{missing}: {found}"
-        );
-        let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
-        assert_eq!(plan.way, RestoreWay::Keys, "{missing}");
-        let denied = plan.blockers.iter().map(ToString::to_string).collect::<String>();
-        for command in ["RESTORE", "FLUSHALL", "SELECT", "FUNCTION LOAD"] {
-            assert!(denied.contains(command), "{denied}");
-        }
-        // The target has no functions that would have to be dropped.
-        assert!(!denied.contains("FUNCTION FLUSH"), "{denied}");
-        let filter = KeyFilter::new(Some("k*".into()), Some(0)).unwrap();
-        let part = RestoreOptions { filter, ..RestoreOptions::default() };
-        let plan = plan_with(&target, &entry, &part).await.unwrap();
-        let denied = plan.blockers.iter().map(ToString::to_string).collect::<String>();
-        assert!(!denied.contains("SELECT") && !denied.contains("FUNCTION"), "{denied}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -117,7 +117,7 @@ async fn a_password_for_us_and_one_for_the_primary_are_no_obstacle() {
     // What a restore needs, and nothing else.
     target.ask(
         &"ACL SETUSER restorer on >secret +replicaof +psync +replconf +ping +info +config|get \
-          +config|set +bgsave +bgrewriteaof"
+          +config|set +bgsave"
             .split_whitespace()
             .collect::<Vec<_>>(),
     );
