@@ -9,6 +9,7 @@ mod figures;
 mod instance;
 mod offers;
 mod parameters;
+mod password;
 mod policy;
 mod settings;
 pub(crate) mod v1_0;

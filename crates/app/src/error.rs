@@ -2,8 +2,8 @@
 
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    BackupState, Blocker, Denied, InvalidInstanceName, InvalidTransition, JobKind, ProbeError,
-    TAGS_MAX, WEBHOOKS_MAX,
+    BackupState, Blocker, Denied, InvalidConnection, InvalidInstanceName, InvalidTransition,
+    JobKind, ProbeError, TAGS_MAX, WEBHOOKS_MAX,
 };
 use cachevault_store::StoreError;
 
@@ -104,6 +104,15 @@ pub enum AppError {
     /// Choose a name as the error says.
     #[error(transparent)]
     InvalidName(#[from] InvalidInstanceName),
+    /// What was said of the connection does not go together; the reason says what to change.
+    #[error(transparent)]
+    InvalidConnection(#[from] InvalidConnection),
+    /// Look at the instance, and ask again.
+    #[error("somebody else has changed how the instance is reached; look at it and try again")]
+    ConnectionChanged,
+    /// Give the one that was stored last, or change the connection.
+    #[error("this is not the stored password of the instance")]
+    WrongPassword,
     /// The server cannot be adopted; the reason says what to do.
     #[error(transparent)]
     CannotAdopt(ProbeError),
@@ -153,6 +162,7 @@ impl From<CatalogError> for AppError {
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),
             CatalogError::Taken("instance name") => Self::NameTaken,
+            CatalogError::Changed("connection") => Self::ConnectionChanged,
             CatalogError::State(transition) => Self::BackupUnsettled(transition),
             other => match AccessError::from_catalog(&other) {
                 Some(error) => Self::Access(error),

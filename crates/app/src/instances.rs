@@ -1,11 +1,14 @@
 //! Adopting servers and letting them go.
 
 use cachevault_domain::{
-    Action, Backup, BackupFilter, BackupId, BackupPolicy, BackupState, Caller, Description, Health,
-    HourWindow, Identity, Instance, InstanceChange, InstanceCounts, InstanceFilter, InstanceId,
-    InstanceName, InstanceSettings, JobId, Listing, Login, Page, PolicyId, Project, ProjectId,
-    SealedConnection, StoredPolicy, Tag, TagChange, Target, TlsSettings,
+    Action, Backup, BackupFilter, BackupId, BackupPolicy, BackupState, Caller, Connection,
+    ConnectionChange, Description, Health, HourWindow, Identity, Instance, InstanceChange,
+    InstanceCounts, InstanceFilter, InstanceId, InstanceName, InstanceSettings, JobId, Listing,
+    Login, NewConnection, Page, PolicyId, Project, ProjectId, SealedConnection, StoredPolicy, Tag,
+    TagChange, Target, TlsSettings,
 };
+use secrecy::{ExposeSecret, SecretString};
+use subtle::ConstantTimeEq;
 
 use crate::{AccessError, App, AppError, ProjectKey, Unsealable};
 
@@ -112,6 +115,67 @@ impl App {
         let policy_id = PolicyId::mint(&*self.entropy);
         let now = self.clock.now();
         Ok(self.catalog.change_instance(project, id, change, policy_id, now).await?)
+    }
+
+    /// Changes how an instance is reached, after having reached it so, and what is said about it: all
+    /// of it or nothing. Its id, its policy and its backups stay. Nothing is changed at the server.
+    ///
+    /// # Errors
+    /// Those of [`App::change_instance`]; [`AppError::InvalidConnection`]; [`AppError::CannotAdopt`]
+    /// says exactly what is wrong with the server; [`AppError::ConnectionChanged`];
+    /// [`AppError::InstanceBusy`] for another address during a restore;
+    /// [`AppError::SecretUnreadable`].
+    pub async fn change_connection(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        wish: ConnectionChange,
+        change: InstanceChange,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::ModifyInstance)?;
+        let found = self.find_instance(project, id).await?;
+        let connection = Connection::from(self.open_connection(&found)?);
+        let target = connection.changed(wish)?.target()?;
+        let observation = self.prober.probe(&target).await.map_err(AppError::CannotAdopt)?;
+        let policy = found.settings.policy.as_ref().map(|stored| &stored.policy);
+        let is_automatic =
+            change.policy.as_ref().or(policy).is_some_and(BackupPolicy::is_automatic);
+        if is_automatic && observation.replicas_online == 0 && !self.single_node_backups {
+            return Err(AppError::SingleNode);
+        }
+        let connection = NewConnection {
+            expected: found.connection,
+            connection: self.seal_connection(id, target),
+            observation,
+        };
+        let change = InstanceChange { connection: Some(connection), ..change };
+        let policy_id = PolicyId::mint(&*self.entropy);
+        let now = self.clock.now();
+        Ok(self.catalog.change_instance(project, id, &change, policy_id, now).await?)
+    }
+
+    /// Takes the new password of an instance, for who knows the one that was stored. The server must
+    /// take it already.
+    ///
+    /// # Errors
+    /// [`AppError::WrongPassword`] where it is not the stored one; those of
+    /// [`App::change_connection`].
+    pub async fn replace_password(
+        &self,
+        caller: &Caller,
+        id: InstanceId,
+        old: &SecretString,
+        new: SecretString,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::ModifyInstance)?;
+        let found = self.find_instance(project, id).await?;
+        let stored = Connection::from(self.open_connection(&found)?).password;
+        let stored = stored.as_ref().map_or("", |stored| stored.expose_secret());
+        if !bool::from(stored.as_bytes().ct_eq(old.expose_secret().as_bytes())) {
+            return Err(AppError::WrongPassword);
+        }
+        let wish = ConnectionChange { password: Some(new), ..ConnectionChange::default() };
+        self.change_connection(caller, id, wish, InstanceChange::default()).await
     }
 
     /// Changes an instance's tags.

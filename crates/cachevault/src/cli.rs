@@ -86,7 +86,7 @@ pub(crate) enum InstanceCommand {
         instance: String,
     },
     /// Change an instance's name, description, window or backup policy
-    Set(SetInstance),
+    Set(Box<SetInstance>),
     /// Let an instance go; the server itself is not touched
     Remove {
         /// Name or id
@@ -139,6 +139,38 @@ pub(crate) struct SetInstance {
     /// Days for which backups of the plan are kept, 1 to 7
     #[arg(long, value_name = "DAYS", requires = "policy")]
     save_days: Option<u8>,
+
+    #[command(flatten)]
+    connection: SetConnection,
+}
+
+/// How the instance is reached; the server must answer, and nothing is changed there.
+#[derive(Debug, Args)]
+pub(crate) struct SetConnection {
+    /// Where it is: `redis[s]://[user:password@]host[:port]`; a stored password is not sent to
+    /// another address, so give it again
+    #[arg(long)]
+    url: Option<String>,
+
+    /// User of the server's ACL; an empty text stands for the default user
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+
+    /// File with the new password, `-` for standard input; an empty one stands for none
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+
+    /// PEM file with the certificates to trust; an empty one stands for the operating system's
+    #[arg(long, value_name = "FILE")]
+    tls_ca_file: Option<PathBuf>,
+
+    /// PEM file with the client certificate to present
+    #[arg(long, value_name = "FILE", requires = "tls_key_file")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// PEM file with the key of the client certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_key_file: Option<PathBuf>,
 }
 
 /// Whether backups are made by themselves.

@@ -2,8 +2,8 @@ use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, InstanceCatalog};
 use cachevault_domain::{
     Address, EngineKind, EventKind, Health, Instance, InstanceChange, InstanceCounts,
-    InstanceFilter, InstanceId, InstanceState, JobKind, Listing, Observation, Page, PolicyId,
-    ProjectId, ProvenBackup, Role, SealedConnection, SealedSecret, Tag, TagChange,
+    InstanceFilter, InstanceId, InstanceState, JobKind, Listing, NewConnection, Observation, Page,
+    PolicyId, ProjectId, ProvenBackup, Role, SealedConnection, SealedSecret, Tag, TagChange,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
@@ -360,6 +360,13 @@ impl InstanceCatalog for SqliteCatalog {
             settings::note_change(&mut tx, id, now).await?;
             events::note_instance(&mut tx, id, (EventKind::PolicyChanged, None), now).await?;
         }
+        if let Some(new) = &change.connection {
+            put_connection(&mut tx, (project, id), new, now).await?;
+            settings::note_change(&mut tx, id, now).await?;
+            let told = format!("it is reached at {}", new.connection.address);
+            let what = (EventKind::InstanceChanged, Some(told.as_str()));
+            events::note_instance(&mut tx, id, what, now).await?;
+        }
         if change.name.is_some() || change.description.is_some() || change.maintenance.is_some() {
             settings::note_change(&mut tx, id, now).await?;
             events::note_instance(&mut tx, id, (EventKind::InstanceChanged, None), now).await?;
@@ -471,20 +478,91 @@ impl InstanceCatalog for SqliteCatalog {
                 .push_bind(reason.to_owned()),
         };
         if let Ok(seen) = found {
-            update.push(", engine = ").push_bind(seen.engine.as_str());
-            update.push(", server_version = ").push_bind(seen.version.to_string());
-            update.push(", role = ").push_bind(seen.role.as_str());
-            update.push(", replicas_online = ").push_bind(i64::from(seen.replicas_online));
-            update.push(", used_memory_bytes = ").push_bind(signed(seen.used_memory_bytes));
-            update.push(", max_memory_bytes = ").push_bind(signed(seen.max_memory_bytes));
-            update.push(", system_memory_bytes = ").push_bind(signed(seen.system_memory_bytes));
-            update.push(", keys = ").push_bind(signed(seen.keys));
-            update.push(", databases_used = ").push_bind(i64::from(seen.databases_used));
+            push_observation(&mut update, seen);
         }
         update.push(" WHERE id = ").push_bind(id.to_string());
         update.build().execute(&mut *tx).await.map_err(unavailable)?;
         self.commit_telling(tx).await
     }
+}
+
+fn push_observation(update: &mut QueryBuilder<Sqlite>, seen: &Observation) {
+    update.push(", engine = ").push_bind(seen.engine.as_str());
+    update.push(", server_version = ").push_bind(seen.version.to_string());
+    update.push(", role = ").push_bind(seen.role.as_str());
+    update.push(", replicas_online = ").push_bind(i64::from(seen.replicas_online));
+    update.push(", used_memory_bytes = ").push_bind(signed(seen.used_memory_bytes));
+    update.push(", max_memory_bytes = ").push_bind(signed(seen.max_memory_bytes));
+    update.push(", system_memory_bytes = ").push_bind(signed(seen.system_memory_bytes));
+    update.push(", keys = ").push_bind(signed(seen.keys));
+    update.push(", databases_used = ").push_bind(i64::from(seen.databases_used));
+}
+
+/// Puts a connection in place of the expected one, with what was seen through it.
+async fn put_connection(
+    tx: &mut SqliteConnection,
+    (project, id): (&ProjectId, InstanceId),
+    new: &NewConnection,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let NewConnection { expected, connection, observation } = new;
+    if (&connection.address, connection.tls) != (&expected.address, expected.tls) {
+        refuse_open_restore(tx, project, id).await?;
+    }
+    note_health(tx, id, None, now).await?;
+    let mut update = QueryBuilder::<Sqlite>::new("UPDATE instances SET observed_at = ");
+    update.push_bind(now.as_microsecond());
+    update.push(", unreachable_because = NULL, failed_looks = 0");
+    push_observation(&mut update, observation);
+    push_connection(&mut update, connection, [", ", " = "]);
+    update.push(" WHERE id = ").push_bind(id.to_string());
+    push_connection(&mut update, expected, [" AND ", " IS "]);
+    let updated = update.build().execute(tx).await.map_err(unavailable)?;
+    if updated.rows_affected() == 0 { Err(CatalogError::Changed("connection")) } else { Ok(()) }
+}
+
+/// Every column of a connection with its value: before each the first text, between them the other.
+fn push_connection(
+    query: &mut QueryBuilder<Sqlite>,
+    connection: &SealedConnection,
+    [before, between]: [&str; 2],
+) {
+    let SealedConnection {
+        address: Address { host, port },
+        username,
+        password,
+        tls,
+        tls_ca_pem,
+        tls_certificate_pem,
+        tls_key_pem,
+    } = connection;
+    let bytes = |secret: &Option<SealedSecret>| secret.as_ref().map(|secret| secret.0.clone());
+    query.push(before).push("host").push(between).push_bind(host.clone());
+    query.push(before).push("port").push(between).push_bind(i64::from(*port));
+    query.push(before).push("username").push(between).push_bind(username.clone());
+    query.push(before).push("password").push(between).push_bind(bytes(password));
+    query.push(before).push("tls").push(between).push_bind(*tls);
+    query.push(before).push("tls_ca_pem").push(between).push_bind(tls_ca_pem.clone());
+    query.push(before).push("tls_certificate_pem").push(between);
+    query.push_bind(tls_certificate_pem.clone());
+    query.push(before).push("tls_key_pem").push(between).push_bind(bytes(tls_key_pem));
+}
+
+async fn refuse_open_restore(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    id: InstanceId,
+) -> Result<(), CatalogError> {
+    let is_open: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM jobs WHERE instance_id = ? AND project_id = ?
+             AND state IN ('queued', 'leased') AND kind = 'restore')",
+    )
+    .bind(id.to_string())
+    .bind(project.as_str())
+    .fetch_one(tx)
+    .await
+    .map_err(unavailable)?;
+    if is_open { Err(CatalogError::Busy(JobKind::Restore)) } else { Ok(()) }
 }
 
 /// Notes where this look makes the instance count as down, or no longer.

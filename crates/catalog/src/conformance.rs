@@ -64,6 +64,8 @@ macro_rules! catalog_conformance {
             an_instance_with_files_or_a_job_stays
             a_change_touches_only_what_it_names
             a_taken_name_changes_nothing
+            a_connection_is_replaced_only_where_it_is_the_expected_one
+            a_restore_ends_at_the_address_where_it_began
             a_policy_keeps_its_id_and_what_nobody_changes
             every_form_of_a_policy_reads_back_as_it_was_set
             a_policy_is_taken_away_once

@@ -34,10 +34,12 @@ pub trait InstanceCatalog: Send + Sync {
 
     /// Changes what is said about an instance, all of it or nothing. Its policy is, where it has
     /// one, what follows from both ([`cachevault_domain::BackupPolicy::changed_to`]), and keeps its
-    /// id; `policy_id` is for the first.
+    /// id; `policy_id` is for the first. With a new connection it counts as seen now.
     ///
     /// [`CatalogError::NotFound`] without the instance, [`CatalogError::Taken`] when the name is in
-    /// use in the project.
+    /// use in the project; [`CatalogError::Changed`] when the connection is not the expected one any
+    /// more; [`CatalogError::Busy`] for another address, or with or without TLS, while a restore is
+    /// open: what it has begun on one server it ends there, and takes back there.
     async fn change_instance(
         &self,
         project: &ProjectId,

@@ -55,6 +55,9 @@ pub enum CatalogError {
     /// The instance is busy with a job that needs it for itself, or the backup is in use by one.
     #[error("the instance is busy with a `{}` job", .0.as_str())]
     Busy(JobKind),
+    /// Somebody else has changed it since it was read.
+    #[error("the {0} was changed meanwhile")]
+    Changed(&'static str),
     /// It is granted to somebody, and cannot go before that ends.
     #[error("the {0} is in use")]
     InUse(&'static str),

@@ -40,7 +40,7 @@ actions! {
     GetInstance = "dcs:instance:get",
     /// Adopt an instance.
     CreateInstance = "dcs:instance:create",
-    /// Change an instance's name, description, window or backup policy.
+    /// Change an instance's name, description, window or backup policy, or how it is reached.
     ModifyInstance = "dcs:instance:modify",
     /// Let an instance go.
     DeleteInstance = "dcs:instance:delete",

@@ -108,7 +108,8 @@ kinds! {
     DrillFailed = "drill_failed",
     /// An instance was adopted.
     InstanceAdopted = "instance_adopted",
-    /// Name, description, maintenance window or tags of an instance were changed.
+    /// Name, description, maintenance window or tags of an instance were changed, or how it is
+    /// reached.
     InstanceChanged = "instance_changed",
     /// An instance was let go.
     InstanceRemoved = "instance_removed",

@@ -44,6 +44,7 @@ mod agenda;
 mod audit;
 mod backup;
 mod clock;
+mod connection;
 mod drill;
 mod error_text;
 mod event;
@@ -74,6 +75,7 @@ pub use backup::{
     RdbDialect, StoredBackup, StoredFiles, Trigger,
 };
 pub use clock::{Clock, Entropy, SystemClock};
+pub use connection::{Connection, ConnectionChange, InvalidConnection, NewConnection};
 pub use drill::{DrillFailure, PROOF_SERVER_CHARS_MAX, Proof, ProvenBackup};
 pub use error_text::with_sources;
 pub use event::{

@@ -1,9 +1,9 @@
-//! What whoever owns an instance says about it, apart from how it is reached.
+//! What whoever owns an instance says about it.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{BackupPolicy, HourWindow, InstanceName, StoredPolicy};
+use crate::{BackupPolicy, HourWindow, InstanceName, NewConnection, StoredPolicy};
 
 /// The longest description of an instance, characters.
 pub const DESCRIPTION_CHARS_MAX: usize = 1024;
@@ -133,6 +133,8 @@ pub struct InstanceChange {
     pub maintenance: Option<HourWindow>,
     /// Whether, and when, it is backed up by itself. What the policy leaves open stays.
     pub policy: Option<BackupPolicy>,
+    /// How it is reached.
+    pub connection: Option<NewConnection>,
 }
 
 /// What to change of an instance's tags.

@@ -32,6 +32,9 @@ pub(crate) const SHARD: u16 = 0;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Captured {
     pub(crate) attempt: u32,
+    /// Where the instance was reached then: it may be elsewhere before the manifest is written.
+    #[serde(default)]
+    pub(crate) address: Option<String>,
     pub(crate) started_at: Timestamp,
     pub(crate) completed_at: Timestamp,
     pub(crate) entry: ArtifactEntry,
@@ -176,6 +179,7 @@ impl Step for Capture {
         let entry = context.capture(&instance, backup.dialect, prefer_replica, &key).await?;
         Ok(output(&Captured {
             attempt: lease.attempt,
+            address: Some(instance.connection.address.to_string()),
             started_at,
             completed_at: app.clock.now(),
             entry,
@@ -284,7 +288,9 @@ pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured)
         project_id: backup.project.to_string(),
         instance_id: backup.instance.to_string(),
         instance_name: instance.name.to_string(),
-        instance_address: Some(instance.connection.address.to_string()),
+        instance_address: Some(
+            captured.address.unwrap_or_else(|| instance.connection.address.to_string()),
+        ),
         dialect: Some(backup.dialect.as_str().to_owned()),
         trigger: match backup.trigger {
             Trigger::Manual => "manual",

@@ -81,9 +81,10 @@ struct Saved {
 
 impl Saved {
     fn of(id: BackupId, attempt: u32, manifest: Manifest) -> Result<Self, StepError> {
-        let Manifest { started_at, completed_at, artifacts, .. } = manifest;
+        let Manifest { instance_address: address, started_at, completed_at, artifacts, .. } =
+            manifest;
         let entry = artifacts.into_iter().next().ok_or_else(no_files)?;
-        let captured = Captured { attempt, started_at, completed_at, entry };
+        let captured = Captured { attempt, address, started_at, completed_at, entry };
         Ok(Self { backup: id.to_string(), captured })
     }
 }
@@ -280,8 +281,13 @@ impl Step for Safety {
                           if that data is not needed";
             return Err(fail(FailureCode::ToolFailed, reason));
         }
-        let captured =
-            Captured { attempt: lease.attempt, started_at, completed_at: app.clock.now(), entry };
+        let captured = Captured {
+            attempt: lease.attempt,
+            address: Some(subject.target.connection.address.to_string()),
+            started_at,
+            completed_at: app.clock.now(),
+            entry,
+        };
         let files = stored_files(lease.attempt, &captured.entry.rdb);
         let manifest = manifest(&record, &subject.target, captured.clone());
         app.store.commit(&attempt, &manifest).await.map_err(|error| store_failed(&error))?;

@@ -84,6 +84,8 @@ pub(crate) enum DcsError {
     Restoring,
     #[error("The value of the remark parameter must be 0 to 128 characters in length.")]
     RemarkTooLong,
+    #[error("Instance password verify failed.")]
+    WrongPassword,
     #[error("Policy does not allow {0} to be performed.")]
     Denied(&'static str),
     #[error("This DCS instance does not exist.")]
@@ -129,6 +131,7 @@ impl DcsError {
             Self::Backuping => (BAD, "DCS.4096", "111400096"),
             Self::Restoring => (BAD, "DCS.4097", "111400097"),
             Self::RemarkTooLong => (BAD, "DCS.4098", "111400098"),
+            Self::WrongPassword => (BAD, "DCS.4080", "111400080"),
             Self::Denied(_) => (StatusCode::FORBIDDEN, "DCS.2007", "111403003"),
             Self::InstanceNotFound => (StatusCode::NOT_FOUND, "DCS.3022", "111404022"),
             Self::RemovalFailed => (FAILED, "DCS.4101", "111400101"),
@@ -155,6 +158,7 @@ impl From<AppError> for DcsError {
             | AppError::BackupUnsettled(_)
             | AppError::BackupEnded(_)
             | AppError::BackupHeld
+            | AppError::ConnectionChanged
             | AppError::InstanceHasBackups(_) => Self::WrongState,
             AppError::InstanceDown(_) => Self::NotRunning,
             AppError::SingleNode => Self::SingleNode,
@@ -162,7 +166,10 @@ impl From<AppError> for DcsError {
             AppError::NameTaken => Self::NameTaken,
             AppError::InvalidName(_) => Self::InvalidName,
             AppError::TooManyTags => Self::QuotaReached,
-            AppError::CannotAdopt(_) => Self::InvalidField(EXTENSION),
+            AppError::CannotAdopt(_) | AppError::InvalidConnection(_) => {
+                Self::InvalidField(EXTENSION)
+            }
+            AppError::WrongPassword => Self::WrongPassword,
             // Only our own API shows one restore, and what was recorded.
             AppError::RestoreNotFound
             | AppError::AuditRecordNotFound

@@ -69,6 +69,7 @@ impl<P> ModifyInstance<P> {
             description: self.description.as_deref().map(description).transpose()?,
             maintenance: maintenance(self.maintain_begin, self.maintain_end)?,
             policy: self.instance_backup_policy.as_ref().map(policy).transpose()?,
+            connection: None,
         })
     }
 }
@@ -88,7 +89,7 @@ impl<P> CreateInstance<P> {
         };
         let target = connection.target().map_err(|reason| {
             // The vendor's words leave no room for the reason.
-            tracing::warn!(reason, "a request was refused");
+            tracing::warn!(%reason, "a request was refused");
             DcsError::InvalidField(EXTENSION)
         })?;
         Ok(AddInstance { name: name(&self.name.unwrap_or_default())?, target, settings })

@@ -30,6 +30,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
             instances::update::update,
             instances::delete::delete
         ))
+        .routes(routes!(instances::password::password))
         .routes(routes!(backups::list::list, backups::create::create))
         .routes(routes!(backups::delete::delete))
         .routes(routes!(backups::links::links))

@@ -85,6 +85,9 @@ impl Error {
                 AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),
                 AppError::NameTaken => (StatusCode::CONFLICT, "name_taken"),
                 AppError::InvalidName(_) => (StatusCode::BAD_REQUEST, "invalid_name"),
+                AppError::InvalidConnection(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+                AppError::ConnectionChanged => (StatusCode::CONFLICT, "connection_changed"),
+                AppError::WrongPassword => (StatusCode::FORBIDDEN, "wrong_password"),
                 AppError::CannotAdopt(reason) => {
                     (StatusCode::UNPROCESSABLE_ENTITY, probe_code(reason))
                 }

@@ -32,7 +32,7 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<InstanceBody>), Error> {
     let body: AddInstanceBody = body::parse(&body)?;
     let name = body.name.parse().map_err(AppError::InvalidName)?;
-    let target = body.target().map_err(Error::BadRequest)?;
+    let target = body.target().map_err(AppError::InvalidConnection)?;
     let instance = api
         .app
         .add_instance(
@@ -73,9 +73,11 @@ pub(super) async fn show(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
-/// Change an instance's name, description, window or backup policy
+/// Change an instance's name, description, window or backup policy, or how it is reached
 ///
-/// What is left out stays.
+/// What is left out stays. A server is looked at first where it is to be reached in another way, and
+/// nothing changes unless it answers: the error says what is wrong with it. Nothing is ever changed
+/// at the server. During a restore its address stays.
 #[utoipa::path(patch, path = "/instances/{instance_id}", operation_id = "ChangeInstance", tag = "Instances",
     params(InstancePath),
     request_body = ChangeInstanceBody,
@@ -89,7 +91,12 @@ pub(super) async fn change(
     let instance = parse(&instance)?;
     let body: ChangeInstanceBody = body::parse(&body)?;
     let change = body.change().map_err(Error::BadRequest)?;
-    api.app.change_instance(&identity.caller, instance, &change).await?;
+    let (caller, connection) = (&identity.caller, body.connection());
+    if connection.is_empty() {
+        api.app.change_instance(caller, instance, &change).await?;
+    } else {
+        api.app.change_connection(caller, instance, connection, change).await?;
+    }
     let instance = api.app.get_instance(&identity.caller.for_answer(), instance).await?;
     Ok(Json(InstanceBody::from(&instance)))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cachevault_app::{BackupDetail, FileLink, RequestRestore, StoredError};
 use cachevault_domain::{
-    Backup, ConflictRule, Failure, Health, Instance, KeyFilter, Restore, RestoreOptions,
-    RestorePlan, RestoreWay, Target, TtlRule, unknown_server_warning,
+    Backup, ConflictRule, Failure, Health, Instance, InvalidConnection, KeyFilter, Restore,
+    RestoreOptions, RestorePlan, RestoreWay, Target, TtlRule, unknown_server_warning,
 };
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -45,7 +45,7 @@ pub(crate) struct AddInstanceBody {
 
 impl AddInstanceBody {
     /// How to reach the server, or what is wrong with the body.
-    pub(crate) fn target(self) -> Result<Target, String> {
+    pub(crate) fn target(self) -> Result<Target, InvalidConnection> {
         let connection = ConnectionBody {
             host: self.host,
             port: self.port,
@@ -472,7 +472,8 @@ mod tests {
     use super::*;
 
     fn target(json: &str) -> Result<Target, String> {
-        serde_json::from_str::<AddInstanceBody>(json).map_err(|e| e.to_string())?.target()
+        let body: AddInstanceBody = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        body.target().map_err(|e| e.to_string())
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What is said about an instance, in our own words.
 
 use cachevault_domain::{
-    BackupPolicy, HourWindow, InstanceChange, InvalidPolicy, SaveDays, StoredPolicy, Weekdays,
-    WeeklyPlan,
+    BackupPolicy, ConnectionChange, HourWindow, InstanceChange, InvalidPolicy, SaveDays,
+    StoredPolicy, Weekdays, WeeklyPlan,
 };
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -19,6 +20,26 @@ pub(crate) struct ChangeInstanceBody {
     #[schema(example = "02:00-06:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
     maintenance: Option<String>,
     policy: Option<PolicyBody>,
+    /// Host name or address.
+    #[schema(example = "10.0.0.7", min_length = 1, max_length = 253)]
+    host: Option<String>,
+    #[schema(example = 6379, minimum = 1, maximum = 65535)]
+    port: Option<u16>,
+    /// ACL user; an empty text stands for the server's default user.
+    #[schema(max_length = 1024)]
+    username: Option<String>,
+    /// Needed with another address, and to go without TLS, where one is stored; an empty text stands
+    /// for none.
+    #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
+    password: Option<SecretString>,
+    /// Without it no certificate stays.
+    tls: Option<bool>,
+    /// Certificates to trust; an empty text stands for the operating system's.
+    tls_ca_pem: Option<String>,
+    /// The certificate chain to present, together with its key; empty texts stand for none.
+    tls_certificate_pem: Option<String>,
+    #[schema(value_type = Option<String>, format = Password)]
+    tls_key_pem: Option<SecretString>,
 }
 
 /// Whether, and when, an instance is backed up by itself, as DCS has it; of a policy that says more,
@@ -52,7 +73,22 @@ impl ChangeInstanceBody {
             maintenance: maintenance
                 .map_err(|e: cachevault_domain::InvalidWindow| format!("`maintenance`: {e}"))?,
             policy: self.policy.as_ref().map(PolicyBody::policy).transpose()?,
+            connection: None,
         })
+    }
+
+    /// What to change of how the instance is reached.
+    pub(crate) fn connection(self) -> ConnectionChange {
+        ConnectionChange {
+            host: self.host,
+            port: self.port,
+            username: self.username,
+            password: self.password,
+            tls: self.tls,
+            tls_ca_pem: self.tls_ca_pem,
+            tls_certificate_pem: self.tls_certificate_pem,
+            tls_key_pem: self.tls_key_pem,
+        }
     }
 }
 

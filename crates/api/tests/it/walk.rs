@@ -88,6 +88,7 @@ impl Operation {
             "CreateWebhook" => json!({"url": "https://10.0.0.9/hook"}),
             "ChangeWebhook" => json!({"enabled": false}),
             "UpdatePolicy" => json!({"actions": ["dcs:*:get*"]}),
+            "UpdatePassword" => json!({"old_password": "a password", "new_password": "another"}),
             "ChangeOwnPassword" => json!({"current": "a password", "new": "another password"}),
             _ => return String::new(),
         };

@@ -1,7 +1,7 @@
 //! One function for each command.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use ureq::http::Method;
@@ -41,7 +41,7 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
         InstanceCommand::Set(wish) => {
             let id = find_instance(&client, &wish.instance)?;
             let path = format!("/instances/{id}");
-            let changed = client.call(Method::PATCH, &path, Some(&set_body(&wish)))?;
+            let changed = client.call(Method::PATCH, &path, Some(&set_body(&wish)?))?;
             output::one(options.output, &changed);
         }
         InstanceCommand::Remove { instance, backups } => {
@@ -62,7 +62,7 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
     Ok(())
 }
 
-fn set_body(wish: &SetInstance) -> Value {
+fn set_body(wish: &SetInstance) -> Result<Value, Failure> {
     let days = (!wish.days.is_empty()).then_some(&wish.days);
     let policy = wish.policy.map(|mode| {
         json!({
@@ -72,12 +72,27 @@ fn set_body(wish: &SetInstance) -> Value {
             "save_days": wish.save_days,
         })
     });
-    json!({
+    let connection = &wish.connection;
+    let url = connection.url.as_deref().map(parse_url).transpose()?;
+    let (username, in_url) = match &url {
+        Some(url) => (url.username.clone(), url.password.clone()),
+        None => (None, None),
+    };
+    let password = connection.password_file.as_deref().map(password).transpose()?.or(in_url);
+    Ok(json!({
         "name": wish.name,
         "description": wish.description,
         "maintenance": wish.maintenance,
         "policy": policy,
-    })
+        "host": url.as_ref().map(|url| &url.host),
+        "port": url.as_ref().map(|url| url.port),
+        "username": connection.username.clone().or(username),
+        "password": password,
+        "tls": url.as_ref().map(|url| url.tls),
+        "tls_ca_pem": pem(&connection.tls_ca_file)?,
+        "tls_certificate_pem": pem(&connection.tls_cert_file)?,
+        "tls_key_pem": pem(&connection.tls_key_file)?,
+    }))
 }
 
 pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<(), Failure> {
@@ -312,11 +327,7 @@ pub(super) fn plain(text: &str) -> Result<&str, Failure> {
 
 fn add_body(wish: &AddInstance) -> Result<Value, Failure> {
     let url = parse_url(&wish.url)?;
-    let password = match &wish.password_file {
-        Some(path) => Some(read(path)?.trim_end_matches(['\r', '\n']).to_owned()),
-        None => url.password,
-    };
-    let pem = |file: &Option<std::path::PathBuf>| file.as_deref().map(read).transpose();
+    let password = wish.password_file.as_deref().map(password).transpose()?.or(url.password);
     Ok(json!({
         "name": wish.name,
         "host": url.host,
@@ -328,6 +339,15 @@ fn add_body(wish: &AddInstance) -> Result<Value, Failure> {
         "tls_certificate_pem": pem(&wish.tls_cert_file)?,
         "tls_key_pem": pem(&wish.tls_key_file)?,
     }))
+}
+
+/// The password in a file, without the end of its line.
+fn password(path: &Path) -> Result<String, Failure> {
+    Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn pem(file: &Option<PathBuf>) -> Result<Option<String>, Failure> {
+    file.as_deref().map(read).transpose()
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod lifecycle;
 mod load;
 mod monitoring;
 mod place;
+mod reached;
 mod removals;
 mod restore_crashes;
 mod schedules;

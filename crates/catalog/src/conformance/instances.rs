@@ -3,8 +3,9 @@
 use cachevault_domain::{
     BackupFilter, BackupPolicy, BackupState, DuePlan, FailureCode, Generations, Health, Instance,
     InstanceChange, InstanceCounts, InstanceFilter, InstanceSettings, InstanceState, JobKind, Keep,
-    KeepDays, MissedWindow, Observation, Page, Plan, PolicyId, ProjectId, Retention, Schedule,
-    SealedConnection, StoredPolicy, Tag, TagChange, TargetData, Weekdays, WeeklyPlan, time_zone,
+    KeepDays, MissedWindow, NewConnection, Observation, Page, Plan, PolicyId, ProjectId, Retention,
+    Schedule, SealedConnection, SealedSecret, StoredPolicy, Tag, TagChange, TargetData, Weekdays,
+    WeeklyPlan, time_zone,
 };
 use jiff::SignedDuration;
 
@@ -141,6 +142,7 @@ pub async fn a_change_touches_only_what_it_names(catalog: &impl Catalog) {
         description: Some("".parse().unwrap()),
         maintenance: Some("05:00-06:00".parse().unwrap()),
         policy: None,
+        connection: None,
     })
     .await
     .unwrap();
@@ -177,6 +179,78 @@ pub async fn a_taken_name_changes_nothing(catalog: &impl Catalog) {
     }
     catalog.remove_instance(&project(1), instance_id(1), at(10)).await.unwrap();
     rename(project(1), instance_id(2), "one").await.unwrap();
+}
+
+fn reached_at(n: u8, password: u8) -> SealedConnection {
+    let connection = instance(n, "any").connection;
+    SealedConnection { password: Some(SealedSecret(vec![password])), ..connection }
+}
+
+async fn replace(
+    catalog: &impl Catalog,
+    expected: SealedConnection,
+    connection: SealedConnection,
+) -> Result<(), CatalogError> {
+    let observation = Observation { keys: 77, ..instance(1, "any").observation };
+    let new = NewConnection { expected, connection, observation };
+    let change = InstanceChange {
+        connection: Some(new),
+        description: Some("moved".parse().unwrap()),
+        ..InstanceChange::default()
+    };
+    let policy_id = PolicyId::mint(&Numbered(99));
+    catalog.change_instance(&project(1), instance_id(1), &change, policy_id, at(9)).await
+}
+
+pub async fn a_connection_is_replaced_only_where_it_is_the_expected_one(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let found = async || catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
+    let before = found().await;
+    for _ in 0..=Health::LOOKS_MISSED_MAX {
+        catalog.record_look(instance_id(1), Err("wrong password"), at(5)).await.unwrap();
+    }
+    assert!(found().await.health.is_down());
+    // One column of it is another: nothing at all is changed.
+    let stale = [
+        SealedConnection { username: None, ..before.connection.clone() },
+        SealedConnection { password: None, ..before.connection.clone() },
+        SealedConnection { tls_key_pem: None, ..before.connection.clone() },
+        SealedConnection { tls_ca_pem: Some("other".into()), ..before.connection.clone() },
+        reached_at(2, 1),
+    ];
+    for expected in stale {
+        let refused = replace(catalog, expected, reached_at(2, 9)).await;
+        assert!(matches!(refused, Err(CatalogError::Changed("connection"))), "{refused:?}");
+        let unchanged = found().await;
+        assert_eq!(unchanged.connection, before.connection);
+        assert_eq!(unchanged.settings, before.settings);
+    }
+    let bare = SealedConnection {
+        username: None,
+        password: None,
+        tls: false,
+        tls_ca_pem: None,
+        tls_certificate_pem: None,
+        tls_key_pem: None,
+        ..reached_at(2, 9)
+    };
+    replace(catalog, before.connection.clone(), bare.clone()).await.unwrap();
+    let after = found().await;
+    assert_eq!((after.connection, after.health), (bare.clone(), Health::Reachable));
+    assert_eq!((after.observation.keys, after.observed_at, after.changed_at), (77, at(9), at(9)));
+    assert_eq!(after.settings.policy, before.settings.policy);
+    replace(catalog, bare, reached_at(1, 9)).await.unwrap();
+    assert_eq!(found().await.connection, reached_at(1, 9));
+}
+
+pub async fn a_restore_ends_at_the_address_where_it_began(catalog: &impl Catalog) {
+    prepare_restore(catalog).await;
+    catalog.request_restore(&new_restore(5, 1, 1, 20)).await.unwrap();
+    let read = catalog.find_instance(&project(1), instance_id(1)).await.unwrap().unwrap();
+    let elsewhere = replace(catalog, read.connection.clone(), reached_at(2, 9)).await;
+    assert!(matches!(elsewhere, Err(CatalogError::Busy(JobKind::Restore))), "{elsewhere:?}");
+    // A new password is what it may need to come to its end.
+    replace(catalog, read.connection, reached_at(1, 9)).await.unwrap();
 }
 
 pub async fn a_policy_keeps_its_id_and_what_nobody_changes(catalog: &impl Catalog) {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachevault_app::AddInstance;
-use cachevault_domain::{BackupId, BackupState, Health};
-use cachevault_jobs::{Observer, Shutdown, Worker};
+use cachevault_domain::{BackupId, BackupState, ConnectionChange, Health, InstanceChange};
+use cachevault_jobs::{Injected, Observer, Shutdown, Worker};
+use cachevault_store::{BackupKey, Store};
 use cachevault_testkit::{Server, eventually, newest_redis};
 
-use crate::rig::Rig;
+use crate::rig::{Inject, Rig};
 
 /// Longer than anything takes on a machine that is busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -146,4 +147,24 @@ async fn figures_are_refreshed_and_an_instance_that_is_gone_is_told() {
     );
     let request = rig.app.request_backup(&rig.caller, rig.instance, Default::default()).await;
     assert!(matches!(request, Err(cachevault_app::AppError::InstanceDown(_))), "{request:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_names_the_address_from_which_it_was_captured() {
+    let rig = Rig::new().await;
+    let id = rig.request().await;
+    rig.run(Some(Inject::after_log("capture", Injected::Die))).await;
+    rig.restart().await;
+    let (captured, other) = (rig.server.address(), Server::start(&newest_redis(), &[]));
+    let elsewhere = ConnectionChange { port: Some(other.port), ..ConnectionChange::default() };
+    let changed =
+        rig.app.change_connection(&rig.caller, rig.instance, elsewhere, InstanceChange::default());
+    changed.await.unwrap();
+    rig.run(None).await;
+    rig.assert_truthful(id).await;
+    let backup = rig.backup(id).await;
+    let key = BackupKey { project: rig.project.clone(), instance: rig.instance, backup: id };
+    let key = key.attempt(backup.stored_attempt.unwrap());
+    let manifest = rig.store.find_manifest(&key).await.unwrap().unwrap();
+    assert_eq!(manifest.instance_address, Some(captured.to_string()));
 }
