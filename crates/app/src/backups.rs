@@ -59,7 +59,7 @@ impl App {
         }
         if found.health.is_down() {
             // What was seen may be half a minute old: look again before refusing.
-            self.look_at_instance(&found).await??;
+            self.look_at_instance(&found, Some(caller)).await??;
         }
         let backup = NewBackup {
             id: BackupId::mint(&*self.entropy),

@@ -2,10 +2,10 @@
 
 use cachevault_domain::{
     Action, Backup, BackupFilter, BackupId, BackupPolicy, BackupState, Caller, Connection,
-    ConnectionChange, Description, Health, HourWindow, Identity, Instance, InstanceChange,
-    InstanceCounts, InstanceFilter, InstanceId, InstanceName, InstanceSettings, JobId, Listing,
-    Login, NewConnection, Page, PolicyId, Project, ProjectId, SealedConnection, StoredPolicy, Tag,
-    TagChange, Target, TlsSettings,
+    ConnectionChange, Description, Health, HostRules, HourWindow, Identity, Instance,
+    InstanceChange, InstanceCounts, InstanceFilter, InstanceId, InstanceName, InstanceSettings,
+    JobId, Listing, Login, NewConnection, Page, PolicyId, Project, ProjectId, SealedConnection,
+    ServerWords, StoredPolicy, Tag, TagChange, Target, TlsSettings,
 };
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
@@ -49,7 +49,8 @@ impl App {
         wish: AddInstance,
     ) -> Result<Instance, AppError> {
         let project = caller.may(Action::CreateInstance)?;
-        let observation = self.prober.probe(&wish.target).await.map_err(AppError::CannotAdopt)?;
+        let target = self.bounded(wish.target, project, Some(caller)).await?;
+        let observation = self.prober.probe(&target).await.map_err(AppError::CannotAdopt)?;
         let is_single = observation.replicas_online == 0;
         let is_automatic = wish.settings.policy.as_ref().is_some_and(BackupPolicy::is_automatic);
         if is_automatic && is_single && !self.single_node_backups {
@@ -61,7 +62,7 @@ impl App {
             id,
             project: project.clone(),
             name: wish.name,
-            connection: self.seal_connection(id, wish.target),
+            connection: self.seal_connection(id, target),
             observation,
             observed_at: now,
             health: Health::Reachable,
@@ -134,8 +135,9 @@ impl App {
     ) -> Result<(), AppError> {
         let project = caller.may(Action::ModifyInstance)?;
         let found = self.find_instance(project, id).await?;
-        let connection = Connection::from(self.open_connection(&found)?);
+        let connection = Connection::from(self.open_secrets(&found)?);
         let target = connection.changed(wish)?.target()?;
+        let target = self.bounded(target, project, Some(caller)).await?;
         let observation = self.prober.probe(&target).await.map_err(AppError::CannotAdopt)?;
         let policy = found.settings.policy.as_ref().map(|stored| &stored.policy);
         let is_automatic =
@@ -169,7 +171,7 @@ impl App {
     ) -> Result<(), AppError> {
         let project = caller.may(Action::ModifyInstance)?;
         let found = self.find_instance(project, id).await?;
-        let stored = Connection::from(self.open_connection(&found)?).password;
+        let stored = Connection::from(self.open_secrets(&found)?).password;
         let stored = stored.as_ref().map_or("", |stored| stored.expose_secret());
         if !bool::from(stored.as_bytes().ct_eq(old.expose_secret().as_bytes())) {
             return Err(AppError::WrongPassword);
@@ -373,15 +375,17 @@ impl App {
         }
     }
 
-    /// Looks at an instance and notes what was found; returns whether it answered.
+    /// Looks at an instance, for somebody or for the service itself, and notes what was found;
+    /// returns whether it answered.
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`], [`AppError::SecretUnreadable`].
     pub async fn look_at_instance(
         &self,
         instance: &Instance,
+        asker: Option<&Caller>,
     ) -> Result<Result<(), AppError>, AppError> {
-        let target = self.open_connection(instance)?;
+        let target = self.open_connection(instance, asker).await?;
         let found = self.prober.look(&target).await;
         let reason = found.as_ref().err().map(ToString::to_string);
         let told = found.as_ref().map_err(|_| reason.as_deref().unwrap_or_default());
@@ -389,11 +393,37 @@ impl App {
         Ok(found.map(drop).map_err(AppError::InstanceDown))
     }
 
-    /// How to reach an instance, with its secrets in clear.
+    /// How to reach an instance, for somebody or for the service itself, with its secrets in clear.
     ///
     /// # Errors
-    /// [`Unsealable`] when they were sealed with another master key.
-    pub fn open_connection(&self, instance: &Instance) -> Result<Target, Unsealable> {
+    /// [`AppError::SecretUnreadable`] when they were sealed with another master key;
+    /// [`AppError::CatalogFailed`].
+    pub async fn open_connection(
+        &self,
+        instance: &Instance,
+        asker: Option<&Caller>,
+    ) -> Result<Target, AppError> {
+        self.bounded(self.open_secrets(instance)?, &instance.project, asker).await
+    }
+
+    /// The target with what its project may reach, and what its errors may tell: in a project that
+    /// administers the service all, but to nobody in it who does not.
+    async fn bounded(
+        &self,
+        target: Target,
+        project: &ProjectId,
+        asker: Option<&Caller>,
+    ) -> Result<Target, AppError> {
+        let is_trusted = self.catalog.administers_service(project).await?;
+        let may_hear = asker.is_none_or(|caller| caller.administers_service().is_ok());
+        let words = match is_trusted && may_hear {
+            true => ServerWords::Shown,
+            false => ServerWords::Hidden,
+        };
+        Ok(Target { hosts: self.instance_hosts.with_local(is_trusted), words, ..target })
+    }
+
+    fn open_secrets(&self, instance: &Instance) -> Result<Target, Unsealable> {
         let connection = &instance.connection;
         let open = |what, sealed| self.sealer.open(&owner(instance.id, what), sealed);
         let password =
@@ -403,6 +433,8 @@ impl App {
         let identity = connection.tls_certificate_pem.clone().zip(key_pem);
         Ok(Target {
             address: connection.address.clone(),
+            hosts: HostRules::default(),
+            words: ServerWords::default(),
             login: password
                 .map(|password| Login { username: connection.username.clone(), password }),
             tls: connection.tls.then(|| TlsSettings {

@@ -46,7 +46,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use cachevault_catalog::Catalog;
 use cachevault_domain::{
-    Clock, Entropy, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
+    Clock, Entropy, HostRules, Observation, ProbeError, RestoreOptions, RestorePlan, Target,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, Scratch, Store, StoreError, StoreErrorKind};
 use jiff::SignedDuration;
@@ -156,6 +156,9 @@ pub struct App {
     pub foreign_tokens: Option<ForeignTokens>,
     /// How webhooks are told.
     pub webhooks: Webhooks,
+    /// To which addresses instances may lead; without a word for one, to all in projects that
+    /// administer the service.
+    pub instance_hosts: HostRules,
     /// How long records whose files were removed stay listed.
     pub history: SignedDuration,
     /// Whether instances without a replica are backed up too, which the vendor refuses.

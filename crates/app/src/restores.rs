@@ -37,16 +37,17 @@ impl App {
         let project = caller.may(Action::Restore)?;
         let target = self.find_instance(project, instance).await?;
         let entry = self.restorable_artifact(project, backup).await?;
-        self.plan(&target, &entry, options).await
+        self.plan(caller, &target, &entry, options).await
     }
 
     async fn plan(
         &self,
+        caller: &Caller,
         target: &Instance,
         entry: &ArtifactEntry,
         options: &RestoreOptions,
     ) -> Result<RestorePlan, AppError> {
-        let connection = self.open_connection(target)?;
+        let connection = self.open_connection(target, Some(caller)).await?;
         let planned = self.prober.plan(&connection, entry, options).await;
         planned.map_err(|reason| AppError::CannotPlan { reason })
     }
@@ -82,7 +83,7 @@ impl App {
         if let Some(kind) = target.operation {
             return Err(AppError::InstanceBusy(kind));
         }
-        let plan = self.plan(&target, &entry, &wish.options).await?;
+        let plan = self.plan(caller, &target, &entry, &wish.options).await?;
         if !plan.blockers.is_empty() {
             return Err(AppError::RestoreBlocked(plan.blockers));
         }

@@ -5,14 +5,15 @@
 //! `<webhook-id>.<webhook-timestamp>.<body>` with the bytes that the secret holds behind `whsec_`.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cachevault_domain::{
-    Action, Caller, Delivery, Event, EventKind, RequestId, SealedSecret, Webhook, WebhookChange,
-    WebhookId, is_public_enough,
+    Action, Caller, Delivery, Event, EventKind, HostRules, RequestId, SealedSecret, Webhook,
+    WebhookChange, WebhookId,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -70,12 +71,12 @@ pub trait WebhookSender: Send + Sync + fmt::Debug {
 }
 
 /// What the URL of a webhook may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WebhookRules {
     /// Whether messages may go without TLS.
     pub plain_http: bool,
-    /// Whether messages may go to loopback and link-local addresses.
-    pub local: bool,
+    /// To which addresses messages may go.
+    pub hosts: HostRules,
 }
 
 /// How webhooks are told.
@@ -125,7 +126,7 @@ impl WebhookRules {
     ///
     /// # Errors
     /// What is wrong with it, without repeating it.
-    pub fn check(self, text: &str) -> Result<String, InvalidWebhook> {
+    pub fn check(&self, text: &str) -> Result<String, InvalidWebhook> {
         if text.len() > URL_BYTES_MAX {
             return Err(InvalidWebhook::TooLong);
         }
@@ -138,17 +139,19 @@ impl WebhookRules {
         if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
             return Err(InvalidWebhook::Credentials);
         }
-        let is_local = match url.host() {
+        let this_machine = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let leads_to = match url.host() {
             None => return Err(InvalidWebhook::NotAUrl),
-            Some(Host::Ipv4(address)) => !is_public_enough(address.into()),
-            Some(Host::Ipv6(address)) => !is_public_enough(address.into()),
+            Some(Host::Ipv4(address)) => Some(address.into()),
+            Some(Host::Ipv6(address)) => Some(address.into()),
             // What other names lead here is found out when they are looked up.
             Some(Host::Domain(name)) => {
                 let name = name.trim_end_matches('.');
-                name == "localhost" || name.ends_with(".localhost")
+                let is_local = name == "localhost" || name.ends_with(".localhost");
+                is_local.then_some(this_machine)
             }
         };
-        if is_local && !self.local {
+        if leads_to.is_some_and(|address| !self.hosts.allow(address)) {
             return Err(InvalidWebhook::Local);
         }
         // A name in other letters may have become longer.
@@ -368,8 +371,10 @@ mod tests {
 
     #[test]
     fn a_url_leads_where_it_may_and_holds_no_secret() {
-        let (strict, open) =
-            (WebhookRules::default(), WebhookRules { plain_http: true, local: true });
+        let (strict, open) = (
+            WebhookRules::default(),
+            WebhookRules { plain_http: true, hosts: HostRules::anywhere() },
+        );
         for good in
             ["https://hooks.example.org/a?b=c", "https://10.0.0.9:8443/", "https://[2001:db8::1]/"]
         {
@@ -387,6 +392,9 @@ mod tests {
             ("https://0x7f000001/", InvalidWebhook::Local),
             ("https://2130706433/", InvalidWebhook::Local),
             ("https://[::ffff:169.254.169.254]/", InvalidWebhook::Local),
+            ("https://[::127.0.0.1]/", InvalidWebhook::Local),
+            ("https://[64:ff9b::169.254.169.254]/", InvalidWebhook::Local),
+            ("https://[2002:7f00:1::]/", InvalidWebhook::Local),
             ("https://localhost/", InvalidWebhook::Local),
             ("https://a.LOCALHOST./", InvalidWebhook::Local),
             (&format!("https://x/{}", "a".repeat(2048)), InvalidWebhook::TooLong),

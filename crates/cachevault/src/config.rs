@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cachevault_api::EventStreamLimits;
 use cachevault_app::{TokenAuthority, WebhookRules};
-use cachevault_domain::MissedWindow;
+use cachevault_domain::{HostRules, MissedWindow};
 use cachevault_engine::OurAddress;
 use cachevault_jobs::JobSettings;
 use jiff::SignedDuration;
@@ -45,6 +45,7 @@ pub(crate) struct Config {
     pub(crate) downloads_max: usize,
     pub(crate) event_streams: EventStreamLimits,
     pub(crate) webhook_rules: WebhookRules,
+    pub(crate) instance_hosts: HostRules,
     /// Whom webhooks are known by.
     pub(crate) webhook_trusted: RootCerts,
     pub(crate) webhook_give_up: Duration,

@@ -273,9 +273,10 @@ async fn build(
         logins: Logins::new(config.token_lifetime),
         foreign_tokens: config.keystone.clone().map(ForeignTokens::new),
         webhooks: Webhooks::new(
-            Arc::new(HttpSender::new(config.webhook_rules, config.webhook_trusted.clone())),
-            config.webhook_rules,
+            Arc::new(HttpSender::new(config.webhook_rules.clone(), config.webhook_trusted.clone())),
+            config.webhook_rules.clone(),
         ),
+        instance_hosts: config.instance_hosts.clone(),
         history: config.history,
         single_node_backups: config.single_node_backups,
     };

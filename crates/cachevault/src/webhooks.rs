@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use cachevault_app::{
     NotDelivered, WEBHOOK_TESTS_MAX, WebhookMessage, WebhookRules, WebhookSender,
 };
-use cachevault_domain::is_public_enough;
+use cachevault_domain::HostRules;
 use tokio::sync::Semaphore;
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -33,7 +33,10 @@ pub(crate) struct HttpSender {
 /// Finds only addresses to which messages may go: a name may lead anywhere, and elsewhere than it did
 /// when the webhook was created.
 #[derive(Debug)]
-struct Guard(DefaultResolver);
+struct Guard {
+    resolver: DefaultResolver,
+    hosts: HostRules,
+}
 
 const LEADS_HERE: &str =
     "the host has a loopback or link-local address; `webhook_local` would allow that";
@@ -45,9 +48,9 @@ impl Resolver for Guard {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let found = self.0.resolve(uri, config, timeout)?;
+        let found = self.resolver.resolve(uri, config, timeout)?;
         let mut allowed = self.empty();
-        for address in found.iter().filter(|address: &&SocketAddr| is_public_enough(address.ip())) {
+        for address in found.iter().filter(|address: &&SocketAddr| self.hosts.allow(address.ip())) {
             allowed.push(*address);
         }
         if allowed.is_empty() { Err(ureq::Error::Other(LEADS_HERE.into())) } else { Ok(allowed) }
@@ -68,13 +71,8 @@ impl HttpSender {
             .user_agent("cachevault")
             .tls_config(TlsConfig::builder().root_certs(trusted).build())
             .build();
-        let agent = match rules.local {
-            true => config.into(),
-            false => {
-                let guard = Guard(DefaultResolver::default());
-                ureq::Agent::with_parts(config, DefaultConnector::default(), guard)
-            }
-        };
+        let guard = Guard { resolver: DefaultResolver::default(), hosts: rules.hosts };
+        let agent = ureq::Agent::with_parts(config, DefaultConnector::default(), guard);
         Self { agent, slots: Arc::new(Semaphore::new(SENDING_MAX)) }
     }
 }

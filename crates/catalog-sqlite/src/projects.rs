@@ -33,6 +33,17 @@ impl ProjectRow {
 
 #[async_trait]
 impl ProjectCatalog for SqliteCatalog {
+    async fn administers_service(&self, project: &ProjectId) -> Result<bool, CatalogError> {
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM credentials
+                 WHERE project_id = ? AND administers_service AND user_id IS NULL)",
+        )
+        .bind(project.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .map_err(unavailable)
+    }
+
     async fn create_project(
         &self,
         project: &Project,

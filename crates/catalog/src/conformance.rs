@@ -195,6 +195,7 @@ macro_rules! catalog_conformance {
             a_credential_is_changed_listed_and_removed
             a_rotated_credential_ends_when_it_was_said
             a_credential_needs_its_role_and_its_user
+            a_project_administers_the_service_while_it_has_a_key_that_does
             a_key_of_a_user_allows_what_both_may
             a_user_reads_back_and_its_name_is_taken
             a_user_that_goes_takes_all_that_is_its_own

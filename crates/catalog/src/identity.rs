@@ -129,6 +129,10 @@ pub struct FoundToken {
 /// Projects and the keys that open them.
 #[async_trait]
 pub trait ProjectCatalog: Send + Sync {
+    /// Whether a project has a credential that administers the service, be it enabled or not: the
+    /// first has one.
+    async fn administers_service(&self, project: &ProjectId) -> Result<bool, CatalogError>;
+
     /// Creates a project, together with its first credential where there is one.
     ///
     /// [`CatalogError::Taken`] when one of them, or the name, is there already.

@@ -2,7 +2,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::{Address, Identity, Login, Observation, SealedConnection, Target, TlsSettings};
+use crate::{
+    Address, HostRules, Identity, Login, Observation, SealedConnection, ServerWords, Target,
+    TlsSettings,
+};
 
 /// The longest host name, bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
@@ -91,7 +94,7 @@ pub struct NewConnection {
 }
 
 impl Connection {
-    /// How to reach the server.
+    /// How to reach the server, as far as the default rules let anybody.
     ///
     /// # Errors
     /// What does not go together.
@@ -135,6 +138,8 @@ impl Connection {
             address: Address { host: self.host, port: self.port },
             login,
             tls: self.tls.then_some(TlsSettings { ca_pem: self.tls_ca_pem, identity }),
+            hosts: HostRules::default(),
+            words: ServerWords::default(),
         })
     }
 

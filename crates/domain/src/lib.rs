@@ -49,6 +49,7 @@ mod drill;
 mod error_text;
 mod event;
 mod formats;
+mod hosts;
 mod id;
 mod identity;
 mod instance;
@@ -85,6 +86,7 @@ pub use event::{
 pub use formats::{
     FormatRow, Formats, Loads, RdbFamily, RdbVersion, formats_of, unknown_server_warning,
 };
+pub use hosts::{HostRule, HostRules, InvalidHostRule};
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, ReadingId,
     RequestId, RestoreId, UserId, WebhookId,
@@ -114,13 +116,11 @@ pub use retention::{
 };
 pub use schedule::{InvalidSchedule, Schedule, Window, time_zone};
 pub use server::{
-    Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion, Target,
-    TlsSettings,
+    Address, EngineKind, Identity, InvalidVersion, Login, ProbeError, Role, ServerVersion,
+    ServerWords, Target, TlsSettings,
 };
 pub use settings::{
     DESCRIPTION_CHARS_MAX, Description, DescriptionTooLong, InstanceChange, InstanceSettings,
     InvalidTag, TAG_KEY_CHARS_MAX, TAG_VALUE_CHARS_MAX, TAGS_MAX, Tag, TagChange,
 };
-pub use webhook::{
-    Delivery, DeliveryResult, WEBHOOKS_MAX, Webhook, WebhookChange, is_public_enough,
-};
+pub use webhook::{Delivery, DeliveryResult, WEBHOOKS_MAX, Webhook, WebhookChange};

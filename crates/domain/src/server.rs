@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use secrecy::SecretString;
 
+use crate::HostRules;
+
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
@@ -60,6 +62,29 @@ pub struct Target {
     pub login: Option<Login>,
     /// `None` means plain TCP.
     pub tls: Option<TlsSettings>,
+    /// To which addresses its name, and those of its replicas, may lead.
+    pub hosts: HostRules,
+    /// Whether errors repeat what it says.
+    pub words: ServerWords,
+}
+
+impl Target {
+    /// A server of our own, or of whoever runs the service: plain, without a password, anywhere.
+    pub fn trusted(address: Address) -> Self {
+        let (hosts, words) = (HostRules::anywhere(), ServerWords::Shown);
+        Self { address, login: None, tls: None, hosts, words }
+    }
+}
+
+/// Whether errors repeat what a server has said. It need be no Redis, and what it says may be nothing
+/// for those who made us ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ServerWords {
+    /// It stays in the log of the service.
+    #[default]
+    Hidden,
+    /// They do.
+    Shown,
 }
 
 /// Which of the two families a server belongs to.
@@ -158,6 +183,15 @@ pub enum ProbeError {
         address: Address,
         /// The resolver's words.
         detail: String,
+    },
+    /// Connections may not go there.
+    #[error(
+        "connections to `{address}` are not allowed in this project; whoever runs the service may allow them \
+         by `instance_hosts`"
+    )]
+    NotAllowed {
+        /// The address as it was given; where it leads is not told.
+        address: Address,
     },
     /// Nothing accepts connections there.
     #[error(

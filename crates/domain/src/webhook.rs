@@ -1,7 +1,5 @@
 //! URLs that are told what happens.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 
 use crate::{Event, EventKind, ProjectId, SealedSecret, WebhookId};
@@ -84,60 +82,4 @@ pub enum DeliveryResult {
         /// What the receiver said, for an operator.
         reason: String,
     },
-}
-
-/// Whether messages may go to this address where nobody allows more: neither to loopback, nor to
-/// link-local addresses, at which most clouds tell machines their secrets.
-pub fn is_public_enough(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            let is_this_network = v4.octets()[0] == 0;
-            !(is_this_network
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_broadcast())
-        }
-        IpAddr::V6(v6) => {
-            // The address by which clouds of one vendor tell machines their secrets.
-            const METADATA: std::net::Ipv6Addr =
-                std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-            !(v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_multicast()
-                || v6.is_unicast_link_local()
-                || v6 == METADATA)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_goes_to_this_machine_or_its_link() {
-        let is_allowed = |text: &str| is_public_enough(text.parse().unwrap());
-        for text in ["10.0.0.7", "192.168.1.1", "203.0.113.9", "2001:db8::1", "fd12::1"] {
-            assert!(is_allowed(text), "{text}");
-        }
-        for text in [
-            "127.0.0.1",
-            "127.9.9.9",
-            "0.0.0.0",
-            "0.1.2.3",
-            "169.254.169.254",
-            "224.0.0.1",
-            "255.255.255.255",
-            "::1",
-            "::",
-            "fe80::1",
-            "ff02::1",
-            "fd00:ec2::254",
-            "::ffff:127.0.0.1",
-            "::ffff:169.254.169.254",
-        ] {
-            assert!(!is_allowed(text), "{text}");
-        }
-    }
 }

@@ -31,6 +31,7 @@ use crate::guard::SourceLimits;
 use crate::meter::Meter;
 use crate::queue::{self, queue};
 use crate::source::{Source, choose};
+use crate::words::Listener;
 
 /// One read from the socket fills at most this much.
 const READ_BYTES: usize = 256 << 10;
@@ -328,7 +329,11 @@ async fn receive(
 ) -> Result<Synchronised, ReceiveError> {
     let limits = &request.limits;
     let address = &source.target.address;
-    let session_error = |session| CaptureError::Session { address: address.clone(), session };
+    let listener = Listener::of(&source.target);
+    let session_error = |session| CaptureError::Session {
+        address: address.clone(),
+        session: listener.told_by(session),
+    };
     let mut stream = connect(&source.target, limits.command).await?;
     let mut session = ReplicaSession::new(&replica_config(request, source));
     let mut buffer = BytesMut::with_capacity(READ_BYTES);

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::connect::{Stream, connect};
 use crate::info::ServerInfo;
+use crate::words::{Listener, printable};
 
 const READ_BYTES: usize = 16 << 10;
 
@@ -19,6 +20,7 @@ pub(crate) struct Client {
     decoder: ReplyDecoder,
     address: Address,
     deadline: Duration,
+    listener: Listener,
 }
 
 impl Client {
@@ -26,7 +28,8 @@ impl Client {
     pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Self, ProbeError> {
         let stream = connect(target, deadline).await?;
         let address = target.address.clone();
-        let mut client = Self { stream, decoder: ReplyDecoder::default(), address, deadline };
+        let (decoder, listener) = (ReplyDecoder::default(), Listener::of(target));
+        let mut client = Self { stream, decoder, address, deadline, listener };
         client.log_in(target).await?;
         Ok(client)
     }
@@ -58,9 +61,9 @@ impl Client {
     pub(crate) async fn info(&mut self) -> Result<ServerInfo, ProbeError> {
         match self.call(&["INFO"]).await? {
             Reply::Bulk(Some(info)) => ServerInfo::parse(&String::from_utf8_lossy(&info))
-                .ok_or_else(|| self.not_redis("its INFO names no version".into())),
+                .ok_or_else(|| self.not_redis("its INFO names no version")),
             Reply::Error(error) => Err(self.refusal("info", &error)),
-            _ => Err(self.not_redis("INFO was not answered with text".into())),
+            _ => Err(self.not_redis("INFO was not answered with text")),
         }
     }
 
@@ -81,7 +84,7 @@ impl Client {
             match self.decoder.next_reply() {
                 Ok(Some(reply)) => return Ok(reply),
                 Ok(None) => {}
-                Err(e) => return Err(self.not_redis(e.to_string())),
+                Err(e) => return Err(self.not_redis(&self.listener.told(e.to_string()))),
             }
             buffer.clear();
             match self.stream.read_buf(&mut buffer).await {
@@ -106,26 +109,27 @@ impl Client {
     /// What an error reply to `command` means.
     pub(crate) fn refusal(&self, command: &'static str, error: &Bytes) -> ProbeError {
         let address = self.address.clone();
-        let detail = text(error);
-        match detail.split(' ').next().unwrap_or_default() {
+        let said = printable(error);
+        let detail = self.listener.told(said.clone());
+        match said.split(' ').next().unwrap_or_default() {
             "NOAUTH" => ProbeError::PasswordRequired { address },
             "NOPERM" => ProbeError::Denied { address, command, detail },
-            _ if command == "auth" && is_about_login(&detail) => {
+            _ if command == "auth" && is_about_login(&said) => {
                 ProbeError::WrongPassword { address, detail }
             }
-            _ if detail.contains("unknown command") => {
+            _ if said.contains("unknown command") => {
                 ProbeError::Denied { address, command, detail }
             }
             _ => ProbeError::Unreachable { address, detail },
         }
     }
 
-    fn not_redis(&self, detail: String) -> ProbeError {
-        ProbeError::NotRedis { address: self.address.clone(), detail }
+    fn not_redis(&self, detail: &str) -> ProbeError {
+        ProbeError::NotRedis { address: self.address.clone(), detail: detail.to_owned() }
     }
-}
 
-/// A server's words, harmless to print and not too long.
-fn text(error: &Bytes) -> String {
-    error[..error.len().min(200)].escape_ascii().to_string()
+    /// Who hears this server.
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
 }

@@ -15,8 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::words::Listener;
 
 const RECEIVE_BUFFER_BYTES: u32 = 4 << 20;
 
@@ -39,11 +41,11 @@ impl Stream {
 /// Connects; `deadline` bounds the connection, and after it the TLS handshake.
 pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Stream, ProbeError> {
     let address = &target.address;
-    let tcp = tokio::time::timeout(deadline, open(address)).await.unwrap_or_else(|_| {
+    let tcp = tokio::time::timeout(deadline, open(target)).await.unwrap_or_else(|_| {
         Err(ProbeError::TimedOut { address: address.clone(), seconds: deadline.as_secs() })
     })?;
     let Some(settings) = &target.tls else { return Ok(Stream::Plain(tcp)) };
-    let secured = tokio::time::timeout(deadline, secure(address, settings, tcp)).await;
+    let secured = tokio::time::timeout(deadline, secure(target, settings, tcp)).await;
     secured.unwrap_or_else(|_| {
         // A server without TLS waits for the end of what it takes for a command.
         let detail = format!(
@@ -54,9 +56,17 @@ pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Strea
     })
 }
 
-async fn open(address: &Address) -> Result<TcpStream, ProbeError> {
+/// Opens a connection, to no address but those that the target's rules allow. They are asked here, where
+/// the address is known that is connected to: a name may lead elsewhere each time.
+async fn open(target: &Target) -> Result<TcpStream, ProbeError> {
+    let address = &target.address;
+    let mut candidates = resolve(address).await?;
+    candidates.retain(|candidate| target.hosts.allow(candidate.ip()));
+    if candidates.is_empty() {
+        return Err(ProbeError::NotAllowed { address: address.clone() });
+    }
     let mut refused = None;
-    for candidate in resolve(address).await? {
+    for candidate in candidates {
         match open_at(candidate).await {
             Ok(tcp) => return Ok(tcp),
             Err(error) => refused = Some(error),
@@ -94,16 +104,32 @@ fn connect_error(address: &Address, error: &io::Error) -> ProbeError {
 }
 
 async fn secure(
-    address: &Address,
+    target: &Target,
     settings: &TlsSettings,
     tcp: TcpStream,
 ) -> Result<Stream, ProbeError> {
+    let address = &target.address;
     let failed = |detail: String| ProbeError::Tls { address: address.clone(), detail };
     let config = client_config(settings).map_err(failed)?;
     let name = ServerName::try_from(address.host.clone()).map_err(|e| failed(e.to_string()))?;
     let connector = TlsConnector::from(Arc::new(config));
-    let tls = connector.connect(name, tcp).await.map_err(|e| failed(e.to_string()))?;
+    let tls = connector.connect(name, tcp).await.map_err(|e| {
+        let detail = e.to_string();
+        failed(if names_the_server(&e) { Listener::of(target).told(detail) } else { detail })
+    })?;
     Ok(Stream::Tls(Box::new(tls)))
+}
+
+/// Whether an error of a handshake repeats what the server says of itself; all others are of few words,
+/// which are not its own.
+fn names_the_server(error: &io::Error) -> bool {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<rustls::Error>());
+    matches!(
+        cause,
+        Some(rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForNameContext { .. } | CertificateError::Other(_)
+        ))
+    )
 }
 
 fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {

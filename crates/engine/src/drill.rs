@@ -218,7 +218,7 @@ impl ThrowAway {
         }
         let password = SecretString::from(password.to_owned());
         let login = Some(Login { username: None, password });
-        let target = Target { address, login, tls: None };
+        let target = Target { login, ..Target::trusted(address) };
         let until = Instant::now() + START_MAX;
         while Client::connect(&target, START_MAX).await.is_err() {
             if process.try_wait().is_ok_and(|ended| ended.is_some()) || Instant::now() >= until {

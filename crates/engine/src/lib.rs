@@ -34,6 +34,7 @@ mod queue;
 mod restore;
 mod source;
 mod verify;
+mod words;
 
 pub use capture::{CaptureLimits, CaptureRequest, capture};
 pub use drill::{DrillError, DrillRequest, Proven, drill, sweep_drills};

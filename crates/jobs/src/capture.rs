@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use cachevault_app::AppError;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     Backup, ContentState, Failure, FailureCode, Instance, JobKind, Lease, Progress, RdbDialect,
@@ -108,7 +109,7 @@ impl StepContext<'_> {
         key: &ArtifactKey,
     ) -> Result<ArtifactEntry, StepError> {
         let app = self.app;
-        let target = self.target(instance)?;
+        let target = self.target(instance).await?;
         let request = CaptureRequest {
             target: &target,
             prefer_replica,
@@ -128,9 +129,13 @@ impl StepContext<'_> {
     }
 
     /// How to reach an instance, with its secrets opened.
-    pub(crate) fn target(&self, instance: &Instance) -> Result<Target, StepError> {
-        self.app.open_connection(instance).map_err(|error| {
-            StepError::Fail(Failure { code: FailureCode::ToolFailed, reason: error.to_string() })
+    pub(crate) async fn target(&self, instance: &Instance) -> Result<Target, StepError> {
+        self.app.open_connection(instance, None).await.map_err(|error| match error {
+            AppError::CatalogFailed(error) => catalog_failed(error),
+            other => StepError::Fail(Failure {
+                code: FailureCode::ToolFailed,
+                reason: other.to_string(),
+            }),
         })
     }
 

@@ -56,7 +56,7 @@ impl Observer {
             }
             let app = self.app.clone();
             looks.spawn(async move {
-                match app.look_at_instance(&instance).await {
+                match app.look_at_instance(&instance, None).await {
                     Ok(Ok(())) => {}
                     Ok(Err(down)) => tracing::warn!(instance = %instance.id, %down, "instance does not answer"),
                     Err(error) => tracing::error!(instance = %instance.id, %error, "instance cannot be looked at"),

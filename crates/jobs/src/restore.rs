@@ -332,7 +332,7 @@ impl StepContext<'_> {
         target_writes: Option<&str>,
     ) -> Result<RestorePlan, StepError> {
         let (_, entry) = subject.artifact()?;
-        let target = self.target(&subject.target)?;
+        let target = self.target(&subject.target).await?;
         let plan = plan(PlanRequest {
             target: &target,
             entry,
@@ -350,7 +350,7 @@ impl StepContext<'_> {
     }
 
     async fn prepare(&self, target: &Instance, swap: bool) -> Result<Prepared, StepError> {
-        let target = self.target(target)?;
+        let target = self.target(target).await?;
         let mut random = [0; 40];
         self.app.entropy.fill(&mut random);
         let settings = self.settings;
@@ -379,7 +379,7 @@ impl Step for Prepare {
             let prepared = context.prepare(&subject.target, checked.swap).await?;
             return Ok(output(&Way::Replica(prepared)));
         }
-        let target = context.target(&subject.target)?;
+        let target = context.target(&subject.target).await?;
         let prepared = prepare_keys(&target, &context.settings.restore).await;
         Ok(output(&Way::Keys(prepared.map_err(as_step_error)?)))
     }
@@ -411,7 +411,7 @@ impl Step for Load {
         let way: Way = context.output(Prepare.name())?;
         let subject = context.restore_subject().await?;
         let (key, entry) = subject.artifact()?;
-        let target = context.target(&subject.target)?;
+        let target = context.target(&subject.target).await?;
         let (app, lease) = (context.app, context.lease);
         if let Ok(why) = context.output::<FailureNote>(TAKING_BACK) {
             let reason = "the restore was being undone";
@@ -553,7 +553,7 @@ impl Load {
         let way: Way = context.output(Prepare.name()).map_err(plain)?;
         // Not the backup: taking back goes without what is stored of it.
         let instance = context.restored_instance().await.map_err(plain)?;
-        let target = context.target(&instance).map_err(plain)?;
+        let target = context.target(&instance).await.map_err(plain)?;
         let limits = &context.settings.restore;
         let prepared = match way {
             Way::Replica(prepared) => prepared,
@@ -643,7 +643,7 @@ impl Step for Settle {
 
     async fn run(&self, context: &StepContext<'_>) -> Result<String, StepError> {
         let way: Way = context.output(Prepare.name())?;
-        let target = context.target(&context.restored_instance().await?)?;
+        let target = context.target(&context.restored_instance().await?).await?;
         let limits = &context.settings.restore;
         let saving = async {
             match &way {

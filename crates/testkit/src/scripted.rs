@@ -50,7 +50,7 @@ impl ScriptedServer {
     }
 
     pub fn target(&self) -> Target {
-        Target { address: self.address(), login: None, tls: None }
+        Target::trusted(self.address())
     }
 }
 

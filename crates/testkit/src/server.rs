@@ -108,7 +108,7 @@ impl Server {
 
     /// The server without a password and without TLS.
     pub fn target(&self) -> Target {
-        Target { address: self.address(), login: None, tls: None }
+        Target::trusted(self.address())
     }
 
     pub fn folder(&self) -> &Path {

@@ -256,6 +256,8 @@ mod tests {
         assert_eq!(create(adopted), Ok("a".into()));
         let nowhere = r#"{"name":"a","cachevault":{"host":"","port":1}}"#;
         assert_eq!(create(nowhere), Err(DcsError::InvalidField("cachevault")));
+        let lines = nowhere.replace(r#""host":"""#, r#""host":"h","password":"x\r\nQUIT""#);
+        assert_eq!(create(&lines), Err(DcsError::InvalidField("cachevault")));
         let unnamed = r#"{"cachevault":{"host":"h","port":1}}"#;
         assert_eq!(create(unnamed), Err(DcsError::InvalidName));
     }

@@ -137,6 +137,7 @@ fn access(error: &AccessError) -> (StatusCode, &'static str) {
 fn probe_code(reason: &ProbeError) -> &'static str {
     match reason {
         ProbeError::UnknownHost { .. } => "unknown_host",
+        ProbeError::NotAllowed { .. } => "host_not_allowed",
         ProbeError::Refused { .. } => "connection_refused",
         ProbeError::Unreachable { .. } => "unreachable",
         ProbeError::TimedOut { .. } => "timed_out",

@@ -491,6 +491,8 @@ mod tests {
                 r#"{"name": "a", "host": "h", "port": 1, "tls": true, "tls_key_pem": "x"}"#,
                 "certificate",
             ),
+            (r#"{"name": "a", "host": "h", "port": 1, "password": "x\r\nQUIT"}"#, "control"),
+            (r#"{"name": "a", "host": "h\r\n", "port": 1}"#, "host"),
             (r#"{"name": "a", "host": "h", "port": 1, "surprise": 1}"#, "surprise"),
         ] {
             let error = target(json).unwrap_err();

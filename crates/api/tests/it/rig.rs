@@ -17,10 +17,10 @@ use cachevault_app::{
 use cachevault_catalog::{BackupCatalog, InstanceCatalog, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Address, BackupFormat, BackupId, Clock, ContentState, EngineKind, Health, Instance, InstanceId,
-    InstanceSettings, JobId, JobKind, Lease, Loading, NewBackup, NodeId, Observation, ProbeError,
-    RdbDialect, RestoreOptions, RestorePlan, RestoreWay, Role, SealedConnection, ServerVersion,
-    StoredFiles, Target, Trigger,
+    Address, BackupFormat, BackupId, Clock, ContentState, EngineKind, Health, HostRules, Instance,
+    InstanceId, InstanceSettings, JobId, JobKind, Lease, Loading, NewBackup, NodeId, Observation,
+    ProbeError, RdbDialect, RestoreOptions, RestorePlan, RestoreWay, Role, SealedConnection,
+    ServerVersion, StoredFiles, Target, Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
@@ -257,6 +257,7 @@ impl Rig {
             logins: Logins::default(),
             foreign_tokens: None,
             webhooks: Webhooks::new(Arc::new(Nobody), WebhookRules::default()),
+            instance_hosts: HostRules::default(),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

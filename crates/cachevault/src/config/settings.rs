@@ -144,6 +144,13 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "TIME", env = "CACHEVAULT_EVENT_STREAM_LIFETIME")]
     event_stream_lifetime: Option<String>,
 
+    /// To which addresses instances may lead: networks such as `10.0.0.0/8`, addresses or `*`, with a
+    /// `!` before those to which they may not; the first that is about an address decides [default:
+    /// everywhere but to loopback, link-local and metadata addresses, and everywhere in projects that
+    /// administer the service]
+    #[arg(long, value_name = "RULES", env = "CACHEVAULT_INSTANCE_HOSTS", value_delimiter = ',')]
+    instance_hosts: Option<Vec<String>>,
+
     /// Whether webhooks may be reached without TLS, by http:// [default: false]
     #[arg(long, value_name = "BOOL", env = "CACHEVAULT_WEBHOOK_HTTP")]
     webhook_http: Option<bool>,
@@ -369,6 +376,7 @@ impl Settings {
             downloads_max: self.downloads_max.or(other.downloads_max),
             event_streams_max: self.event_streams_max.or(other.event_streams_max),
             event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
+            instance_hosts: self.instance_hosts.or(other.instance_hosts),
             webhook_http: self.webhook_http.or(other.webhook_http),
             webhook_local: self.webhook_local.or(other.webhook_local),
             webhook_ca_file: self.webhook_ca_file.or(other.webhook_ca_file),

@@ -1,9 +1,13 @@
-//! How instances are reached, and how that changes: real servers, real certificates.
+//! How instances are reached, how that changes, and where no connection goes: real servers, real
+//! certificates.
 
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
-use cachevault_testkit::{Certificates, Server, free_port, newest_redis};
+use cachevault_testkit::{Certificates, Server, eventually, free_port, newest_redis};
 use serde_json::{Value, json};
 
 use crate::service::{Service, folder};
@@ -216,4 +220,204 @@ fn dcs_tells_a_new_password_that_the_server_takes_already() {
         backed_up(&service);
         known = next;
     }
+}
+
+/// A project that does not administer the service, by the file with its key.
+fn tenant(service: &Service, folder: &Path) -> String {
+    let key = folder.join("team.json").display().to_string();
+    service.json(&["project", "create", "team"]);
+    let create = ["credential", "create", "--project", "team", "--role", "admin", "--save", &key];
+    service.json(&create);
+    key
+}
+
+/// Listens, and tells whether anybody came.
+fn listen(address: &str) -> TcpListener {
+    let listener = TcpListener::bind(address).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+#[track_caller]
+fn assert_nobody_came(listener: &TcpListener) {
+    assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+#[test]
+fn no_project_but_the_administrators_own_reaches_the_machine_of_the_service() {
+    let (folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &["--command-timeout", "2s"]);
+    let team = tenant(&service, folder.path());
+    // Of every kind of address, and at the same port.
+    let everywhere = listen("[::]:0");
+    let port = everywhere.local_addr().unwrap().port();
+    let of_team = |url: &str| {
+        service.run(&["instance", "add", "--name", "other", url, "--credentials", &team])
+    };
+    for host in [
+        "127.0.0.1",
+        "127.9.9.9",
+        "0.0.0.0",
+        "localhost",
+        "LOCALHOST",
+        // Old spellings, which the system understands.
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[::ffff:0:127.0.0.1]",
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b:1::7f00:1]",
+        "[2002:7f00:1::1]",
+        "[2001:0:7f00:1::1]",
+        "[2001:db8::5efe:127.0.0.1]",
+        "[fe80::1]",
+        "169.254.169.254",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::169.254.169.254]",
+        "[2002:a9fe:a9fe::1]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "168.63.129.16",
+    ] {
+        let refused = of_team(&format!("redis://:secret@{host}:{port}"));
+        let reason = said(&refused);
+        assert_eq!(refused.status.code(), Some(4), "{host}: {reason}");
+        assert!(reason.contains("`instance_hosts`"), "{host}: {reason}");
+        assert_nobody_came(&everywhere);
+    }
+    // What is here and what is not is the same to them.
+    let closed = said(&of_team(&format!("redis://127.0.0.1:{}", free_port())));
+    assert!(closed.contains("`instance_hosts`"), "{closed}");
+    // The administrators may, and their instances are what they were.
+    let server = Server::start(&newest_redis(), &[]);
+    service.adopt(&server);
+    backed_up(&service);
+}
+
+#[test]
+fn a_list_allows_and_denies_for_every_project_whenever_a_connection_is_opened() {
+    let (folder, data_dir) = folder();
+    let (one, other) = (Server::start(&newest_redis(), &[]), Server::start(&newest_redis(), &[]));
+    let mut service = Service::start(&data_dir, &["--instance-hosts", "127.0.0.1"]);
+    let team = tenant(&service, folder.path());
+    let url = format!("redis://127.0.0.1:{}", one.port);
+    service.json(&["instance", "add", "--name", "theirs", &url, "--credentials", &team]);
+    let by_name = format!("redis://localhost:{}", one.port);
+    let moved = ["instance", "set", "theirs", "--credentials", &team, "--url"];
+    let denied =
+        service.run(&[&moved[..], &[&format!("redis://127.0.0.2:{}", other.port)]].concat());
+    assert!(said(&denied).contains("`instance_hosts`"), "{}", said(&denied));
+    service.json(&[&moved[..], &[&by_name]].concat());
+    service.adopt(&other);
+    backed_up(&service);
+    let address = service.endpoint.strip_prefix("http://").unwrap().to_owned();
+    service.kill();
+    // What was adopted before is reached by the rules of now.
+    let options = ["--listen", &address, "--instance-hosts", "!127.0.0.0/8"];
+    let service = Service::start(&data_dir, &options);
+    for (name, key) in [("orders", None), ("theirs", Some(&team))] {
+        let key = key.map(|key| ["--credentials", key]);
+        let wish = ["backup", "create", name, "--wait"];
+        let failed = service.run(&[&wish[..], key.as_ref().map_or(&[], |key| &key[..])].concat());
+        let reason = said(&failed);
+        assert!(!failed.status.success() && reason.contains("`instance_hosts`"), "{reason}");
+    }
+}
+
+#[test]
+fn a_replica_at_an_address_that_is_not_allowed_is_not_connected_to() {
+    let (_folder, data_dir) = folder();
+    let elsewhere = listen("127.0.0.2:0");
+    let port = elsewhere.local_addr().unwrap().port().to_string();
+    let primary = Server::start(&newest_redis(), &[]);
+    let follow = ["--replicaof", "127.0.0.1", &primary.port.to_string()];
+    let announce = ["--replica-announce-ip", "127.0.0.2", "--replica-announce-port", &port];
+    let _replica = Server::start(&newest_redis(), &[&follow[..], &announce].concat());
+    eventually("the replica follows", || {
+        primary.info("slave0").contains("state=online").then_some(())
+    });
+    let service = Service::start(&data_dir, &["--instance-hosts", "127.0.0.1,!*"]);
+    service.adopt(&primary);
+    backed_up(&service);
+    assert_nobody_came(&elsewhere);
+}
+
+/// A server that answers every line with these words.
+fn foreign(words: &'static str) -> (u16, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let hears = heard.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = stream.read(&mut bytes) {
+                hears.lock().unwrap().extend_from_slice(&bytes[..len]);
+                if stream.write_all(words.as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    (port, heard)
+}
+
+#[test]
+fn what_a_foreign_server_says_is_told_to_administrators_of_the_service_alone() {
+    let (folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &["--instance-hosts", "127.0.0.1"]);
+    let team = tenant(&service, folder.path());
+    let mine = folder.path().join("mine.json").display().to_string();
+    // In the project of the administrators, too, not everybody is one.
+    service.json(&["credential", "create", "--role", "admin", "--save", &mine]);
+    for words in [
+        "-ERR Tops3cret words of the inside\r\n",
+        "-NOPERM Tops3cret words of the inside\r\n",
+        "-WRONGPASS Tops3cret words of the inside\r\n",
+        "HTTP/1.1 400 Tops3cret words of the inside\r\n\r\n",
+        ":Tops3cret words of the inside\r\n",
+    ] {
+        let (port, _) = foreign(words);
+        let url = format!("redis://:guess@127.0.0.1:{port}");
+        let add = ["instance", "add", "--name", "other", &url];
+        for key in [&team, &mine] {
+            let refused = service.run(&[&add[..], &["--credentials", key]].concat());
+            assert_eq!(refused.status.code(), Some(4), "{words}: {}", said(&refused));
+            assert!(!said(&refused).contains("Tops3cret"), "{words}: {}", said(&refused));
+        }
+        let told = said(&service.run(&add));
+        let is_protocol = words.starts_with(['H']);
+        assert!(told.contains("Tops3cret") || is_protocol, "{words}: {told}");
+    }
+    assert!(service.log().contains("Tops3cret"), "the log tells");
+}
+
+#[test]
+fn no_line_of_its_own_gets_to_a_server_by_a_user_or_a_password() {
+    let (_folder, data_dir) = folder();
+    let service = Service::start(&data_dir, &[]);
+    let (port, heard) = foreign("-ERR no\r\n");
+    let server = with_password("right");
+    let good = format!("redis://:right@127.0.0.1:{}", server.port);
+    service.json(&["instance", "add", "--name", "orders", &good]);
+    for login in [":a%0d%0aQUIT", ":a%0aQUIT", "a%0d:b", ":a%00b", ":a%1bb", ":a%7fb", ":%c2%85"] {
+        let url = format!("redis://{login}@127.0.0.1:{port}");
+        for command in [
+            &["instance", "add", "--name", "other", &url][..],
+            &["instance", "set", "orders", "--url", &url],
+        ] {
+            let refused = service.run(command);
+            assert_eq!(refused.status.code(), Some(4), "{login}: {}", said(&refused));
+            assert!(said(&refused).contains("control characters"), "{login}: {}", said(&refused));
+        }
+    }
+    assert!(heard.lock().unwrap().is_empty(), "something was sent");
+    backed_up(&service);
 }

@@ -237,7 +237,8 @@ fn a_service_that_is_killed_before_it_records_sends_the_same_again() {
 fn a_webhook_hears_nothing_while_it_is_disabled_and_nothing_of_other_projects() {
     let (_folder, data_dir) = folder();
     let server = Server::start(&newest_redis(), &[]);
-    let service = Service::start(&data_dir, &ALLOWED);
+    let instances = ["--instance-hosts", "127.0.0.1"];
+    let service = Service::start(&data_dir, &[&ALLOWED[..], &instances].concat());
     let receiver = Receiver::start(&[]);
     service.json(&["project", "create", "second"]);
     let key = data_dir.with_extension("second.json");

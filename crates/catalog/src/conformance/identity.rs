@@ -265,6 +265,20 @@ pub async fn a_credential_needs_its_role_and_its_user(catalog: &impl Catalog) {
     }
 }
 
+pub async fn a_project_administers_the_service_while_it_has_a_key_that_does(
+    catalog: &impl Catalog,
+) {
+    open_project(catalog, 1).await;
+    open_project(catalog, 2).await;
+    let administers = async |n| catalog.administers_service(&project(n)).await.unwrap();
+    assert!(administers(1).await && !administers(2).await && !administers(3).await);
+    let disable = CredentialChanges { enabled: Some(false), ..CredentialChanges::default() };
+    catalog.update_credential(&key(1), &disable).await.unwrap();
+    assert!(administers(1).await);
+    catalog.remove_credential(&key(1)).await.unwrap();
+    assert!(!administers(1).await);
+}
+
 pub async fn a_key_of_a_user_allows_what_both_may(catalog: &impl Catalog) {
     with_reader(catalog).await;
     let owned = other(2, |credential| {

@@ -41,7 +41,7 @@ impl Admin {
             Reply::Error(error) => Err(RestoreError::Refused {
                 address: self.address.clone(),
                 command: command.iter().take(2).copied().collect::<Vec<_>>().join(" "),
-                detail: error[..error.len().min(200)].escape_ascii().to_string(),
+                detail: self.client.listener().heard(&error),
             }),
             reply => Ok(reply),
         }

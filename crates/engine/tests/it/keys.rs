@@ -501,11 +501,8 @@ async fn a_user_of_a_tls_server_needs_the_commands_and_the_keys() {
     let server = Server::start(&newest_redis(), &options);
     let tls = TlsSettings { ca_pem: Some(certificates.ca_pem.clone()), identity: None };
     let login = Login { username: Some("restorer".into()), password: "secret".to_owned().into() };
-    let target = Target {
-        address: Address { host: "127.0.0.1".into(), port },
-        login: Some(login),
-        tls: Some(tls),
-    };
+    let address = Address { host: "127.0.0.1".into(), port };
+    let target = Target { login: Some(login), tls: Some(tls), ..Target::trusted(address) };
     let allow = |rights: &[&str]| {
         server.ask(&[&["ACL", "SETUSER", "restorer", "reset", "on", ">secret"], rights].concat());
     };

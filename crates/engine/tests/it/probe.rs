@@ -61,7 +61,7 @@ async fn a_port_where_nobody_listens_is_refused() {
 #[tokio::test]
 async fn a_name_that_does_not_resolve_is_told() {
     let address = cachevault_domain::Address { host: "no-such-host.invalid".into(), port: 6379 };
-    let target = Target { address, login: None, tls: None };
+    let target = Target::trusted(address);
     assert!(matches!(look(&target).await, Err(ProbeError::UnknownHost { .. })));
 }
 
@@ -135,7 +135,7 @@ async fn clusters_and_sentinels_are_told_apart() {
         .unwrap();
     eventually("the sentinel listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     let address = cachevault_domain::Address { host: "127.0.0.1".into(), port };
-    let outcome = look(&Target { address, login: None, tls: None }).await;
+    let outcome = look(&Target::trusted(address)).await;
     sentinel.kill().unwrap();
     sentinel.wait().unwrap();
     assert!(matches!(outcome, Err(ProbeError::Sentinel { .. })), "{outcome:?}");
@@ -180,7 +180,7 @@ async fn tls_works_with_and_without_a_client_certificate() {
         let options: Vec<_> = options.iter().map(String::as_str).collect();
         let server = Server::start(&newest_redis(), &options);
         let address = cachevault_domain::Address { host: "127.0.0.1".into(), port };
-        let with = |tls| Target { address: address.clone(), login: None, tls };
+        let with = |tls| Target { tls, ..Target::trusted(address.clone()) };
 
         let identity = Identity {
             certificate_pem: certificates.client_certificate_pem.clone(),

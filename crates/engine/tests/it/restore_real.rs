@@ -162,7 +162,7 @@ async fn a_target_that_replicates_by_tls_is_served_by_tls() {
     let settings =
         TlsSettings { ca_pem: Some(certificates.ca_pem.clone()), identity: Some(client) };
     let address = Address { host: "127.0.0.1".into(), port };
-    let reached = Target { address, login: None, tls: Some(settings) };
+    let reached = Target { tls: Some(settings), ..Target::trusted(address) };
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     let ours = Identity { certificate_pem: read("server.pem"), key_pem: read("server.key").into() };
     restore_sample(&newest_redis(), &target, &reached, true, Some(&ours)).await;

@@ -8,8 +8,8 @@ use cachevault_app::{
 use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
-    Backoff, Backup, BackupId, BackupState, Caller, Clock, InstanceId, JobId, JobKind, Lease,
-    NodeId, ProjectId,
+    Backoff, Backup, BackupId, BackupState, Caller, Clock, HostRules, InstanceId, JobId, JobKind,
+    Lease, NodeId, ProjectId,
 };
 use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, SourceLimits,
@@ -68,6 +68,7 @@ impl Rig {
             logins: Logins::default(),
             foreign_tokens: None,
             webhooks: Webhooks::new(Arc::new(Receiver::default()), WebhookRules::default()),
+            instance_hosts: HostRules::default(),
             history: SignedDuration::from_hours(24 * 7),
             single_node_backups: true,
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cachevault_api::EventStreamLimits;
 use cachevault_app::{TokenAuthority, WebhookRules};
-use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, Identity};
+use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, HostRule, HostRules, Identity};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits, SourceLimits};
 use cachevault_jobs::JobSettings;
 use jiff::SignedDuration;
@@ -57,8 +57,9 @@ impl Settings {
             ),
             webhook_rules: WebhookRules {
                 plain_http: self.webhook_http.unwrap_or(false),
-                local: self.webhook_local.unwrap_or(false),
+                hosts: HostRules::default().with_local(self.webhook_local.unwrap_or(false)),
             },
+            instance_hosts: instance_hosts(self.instance_hosts.as_deref())?,
             webhook_trusted: webhook_trusted(self.webhook_ca_file.as_deref())?,
             webhook_give_up: time("webhook_give_up", self.webhook_give_up.as_deref(), "24h")?,
             region: region(self.region.unwrap_or_else(|| "local".to_owned()))?,
@@ -262,6 +263,12 @@ fn keystone(
     ensure!(fits, "`keystone_url` is `{text}`; it must be http:// or https:// and end with /v3");
     let ca_pem = ca_file.map(read_text).transpose()?;
     Ok(Some(Arc::new(Keystone::new(text, ca_pem.as_deref())?)))
+}
+
+fn instance_hosts(list: Option<&[String]>) -> anyhow::Result<HostRules> {
+    let rules = list.unwrap_or_default().iter().map(|rule| rule.parse());
+    let rules: Vec<HostRule> = rules.collect::<Result<_, _>>().context("read `instance_hosts`")?;
+    Ok(HostRules::new(&rules))
 }
 
 fn webhook_trusted(ca_file: Option<&Path>) -> anyhow::Result<RootCerts> {

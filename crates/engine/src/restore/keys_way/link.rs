@@ -13,6 +13,7 @@ use crate::connect::Stream;
 use crate::restore::error::RestoreError;
 use crate::restore::keys_way::chunk::{Chunk, Expected, Reason};
 use crate::restore::keys_way::{Done, Pulse, shown};
+use crate::words::Listener;
 
 const READ_BYTES: usize = 64 << 10;
 /// Replies are short but for the list of a library's functions.
@@ -22,8 +23,6 @@ const REPLY_LIMITS: Limits = Limits {
     values_max: 64 << 10,
     depth_max: 8,
 };
-/// Longest part of a server's words that is passed on, bytes.
-const DETAIL_BYTES: usize = 200;
 
 /// A logged-in connection.
 pub(super) struct Link {
@@ -47,7 +46,8 @@ impl Link {
         conflict: ConflictRule,
         pulse: Arc<Pulse>,
     ) -> Self {
-        Self { client, judge: Judge { address, conflict, done: Done::default() }, pulse }
+        let listener = client.listener().clone();
+        Self { client, judge: Judge { address, listener, conflict, done: Done::default() }, pulse }
     }
 
     /// Takes chunks whenever the target takes bytes, until there are no more.
@@ -199,6 +199,7 @@ impl Reader {
 /// Tells what a reply means.
 struct Judge {
     address: Address,
+    listener: Listener,
     conflict: ConflictRule,
     done: Done,
 }
@@ -210,7 +211,7 @@ impl Judge {
             return Err(self.refusal("SELECT", format!("database {database}"), error));
         }
         let address = self.address.clone();
-        Err(RestoreError::NoDatabase { address, database, detail: detail(error) })
+        Err(RestoreError::NoDatabase { address, database, detail: self.heard(error) })
     }
 
     fn reply(&mut self, reason: Reason, key: u64, reply: Reply) -> Result<(), RestoreError> {
@@ -283,18 +284,24 @@ impl Judge {
             return Ok(());
         }
         let address = self.address.clone();
-        Err(RestoreError::FunctionsExist { address, library, detail: detail(error) })
+        Err(RestoreError::FunctionsExist { address, library, detail: self.heard(error) })
+    }
+
+    /// A server's words, without what it repeats of a command: that is somebody's data.
+    fn heard(&self, error: &[u8]) -> String {
+        let repeats = memchr::memmem::find(error, b", with args beginning with");
+        self.listener.heard(&error[..repeats.unwrap_or(error.len())])
     }
 
     /// What an error reply means.
     fn refusal(&self, command: &'static str, key: String, error: &[u8]) -> RestoreError {
-        let (address, detail) = (self.address.clone(), detail(error));
+        let (address, detail) = (self.address.clone(), self.heard(error));
         match error.split(|byte| *byte == b' ').next().unwrap_or_default() {
             b"OOM" => RestoreError::OutOfMemory { address, key, detail },
             b"NOPERM" => RestoreError::KeyDenied { address, key, command, detail },
             b"READONLY" => RestoreError::ReadOnly { address, key },
             b"MOVED" | b"ASK" => RestoreError::Elsewhere { address, key, detail },
-            _ if is_about_the_value(&detail) => RestoreError::Unreadable { address, key, detail },
+            _ if is_about_the_value(error) => RestoreError::Unreadable { address, key, detail },
             _ => RestoreError::KeyRefused { address, key, command, detail },
         }
     }
@@ -319,13 +326,7 @@ fn is_there_already(error: &[u8]) -> bool {
     memchr::memmem::find(error, b"already exists").is_some()
 }
 
-fn is_about_the_value(detail: &str) -> bool {
-    detail.contains("Bad data format") || detail.contains("DUMP payload version or checksum")
-}
-
-/// A server's words, without what it repeats of a command: that is somebody's data.
-fn detail(error: &[u8]) -> String {
-    let repeats = memchr::memmem::find(error, b", with args beginning with");
-    let words = &error[..repeats.unwrap_or(error.len()).min(DETAIL_BYTES)];
-    words.escape_ascii().to_string()
+fn is_about_the_value(error: &[u8]) -> bool {
+    const WORDS: [&[u8]; 2] = [b"Bad data format", b"DUMP payload version or checksum"];
+    WORDS.iter().any(|words| memchr::memmem::find(error, words).is_some())
 }
