@@ -181,7 +181,11 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let dialect =
         RdbDialect::ALL.into_iter().find(|d| manifest.dialect.as_deref() == Some(d.as_str()));
-    let trigger = if manifest.trigger == "auto" { Trigger::Automatic } else { Trigger::Manual };
+    let trigger = match manifest.trigger.as_str() {
+        "auto" => Trigger::Automatic,
+        "safety" => Trigger::Safety,
+        _ => Trigger::Manual,
+    };
     Ok(StoredBackup {
         instance_name: manifest.instance_name.parse().map_err(|e| format!("{e}"))?,
         engine: engine.ok_or("its source is of an engine that is not known")?,

@@ -209,7 +209,7 @@ pub(crate) async fn begin_safety_backup(
         job: lease.job,
         project: restore.project,
         instance: restore.instance,
-        trigger: Trigger::Manual,
+        trigger: Trigger::Safety,
         format: BackupFormat::Rdb,
         // It is for the server that it comes from, and has to hold everything.
         dialect: RdbDialect::Native,

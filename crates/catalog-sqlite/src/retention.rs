@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, RetentionCatalog};
 use cachevault_domain::{
     BackupEvent, BackupId, InstanceId, JobId, JobKind, ProjectId, ReadingId, Retained, Retention,
-    beyond_limit, expired,
+    Trigger, beyond_limit, expired,
 };
 use jiff::Timestamp;
 use sqlx::SqliteConnection;
@@ -23,7 +23,7 @@ const DUE: &str = "SELECT id FROM instances WHERE retain_at <= ? ORDER BY retain
 
 const WITH_FILES: &str = "SELECT b.id, b.created_at, b.keep_until, b.damage IS NULL AS is_good,
         b.content = 'opaque' AS is_opaque, b.held,
-        b.started_by = 'automatic' AS is_automatic,
+        b.started_by,
         EXISTS (SELECT 1 FROM restores r
                 WHERE r.state IN ('waiting', 'running') AND (r.backup_id = b.id OR r.safety_backup_id = b.id))
             OR EXISTS (SELECT 1 FROM jobs j
@@ -41,7 +41,7 @@ struct RetainedRow {
     is_good: bool,
     is_opaque: bool,
     held: bool,
-    is_automatic: bool,
+    started_by: String,
     is_in_use: bool,
 }
 
@@ -53,7 +53,7 @@ impl TryFrom<RetainedRow> for Retained {
         Ok(Self {
             id: row.parse(&columns.id)?,
             created_at: row.moment(columns.created_at)?,
-            is_automatic: columns.is_automatic,
+            trigger: row.named(&Trigger::ALL, Trigger::as_str, &columns.started_by)?,
             keep_until: row.moment_if(columns.keep_until)?,
             is_good: columns.is_good,
             is_opaque: columns.is_opaque,
@@ -252,7 +252,10 @@ impl RetentionCatalog for SqliteCatalog {
             expire(&mut tx, (&project, instance, *backup), *job, now).await?;
         }
         // What stays though its time is over waits for something to end.
-        let ends = backups.iter().filter(|backup| backup.is_automatic).filter_map(|b| b.keep_until);
+        let ends = backups
+            .iter()
+            .filter(|backup| backup.trigger == Trigger::Automatic)
+            .filter_map(|b| b.keep_until);
         let reading: Option<i64> = sqlx::query_scalar(READ_UNTIL)
             .bind(&key)
             .bind(now.as_microsecond())

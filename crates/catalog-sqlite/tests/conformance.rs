@@ -9,7 +9,7 @@ use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     BackupId, ContentState, Decision, EventFilter, EventKind, JobKind, MissedWindow, Page,
-    Permissions, ProjectId, StoredFiles,
+    Permissions, ProjectId, StoredFiles, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
@@ -249,6 +249,47 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
     catalog.finish_backup(&claimed, &files, now).await.unwrap();
     catalog.close().await;
     assert!(!files_name_keys(folder.path()));
+}
+
+#[tokio::test]
+async fn safety_backups_from_before_they_were_told_apart_are_marked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("catalog.sqlite");
+    let old = old_catalog(&path, &[INITIAL, RESTORES]).await;
+    sqlx::raw_sql(
+        "INSERT INTO projects (id, created_at) VALUES ('00112233445566778899aabbccddeeff', 0);
+         INSERT INTO instances (id, project_id, name, host, port, tls, engine, server_version, role,
+             replicas_online, used_memory_bytes, max_memory_bytes, system_memory_bytes, keys,
+             databases_used, observed_at, failed_looks, created_at)
+         VALUES ('5560df16-cebf-4473-95c4-d1b573c16e79', '00112233445566778899aabbccddeeff', 'old', 'localhost', 6379, 0, 'redis',
+             '7.0.15', 'primary', 0, 1, 0, 1, 1, 1, 0, 0, 0);
+         INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, state, progress,
+             received_bytes, size_bytes, stored_attempt, created_at)
+         SELECT backup.column1, project_id, id, backup.column2, 'rdb', 'native', 'before restore', 'succeeded', 10000, 1, 1, 1, 0
+         FROM instances, (VALUES ('1160df16-cebf-4473-95c4-d1b573c16e79', 'manual'),
+             ('2260df16-cebf-4473-95c4-d1b573c16e79', 'automatic'),
+             ('3360df16-cebf-4473-95c4-d1b573c16e79', 'manual')) AS backup;
+         INSERT INTO jobs (id, kind, project_id, instance_id, backup_id, state, attempt, failures, due_at)
+         SELECT '4460df16-cebf-4473-95c4-d1b573c16e79', 'restore', project_id, instance_id, id, 'done', 1, 0, 0
+         FROM backups WHERE id LIKE '11%';
+         INSERT INTO restores (id, job_id, project_id, instance_id, backup_id, wants_safety_backup, ttl, conflict,
+             state, progress, safety_backup_id, created_at)
+         SELECT '6660df16-cebf-4473-95c4-d1b573c16e79', id, project_id, instance_id, backup_id, 1, 'keep', 'fail',
+             'succeeded', 10000, '3360df16-cebf-4473-95c4-d1b573c16e79', 0 FROM jobs;",
+    )
+    .execute(&old)
+    .await
+    .unwrap();
+    old.close().await;
+    let catalog = SqliteCatalog::open(&path).await.unwrap();
+    use cachevault_catalog::BackupCatalog;
+    let project: ProjectId = "00112233445566778899aabbccddeeff".parse().unwrap();
+    let mut triggers = Vec::new();
+    for n in ["11", "22", "33"] {
+        let id = format!("{n}60df16-cebf-4473-95c4-d1b573c16e79").parse().unwrap();
+        triggers.push(catalog.find_backup(&project, id).await.unwrap().unwrap().trigger);
+    }
+    assert_eq!(triggers, [Trigger::Manual, Trigger::Automatic, Trigger::Safety]);
 }
 
 #[tokio::test]

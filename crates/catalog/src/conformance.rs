@@ -161,6 +161,7 @@ macro_rules! catalog_conformance {
             what_is_being_read_goes_later
             who_deletes_a_backup_waits_for_those_who_read_it
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
+            restores_leave_all_backups_that_somebody_asked_for
             a_person_who_deletes_what_expires_has_it_deleted
             what_is_watched_of_an_instance_is_its_newest_good_backup
             opaque_backups_are_counted_and_count_as_no_good_backup

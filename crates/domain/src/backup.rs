@@ -48,17 +48,20 @@ pub enum Trigger {
     Manual,
     /// A policy was due.
     Automatic,
+    /// A restore needed a copy of its target before it wrote there.
+    Safety,
 }
 
 impl Trigger {
     /// Every trigger.
-    pub const ALL: [Self; 2] = [Self::Manual, Self::Automatic];
+    pub const ALL: [Self; 3] = [Self::Manual, Self::Automatic, Self::Safety];
 
     /// Its name in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Manual => "manual",
             Self::Automatic => "automatic",
+            Self::Safety => "safety",
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Plain arithmetic over all of an instance's backups that have files. The newest good backup is
 //! never among those that go, nor the newest whose content is verified, nor one that is held or in use.
-//! Opaque backups count among themselves: they never push out one whose content is verified.
+//! Opaque backups count among themselves: they never push out one whose content is verified. Nor do
+//! safety backups count against those that a person or a policy asked for.
 
 use std::collections::HashSet;
 
@@ -10,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::BackupId;
+use crate::{BackupId, Trigger};
 
 /// The most backups with files that an instance may have, as the vendor has it.
 pub const BACKUPS_WITH_FILES_MAX: usize = 24;
@@ -59,8 +60,8 @@ pub struct Retained {
     pub id: BackupId,
     /// When it was asked for.
     pub created_at: Timestamp,
-    /// Whether a policy asked for it.
-    pub is_automatic: bool,
+    /// What made it start.
+    pub trigger: Trigger,
     /// Until when it was promised to be kept; none for one that somebody asked for, and where only
     /// count and generations decide, as long as there are such rules.
     pub keep_until: Option<Timestamp>,
@@ -75,8 +76,16 @@ pub struct Retained {
 }
 
 impl Retained {
-    fn may_go(&self, newest_good: [Option<BackupId>; 2]) -> bool {
-        !self.is_held && !self.is_in_use && !newest_good.contains(&Some(self.id))
+    fn is_automatic(&self) -> bool {
+        self.trigger == Trigger::Automatic
+    }
+
+    fn is_safety(&self) -> bool {
+        self.trigger == Trigger::Safety
+    }
+
+    fn may_go(&self, newest_good: &[BackupId]) -> bool {
+        !self.is_held && !self.is_in_use && !newest_good.contains(&self.id)
     }
 }
 
@@ -84,13 +93,13 @@ impl Retained {
 pub fn expired(backups: &[Retained], rules: &Retention, now: Timestamp) -> Vec<BackupId> {
     let all = newest_first(backups);
     let newest_good = newest_good(&all);
-    let good = all.iter().filter(|backup| backup.is_automatic && backup.is_good);
+    let good = all.iter().filter(|backup| backup.is_automatic() && backup.is_good);
     let (opaque, verified): (Vec<_>, Vec<_>) = good.partition(|backup| backup.is_opaque);
     let mut kept = kept_by_rules(&verified, rules);
     kept.extend(kept_by_rules(&opaque, rules));
     let is_over = |backup: &&Retained| {
-        backup.is_automatic
-            && backup.may_go(newest_good)
+        backup.is_automatic()
+            && backup.may_go(&newest_good)
             && backup.keep_until.map_or(rules.counts(), |until| until <= now)
             && !kept.contains(&backup.id)
     };
@@ -108,18 +117,25 @@ fn kept_by_rules(good: &[&Retained], rules: &Retention) -> HashSet<BackupId> {
     kept
 }
 
-/// The backups that have to go so that one more has room: the oldest automatic ones first, then the
-/// oldest that somebody asked for. They may be too few, where others may not go.
+/// The backups that have to go so that one more has room: the oldest safety backups first, then the
+/// oldest automatic ones, then the oldest that somebody asked for. They may be too few, where others
+/// may not go. For a safety backup no other goes: it is not counted among them.
 pub fn beyond_limit(backups: &[Retained], limit: usize) -> Vec<BackupId> {
     let all = newest_first(backups);
     let newest_good = newest_good(&all);
-    let excess = (all.len() + 1).saturating_sub(limit);
-    let of_kind = |is_automatic: bool| {
+    let excess_of = |count: usize| (count + 1).saturating_sub(limit);
+    let oldest_of = |trigger: Trigger| {
         let oldest_first = all.iter().rev();
         oldest_first
-            .filter(move |backup| backup.is_automatic == is_automatic && backup.may_go(newest_good))
+            .filter(move |backup| backup.trigger == trigger)
+            .filter(|backup| backup.may_go(&newest_good))
+            .map(|backup| backup.id)
     };
-    of_kind(true).chain(of_kind(false)).take(excess).map(|backup| backup.id).collect()
+    let mut gone: Vec<_> = oldest_of(Trigger::Safety).take(excess_of(all.len())).collect();
+    let asked_for = all.iter().filter(|backup| !backup.is_safety()).count();
+    let others = oldest_of(Trigger::Automatic).chain(oldest_of(Trigger::Manual));
+    gone.extend(others.take(excess_of(asked_for)));
+    gone
 }
 
 /// Newest first; among those of one moment an order that is always the same.
@@ -129,11 +145,18 @@ fn newest_first(backups: &[Retained]) -> Vec<Retained> {
     sorted
 }
 
-/// The newest good backup, and the newest of them whose content is verified.
-fn newest_good(newest_first: &[Retained]) -> [Option<BackupId>; 2] {
-    let mut good = newest_first.iter().filter(|backup| backup.is_good);
-    let newest = good.clone().next();
-    [newest, good.find(|backup| !backup.is_opaque)].map(|found| found.map(|backup| backup.id))
+/// The newest good backup, and the newest of them whose content is verified: of all, so that the last
+/// restore can be undone, and of those that are no safety backups, which may hold what it was to mend.
+fn newest_good(newest_first: &[Retained]) -> Vec<BackupId> {
+    let good = || newest_first.iter().filter(|backup| backup.is_good);
+    let verified = || good().filter(|backup| !backup.is_opaque);
+    let newest = [
+        good().next(),
+        verified().next(),
+        good().find(|backup| !backup.is_safety()),
+        verified().find(|backup| !backup.is_safety()),
+    ];
+    newest.into_iter().flatten().map(|backup| backup.id).collect()
 }
 
 /// Of each of the latest `periods` that have backups, the newest backup.
@@ -195,7 +218,7 @@ mod tests {
         Retained {
             id: id(n),
             created_at: at(created),
-            is_automatic: true,
+            trigger: Trigger::Automatic,
             keep_until: None,
             is_good: true,
             is_opaque: false,
@@ -271,7 +294,7 @@ mod tests {
         let all = [
             Retained { is_held: true, ..old },
             Retained { id: id(2), is_in_use: true, ..old },
-            Retained { id: id(3), is_automatic: false, ..old },
+            Retained { id: id(3), trigger: Trigger::Manual, ..old },
             automatic(4, "2026-01-02T00:00:00Z"),
         ];
         assert_eq!(expired(&all, &Retention::by_time(), at("2027-01-01T00:00:00Z")), []);
@@ -306,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_oldest_automatic_one_makes_room_and_then_the_oldest_of_the_others() {
-        let by_hand = |n, created| Retained { is_automatic: false, ..automatic(n, created) };
+        let by_hand = |n, created| Retained { trigger: Trigger::Manual, ..automatic(n, created) };
         let all = [
             by_hand(1, "2026-11-01T00:00:00Z"),
             automatic(2, "2026-11-02T00:00:00Z"),
@@ -320,16 +343,48 @@ mod tests {
         assert_eq!(beyond_limit(&all, 0), [id(2), id(1), id(3)]);
     }
 
+    #[test]
+    fn safety_backups_go_first_and_push_out_nothing_that_was_asked_for() {
+        let mut all = daily(30);
+        let of = |trigger: Trigger| move |backup: &mut Retained| backup.trigger = trigger;
+        all[..24].iter_mut().for_each(of(Trigger::Manual));
+        all[24..28].iter_mut().for_each(of(Trigger::Safety));
+        let all = &all[..28];
+        // The newest of them stays beyond the limit: it undoes the last restore.
+        assert_eq!(beyond_limit(all, 25), [24, 25, 26].map(id));
+        assert_eq!(beyond_limit(&all[..26], 27), []);
+        // With less room each gives its own.
+        assert_eq!(beyond_limit(all, 24), [24, 25, 26, 0].map(id));
+        // Where a policy asks too, its own go after those.
+        let mut all = daily(4);
+        all[0].trigger = Trigger::Manual;
+        all[2].trigger = Trigger::Safety;
+        assert_eq!(beyond_limit(&all, 4), [id(2)]);
+        assert_eq!(beyond_limit(&all, 3), [id(2), id(1)]);
+        assert_eq!(beyond_limit(&all, 2), [id(2), id(1), id(0)]);
+    }
+
+    #[test]
+    fn the_newest_good_one_that_was_asked_for_stays_though_a_safety_backup_is_newer() {
+        let mut all = daily(3);
+        all[2].trigger = Trigger::Safety;
+        all.iter_mut().for_each(|backup| backup.keep_until = Some(backup.created_at));
+        let gone = expired(&all, &Retention::by_time(), at("2030-01-01T00:00:00Z"));
+        assert_eq!(gone, [id(0)], "a safety backup has no time of its own");
+        assert_eq!(beyond_limit(&all, 0), [id(0)]);
+    }
+
     fn some_backups() -> impl Strategy<Value = Vec<Retained>> {
-        let one = (0..2000i64, any::<[bool; 4]>(), proptest::option::of(0..3000i64));
+        let one = (0..2000i64, 0..3usize, any::<[bool; 3]>(), proptest::option::of(0..3000i64));
         proptest::collection::vec(one, 0..60).prop_map(|all| {
             let begin = at("2027-12-01T00:00:00Z");
-            let backup = |(n, (hours, flags, until)): (usize, (i64, [bool; 4], Option<i64>))| {
-                let [is_automatic, is_good, is_held, is_in_use] = flags;
+            type Drawn = (i64, usize, [bool; 3], Option<i64>);
+            let backup = |(n, (hours, trigger, flags, until)): (usize, Drawn)| {
+                let [is_good, is_held, is_in_use] = flags;
                 Retained {
                     id: id(n),
                     created_at: begin + HOUR * (hours as i32),
-                    is_automatic,
+                    trigger: Trigger::ALL[trigger],
                     keep_until: until.map(|until| begin + HOUR * (until as i32)),
                     is_good,
                     is_opaque: n % 7 == 3,
@@ -356,16 +411,30 @@ mod tests {
             let rules = Retention { count, generations, zone: TimeZone::UTC };
             let gone = expired(&all, &rules, at("2027-12-01T00:00:00Z") + HOUR * now);
             let making_room = beyond_limit(&all, limit);
-            let newest_good = all
-                .iter()
-                .filter(|backup| backup.is_good)
-                .max_by_key(|backup| (backup.created_at, backup.id));
+            let newest = |of: &dyn Fn(&&Retained) -> bool| {
+                let good = all.iter().filter(|backup| backup.is_good).filter(of);
+                good.max_by_key(|backup| (backup.created_at, backup.id)).map(|backup| backup.id)
+            };
+            let newest_good = [newest(&|_| true), newest(&|backup| !backup.is_safety())];
             for gone in gone.iter().chain(&making_room) {
                 let backup = all.iter().find(|backup| backup.id == *gone).unwrap();
                 prop_assert!(!backup.is_held && !backup.is_in_use);
-                prop_assert!(newest_good.is_none_or(|newest| newest.id != *gone));
+                prop_assert!(!newest_good.contains(&Some(*gone)));
             }
             prop_assert!(making_room.len() <= (all.len() + 1).saturating_sub(limit));
+        }
+
+        #[test]
+        fn whatever_safety_backups_there_are_the_others_that_make_room_are_the_same(
+            all in some_backups(),
+            limit in 0..30usize,
+        ) {
+            let is_safety = |gone: &BackupId| all.iter().any(|one| one.id == *gone && one.is_safety());
+            let gone = beyond_limit(&all, limit);
+            let (safety, others): (Vec<_>, Vec<_>) = gone.iter().copied().partition(is_safety);
+            let asked_for: Vec<_> = all.iter().filter(|one| !one.is_safety()).copied().collect();
+            prop_assert_eq!(&others, &beyond_limit(&asked_for, limit));
+            prop_assert_eq!(gone, [safety, others].concat());
         }
 
         #[test]

@@ -300,6 +300,7 @@ pub(crate) fn manifest(backup: &Backup, instance: &Instance, captured: Captured)
         trigger: match backup.trigger {
             Trigger::Manual => "manual",
             Trigger::Automatic => "auto",
+            Trigger::Safety => "safety",
         }
         .to_owned(),
         note: backup.note.as_ref().map(|note| note.as_str().to_owned()),

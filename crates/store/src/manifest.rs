@@ -28,7 +28,7 @@ pub struct Manifest {
     /// noted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<String>,
-    /// `manual` or `auto`.
+    /// `manual`, `auto`, or `safety` of one that a restore made of its target.
     pub trigger: String,
     /// A person's words about it.
     pub note: Option<String>,

@@ -50,7 +50,8 @@ pub(crate) fn backup_name(created_at: Timestamp) -> String {
 
 pub(crate) fn backup_type(trigger: Trigger) -> &'static str {
     match trigger {
-        Trigger::Manual => "manual",
+        // The vendor knows no third.
+        Trigger::Manual | Trigger::Safety => "manual",
         Trigger::Automatic => "auto",
     }
 }

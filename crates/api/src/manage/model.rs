@@ -152,6 +152,7 @@ pub(crate) struct CreateBackupBody {
 pub(crate) struct BackupBody {
     id: String,
     instance_id: String,
+    /// What made it start: `manual`, `automatic`, or `safety` of one that a restore made of its target.
     trigger: &'static str,
     format: &'static str,
     dialect: &'static str,

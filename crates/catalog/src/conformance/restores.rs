@@ -373,7 +373,7 @@ pub async fn a_safety_backup_is_begun_once_and_ends_once(catalog: &impl Catalog)
     let running = backup(catalog, 2).await;
     assert_eq!(
         (running.instance, running.state, running.trigger, running.dialect),
-        (instance_id(2), BackupState::Running, Trigger::Manual, RdbDialect::Native)
+        (instance_id(2), BackupState::Running, Trigger::Safety, RdbDialect::Native)
     );
     assert_eq!((running.created_at, running.started_at), (at(21), Some(at(22))));
     assert_eq!(running.note, safety(2, 21).note);

@@ -3,12 +3,13 @@
 use cachevault_domain::{
     Agenda, BackupFilter, BackupPolicy, BackupState, ContentState, DuePlan, Generations,
     InstanceChange, JobKind, Keep, KeepDays, Lease, PolicyId, ReadingId, Retention, StoredFiles,
+    TargetData, Trigger,
 };
 
 use super::schedules::{inside, scheduled};
 use super::{
-    ALL, Numbered, automatic, backup, backup_id, claim_kind, files, instance_id, job_id, listed,
-    node, prepare, project, request_drill, succeed,
+    ALL, Numbered, at, automatic, backup, backup_id, begin_restore, claim_kind, files, instance_id,
+    job_id, listed, node, outcome, prepare, project, request_drill, safety, succeed,
 };
 use crate::{Catalog, CatalogError, NewScheduledBackup, READ_ON_MAX, Turn, Turned};
 
@@ -267,6 +268,31 @@ pub async fn the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs(catalog: &
     assert_eq!(retain(catalog, 0, 130, 10).await, [5, 6], "the newest good one stays");
     remove_files(catalog, 11).await;
     assert_eq!(backup(catalog, 1).await.state, BackupState::Expired);
+}
+
+/// Restores backup 1 into its own instance; its safety backup has the number `n`.
+async fn restore_with_safety_backup(catalog: &impl Catalog, n: u8, seconds: i64) {
+    let lease = begin_restore(catalog, n, 1, seconds).await;
+    catalog.begin_safety_backup(&lease, &safety(n, seconds), at(seconds)).await.unwrap();
+    catalog.finish_safety_backup(&lease, &files(1, 77), at(seconds)).await.unwrap();
+    catalog.finish_restore(&lease, &outcome(TargetData::New), at(seconds)).await.unwrap();
+}
+
+pub async fn restores_leave_all_backups_that_somebody_asked_for(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    for n in 1..=24 {
+        succeed(catalog, n, i64::from(n)).await;
+    }
+    for n in 31..=34 {
+        restore_with_safety_backup(catalog, n, 100 + i64::from(n)).await;
+    }
+    let safety = backup(catalog, 34).await;
+    assert_eq!(safety.trigger, Trigger::Safety);
+    assert_eq!(retain(catalog, 24, 100, 1000).await, [31, 32, 33], "the last can be undone");
+    remove_files(catalog, 1001).await;
+    // One more backup takes the room of the safety backup, and the oldest of its own kind goes.
+    succeed(catalog, 40, 2000).await;
+    assert_eq!(retain(catalog, 24, 110, 2010).await, [34, 1]);
 }
 
 pub async fn a_person_who_deletes_what_expires_has_it_deleted(catalog: &impl Catalog) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
 use cachevault_domain::{
     BackupFilter, BackupId, BackupState, ConflictRule, FailureCode, InstanceId, KeyFilter, Page,
-    Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData,
+    Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData, Trigger,
 };
 use cachevault_jobs::Injected;
 use cachevault_testkit::{Server, newest_redis};
@@ -160,7 +160,7 @@ async fn it_runs_through_its_steps_and_saves_the_targets_own_data_first() {
     let listed = rig.app.list_backups(&rig.caller, restoring.instance, filter, page).await.unwrap();
     let [safety] = &listed.items[..] else { panic!("{listed:?}") };
     assert_eq!(Some(safety.id), restore.safety_backup);
-    assert_eq!(safety.state, BackupState::Succeeded);
+    assert_eq!((safety.state, safety.trigger), (BackupState::Succeeded, Trigger::Safety));
     assert_eq!(safety.note.as_ref().unwrap().as_str(), format!("before restore {id}"));
     // It is a backup like any other: it can be restored.
     let wish = RequestRestore { backup: safety.id, options: RestoreOptions::default(), note: None };

@@ -9,7 +9,7 @@ use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Se
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Address, AuditFilter, Backup, BackupFilter, BackupId, BackupState, FailureCode, Page,
-    RdbDialect, RequestId, RestoreOptions, RestoreState, TargetData,
+    RdbDialect, RequestId, RestoreOptions, RestoreState, TargetData, Trigger,
 };
 use cachevault_jobs::{JobFigures, Swept, Tender};
 use cachevault_store::{
@@ -589,6 +589,18 @@ async fn a_rebuilt_instance_is_where_and_what_it_was_at_last() {
     .await;
     let source = Address { host: "10.0.0.7".to_owned(), port: 6380 };
     assert_eq!(seen().await, ("orders".to_owned(), source));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuilt_catalog_tells_safety_backups_apart() {
+    let (rig, id, _) = backed_up().await;
+    let manifest = rig.app.get_backup(&rig.caller, id).await.unwrap().manifest.unwrap().unwrap();
+    told_too(&rig, &manifest, 60, |later| later.trigger = "safety".to_owned()).await;
+    let fresh = tempfile::tempdir().unwrap();
+    let (app, _) = without_catalog(&rig, fresh.path()).await;
+    app.rebuild().await.unwrap();
+    let triggers = listed(&rig, &app).await.into_iter().map(|backup| backup.trigger);
+    assert_eq!(triggers.collect::<Vec<_>>(), [Trigger::Safety, Trigger::Manual]);
 }
 
 async fn listed(rig: &Rig, app: &App) -> Vec<Backup> {
