@@ -45,6 +45,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(backups::hold, backups::release))
         .routes(routes!(backups::links))
         .routes(routes!(restores::show))
+        .routes(routes!(restores::cancel))
         .routes(routes!(audit::list))
         .routes(routes!(events::list))
         .routes(routes!(events::list_of_instance))

@@ -3,7 +3,7 @@
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
     BackupState, Blocker, Denied, InvalidConnection, InvalidInstanceName, InvalidTransition,
-    JobKind, ProbeError, TAGS_MAX, WEBHOOKS_MAX,
+    JobKind, ProbeError, RestoreState, TAGS_MAX, WEBHOOKS_MAX,
 };
 use cachevault_store::StoreError;
 
@@ -89,6 +89,12 @@ pub enum AppError {
     /// The backup has ended; there is nothing to cancel.
     #[error("the backup has ended already: it is `{}`", .0.as_str())]
     BackupEnded(BackupState),
+    /// The restore has ended; there is nothing to cancel.
+    #[error("the restore has ended already: it is `{}`", .0.as_str())]
+    RestoreEnded(RestoreState),
+    /// It is too late to cancel the restore; wait for its end.
+    #[error("the restore is writing to its target already: wait for its end")]
+    TargetTouched,
     /// Somebody has forbidden that the backup is removed; release it first.
     #[error("the backup is held; release it first")]
     BackupHeld,
@@ -158,6 +164,8 @@ impl From<CatalogError> for AppError {
             },
             CatalogError::Busy(kind) => Self::InstanceBusy(kind),
             CatalogError::Ended(state) => Self::BackupEnded(state),
+            CatalogError::RestoreEnded(state) => Self::RestoreEnded(state),
+            CatalogError::TargetTouched => Self::TargetTouched,
             CatalogError::Held => Self::BackupHeld,
             CatalogError::TooManyTags => Self::TooManyTags,
             CatalogError::HasBackups(count) => Self::InstanceHasBackups(count),

@@ -209,6 +209,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             content: content_state(manifest),
             failure: None,
             cancellation: None,
+            attempt: None,
             proof: None,
             drill_failure: None,
             drilling: false,

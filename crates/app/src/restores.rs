@@ -1,8 +1,8 @@
 //! Planning and asking for restores, and listing them.
 
 use cachevault_domain::{
-    Action, BackupId, Caller, Instance, InstanceId, JobId, Listing, NewRestore, Note, Page,
-    ProjectId, Restore, RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
+    Action, BackupId, Caller, Cancellation, Instance, InstanceId, JobId, Listing, NewRestore, Note,
+    Page, ProjectId, Restore, RestoreFilter, RestoreId, RestoreOptions, RestorePlan,
 };
 use cachevault_store::{ArtifactEntry, ContentEntry};
 
@@ -99,6 +99,22 @@ impl App {
         };
         self.catalog.request_restore(&restore).await?;
         Ok(restore.id)
+    }
+
+    /// Asks that a restore ends before it touches its target, which stays as it is. One that waits
+    /// has ended at once, a running one within seconds. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`AppError::RestoreNotFound`]; [`AppError::RestoreEnded`]; [`AppError::TargetTouched`] when
+    /// it is too late; [`AppError::CatalogFailed`].
+    pub async fn cancel_restore(
+        &self,
+        caller: &Caller,
+        restore: RestoreId,
+    ) -> Result<(), AppError> {
+        let project = caller.may(Action::CancelRestore)?;
+        let wish = Cancellation { by: caller.subject().to_string(), at: self.clock.now() };
+        Ok(self.catalog.cancel_restore(project, restore, &wish).await?)
     }
 
     /// Restores into an instance, newest first.

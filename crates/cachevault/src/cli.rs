@@ -292,6 +292,11 @@ pub(crate) enum RestoreCommand {
         /// Id of the restore
         restore: String,
     },
+    /// Break off a restore that has not touched its target, and wait until that is done
+    Cancel {
+        /// Id of the restore
+        restore: String,
+    },
 }
 
 #[derive(Debug, Args)]

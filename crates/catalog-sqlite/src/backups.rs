@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
-    Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
+    Attempt, Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
     ContentState, DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind,
     JobState, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup,
     StoredFiles, Trigger,
@@ -19,7 +19,15 @@ use crate::{SqliteCatalog, checks, drills, events, readings, unavailable};
 const SELECT: &str = "SELECT backups.*, EXISTS (
         SELECT 1 FROM jobs
         WHERE jobs.backup_id = backups.id AND jobs.state IN ('queued', 'leased') AND jobs.kind = 'drill'
-    ) AS drilling FROM backups";
+    ) AS drilling, CASE WHEN backups.state IN ('waiting', 'running') THEN (
+        SELECT jobs.attempt FROM jobs
+        WHERE jobs.instance_id = backups.instance_id AND jobs.state IN ('queued', 'leased')
+            AND jobs.kind IN ('capture', 'restore')
+    ) END AS attempt, CASE WHEN backups.state IN ('waiting', 'running') THEN (
+        SELECT jobs.last_error FROM jobs
+        WHERE jobs.instance_id = backups.instance_id AND jobs.state IN ('queued', 'leased')
+            AND jobs.kind IN ('capture', 'restore')
+    ) END AS last_error FROM backups";
 
 #[derive(sqlx::FromRow)]
 struct BackupRow {
@@ -58,6 +66,8 @@ struct BackupRow {
     damage: Option<String>,
     keep_until: Option<i64>,
     held: bool,
+    attempt: Option<i64>,
+    last_error: Option<String>,
 }
 
 impl TryFrom<BackupRow> for Backup {
@@ -84,6 +94,7 @@ impl TryFrom<BackupRow> for Backup {
             proof: proof(&row, columns.proven_at, columns.proven_by, columns.proof_uncompared)?,
             drill_failure: drill_failure(&row, columns.drill_failed_at, columns.drill_failure)?,
             drilling: columns.drilling,
+            attempt: attempt(&row, columns.attempt, columns.last_error)?,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
             completed_at: row.moment_if(columns.completed_at)?,
@@ -120,7 +131,17 @@ fn drill_failure(
     Ok(Some(DrillFailure { at, reason: reason.unwrap_or_default() }))
 }
 
-fn cancellation(
+/// Which attempt it is, of what has an open job.
+pub(crate) fn attempt(
+    row: &RowOf<'_>,
+    number: Option<i64>,
+    last_error: Option<String>,
+) -> Result<Option<Attempt>, CatalogError> {
+    let number = row.number_if(number)?;
+    Ok(number.map(|number| Attempt { number, last_error }))
+}
+
+pub(crate) fn cancellation(
     row: &RowOf<'_>,
     at: Option<i64>,
     by: Option<String>,

@@ -49,6 +49,10 @@ impl TryFrom<JobRow> for Job {
 const COLUMNS: &str =
     "id, kind, project_id, instance_id, backup_id, state, attempt, failures, last_error";
 
+/// Why attempts ended of which nobody has recorded it.
+const PROCESS_ENDED: &str = "interrupted: the process of the service ended";
+const LEASE_RAN_OUT: &str = "interrupted: its node did not extend its lease";
+
 const NEXT_DUE: &str = "SELECT seq FROM jobs INDEXED BY jobs_claimable
     WHERE state IN ('queued', 'leased') AND waits_for_host IS NULL AND kind = ? AND due_at <= ?
     ORDER BY due_at, seq LIMIT 1";
@@ -221,9 +225,11 @@ pub(crate) async fn lease(
     until: Timestamp,
 ) -> Result<Lease, CatalogError> {
     let columns: JobRow = sqlx::query_as(sqlx::AssertSqlSafe(format!(
-        "UPDATE jobs SET state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
+        "UPDATE jobs SET last_error = iif(state = 'leased', ?, last_error),
+             state = 'leased', attempt = attempt + 1, node_id = ?, due_at = ?
          WHERE seq = ? RETURNING {COLUMNS}"
     )))
+    .bind(LEASE_RAN_OUT)
     .bind(node.to_string())
     .bind(until.as_microsecond())
     .bind(seq)
@@ -319,9 +325,11 @@ impl JobQueue for SqliteCatalog {
         let mut tx = self.write().await?;
         hosts::wake_of_node(&mut tx, node).await?;
         let released = sqlx::query(
-            "UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ? WHERE state = 'leased' AND node_id = ?",
+            "UPDATE jobs SET state = 'queued', node_id = NULL, due_at = ?, last_error = ?
+             WHERE state = 'leased' AND node_id = ?",
         )
         .bind(now.as_microsecond())
+        .bind(PROCESS_ENDED)
         .bind(node.to_string())
         .execute(&mut *tx)
         .await
@@ -388,11 +396,11 @@ impl JobQueue for SqliteCatalog {
     }
 
     async fn cancellation(&self, lease: &Lease) -> Result<Option<Cancellation>, CatalogError> {
-        // The backup of any other job is not the one that it makes.
-        if lease.kind != JobKind::Capture {
-            return Ok(None);
+        match lease.kind {
+            JobKind::Capture => backups::cancellation_of(&self.readers, lease.backup).await,
+            JobKind::Restore => restores::cancellation_of(&self.readers, lease.job).await,
+            JobKind::Remove | JobKind::Drill => Ok(None),
         }
-        backups::cancellation_of(&self.readers, lease.backup).await
     }
 
     async fn start_backup(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
@@ -467,7 +475,7 @@ impl JobQueue for SqliteCatalog {
     async fn restore_of(&self, lease: &Lease) -> Result<Restore, CatalogError> {
         let mut tx = self.read().await?;
         fence(&mut tx, lease).await?;
-        restores::of_job(&mut tx, lease).await
+        restores::of_job(&mut tx, lease.job).await
     }
 
     async fn start_restore(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
@@ -484,6 +492,12 @@ impl JobQueue for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
         restores::report(&mut tx, lease, progress, phase).await?;
+        tx.commit().await.map_err(unavailable)
+    }
+
+    async fn touch_target(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError> {
+        let mut tx = self.fenced_as(JobKind::Restore, lease).await?;
+        restores::touch(&mut tx, lease, now).await?;
         tx.commit().await.map_err(unavailable)
     }
 
@@ -547,7 +561,10 @@ impl JobQueue for SqliteCatalog {
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced(lease).await?;
-        restores::fail(&mut tx, lease, failure, outcome, now).await?;
+        let cancelled = restores::cancellation_of(&mut *tx, lease.job).await?;
+        let cancelled = cancelled.map(|wish| wish.failure());
+        let failure = cancelled.as_ref().unwrap_or(failure);
+        restores::fail(&mut tx, lease.job, failure, outcome, now).await?;
         end_job(&mut tx, lease.job, JobState::Failed, Some(&failure.reason), now).await?;
         self.commit_telling(tx).await
     }

@@ -1,24 +1,26 @@
 use async_trait::async_trait;
 use cachevault_catalog::{CatalogError, RestoreCatalog};
 use cachevault_domain::{
-    Backup, BackupFormat, BackupId, ConflictRule, EventKind, Failure, FailureCode, InstanceId,
-    JobKind, KeyFilter, Lease, Listing, NewBackup, NewRestore, NewSafetyBackup, Page, Progress,
-    ProjectId, RdbDialect, Restore, RestoreEvent, RestoreFilter, RestoreId, RestoreOptions,
-    RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
+    Backup, BackupFormat, BackupId, Cancellation, ConflictRule, EventKind, Failure, FailureCode,
+    InstanceId, JobId, JobKind, JobState, KeyFilter, Lease, Listing, NewBackup, NewRestore,
+    NewSafetyBackup, Page, Progress, ProjectId, RdbDialect, Restore, RestoreEvent, RestoreFilter,
+    RestoreId, RestoreOptions, RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger,
+    TtlRule,
 };
 use jiff::Timestamp;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
 
+use crate::backups::cancellation;
 use crate::instances::require_instance;
-use crate::jobs::{insert_job, refuse_busy};
+use crate::jobs::{end_job, insert_job, make_due, refuse_busy};
 use crate::listing::RecordsOf;
 use crate::row::{RowOf, signed};
 use crate::{SqliteCatalog, backups, events, unavailable};
 
 const SELECT: &str = "SELECT restores.*, backups.created_at AS backup_created_at,
         backups.note AS backup_note, backups.instance_id AS source_instance_id,
-        instances.name AS source_instance_name
-    FROM restores JOIN backups ON backups.id = restores.backup_id
+        instances.name AS source_instance_name, jobs.attempt, jobs.last_error
+    FROM restores JOIN jobs ON jobs.id = restores.job_id JOIN backups ON backups.id = restores.backup_id
         JOIN instances ON instances.id = backups.instance_id";
 
 #[derive(sqlx::FromRow)]
@@ -57,6 +59,11 @@ struct RestoreRow {
     created_at: i64,
     started_at: Option<i64>,
     completed_at: Option<i64>,
+    cancelled_at: Option<i64>,
+    cancelled_by: Option<String>,
+    touched_at: Option<i64>,
+    attempt: i64,
+    last_error: Option<String>,
 }
 
 impl RestoreRow {
@@ -99,6 +106,7 @@ impl TryFrom<RestoreRow> for Restore {
 
     fn try_from(columns: RestoreRow) -> Result<Self, CatalogError> {
         let row = RowOf { table: "restores", key: &columns.id };
+        let attempt = columns.completed_at.is_none().then_some(columns.attempt);
         Ok(Self {
             id: row.parse(&columns.id)?,
             project: row.parse(&columns.project_id)?,
@@ -115,6 +123,9 @@ impl TryFrom<RestoreRow> for Restore {
             safety_backup: row.parse_if(columns.safety_backup_id.as_deref())?,
             outcome: columns.outcome(&row)?,
             failure: row.failure(columns.failure_code.as_deref(), columns.failure_reason)?,
+            cancellation: cancellation(&row, columns.cancelled_at, columns.cancelled_by)?,
+            attempt: backups::attempt(&row, attempt, columns.last_error)?,
+            touched_at: row.moment_if(columns.touched_at)?,
             created_at: row.moment(columns.created_at)?,
             started_at: row.moment_if(columns.started_at)?,
             completed_at: row.moment_if(columns.completed_at)?,
@@ -138,14 +149,107 @@ pub(crate) async fn needed_by_restore(
     .map_err(unavailable)
 }
 
-/// The restore that the job does.
-pub(crate) async fn of_job(
+/// Who wants the restore of a job to end, if anybody.
+pub(crate) async fn cancellation_of(
+    executor: impl SqliteExecutor<'_>,
+    job: JobId,
+) -> Result<Option<Cancellation>, CatalogError> {
+    let key = job.to_string();
+    let found: Option<(Option<i64>, Option<String>)> =
+        sqlx::query_as("SELECT cancelled_at, cancelled_by FROM restores WHERE job_id = ?")
+            .bind(&key)
+            .fetch_optional(executor)
+            .await
+            .map_err(unavailable)?;
+    let (at, by) = found.unwrap_or_default();
+    cancellation(&RowOf { table: "restores", key: &key }, at, by)
+}
+
+/// The target is about to be touched.
+pub(crate) async fn touch(
     tx: &mut SqliteConnection,
     lease: &Lease,
-) -> Result<Restore, CatalogError> {
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    if cancellation_of(&mut *tx, lease.job).await?.is_some() {
+        return Err(CatalogError::Cancelled);
+    }
+    sqlx::query("UPDATE restores SET touched_at = coalesce(touched_at, ?) WHERE job_id = ?")
+        .bind(now.as_microsecond())
+        .bind(lease.job.to_string())
+        .execute(tx)
+        .await
+        .map(drop)
+        .map_err(unavailable)
+}
+
+/// Notes that a restore is to end, and ends it where nobody has begun with it.
+async fn cancel(
+    tx: &mut SqliteConnection,
+    project: &ProjectId,
+    restore: RestoreId,
+    wish: &Cancellation,
+) -> Result<(), CatalogError> {
+    let found = find(&mut *tx, project, restore).await?.ok_or(CatalogError::NotFound("restore"))?;
+    if found.state.is_settled() {
+        return Err(CatalogError::RestoreEnded(found.state));
+    }
+    if found.touched_at.is_some() {
+        return Err(CatalogError::TargetTouched);
+    }
+    let (key, is_queued): (String, bool) = sqlx::query_as(
+        "SELECT jobs.id, jobs.state = 'queued' FROM restores JOIN jobs ON jobs.id = restores.job_id
+         WHERE restores.id = ?",
+    )
+    .bind(restore.to_string())
+    .fetch_one(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    let job = RowOf { table: "jobs", key: &key }.parse(&key)?;
+    if found.cancellation.is_none() {
+        sqlx::query("UPDATE restores SET cancelled_at = ?, cancelled_by = ? WHERE id = ?")
+            .bind(wish.at.as_microsecond())
+            .bind(&wish.by)
+            .bind(restore.to_string())
+            .execute(&mut *tx)
+            .await
+            .map_err(unavailable)?;
+    }
+    match (is_queued, found.state) {
+        // Nothing was done for it yet.
+        (true, RestoreState::Waiting) => {
+            let failure = found.cancellation.as_ref().unwrap_or(wish).failure();
+            fail(&mut *tx, job, &failure, &RestoreOutcome::untouched(), wish.at).await?;
+            end_job(tx, job, JobState::Failed, Some(&failure.reason), wish.at).await
+        }
+        (true, _) => make_due(tx, job, wish.at).await,
+        (false, _) => Ok(()),
+    }
+}
+
+/// The restore, wherever it is looked up.
+async fn find(
+    executor: impl SqliteExecutor<'_>,
+    project: &ProjectId,
+    id: RestoreId,
+) -> Result<Option<Restore>, CatalogError> {
+    let row: Option<RestoreRow> = QueryBuilder::<Sqlite>::new(SELECT)
+        .push(" WHERE restores.id = ")
+        .push_bind(id.to_string())
+        .push(" AND restores.project_id = ")
+        .push_bind(project.as_str())
+        .build_query_as()
+        .fetch_optional(executor)
+        .await
+        .map_err(unavailable)?;
+    row.map(Restore::try_from).transpose()
+}
+
+/// The restore that the job does.
+pub(crate) async fn of_job(tx: &mut SqliteConnection, job: JobId) -> Result<Restore, CatalogError> {
     let row: Option<RestoreRow> = QueryBuilder::<Sqlite>::new(SELECT)
         .push(" WHERE restores.job_id = ")
-        .push_bind(lease.job.to_string())
+        .push_bind(job.to_string())
         .build_query_as()
         .fetch_optional(tx)
         .await
@@ -159,7 +263,7 @@ pub(crate) async fn start(
     lease: &Lease,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    let state = of_job(tx, lease).await?.state.apply(RestoreEvent::Started)?;
+    let state = of_job(tx, lease.job).await?.state.apply(RestoreEvent::Started)?;
     sqlx::query(
         "UPDATE restores SET state = ?, started_at = coalesce(started_at, ?) WHERE job_id = ?",
     )
@@ -200,7 +304,7 @@ pub(crate) async fn begin_safety_backup(
     backup: &NewSafetyBackup,
     now: Timestamp,
 ) -> Result<BackupId, CatalogError> {
-    let restore = of_job(tx, lease).await?;
+    let restore = of_job(tx, lease.job).await?;
     if let Some(there) = restore.safety_backup {
         return Ok(there);
     }
@@ -243,7 +347,7 @@ pub(crate) async fn safety_backup(
     tx: &mut SqliteConnection,
     lease: &Lease,
 ) -> Result<Backup, CatalogError> {
-    let restore = of_job(tx, lease).await?;
+    let restore = of_job(tx, lease.job).await?;
     safety_backup_of(tx, &restore).await?.ok_or(CatalogError::NotFound("safety backup"))
 }
 
@@ -258,7 +362,11 @@ pub(crate) async fn finish(
         code: FailureCode::ToolFailed,
         reason: "the restore ended before its safety backup was complete".into(),
     };
-    settle(tx, lease, RestoreEvent::Finished, &unfinished, outcome, now).await?;
+    if cancellation_of(&mut *tx, lease.job).await?.is_some() {
+        return Err(CatalogError::Cancelled);
+    }
+    let unfinished = (EventKind::BackupFailed, &unfinished);
+    settle(tx, lease.job, RestoreEvent::Finished, unfinished, outcome, now).await?;
     sqlx::query("UPDATE restores SET progress = ? WHERE job_id = ?")
         .bind(i64::from(Progress::DONE.hundredths()))
         .bind(lease.job.to_string())
@@ -271,38 +379,41 @@ pub(crate) async fn finish(
 /// The restore has failed.
 pub(crate) async fn fail(
     tx: &mut SqliteConnection,
-    lease: &Lease,
+    job: JobId,
     failure: &Failure,
     outcome: &RestoreOutcome,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    settle(tx, lease, RestoreEvent::Failed, failure, outcome, now).await?;
+    let (kind, safety_kind) = match cancellation_of(&mut *tx, job).await? {
+        Some(_) => (EventKind::RestoreCancelled, EventKind::BackupCancelled),
+        None => (EventKind::RestoreFailed, EventKind::BackupFailed),
+    };
+    settle(tx, job, RestoreEvent::Failed, (safety_kind, failure), outcome, now).await?;
     sqlx::query("UPDATE restores SET failure_code = ?, failure_reason = ? WHERE job_id = ?")
         .bind(failure.code.as_str())
         .bind(&failure.reason)
-        .bind(lease.job.to_string())
+        .bind(job.to_string())
         .execute(&mut *tx)
         .await
         .map_err(unavailable)?;
-    let what = (EventKind::RestoreFailed, Some(failure.reason.as_str()));
-    events::note_restore(tx, lease.job, what, now).await
+    events::note_restore(tx, job, (kind, Some(failure.reason.as_str())), now).await
 }
 
 /// Ends the restore, and with `unfinished` a safety backup that still runs: nobody else would.
 async fn settle(
     tx: &mut SqliteConnection,
-    lease: &Lease,
+    job: JobId,
     event: RestoreEvent,
-    unfinished: &Failure,
+    (unfinished_kind, unfinished): (EventKind, &Failure),
     outcome: &RestoreOutcome,
     now: Timestamp,
 ) -> Result<(), CatalogError> {
-    let restore = of_job(tx, lease).await?;
+    let restore = of_job(tx, job).await?;
     let state = restore.state.apply(event)?;
     if let Some(safety) = safety_backup_of(tx, &restore).await?
         && !safety.state.is_settled()
     {
-        backups::fail(tx, safety.id, unfinished, now).await?;
+        backups::fail_as(tx, unfinished_kind, safety.id, unfinished, now).await?;
     }
     sqlx::query(
         "UPDATE restores SET state = ?, phase = NULL, outcome_way = ?, outcome_target = ?,
@@ -319,7 +430,7 @@ async fn settle(
     .bind(signed(outcome.uncompared))
     .bind(outcome.keys.map(signed))
     .bind(now.as_microsecond())
-    .bind(lease.job.to_string())
+    .bind(job.to_string())
     .execute(tx)
     .await
     .map_err(unavailable)?;
@@ -387,16 +498,20 @@ impl RestoreCatalog for SqliteCatalog {
         project: &ProjectId,
         id: RestoreId,
     ) -> Result<Option<Restore>, CatalogError> {
-        let row: Option<RestoreRow> = QueryBuilder::<Sqlite>::new(SELECT)
-            .push(" WHERE restores.id = ")
-            .push_bind(id.to_string())
-            .push(" AND restores.project_id = ")
-            .push_bind(project.as_str())
-            .build_query_as()
-            .fetch_optional(&self.readers)
-            .await
-            .map_err(unavailable)?;
-        row.map(Restore::try_from).transpose()
+        find(&self.readers, project, id).await
+    }
+
+    async fn cancel_restore(
+        &self,
+        project: &ProjectId,
+        restore: RestoreId,
+        wish: &Cancellation,
+    ) -> Result<(), CatalogError> {
+        let mut tx = self.write().await?;
+        cancel(&mut tx, project, restore, wish).await?;
+        self.commit_telling(tx).await?;
+        self.job_queued(JobKind::Restore).notify_one();
+        Ok(())
     }
 
     async fn list_restores(

@@ -103,6 +103,13 @@ macro_rules! catalog_conformance {
             a_cancelled_backup_between_two_attempts_is_due_at_once
             the_first_wish_to_cancel_counts_whenever_it_is_heeded
             a_backup_that_has_ended_is_not_cancelled
+            a_restore_that_waits_is_cancelled_at_once
+            a_running_restore_that_is_cancelled_can_only_fail
+            a_cancelled_restore_between_two_attempts_is_due_at_once
+            a_restore_whose_target_is_touched_is_no_longer_cancelled
+            only_its_holder_touches_the_target_of_a_restore
+            no_project_cancels_the_restores_of_another
+            what_is_open_tells_its_attempt_and_why_the_one_before_ended
             a_backup_that_a_restore_makes_is_not_cancelled_alone
             captures_of_one_host_wait_for_each_other
             a_cancelled_capture_waits_for_no_host

@@ -57,7 +57,7 @@ pub trait JobQueue: Send + Sync {
     /// Removes a step from the log: its work was undone.
     async fn unlog_step(&self, lease: &Lease, step: &str) -> Result<(), CatalogError>;
 
-    /// Who wants the backup of this capture to end, if anybody.
+    /// Who wants the backup of this capture, or this restore, to end, if anybody.
     async fn cancellation(&self, lease: &Lease) -> Result<Option<Cancellation>, CatalogError>;
 
     /// The backup of this job is running from now on.
@@ -108,6 +108,12 @@ pub trait JobQueue: Send + Sync {
         phase: &str,
     ) -> Result<(), CatalogError>;
 
+    /// The target is about to be touched: from now on the restore is no longer cancelled. The same
+    /// again changes nothing.
+    ///
+    /// [`CatalogError::Cancelled`] when somebody wants it to end.
+    async fn touch_target(&self, lease: &Lease, now: Timestamp) -> Result<(), CatalogError>;
+
     /// Records a running backup of the target and that it is the restore's safety backup,
     /// together or not at all. A restore has one at the most, over all its attempts: where there
     /// is one already, whatever became of it, nothing changes. Gives the id of the one that counts.
@@ -142,6 +148,8 @@ pub trait JobQueue: Send + Sync {
     ) -> Result<(), CatalogError>;
 
     /// The restore has succeeded and the job is done. A safety backup that still runs has failed.
+    ///
+    /// [`CatalogError::Cancelled`] when somebody wants it to end.
     async fn finish_restore(
         &self,
         lease: &Lease,
@@ -150,7 +158,7 @@ pub trait JobQueue: Send + Sync {
     ) -> Result<(), CatalogError>;
 
     /// The restore has failed, and with it the job, and for the same reason a safety backup that
-    /// still runs.
+    /// still runs; because it was cancelled, if somebody wanted that.
     async fn fail_restore(
         &self,
         lease: &Lease,

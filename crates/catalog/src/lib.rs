@@ -27,7 +27,9 @@ mod watch;
 
 use std::fmt;
 
-use cachevault_domain::{BackupState, InvalidRestoreTransition, InvalidTransition, JobKind};
+use cachevault_domain::{
+    BackupState, InvalidRestoreTransition, InvalidTransition, JobKind, RestoreState,
+};
 
 pub use backups::BackupCatalog;
 pub use events::{AuditCatalog, EventCatalog, WebhookCatalog};
@@ -73,8 +75,14 @@ pub enum CatalogError {
     /// The backup has ended already.
     #[error("the backup has ended: it is `{}`", .0.as_str())]
     Ended(BackupState),
-    /// Somebody wants the backup to end: it can only fail.
-    #[error("the backup is being cancelled")]
+    /// The restore has ended already.
+    #[error("the restore has ended: it is `{}`", .0.as_str())]
+    RestoreEnded(RestoreState),
+    /// The restore has begun to touch its target: half of it would be worse than either end.
+    #[error("the target of the restore is being written")]
+    TargetTouched,
+    /// Somebody wants the backup or the restore to end: it can only fail.
+    #[error("it is being cancelled")]
     Cancelled,
     /// Each of the tokens was got with the one before it, and there are as many as there may be.
     #[error(

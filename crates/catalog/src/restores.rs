@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use cachevault_domain::{
-    InstanceId, Listing, NewRestore, Page, ProjectId, Restore, RestoreFilter, RestoreId,
+    Cancellation, InstanceId, Listing, NewRestore, Page, ProjectId, Restore, RestoreFilter,
+    RestoreId,
 };
 
 use crate::CatalogError;
@@ -24,6 +25,21 @@ pub trait RestoreCatalog: Send + Sync {
         project: &ProjectId,
         id: RestoreId,
     ) -> Result<Option<Restore>, CatalogError>;
+
+    /// Notes that somebody wants a restore to end before its target is touched. One that nobody has
+    /// begun has failed with that, and so has its job; the worker of one that has begun breaks it
+    /// off, and until then it can only fail: who comes first, the wish or
+    /// [`touch_target`](crate::JobQueue::touch_target), wins. Where it was noted already nothing
+    /// changes.
+    ///
+    /// [`CatalogError::NotFound`] without the restore, [`CatalogError::RestoreEnded`] when it has
+    /// ended, [`CatalogError::TargetTouched`].
+    async fn cancel_restore(
+        &self,
+        project: &ProjectId,
+        restore: RestoreId,
+        wish: &Cancellation,
+    ) -> Result<(), CatalogError>;
 
     /// Restores into an instance, newest first. The caller knows that the instance exists.
     async fn list_restores(

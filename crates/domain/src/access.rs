@@ -75,6 +75,8 @@ actions! {
     ReadAudit = "cachevault:audit:read",
     /// Break off a backup that waits or runs.
     CancelBackup = "cachevault:backup:cancel",
+    /// Break off a restore that has not touched its target.
+    CancelRestore = "cachevault:restore:cancel",
     /// Have a backup's stored files read again.
     CheckBackup = "cachevault:backup:check",
     /// Have a backup loaded into a throw-away server.
@@ -266,6 +268,7 @@ impl BuiltInRole {
             "dcs:instance:restoreData",
             "dcs:instance:downloadBackupData",
             "cachevault:backup:cancel",
+            "cachevault:restore:cancel",
             "cachevault:backup:check",
             "cachevault:backup:drill",
         ];

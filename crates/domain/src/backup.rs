@@ -6,8 +6,8 @@ use std::str::FromStr;
 use jiff::Timestamp;
 
 use crate::{
-    Address, BackupId, DrillFailure, EngineKind, InstanceId, InstanceName, JobId, ProjectId, Proof,
-    ServerVersion,
+    Address, Attempt, BackupId, DrillFailure, EngineKind, InstanceId, InstanceName, JobId,
+    ProjectId, Proof, ServerVersion,
 };
 
 /// The longest note, in Unicode scalar values.
@@ -245,7 +245,7 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// Somebody's wish that a backup ends before it is done.
+/// Somebody's wish that a backup or a restore ends before it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cancellation {
     /// Who asked for it, such as `user ada`.
@@ -255,7 +255,7 @@ pub struct Cancellation {
 }
 
 impl Cancellation {
-    /// What the record of the backup says when it has ended for this reason.
+    /// What the record says when it has ended for this reason.
     pub fn failure(&self) -> Failure {
         // Of the vendor's codes this is the one for a transfer that did not come to its end.
         Failure { code: FailureCode::ToolFailed, reason: format!("cancelled by {}", self.by) }
@@ -433,6 +433,8 @@ pub struct Backup {
     pub drill_failure: Option<DrillFailure>,
     /// Whether a drill of it is open.
     pub drilling: bool,
+    /// Which attempt at it this is; `None` once it has ended.
+    pub attempt: Option<Attempt>,
     /// When it was asked for.
     pub created_at: Timestamp,
     /// When its first attempt began.

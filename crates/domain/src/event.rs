@@ -102,6 +102,9 @@ kinds! {
     RestoreSucceeded = "restore_succeeded",
     /// A restore has failed; the detail says why.
     RestoreFailed = "restore_failed",
+    /// A restore was ended before it touched its target because somebody asked for it; the detail
+    /// says who.
+    RestoreCancelled = "restore_cancelled",
     /// A drill has proven a backup; the detail names the server that loaded it.
     DrillProven = "drill_proven",
     /// A drill has failed; the detail says why.

@@ -88,6 +88,15 @@ pub struct Job {
     pub last_error: Option<String>,
 }
 
+/// How far the attempts at something have come that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which one runs, or was the last; 0 before the first.
+    pub number: u32,
+    /// Why the one before ended, or what the next waits for.
+    pub last_error: Option<String>,
+}
+
 /// The right to run a job until a time.
 ///
 /// Every write of a worker carries its lease's attempt number; once somebody else claimed the

@@ -99,7 +99,9 @@ pub use instance::{
     Health, INSTANCE_NAME_CHARS_MAX, Instance, InstanceName, InstanceState, InvalidInstanceName,
     Observation, SealedConnection, SealedSecret,
 };
-pub use job::{Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord, waiting_for_host};
+pub use job::{
+    Attempt, Backoff, Job, JobKind, JobState, Lease, Requeue, StepRecord, waiting_for_host,
+};
 pub use listing::{BackupFilter, InstanceCounts, InstanceFilter, Listing, Page, RestoreFilter};
 pub use plan::{Blocker, Loading, RestorePlan};
 pub use policy::{

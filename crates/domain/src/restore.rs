@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::{
-    BackupId, Failure, InstanceId, InstanceName, JobId, Note, Progress, ProjectId, RestoreId,
+    Attempt, BackupId, Cancellation, Failure, InstanceId, InstanceName, JobId, Note, Progress,
+    ProjectId, RestoreId,
 };
 
 /// The longest pattern of a [`KeyFilter`], in bytes.
@@ -285,6 +286,21 @@ pub struct RestoreOutcome {
     pub keys: Option<u64>,
 }
 
+impl RestoreOutcome {
+    /// Of one that ended before its target was touched.
+    pub fn untouched() -> Self {
+        Self {
+            way: None,
+            target: TargetData::Untouched,
+            unavailable_ms: None,
+            proven: false,
+            unproven: None,
+            uncompared: 0,
+            keys: None,
+        }
+    }
+}
+
 /// The record of putting a backup's data into an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
@@ -316,6 +332,12 @@ pub struct Restore {
     pub phase: Option<String>,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Who wanted it to end before it was done; it may have failed for another reason first.
+    pub cancellation: Option<Cancellation>,
+    /// Which attempt at it this is; `None` once it has ended.
+    pub attempt: Option<Attempt>,
+    /// When its target was about to be touched: from then on it is no longer cancelled.
+    pub touched_at: Option<Timestamp>,
     /// The backup of the target that was made before anything was written to it.
     pub safety_backup: Option<BackupId>,
     /// How it ended; `None` until settled.

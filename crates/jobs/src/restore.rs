@@ -421,7 +421,11 @@ impl Step for Load {
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
         let is_again = touched_at.is_ok();
         let began = touched_at.unwrap_or(now);
-        // From here on the target is no longer as it was.
+        // From here on the target is no longer as it was, and nobody cancels any more.
+        app.catalog.touch_target(lease, now).await.map_err(|error| match error {
+            CatalogError::Cancelled => StepError::Stopped,
+            error => catalog_failed(error),
+        })?;
         context.log().add(TOUCHED, &output(&began)).await.map_err(catalog_failed)?;
         let prepared = match &way {
             Way::Replica(prepared) => prepared,

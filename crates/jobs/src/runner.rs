@@ -117,10 +117,11 @@ impl Runner {
         }
     }
 
-    /// Breaks the steps off when somebody wants the backup to end.
+    /// Breaks the steps off when somebody wants the backup or the restore to end.
     async fn heed_cancellation(&self, lease: &Lease, cancel: &CancellationToken) -> Infallible {
         loop {
-            // What cannot be read now is read the next time; the end of the backup asks in any case.
+            // What cannot be read now is read the next time; the end of a backup, and a restore before
+            // it touches its target, asks in any case.
             if let Ok(Some(wish)) = self.app.catalog.cancellation(lease).await {
                 tracing::info!(job = %lease.job, backup = %lease.backup, by = wish.by, "cancelled; breaking off");
                 cancel.cancel();

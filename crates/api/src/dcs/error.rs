@@ -157,6 +157,8 @@ impl From<AppError> for DcsError {
             AppError::InstanceBusy(JobKind::Remove | JobKind::Drill)
             | AppError::BackupUnsettled(_)
             | AppError::BackupEnded(_)
+            | AppError::RestoreEnded(_)
+            | AppError::TargetTouched
             | AppError::BackupHeld
             | AppError::ConnectionChanged
             | AppError::InstanceHasBackups(_) => Self::WrongState,

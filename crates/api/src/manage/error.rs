@@ -80,6 +80,8 @@ impl Error {
                 AppError::SingleNode => (StatusCode::CONFLICT, "single_node"),
                 AppError::BackupUnsettled(_) => (StatusCode::CONFLICT, "backup_not_ended"),
                 AppError::BackupEnded(_) => (StatusCode::CONFLICT, "backup_ended"),
+                AppError::RestoreEnded(_) => (StatusCode::CONFLICT, "restore_ended"),
+                AppError::TargetTouched => (StatusCode::CONFLICT, "restore_touched_target"),
                 AppError::BackupHeld => (StatusCode::CONFLICT, "backup_held"),
                 AppError::InstanceHasBackups(_) => (StatusCode::CONFLICT, "instance_has_backups"),
                 AppError::TooManyTags => (StatusCode::CONFLICT, "too_many_tags"),

@@ -171,6 +171,10 @@ pub(crate) struct BackupBody {
     /// Who wanted it to end before it was done, and when.
     cancelled_by: Option<String>,
     cancelled_at: Option<String>,
+    /// Which attempt at it this is, and why the one before ended or what the next waits for; only
+    /// until it has ended.
+    attempt: Option<u32>,
+    last_error: Option<String>,
     created_at: String,
     started_at: Option<String>,
     completed_at: Option<String>,
@@ -235,6 +239,8 @@ impl From<&Backup> for BackupBody {
             failure: backup.failure.as_ref().map(FailureBody::from),
             cancelled_by: backup.cancellation.as_ref().map(|wish| wish.by.clone()),
             cancelled_at: backup.cancellation.as_ref().map(|wish| wish.at.to_string()),
+            attempt: backup.attempt.as_ref().map(|attempt| attempt.number),
+            last_error: backup.attempt.as_ref().and_then(|attempt| attempt.last_error.clone()),
             created_at: backup.created_at.to_string(),
             started_at: backup.started_at.map(|at| at.to_string()),
             completed_at: backup.completed_at.map(|at| at.to_string()),
@@ -414,6 +420,15 @@ pub(crate) struct RestoreBody {
     progress_percent: f64,
     phase: Option<String>,
     failure: Option<FailureBody>,
+    /// Who wanted it to end before it was done, and when.
+    cancelled_by: Option<String>,
+    cancelled_at: Option<String>,
+    /// When its target was about to be touched: from then on it is no longer cancelled.
+    touched_at: Option<String>,
+    /// Which attempt at it this is, and why the one before ended or what the next waits for; only
+    /// until it has ended.
+    attempt: Option<u32>,
+    last_error: Option<String>,
     safety_backup_id: Option<String>,
     way: Option<&'static str>,
     /// What the target holds: `untouched`, `new`, `old`, `uncertain`.
@@ -446,6 +461,11 @@ impl From<&Restore> for RestoreBody {
             progress_percent: f64::from(restore.progress.hundredths()) / 100.0,
             phase: restore.phase.clone(),
             failure: restore.failure.as_ref().map(FailureBody::from),
+            cancelled_by: restore.cancellation.as_ref().map(|wish| wish.by.clone()),
+            cancelled_at: restore.cancellation.as_ref().map(|wish| wish.at.to_string()),
+            touched_at: restore.touched_at.map(|at| at.to_string()),
+            attempt: restore.attempt.as_ref().map(|attempt| attempt.number),
+            last_error: restore.attempt.as_ref().and_then(|attempt| attempt.last_error.clone()),
             safety_backup_id: restore.safety_backup.map(|id| id.to_string()),
             way: outcome.and_then(|outcome| outcome.way).map(RestoreWay::as_str),
             target_data: outcome.map(|outcome| outcome.target.as_str()),

@@ -81,6 +81,25 @@ pub(super) async fn show(
     Ok(Json((&restore).into()))
 }
 
+/// Cancel a restore that has not touched its target
+///
+/// A waiting one has failed with the answer, a running one within seconds; the reason says who
+/// cancelled it, and the target is as it was. From the moment on at which the target is touched it is
+/// too late (`restore_touched_target`).
+#[utoipa::path(post, path = "/restores/{restore_id}/cancel", operation_id = "CancelRestore", tag = "Restores",
+    params(RestorePath),
+    responses((status = 202, body = RestoreBody)))]
+pub(super) async fn cancel(
+    State(api): State<Api>,
+    Extension(identity): Extension<Identity>,
+    PathId(restore): PathId,
+) -> Result<(StatusCode, Json<RestoreBody>), Error> {
+    let id: RestoreId = restore.parse().map_err(|_| AppError::RestoreNotFound)?;
+    api.app.cancel_restore(&identity.caller, id).await?;
+    let restore = api.app.get_restore(&identity.caller.for_answer(), id).await?;
+    Ok((StatusCode::ACCEPTED, Json((&restore).into())))
+}
+
 fn parse_body(body: &Bytes) -> Result<RequestRestore, Error> {
     let body: RestoreWishBody = body::parse(body)?;
     body.wish().map_err(Error::BadRequest)

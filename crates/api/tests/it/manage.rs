@@ -1,10 +1,12 @@
 //! Our own API.
 
-use cachevault_catalog::{BackupCatalog, JobQueue};
+use cachevault_catalog::{BackupCatalog, JobQueue, RestoreCatalog};
 use cachevault_domain::{
-    Clock, Failure, FailureCode, JobId, JobKind, NodeId, RestoreOutcome, RestoreWay, TargetData,
+    Clock, Failure, FailureCode, JobId, JobKind, NewRestore, NodeId, RestoreId, RestoreOptions,
+    RestoreOutcome, RestoreWay, TargetData,
 };
 use cachevault_testkit::SeededEntropy;
+use jiff::SignedDuration;
 use serde_json::json;
 
 use crate::rig::{ADOPTABLE, INSTANCE, NEWER, OPAQUE, Rig};
@@ -79,6 +81,56 @@ async fn who_cancelled_a_backup_can_be_read() {
     let late = rig.call("POST", &path, "").await;
     assert_eq!((late.status.as_u16(), &late.body["error"]["code"]), (409, &json!("backup_ended")));
     assert!(late.body["error"]["message"].as_str().unwrap().contains("`failed`"), "{}", late.text);
+}
+
+#[tokio::test]
+async fn who_cancelled_a_restore_can_be_read() {
+    let rig = Rig::new().await;
+    rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
+    let now = rig.clock.now();
+    let (id, job) = (RestoreId::mint(&*rig.app.entropy), JobId::mint(&*rig.app.entropy));
+    let restore = NewRestore {
+        id,
+        job,
+        project: rig.credential.project.clone(),
+        instance: INSTANCE.parse().unwrap(),
+        backup: BACKUP.parse().unwrap(),
+        options: RestoreOptions::default(),
+        note: None,
+        created_at: now,
+    };
+    rig.catalog.request_restore(&restore).await.unwrap();
+    let node = NodeId::mint(&*rig.app.entropy);
+    let until = now + SignedDuration::from_secs(30);
+    let claimed = rig.catalog.claim_job(JobKind::Restore, node, now, until).await;
+    let lease = claimed.unwrap().unwrap();
+    rig.catalog.start_restore(&lease, now).await.unwrap();
+    let path = format!("/api/v1/restores/{id}/cancel");
+    let answer = rig.call("POST", &path, "").await;
+    let by = format!("key {}", rig.credential.access_key);
+    assert_eq!((answer.status.as_u16(), &answer.body["state"]), (202, &json!("running")));
+    assert_eq!((&answer.body["cancelled_by"], &answer.body["attempt"]), (&json!(by), &json!(1)));
+    let any = Failure { code: FailureCode::ToolFailed, reason: "any".into() };
+    rig.catalog.fail_restore(&lease, &any, &RestoreOutcome::untouched(), now).await.unwrap();
+    let body = rig.call("GET", &format!("/api/v1/restores/{id}"), "").await.body;
+    assert_eq!(body["failure"]["reason"], json!(format!("cancelled by {by}")));
+    assert_eq!((&body["target_data"], &body["attempt"]), (&json!("untouched"), &json!(null)));
+    let late = rig.call("POST", &path, "").await;
+    assert_eq!((late.status.as_u16(), &late.body["error"]["code"]), (409, &json!("restore_ended")));
+
+    let restore = NewRestore {
+        id: RestoreId::mint(&*rig.app.entropy),
+        job: JobId::mint(&*rig.app.entropy),
+        ..restore
+    };
+    rig.catalog.request_restore(&restore).await.unwrap();
+    let claimed = rig.catalog.claim_job(JobKind::Restore, node, now, until).await;
+    rig.catalog.touch_target(&claimed.unwrap().unwrap(), now).await.unwrap();
+    let late = rig.call("POST", &format!("/api/v1/restores/{}/cancel", restore.id), "").await;
+    assert_eq!(
+        (late.status.as_u16(), &late.body["error"]["code"]),
+        (409, &json!("restore_touched_target"))
+    );
 }
 
 #[tokio::test]

@@ -198,6 +198,12 @@ pub(crate) fn restore(command: RestoreCommand, options: &ClientOptions) -> Resul
             let path = format!("/restores/{}", plain(&restore)?);
             output::one(options.output, &client.call(Method::GET, &path, None)?);
         }
+        RestoreCommand::Cancel { restore } => {
+            let path = format!("/restores/{}/cancel", plain(&restore)?);
+            client.call(Method::POST, &path, None)?;
+            let ended = progress::follow_restore(&client, &restore)?;
+            output::one(options.output, &ended);
+        }
     }
     Ok(())
 }

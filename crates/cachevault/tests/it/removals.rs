@@ -65,6 +65,34 @@ fn assert_not_deleted(service: &Service, id: &str) {
 }
 
 #[test]
+fn a_restore_is_cancelled_before_it_touches_its_target() {
+    let (_folder, data_dir) = folder();
+    let source = Server::start(&newest_redis(), &[]);
+    source.fill(2000, 100);
+    let target = Server::start(&newest_redis(), &["--rdb-key-save-delay", "20000"]);
+    target.fill(500, 10);
+    let (old, service) = (target.digest(), Service::start(&data_dir, &[]));
+    service.adopt(&source);
+    service.adopt_as("copy", &target);
+    let backup = service.json(&["backup", "create", "orders", "--wait"]);
+    let restore = service.json(&["restore", "create", "copy", "--backup", id_of(&backup)]);
+    eventually("its safety backup is made", || {
+        (target.info("rdb_bgsave_in_progress") == "1").then_some(())
+    });
+    let cancelled = service.json(&["restore", "cancel", id_of(&restore)]);
+    assert_eq!(
+        (&cancelled["state"], &cancelled["target_data"]),
+        (&"failed".into(), &"untouched".into()),
+        "{cancelled}"
+    );
+    assert!(cancelled["cancelled_by"].as_str().unwrap().starts_with("key "), "{cancelled}");
+    assert_eq!(target.info("rdb_bgsave_in_progress"), "0");
+    assert_eq!((target.info("role"), target.digest()), ("master".to_owned(), old));
+    let late = service.run(&["restore", "cancel", id_of(&restore)]);
+    assert_eq!(late.status.code(), Some(4), "{}", String::from_utf8_lossy(&late.stderr));
+}
+
+#[test]
 fn what_a_restore_needs_is_not_deleted_before_it_has_ended() {
     let (_folder, data_dir) = folder();
     let source = Server::start(&newest_redis(), &[]);

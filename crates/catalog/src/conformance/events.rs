@@ -35,11 +35,11 @@ async fn told(
     listed.into_iter().map(|event| (event.kind, event.backup.map(number), event.detail)).collect()
 }
 
-async fn kinds(catalog: &impl Catalog, after: EventId) -> Vec<EventKind> {
+pub(super) async fn kinds(catalog: &impl Catalog, after: EventId) -> Vec<EventKind> {
     told(catalog, after).await.into_iter().map(|(kind, ..)| kind).collect()
 }
 
-async fn newest(catalog: &impl Catalog) -> EventId {
+pub(super) async fn newest(catalog: &impl Catalog) -> EventId {
     catalog.list_events(&project(1), &EventFilter::default(), 1).await.unwrap().newest
 }
 

@@ -1,9 +1,9 @@
 //! Restores, with the safety backups that they make.
 
 use cachevault_domain::{
-    BackupState, ConflictRule, ContentState, FailureCode, Instance, JobKind, JobState, KeyFilter,
-    NewRestore, Page, Progress, RdbDialect, Requeue, Restore, RestoreFilter, RestoreOptions,
-    RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
+    Attempt, BackupState, ConflictRule, ContentState, FailureCode, Instance, JobKind, JobState,
+    KeyFilter, NewRestore, Page, Progress, RdbDialect, Requeue, Restore, RestoreFilter,
+    RestoreOptions, RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
 };
 
 use super::identity::open_project;
@@ -32,6 +32,9 @@ pub async fn a_requested_restore_waits_and_its_target_shows_it(catalog: &impl Ca
         progress: Progress::NONE,
         phase: None,
         failure: None,
+        cancellation: None,
+        attempt: Some(Attempt { number: 0, last_error: None }),
+        touched_at: None,
         safety_backup: None,
         outcome: None,
         created_at: at(20),
@@ -47,6 +50,8 @@ pub async fn a_requested_restore_waits_and_its_target_shows_it(catalog: &impl Ca
     assert_eq!(claim(catalog, 20).await, None, "it is no capture");
     let lease = claim_kind(catalog, JobKind::Restore, 20).await.unwrap();
     assert_eq!((lease.kind, lease.job, lease.attempt), (JobKind::Restore, job_id(5), 1));
+    let attempt = Some(Attempt { number: 1, last_error: None });
+    let expected = Restore { attempt, ..expected };
     assert_eq!(catalog.restore_of(&lease).await.unwrap(), expected);
     catalog.start_restore(&lease, at(21)).await.unwrap();
     let running =

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_app::{AddInstance, RequestBackup, RequestRestore};
+use cachevault_app::{AddInstance, AppError, RequestBackup, RequestRestore};
 use cachevault_domain::{
     BackupFilter, BackupId, BackupState, ConflictRule, FailureCode, InstanceId, KeyFilter, Page,
     Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData, Trigger,
 };
-use cachevault_jobs::Injected;
+use cachevault_jobs::{Injected, Injection};
 use cachevault_testkit::{Server, newest_redis};
 
 use tokio::task::JoinSet;
@@ -167,6 +167,159 @@ async fn it_runs_through_its_steps_and_saves_the_targets_own_data_first() {
     rig.app.request_restore(&rig.caller, restoring.instance, wish).await.unwrap();
     rig.run(None).await;
     assert_eq!(restoring.target.digest(), restoring.old);
+}
+
+impl Restoring {
+    async fn cancel(&self, id: RestoreId) -> Result<(), AppError> {
+        self.rig.app.cancel_restore(&self.rig.caller, id).await
+    }
+
+    /// The restore says that it was cancelled, its target is as it was, and both are free.
+    async fn assert_cancelled(&self, id: RestoreId) {
+        let restore = self.record(id).await;
+        let failure = restore.failure.as_ref().expect("it was cancelled");
+        assert_eq!(failure.reason, "cancelled by the service", "{restore:?}");
+        assert_eq!(restore.cancellation.as_ref().unwrap().by, "the service");
+        let outcome = restore.outcome.as_ref().unwrap();
+        assert_eq!((outcome.target, restore.touched_at), (TargetData::Untouched, None));
+        assert_eq!(self.target.info("master_replid2"), "0".repeat(40), "it followed nobody");
+        self.assert_truthful(id).await;
+        if let Some(safety) = restore.safety_backup {
+            let state = self.rig.backup(safety).await.state;
+            assert!(matches!(state, BackupState::Succeeded | BackupState::Failed), "{state:?}");
+        }
+        self.assert_restorable().await;
+    }
+}
+
+/// The steps that do not touch the target, each in both ways.
+fn before_touching() -> impl Iterator<Item = (&'static str, RestoreOptions)> {
+    STEPS[..3].iter().flat_map(|step| ways().map(|options| (*step, options)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_cancelled_while_a_step_runs_leaves_its_target_as_it_was() {
+    for (step, options) in before_touching() {
+        let mut restoring = Restoring { options, ..Restoring::new().await };
+        restoring.rig.settings.lease = Duration::from_secs(2);
+        let id = restoring.request().await;
+        let inject = Inject::after(step, Injected::Hang);
+        let lease = restoring.rig.claim().await.unwrap();
+        let (runner, stop) = (restoring.rig.runner(Some(inject.clone())), Default::default());
+        let cancelling = async {
+            while inject.ran().last().map(String::as_str) != Some(step) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            restoring.cancel(id).await.unwrap();
+        };
+        let running = async { tokio::join!(runner.run(&lease, &stop), cancelling) };
+        // Long before the deadline of the step.
+        tokio::time::timeout(Duration::from_secs(40), running).await.expect("it ends in time");
+        restoring.assert_cancelled(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_cancelled_after_its_worker_died_is_broken_off_by_the_next() {
+    for (step, options) in before_touching() {
+        for die in [Inject::after, Inject::after_log] {
+            let restoring = Restoring { options: options.clone(), ..Restoring::new().await };
+            let id = restoring.request().await;
+            restoring.rig.run(Some(die(step, Injected::Die))).await;
+            restoring.cancel(id).await.unwrap();
+            restoring.rig.restart().await;
+            let again = Inject::after("none", Injected::Nothing);
+            restoring.rig.run(Some(Arc::clone(&again) as _)).await;
+            assert_eq!(again.ran(), [""; 0], "{step}: nothing more is done for it");
+            restoring.assert_cancelled(id).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_restore_that_failed_before_says_that_it_was_cancelled() {
+    for (step, options) in before_touching() {
+        let restoring = Restoring { options, ..Restoring::new().await };
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after(step, Injected::Fail))).await;
+        let attempt = restoring.record(id).await.attempt.unwrap();
+        assert_eq!((attempt.number, attempt.last_error.as_deref()), (1, Some("injected")));
+        restoring.cancel(id).await.unwrap();
+        restoring.rig.run(None).await;
+        restoring.assert_cancelled(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_nobody_has_begun_is_not_begun_when_it_is_cancelled() {
+    let restoring = Restoring::new().await;
+    let id = restoring.request().await;
+    restoring.cancel(id).await.unwrap();
+    assert_eq!(restoring.rig.claim().await, None);
+    restoring.assert_cancelled(id).await;
+}
+
+/// Holds the runner after the step `prepare` was logged, until it is let go.
+#[derive(Debug)]
+struct HoldBeforeLoad {
+    reached: tokio::sync::Notify,
+    go: std::sync::Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Injection for HoldBeforeLoad {
+    fn after(&self, _: &str) -> Injected {
+        Injected::Nothing
+    }
+
+    fn after_log(&self, step: &str) -> Injected {
+        if step == "prepare" {
+            self.reached.notify_one();
+            // Other tasks go on meanwhile, such as that which gives a connection back.
+            let _ = tokio::task::block_in_place(|| self.go.lock().unwrap().recv());
+        }
+        Injected::Nothing
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_comes_just_before_the_target_is_touched_counts() {
+    for options in ways() {
+        let mut restoring = Restoring { options, ..Restoring::new().await };
+        // The runner does not hear of the wish before it wants to touch the target.
+        restoring.rig.settings.poll = Duration::from_secs(3600);
+        let id = restoring.request().await;
+        let (let_go, go) = std::sync::mpsc::channel();
+        let hold = Arc::new(HoldBeforeLoad { reached: Default::default(), go: go.into() });
+        let lease = restoring.rig.claim().await.unwrap();
+        let runner = restoring.rig.runner(Some(hold.clone()));
+        let running = tokio::spawn(async move { runner.run(&lease, &Default::default()).await });
+        hold.reached.notified().await;
+        restoring.cancel(id).await.unwrap();
+        let_go.send(()).unwrap();
+        running.await.unwrap();
+        restoring.assert_cancelled(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_has_touched_its_target_is_not_cancelled() {
+    for options in ways() {
+        for die in [Inject::after, Inject::after_log] {
+            let restoring = Restoring { options: options.clone(), ..Restoring::new().await };
+            let id = restoring.request().await;
+            restoring.rig.run(Some(die("load", Injected::Die))).await;
+            let refused = restoring.cancel(id).await;
+            assert!(matches!(refused, Err(AppError::TargetTouched)), "{refused:?}");
+            restoring.rig.restart().await;
+            restoring.rig.run(None).await;
+            let restore = restoring.record(id).await;
+            assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
+            assert!(restore.touched_at.is_some() && restore.cancellation.is_none());
+            assert_eq!(restoring.target.digest(), restoring.new);
+            let refused = restoring.cancel(id).await;
+            assert!(matches!(refused, Err(AppError::RestoreEnded(_))), "{refused:?}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
