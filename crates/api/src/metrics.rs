@@ -89,7 +89,7 @@ fn registry(watched: Option<&Watched>, now: Timestamp) -> Registry {
 }
 
 fn register_instances(registry: &mut Registry, instances: &[WatchedInstance], now: Timestamp) {
-    let figures: [(&str, &str, OfOne); 6] = [
+    let figures: [(&str, &str, OfOne); 7] = [
         ("reachable", "Whether the instance answers", |instance, _| {
             Some(f64::from(u8::from(!instance.is_down)))
         }),
@@ -113,6 +113,11 @@ fn register_instances(registry: &mut Registry, instances: &[WatchedInstance], no
             "opaque_backups",
             "Stored backups whose content is not verified, because their format was not known",
             |instance, _| Some(count(instance.opaque_backups)),
+        ),
+        (
+            "backups_held_for_shrunk",
+            "Backups that are held because a later one held far fewer keys, until they are released",
+            |instance, _| Some(count(instance.held_for_shrunk)),
         ),
     ];
     for (name, help, figure) in figures {

@@ -165,6 +165,12 @@ fn content_state(manifest: &Manifest) -> ContentState {
     state
 }
 
+/// How many keys the artifacts hold, if all were counted.
+fn key_count(manifest: &Manifest) -> Option<u64> {
+    let mut counts = manifest.artifacts.iter().map(|entry| entry.rdb.key_count());
+    counts.try_fold(0_u64, |sum, keys| Some(sum.saturating_add(keys?)))
+}
+
 fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBackup, String> {
     let key = &attempt.backup;
     let ids = [&manifest.project_id, &manifest.instance_id, &manifest.backup_id];
@@ -207,6 +213,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             size_bytes: manifest.rdb_bytes(),
             stored_attempt: Some(attempt.attempt),
             content: content_state(manifest),
+            keys: key_count(manifest),
             failure: None,
             cancellation: None,
             attempt: None,
@@ -223,6 +230,7 @@ fn stored_backup(attempt: &AttemptKey, manifest: &Manifest) -> Result<StoredBack
             damage: None,
             keep_until: manifest.keep_until,
             is_held: false,
+            held_for: None,
         },
     })
 }

@@ -3,8 +3,8 @@ use cachevault_catalog::{BackupCatalog, CatalogError};
 use cachevault_domain::{
     Attempt, Backup, BackupEvent, BackupFilter, BackupFormat, BackupId, BackupState, Cancellation,
     ContentState, DrillFailure, EventKind, Failure, FailureCode, InstanceId, JobId, JobKind,
-    JobState, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, StoredBackup,
-    StoredFiles, Trigger,
+    JobState, Listing, NewBackup, Page, Progress, ProjectId, Proof, RdbDialect, ShrinkRule,
+    StoredBackup, StoredFiles, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, SqliteExecutor};
@@ -66,6 +66,8 @@ struct BackupRow {
     damage: Option<String>,
     keep_until: Option<i64>,
     held: bool,
+    keys: Option<i64>,
+    held_for: Option<String>,
     attempt: Option<i64>,
     last_error: Option<String>,
 }
@@ -105,6 +107,8 @@ impl TryFrom<BackupRow> for Backup {
             damage: columns.damage,
             keep_until: row.moment_if(columns.keep_until)?,
             is_held: columns.held,
+            keys: row.number_if(columns.keys)?,
+            held_for: row.parse_if(columns.held_for.as_deref())?,
             window: columns.period,
             phase: columns.phase,
         })
@@ -261,7 +265,7 @@ pub(crate) async fn finish(
     let state = next_state(tx, backup, BackupEvent::Finished).await?;
     sqlx::query(
         "UPDATE backups SET state = ?, progress = ?, received_bytes = ?, size_bytes = ?, stored_attempt = ?,
-             content = ?, phase = NULL, completed_at = ?
+             content = ?, keys = ?, phase = NULL, completed_at = ?
          WHERE id = ?",
     )
     .bind(state.as_str())
@@ -270,6 +274,7 @@ pub(crate) async fn finish(
     .bind(signed(files.size_bytes))
     .bind(i64::from(files.attempt))
     .bind(files.content.as_str())
+    .bind(files.keys.map(signed))
     .bind(now.as_microsecond())
     .bind(backup.to_string())
     .execute(&mut *tx)
@@ -279,6 +284,75 @@ pub(crate) async fn finish(
     if files.content == ContentState::Opaque {
         let what = (EventKind::BackupOpaque, files.opaque_because.as_deref());
         events::note_backup(tx, backup, what, now).await?;
+    }
+    Ok(())
+}
+
+/// The newest good backup of the same instance whose keys were counted, safety backups apart.
+const LAST_COUNTED: &str = "SELECT b.id, b.keys FROM backups b
+    WHERE b.instance_id = (SELECT instance_id FROM backups WHERE id = ?1)
+        AND b.state = 'succeeded' AND b.removal_requested_at IS NULL AND b.damage IS NULL
+        AND b.keys IS NOT NULL AND b.started_by <> 'safety' AND b.id <> ?1
+    ORDER BY b.created_at DESC, b.seq DESC LIMIT 1";
+
+/// Where a backup that has just succeeded has shrunk, the last larger one is held.
+pub(crate) async fn hold_larger(
+    tx: &mut SqliteConnection,
+    backup: BackupId,
+    files: &StoredFiles,
+    shrink: ShrinkRule,
+    now: Timestamp,
+) -> Result<(), CatalogError> {
+    let Some(keys) = files.keys else { return Ok(()) };
+    let key = backup.to_string();
+    let last: Option<(String, i64)> = sqlx::query_as(LAST_COUNTED)
+        .bind(&key)
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    let Some((last, last_keys)) = last else { return Ok(()) };
+    let last_keys = last_keys.unsigned_abs();
+    if !shrink.is_shrunk(last_keys, keys) {
+        return Ok(());
+    }
+    release_all_but_larger(&mut *tx, &key, last_keys).await?;
+    // What a person holds stays theirs.
+    sqlx::query("UPDATE backups SET held = 1, held_for = ? WHERE id = ? AND held = 0")
+        .bind(&key)
+        .bind(&last)
+        .execute(&mut *tx)
+        .await
+        .map_err(unavailable)?;
+    let detail = format!(
+        "{keys} keys, after {last_keys} in backup {last}, which is held until it is released"
+    );
+    events::note_backup(tx, backup, (EventKind::BackupShrunk, Some(&detail)), now).await
+}
+
+/// Ends the holds for shrunk backups of the same instance which one with so many keys takes over: so
+/// there are few, however often an instance shrinks and grows again.
+async fn release_all_but_larger(
+    tx: &mut SqliteConnection,
+    backup: &str,
+    last_keys: u64,
+) -> Result<(), CatalogError> {
+    let held: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT id, keys FROM backups
+         WHERE instance_id = (SELECT instance_id FROM backups WHERE id = ?) AND held_for IS NOT NULL
+             AND keys IS NOT NULL",
+    )
+    .bind(backup)
+    .fetch_all(&mut *tx)
+    .await
+    .map_err(unavailable)?;
+    for (id, keys) in held {
+        if ShrinkRule::takes_over(keys.unsigned_abs(), last_keys) {
+            sqlx::query("UPDATE backups SET held = 0, held_for = NULL WHERE id = ?")
+                .bind(id)
+                .execute(&mut *tx)
+                .await
+                .map_err(unavailable)?;
+        }
     }
     Ok(())
 }

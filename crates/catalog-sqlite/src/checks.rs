@@ -183,8 +183,8 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     let inserted = sqlx::query(
         "INSERT INTO backups (id, project_id, instance_id, started_by, format, dialect, note, period,
              state, progress, received_bytes, size_bytes, stored_attempt, content, created_at,
-             started_at, completed_at, keep_until)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             started_at, completed_at, keep_until, keys)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     )
     .bind(backup.id.to_string())
@@ -205,6 +205,7 @@ async fn insert(tx: &mut SqliteConnection, backup: &Backup) -> Result<bool, Cata
     .bind(moment(backup.started_at))
     .bind(moment(backup.completed_at))
     .bind(moment(backup.keep_until))
+    .bind(backup.keys.map(signed))
     .execute(tx)
     .await
     .map_err(unavailable)?;

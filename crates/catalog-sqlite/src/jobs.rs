@@ -3,7 +3,7 @@ use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_domain::{
     BackupEvent, BackupId, BackupState, Cancellation, DrillFailure, EventKind, Failure, InstanceId,
     Job, JobId, JobKind, JobState, Lease, NewSafetyBackup, NodeId, Progress, ProjectId, Proof,
-    Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord, StoredFiles,
+    Requeue, Restore, RestoreOutcome, SealedSecret, ShrinkRule, StepRecord, StoredFiles,
 };
 use jiff::Timestamp;
 use sqlx::{Sqlite, SqliteConnection, Transaction};
@@ -432,6 +432,7 @@ impl JobQueue for SqliteCatalog {
         &self,
         lease: &Lease,
         files: &StoredFiles,
+        shrink: ShrinkRule,
         now: Timestamp,
     ) -> Result<(), CatalogError> {
         let mut tx = self.fenced_as(JobKind::Capture, lease).await?;
@@ -439,6 +440,7 @@ impl JobQueue for SqliteCatalog {
             return Err(CatalogError::Cancelled);
         }
         backups::finish(&mut tx, lease.backup, files, now).await?;
+        backups::hold_larger(&mut tx, lease.backup, files, shrink, now).await?;
         end_job(&mut tx, lease.job, JobState::Done, None, now).await?;
         self.commit_capture(tx).await
     }

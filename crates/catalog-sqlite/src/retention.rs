@@ -174,7 +174,7 @@ impl RetentionCatalog for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         let instance: Option<String> = sqlx::query_scalar(
-            "UPDATE backups SET held = ? WHERE id = ? AND project_id = ? AND state = 'succeeded'
+            "UPDATE backups SET held = ?, held_for = NULL WHERE id = ? AND project_id = ? AND state = 'succeeded'
                  AND removal_requested_at IS NULL RETURNING instance_id",
         )
         .bind(is_held)

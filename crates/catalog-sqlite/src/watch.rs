@@ -14,6 +14,8 @@ const INSTANCES: &str = "SELECT i.project_id, i.id, i.name,
         (SELECT count(*) FROM backups b INDEXED BY backups_opaque
          WHERE b.instance_id = i.id AND b.state = 'succeeded' AND b.removal_requested_at IS NULL
              AND b.content = 'opaque') AS opaque_backups,
+        (SELECT count(*) FROM backups b INDEXED BY backups_held_for_shrunk
+         WHERE b.instance_id = i.id AND b.held_for IS NOT NULL) AS held_for_shrunk,
         p.created_at AS proven_backup_at, p.proven_at AS proof_at, w.window_begin, w.window_end
     FROM instances i
     LEFT JOIN backups p ON p.seq = (
@@ -38,6 +40,7 @@ struct WatchedRow {
     proven_backup_at: Option<i64>,
     proof_at: Option<i64>,
     opaque_backups: i64,
+    held_for_shrunk: i64,
     window_begin: Option<i64>,
     window_end: Option<i64>,
 }
@@ -58,6 +61,7 @@ impl TryFrom<WatchedRow> for WatchedInstance {
             proven_backup_at: row.moment_if(columns.proven_backup_at)?,
             proof_at: row.moment_if(columns.proof_at)?,
             opaque_backups: row.number(columns.opaque_backups)?,
+            held_for_shrunk: row.number(columns.held_for_shrunk)?,
             window: begin.zip(end).map(|(begin, end)| Window { begin, end }),
         })
     }
@@ -104,7 +108,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let catalog = SqliteCatalog::open(&folder.path().join("catalog.sqlite")).await.unwrap();
         let plan = plan_of(&catalog, INSTANCES).await;
-        for index in ["backups_restorable", "backups_proven", "COVERING INDEX backups_opaque"] {
+        for index in [
+            "backups_restorable",
+            "backups_proven",
+            "COVERING INDEX backups_opaque",
+            "backups_held_for_shrunk",
+        ] {
             assert!(plan.contains(index), "{plan}");
         }
         assert!(!plan.contains("SCAN b") && !plan.contains("TEMP B-TREE"), "{plan}");

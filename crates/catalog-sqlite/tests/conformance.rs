@@ -9,7 +9,7 @@ use cachevault_catalog::{ProjectFilter, Turn, Turned, catalog_conformance};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     BackupId, ContentState, Decision, EventFilter, EventKind, JobKind, MissedWindow, Page,
-    Permissions, ProjectId, StoredFiles, Trigger,
+    Permissions, ProjectId, ShrinkRule, StoredFiles, Trigger,
 };
 use jiff::Timestamp;
 use sqlx::migrate::Migrator;
@@ -245,8 +245,9 @@ async fn keys_named_by_steps_of_before_they_were_sealed_are_gone_with_their_jobs
     // Its job goes on with it, and is the only one that has any.
     assert_eq!(log[0].output.0, of_before().as_bytes());
     let content = ContentState::Verified;
-    let files = StoredFiles { attempt: 1, size_bytes: 1, content, opaque_because: None };
-    catalog.finish_backup(&claimed, &files, now).await.unwrap();
+    let files =
+        StoredFiles { attempt: 1, size_bytes: 1, content, opaque_because: None, keys: None };
+    catalog.finish_backup(&claimed, &files, ShrinkRule::default(), now).await.unwrap();
     catalog.close().await;
     assert!(!files_name_keys(folder.path()));
 }

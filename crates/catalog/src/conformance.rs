@@ -11,8 +11,8 @@ use cachevault_domain::{
     Entropy, Failure, FailureCode, Health, Instance, InstanceId, InstanceSettings, JobId, JobKind,
     Lease, NewBackup, NewRestore, NewSafetyBackup, NodeId, Observation, Page, PolicyId, ProjectId,
     RdbDialect, Restore, RestoreFilter, RestoreId, RestoreOptions, RestoreOutcome, RestoreWay,
-    Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, StoredFiles, StoredPolicy, Tag,
-    TargetData, Trigger, Weekdays, WeeklyPlan,
+    Role, SaveDays, SealedConnection, SealedSecret, ServerVersion, ShrinkRule, StoredFiles,
+    StoredPolicy, Tag, TargetData, Trigger, Weekdays, WeeklyPlan,
 };
 use jiff::Timestamp;
 
@@ -169,6 +169,11 @@ macro_rules! catalog_conformance {
             who_deletes_a_backup_waits_for_those_who_read_it
             the_oldest_beyond_the_limit_go_as_many_as_there_are_jobs
             restores_leave_all_backups_that_somebody_asked_for
+            a_backup_that_has_shrunk_holds_the_last_larger_one
+            what_shrinks_again_and_again_holds_few_backups
+            what_a_person_holds_is_released_by_nobody_else
+            only_counted_backups_that_were_asked_for_are_compared
+            without_the_rule_nothing_has_shrunk
             a_person_who_deletes_what_expires_has_it_deleted
             what_is_watched_of_an_instance_is_its_newest_good_backup
             opaque_backups_are_counted_and_count_as_no_good_backup
@@ -429,7 +434,13 @@ async fn claim_kind(catalog: &impl Catalog, kind: JobKind, seconds: i64) -> Opti
 
 /// What a capture has stored whose content is verified.
 fn files(attempt: u32, size_bytes: u64) -> StoredFiles {
-    StoredFiles { attempt, size_bytes, content: ContentState::Verified, opaque_because: None }
+    StoredFiles {
+        attempt,
+        size_bytes,
+        content: ContentState::Verified,
+        opaque_because: None,
+        keys: None,
+    }
 }
 
 /// What a capture has stored whose content is of a format that was not known.
@@ -445,7 +456,10 @@ async fn succeed_opaque(catalog: &impl Catalog, n: u8, seconds: i64) {
     catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
     let lease = claim(catalog, seconds).await.unwrap();
     catalog.start_backup(&lease, at(seconds)).await.unwrap();
-    catalog.finish_backup(&lease, &opaque_files(lease.attempt), at(seconds + 1)).await.unwrap();
+    catalog
+        .finish_backup(&lease, &opaque_files(lease.attempt), ShrinkRule::default(), at(seconds + 1))
+        .await
+        .unwrap();
 }
 
 /// Brings a new backup of instance 1 to its success.
@@ -454,7 +468,12 @@ async fn succeed(catalog: &impl Catalog, n: u8, seconds: i64) {
     let lease = claim(catalog, seconds).await.unwrap();
     catalog.start_backup(&lease, at(seconds)).await.unwrap();
     catalog
-        .finish_backup(&lease, &files(lease.attempt, 1000 + u64::from(n)), at(seconds + 1))
+        .finish_backup(
+            &lease,
+            &files(lease.attempt, 1000 + u64::from(n)),
+            ShrinkRule::default(),
+            at(seconds + 1),
+        )
         .await
         .unwrap();
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use cachevault_domain::{
     BackupId, Cancellation, Failure, Job, JobId, JobKind, Lease, NewSafetyBackup, NodeId, Progress,
-    ProjectId, Requeue, Restore, RestoreOutcome, SealedSecret, StepRecord, StoredFiles,
+    ProjectId, Requeue, Restore, RestoreOutcome, SealedSecret, ShrinkRule, StepRecord, StoredFiles,
 };
 use jiff::Timestamp;
 
@@ -72,13 +72,17 @@ pub trait JobQueue: Send + Sync {
         phase: &str,
     ) -> Result<(), CatalogError>;
 
-    /// The backup has succeeded and the job is done.
+    /// The backup has succeeded and the job is done. Where it has shrunk, compared with the newest
+    /// good one whose keys were counted, safety backups apart, that one is held until it is released;
+    /// of those that are held for the same reason only those stay held that it does not take over from
+    /// ([`ShrinkRule::takes_over`]).
     ///
     /// [`CatalogError::Cancelled`] when somebody wants it to end.
     async fn finish_backup(
         &self,
         lease: &Lease,
         files: &StoredFiles,
+        shrink: ShrinkRule,
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 

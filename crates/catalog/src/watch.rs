@@ -25,6 +25,8 @@ pub struct WatchedInstance {
     pub proof_at: Option<Timestamp>,
     /// How many of its backups with files have content that is opaque.
     pub opaque_backups: u64,
+    /// How many of its backups are held because a later one held far fewer keys.
+    pub held_for_shrunk: u64,
     /// The window of its automatic policy that is open or comes next.
     pub window: Option<Window>,
 }

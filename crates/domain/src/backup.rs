@@ -146,6 +146,8 @@ pub struct StoredFiles {
     pub content: ContentState,
     /// Why the content is opaque; `None` where it is not, or no reason is known.
     pub opaque_because: Option<String>,
+    /// How many keys it holds; `None` where they were not counted.
+    pub keys: Option<u64>,
 }
 
 /// The reasons that the DCS API knows for a failed backup or restore.
@@ -422,6 +424,8 @@ pub struct Backup {
     pub stored_attempt: Option<u32>,
     /// Whether its content was verified when it was captured.
     pub content: ContentState,
+    /// How many keys it holds; `None` until it succeeded, and where they were not counted.
+    pub keys: Option<u64>,
     /// Why it failed; of one that has files, why they cannot be removed.
     pub failure: Option<Failure>,
     /// Who wanted it to end before it was done; it may have failed for another reason first.
@@ -454,8 +458,11 @@ pub struct Backup {
     /// Until when it is kept at least; `None` where that was not fixed, so that only the number of
     /// backups can end it.
     pub keep_until: Option<Timestamp>,
-    /// Whether somebody has forbidden that it is removed.
+    /// Whether it may not be removed.
     pub is_held: bool,
+    /// The backup that held far fewer keys and for which the service holds this one; `None` where it
+    /// is not held, or a person has asked for it.
+    pub held_for: Option<BackupId>,
 }
 
 impl Backup {

@@ -84,6 +84,9 @@ kinds! {
     BackupSucceeded = "backup_succeeded",
     /// A backup is stored, and its content is not verified; the detail says why.
     BackupOpaque = "backup_opaque",
+    /// A backup holds far fewer keys than the last good one, which is held until it is released; the
+    /// detail says how many, and which.
+    BackupShrunk = "backup_shrunk",
     /// A backup has failed; the detail says why.
     BackupFailed = "backup_failed",
     /// A backup was ended because somebody asked for it; the detail says who.

@@ -114,7 +114,7 @@ pub use restore::{
     RestoreState, RestoreWay, TargetData, TtlRule,
 };
 pub use retention::{
-    BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, beyond_limit, expired,
+    BACKUPS_WITH_FILES_MAX, Generations, Retained, Retention, ShrinkRule, beyond_limit, expired,
 };
 pub use schedule::{InvalidSchedule, Schedule, Window, time_zone};
 pub use server::{

@@ -53,6 +53,42 @@ impl Retention {
     }
 }
 
+/// From when on a backup holds so few keys that it may be of the wrong data, such as that of an empty
+/// server after a failover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShrinkRule {
+    percent: u8,
+}
+
+impl ShrinkRule {
+    /// The most that may be asked for: beyond, what every cache does at night would count.
+    pub const PERCENT_MAX: u8 = 50;
+
+    /// A backup with fewer keys than so many percent of those before has shrunk; none with 0. More
+    /// than [`ShrinkRule::PERCENT_MAX`] counts as that.
+    pub fn below_percent(percent: u8) -> Self {
+        Self { percent: percent.min(Self::PERCENT_MAX) }
+    }
+
+    /// Whether `keys` are far fewer than `before`.
+    pub fn is_shrunk(self, before: u64, keys: u64) -> bool {
+        u128::from(keys) * 100 < u128::from(before) * u128::from(self.percent)
+    }
+
+    /// Whether a larger backup with `newer` keys is held in place of one with `held`: it has half as
+    /// many at least. So holds halve from each to the next, and are few.
+    pub fn takes_over(held: u64, newer: u64) -> bool {
+        u128::from(newer) * 2 >= u128::from(held)
+    }
+}
+
+impl Default for ShrinkRule {
+    /// Fewer than a tenth.
+    fn default() -> Self {
+        Self::below_percent(10)
+    }
+}
+
 /// A backup with files, as far as retention is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retained {
@@ -372,6 +408,28 @@ mod tests {
         let gone = expired(&all, &Retention::by_time(), at("2030-01-01T00:00:00Z"));
         assert_eq!(gone, [id(0)], "a safety backup has no time of its own");
         assert_eq!(beyond_limit(&all, 0), [id(0)]);
+    }
+
+    #[test]
+    fn a_backup_has_shrunk_when_it_holds_far_fewer_keys_than_the_one_before() {
+        let rule = ShrinkRule::default();
+        for (before, keys, expected) in [
+            (1000, 0, true),
+            (1000, 99, true),
+            (1000, 100, false),
+            (1, 0, true),
+            (0, 0, false),
+            (9, 1, false),
+            (u64::MAX, u64::MAX / 11, true),
+            (u64::MAX, u64::MAX, false),
+            (10, u64::MAX, false),
+        ] {
+            assert_eq!(rule.is_shrunk(before, keys), expected, "{before} {keys}");
+            assert!(!ShrinkRule::below_percent(0).is_shrunk(before, keys));
+        }
+        assert_eq!(ShrinkRule::below_percent(100), ShrinkRule::below_percent(50));
+        assert!(ShrinkRule::takes_over(1000, 500) && ShrinkRule::takes_over(0, 0));
+        assert!(ShrinkRule::takes_over(1000, u64::MAX) && !ShrinkRule::takes_over(1000, 499));
     }
 
     fn some_backups() -> impl Strategy<Value = Vec<Retained>> {

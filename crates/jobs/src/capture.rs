@@ -329,7 +329,7 @@ pub(crate) fn stored_files(attempt: u32, rdb: &RdbEntry) -> StoredFiles {
         _ => None,
     };
     let (size_bytes, content) = (rdb.size_bytes, content_state(rdb));
-    StoredFiles { attempt, size_bytes, content, opaque_because }
+    StoredFiles { attempt, size_bytes, content, opaque_because, keys: rdb.key_count() }
 }
 
 pub(crate) fn catalog_failed(error: CatalogError) -> StepError {

@@ -289,7 +289,8 @@ impl Runner {
                 let captured = context.captured().map_err(broken)?;
                 let (rdb, stored) = (captured.entry.rdb.size_bytes, captured.entry.stored_bytes);
                 let files = capture::stored_files(captured.attempt, &captured.entry.rdb);
-                let recorded = catalog.finish_backup(lease, &files, now).await;
+                let recorded =
+                    catalog.finish_backup(lease, &files, self.settings.shrink, now).await;
                 recorded.inspect(|()| self.figures.captured(rdb, stored))
             }
             JobKind::Drill => {

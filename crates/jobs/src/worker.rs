@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachevault_catalog::CatalogError;
-use cachevault_domain::{Backoff, JobKind, Lease, NodeId};
+use cachevault_domain::{Backoff, JobKind, Lease, NodeId, ShrinkRule};
 use cachevault_engine::{CaptureLimits, RestoreLimits};
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
@@ -44,6 +44,8 @@ pub struct JobSettings {
     pub restore: RestoreLimits,
     /// Servers that a drill may try one after the other.
     pub drill_servers: u32,
+    /// When a backup has shrunk, and the last larger one is held.
+    pub shrink: ShrinkRule,
     /// Longest time that reading a stored backup back may take.
     pub verify: Duration,
     /// Longest time that committing a backup, or removing its files, may take.

@@ -89,6 +89,16 @@ pub struct RdbEntry {
     pub content: Option<ContentEntry>,
 }
 
+impl RdbEntry {
+    /// How many keys it holds; `None` where they were not counted.
+    pub fn key_count(&self) -> Option<u64> {
+        match &self.content {
+            Some(ContentEntry::Verified { digest, .. }) => Some(digest.key_count),
+            Some(ContentEntry::Opaque { .. }) | None => None,
+        }
+    }
+}
+
 /// What an RDB holds, as far as it could be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]

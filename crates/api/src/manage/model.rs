@@ -195,8 +195,12 @@ pub(crate) struct BackupBody {
     /// The hours, UTC, of the window of an automatic backup, and until when it is kept.
     window: Option<String>,
     keep_until: Option<String>,
+    /// How many keys it holds, where they were counted.
+    keys: Option<u64>,
     /// Whether it may not be removed.
     held: bool,
+    /// The backup that held far fewer keys, where that is why the service holds this one.
+    held_for: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -256,6 +260,8 @@ impl From<&Backup> for BackupBody {
             window: backup.window.clone(),
             keep_until: backup.keep_until.map(|until| until.to_string()),
             held: backup.is_held,
+            held_for: backup.held_for.map(|id| id.to_string()),
+            keys: backup.keys,
         }
     }
 }

@@ -20,7 +20,7 @@ use cachevault_domain::{
     Address, BackupFormat, BackupId, Clock, ContentState, EngineKind, Health, HostRules, Instance,
     InstanceId, InstanceSettings, JobId, JobKind, Lease, Loading, NewBackup, NodeId, Observation,
     ProbeError, RdbDialect, RestoreOptions, RestorePlan, RestoreWay, Role, SealedConnection,
-    ServerVersion, StoredFiles, Target, Trigger,
+    ServerVersion, ShrinkRule, StoredFiles, Target, Trigger,
 };
 use cachevault_jobs::EngineOpener;
 use cachevault_store::{
@@ -335,7 +335,8 @@ impl Rig {
         size_bytes: u64,
     ) -> BackupId {
         let content = ContentState::Verified;
-        let files = StoredFiles { attempt: 1, size_bytes, content, opaque_because: None };
+        let files =
+            StoredFiles { attempt: 1, size_bytes, content, opaque_because: None, keys: None };
         self.succeeded_with(id, note, at, files).await
     }
 
@@ -348,7 +349,10 @@ impl Rig {
     ) -> BackupId {
         let lease = self.claimed(id, note, at[0]).await;
         self.catalog.start_backup(&lease, at[1].parse().unwrap()).await.unwrap();
-        self.catalog.finish_backup(&lease, &files, at[2].parse().unwrap()).await.unwrap();
+        self.catalog
+            .finish_backup(&lease, &files, ShrinkRule::default(), at[2].parse().unwrap())
+            .await
+            .unwrap();
         lease.backup
     }
 
@@ -369,7 +373,7 @@ impl Rig {
         self.opaque_in_store(id, rdb).await;
         let opaque_because = Some(OPAQUE.to_owned());
         let (size_bytes, content) = (rdb.len() as u64, ContentState::Opaque);
-        let files = StoredFiles { attempt: 1, size_bytes, content, opaque_because };
+        let files = StoredFiles { attempt: 1, size_bytes, content, opaque_because, keys: None };
         self.succeeded_with(id, None, [STORED_AT; 3], files).await
     }
 

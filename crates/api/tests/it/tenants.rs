@@ -3,7 +3,8 @@
 use cachevault_app::NewCredential;
 use cachevault_catalog::{JobQueue, RestoreCatalog};
 use cachevault_domain::{
-    Clock, ContentState, JobId, JobKind, NewRestore, NodeId, RestoreOptions, StoredFiles,
+    Clock, ContentState, JobId, JobKind, NewRestore, NodeId, RestoreOptions, ShrinkRule,
+    StoredFiles,
 };
 use cachevault_testkit::SeededEntropy;
 use serde_json::{Value, json};
@@ -63,8 +64,9 @@ impl Neighbours {
         assert_eq!(lease.backup.to_string(), backup);
         catalog.start_backup(&lease, now).await.unwrap();
         let content = ContentState::Verified;
-        let files = StoredFiles { attempt: 1, size_bytes: 5, content, opaque_because: None };
-        catalog.finish_backup(&lease, &files, now).await.unwrap();
+        let files =
+            StoredFiles { attempt: 1, size_bytes: 5, content, opaque_because: None, keys: None };
+        catalog.finish_backup(&lease, &files, ShrinkRule::default(), now).await.unwrap();
         let restore = "b7b5d1c2-9a0e-4a55-8d6e-1f3a0c9d7e22".to_owned();
         self.restored(&self.their, &instance, &backup, &restore).await;
         for (uri, body) in [

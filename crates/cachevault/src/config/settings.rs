@@ -303,6 +303,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "N", env = "CACHEVAULT_BACKUPS_MAX")]
     backups_max: Option<usize>,
 
+    /// A backup with fewer keys than so many percent of those in the last good one has shrunk: that is
+    /// an event, and the last one is held until `backup release`; 0 to 50, 0 for never [default: 10]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_SHRINK_PERCENT")]
+    shrink_percent: Option<u8>,
+
     /// Attempts at a backup when what went wrong may pass, 1 to 20 [default: 3]
     #[arg(long, value_name = "N", env = "CACHEVAULT_ATTEMPTS_MAX")]
     attempts_max: Option<u32>,
@@ -418,6 +423,7 @@ impl Settings {
             keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
             missed_windows: self.missed_windows.or(other.missed_windows),
             backups_max: self.backups_max.or(other.backups_max),
+            shrink_percent: self.shrink_percent.or(other.shrink_percent),
             request_timeout: self.request_timeout.or(other.request_timeout),
             shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
         }

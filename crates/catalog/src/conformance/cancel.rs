@@ -2,7 +2,7 @@
 
 use cachevault_domain::{
     Attempt, BackupState, Cancellation, EventKind, Failure, FailureCode, JobKind, JobState,
-    Requeue, RestoreOutcome, RestoreState, TargetData,
+    Requeue, RestoreOutcome, RestoreState, ShrinkRule, TargetData,
 };
 
 use super::events::{kinds, newest};
@@ -60,7 +60,7 @@ pub async fn a_running_backup_that_is_cancelled_can_only_fail(catalog: &impl Cat
     cancel(catalog, 1, "key B", 12).await.unwrap();
     assert_eq!(catalog.cancellation(&lease).await.unwrap(), Some(wish("key A", 11)));
     assert_eq!(backup(catalog, 1).await.state, BackupState::Running);
-    let late = catalog.finish_backup(&lease, &files(1, 7), at(13)).await;
+    let late = catalog.finish_backup(&lease, &files(1, 7), ShrinkRule::default(), at(13)).await;
     assert!(matches!(late, Err(CatalogError::Cancelled)), "{late:?}");
     // Whatever the worker says was wrong: it was broken off.
     let other = Failure { code: FailureCode::TimedOut, reason: "late".into() };
@@ -243,7 +243,7 @@ pub async fn what_is_open_tells_its_attempt_and_why_the_one_before_ended(catalog
     let lost = "interrupted: its node did not extend its lease";
     assert_eq!(backup(catalog, 2).await.attempt, attempt(4, Some(lost)));
     assert_eq!(backup(catalog, 1).await.attempt, None, "it has ended");
-    catalog.finish_backup(&lease, &files(4, 7), at(101)).await.unwrap();
+    catalog.finish_backup(&lease, &files(4, 7), ShrinkRule::default(), at(101)).await.unwrap();
     assert_eq!(backup(catalog, 2).await.attempt, None);
 
     let lease = begin_restore(catalog, 5, 2, 110).await;

@@ -2,7 +2,7 @@
 
 use cachevault_domain::{
     Backup, BackupFilter, DrillFailure, FailureCode, Instance, InstanceFilter, JobKind, JobState,
-    NewBackup, Progress, Proof, ProvenBackup, Requeue, TargetData,
+    NewBackup, Progress, Proof, ProvenBackup, Requeue, ShrinkRule, TargetData,
 };
 
 use super::identity::open_project;
@@ -223,7 +223,7 @@ pub async fn only_a_drill_writes_what_was_proven(catalog: &impl Catalog) {
     let (why, end) = (failure(FailureCode::ToolFailed, "x"), outcome(TargetData::New));
     refused(catalog.start_backup(&drilling, at(21)).await);
     refused(catalog.report_progress(&drilling, Progress::NONE, 1, "x").await);
-    refused(catalog.finish_backup(&drilling, &files(9, 9), at(21)).await);
+    refused(catalog.finish_backup(&drilling, &files(9, 9), ShrinkRule::default(), at(21)).await);
     refused(catalog.fail_backup(&drilling, &why, at(21)).await);
     refused(catalog.finish_removal(&drilling, at(21)).await);
     refused(catalog.restore_of(&drilling).await.map(drop));
@@ -359,7 +359,10 @@ pub async fn the_instance_drilled_longest_ago_comes_first(catalog: &impl Catalog
         catalog.request_backup(&backup).await.unwrap();
         let lease = claim(catalog, seconds).await.unwrap();
         catalog.start_backup(&lease, at(seconds)).await.unwrap();
-        catalog.finish_backup(&lease, &files(1, 1), at(seconds + 1)).await.unwrap();
+        catalog
+            .finish_backup(&lease, &files(1, 1), ShrinkRule::default(), at(seconds + 1))
+            .await
+            .unwrap();
     };
     succeed_of(new_backup(1, 1, 40), 40).await;
     succeed_of(new_backup(2, 2, 30), 30).await;

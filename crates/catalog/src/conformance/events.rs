@@ -6,8 +6,8 @@ use std::task::Poll;
 
 use cachevault_domain::{
     Agenda, Cancellation, EVENT_DETAIL_CHARS_MAX, Event, EventFilter, EventId, EventKind,
-    FailureCode, Instance, InstanceChange, JobKind, Lease, PolicyId, StoredFiles, Tag, TagChange,
-    TargetData,
+    FailureCode, Instance, InstanceChange, JobKind, Lease, PolicyId, ShrinkRule, StoredFiles, Tag,
+    TagChange, TargetData,
 };
 
 use super::identity::open_project;
@@ -25,7 +25,7 @@ async fn listed_by(catalog: &impl Catalog, filter: EventFilter, limit: u32) -> V
 }
 
 /// What has happened in project 1 behind an event: what, to which backup, and what is said of it.
-async fn told(
+pub(super) async fn told(
     catalog: &impl Catalog,
     after: EventId,
 ) -> Vec<(EventKind, Option<u8>, Option<String>)> {
@@ -51,7 +51,7 @@ pub async fn what_happens_to_a_backup_is_told_once(catalog: &impl Catalog) {
     catalog.start_backup(&lease, at(11)).await.unwrap();
     // The next attempt starts nothing new.
     catalog.start_backup(&lease, at(12)).await.unwrap();
-    catalog.finish_backup(&lease, &files(1, 1000), at(13)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 1000), ShrinkRule::default(), at(13)).await.unwrap();
     for seconds in [20, 30] {
         let damage = Some("a byte differs");
         catalog.record_check(backup_id(1), 1, damage, at(seconds), at(seconds + 1)).await.unwrap();
@@ -124,7 +124,9 @@ pub async fn what_was_refused_is_not_told(catalog: &impl Catalog) {
     catalog.add_instance(&instance(2, "one")).await.unwrap_err();
     catalog.remove_instance(&project(1), instance_id(1), at(12)).await.unwrap_err();
     let stale = Lease { attempt: lease.attempt + 1, ..lease };
-    assert!(is_lost(catalog.finish_backup(&stale, &files(1, 1000), at(13)).await));
+    assert!(is_lost(
+        catalog.finish_backup(&stale, &files(1, 1000), ShrinkRule::default(), at(13)).await
+    ));
     let rename = InstanceChange { name: Some("two".parse().unwrap()), ..Default::default() };
     let policy_id = PolicyId::mint(&Numbered(7));
     let foreign = (project(2), instance_id(1));

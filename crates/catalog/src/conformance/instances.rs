@@ -4,8 +4,8 @@ use cachevault_domain::{
     BackupFilter, BackupPolicy, BackupState, DuePlan, FailureCode, Generations, Health, Instance,
     InstanceChange, InstanceCounts, InstanceFilter, InstanceSettings, InstanceState, JobKind, Keep,
     KeepDays, MissedWindow, NewConnection, Observation, Page, Plan, PolicyId, ProjectId, Retention,
-    Schedule, SealedConnection, SealedSecret, StoredPolicy, Tag, TagChange, TargetData, Weekdays,
-    WeeklyPlan, time_zone,
+    Schedule, SealedConnection, SealedSecret, ShrinkRule, StoredPolicy, Tag, TagChange, TargetData,
+    Weekdays, WeeklyPlan, time_zone,
 };
 use jiff::SignedDuration;
 
@@ -119,7 +119,7 @@ pub async fn an_instance_with_files_or_a_job_stays(catalog: &impl Catalog) {
     assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
     let lease = claim(catalog, 11).await.unwrap();
     catalog.start_backup(&lease, at(11)).await.unwrap();
-    catalog.finish_backup(&lease, &files(1, 5), at(12)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 5), ShrinkRule::default(), at(12)).await.unwrap();
     let full = catalog.remove_instance(&project(1), instance_id(1), at(13)).await;
     assert!(matches!(full, Err(CatalogError::HasBackups(1))), "{full:?}");
 }
@@ -342,7 +342,7 @@ pub async fn backups_are_kept_of_an_instance_that_is_let_go(catalog: &impl Catal
     assert!(matches!(busy, Err(CatalogError::Busy(JobKind::Capture))), "{busy:?}");
     let lease = claim(catalog, 20).await.unwrap();
     catalog.start_backup(&lease, at(20)).await.unwrap();
-    catalog.finish_backup(&lease, &files(1, 5), at(21)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 5), ShrinkRule::default(), at(21)).await.unwrap();
     let foreign = catalog.remove_instance_keeping_backups(&project(2), id, at(22)).await;
     assert!(matches!(foreign, Err(CatalogError::NotFound("instance"))), "{foreign:?}");
     catalog.remove_instance_keeping_backups(&owner, id, at(22)).await.unwrap();

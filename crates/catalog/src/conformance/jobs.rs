@@ -2,6 +2,7 @@
 
 use cachevault_domain::{
     BackupState, Failure, FailureCode, JobKind, JobState, NodeId, Progress, Requeue, SealedSecret,
+    ShrinkRule,
 };
 
 use super::{
@@ -69,14 +70,18 @@ pub async fn a_stale_worker_can_write_nothing(catalog: &impl Catalog) {
     assert!(is_lost(catalog.unlog_step(&stale, "capture").await));
     assert!(is_lost(catalog.start_backup(&stale, at(101)).await));
     assert!(is_lost(catalog.report_progress(&stale, Progress::ALMOST, 1, "late").await));
-    assert!(is_lost(catalog.finish_backup(&stale, &files(1, 1), at(101)).await));
+    assert!(is_lost(
+        catalog.finish_backup(&stale, &files(1, 1), ShrinkRule::default(), at(101)).await
+    ));
     assert!(is_lost(catalog.fail_backup(&stale, &failure, at(101)).await));
     assert!(is_lost(catalog.finish_removal(&stale, at(101)).await));
     assert!(is_lost(catalog.requeue(&stale, Requeue::Failed, at(101), "late").await));
     assert_eq!(backup(catalog, 1).await.state, BackupState::Running);
     catalog.start_backup(&fresh, at(101)).await.unwrap();
-    catalog.finish_backup(&fresh, &files(1, 7), at(102)).await.unwrap();
-    assert!(is_lost(catalog.finish_backup(&fresh, &files(1, 8), at(103)).await));
+    catalog.finish_backup(&fresh, &files(1, 7), ShrinkRule::default(), at(102)).await.unwrap();
+    assert!(is_lost(
+        catalog.finish_backup(&fresh, &files(1, 8), ShrinkRule::default(), at(103)).await
+    ));
     assert_eq!(backup(catalog, 1).await.size_bytes, 7);
 }
 
@@ -114,7 +119,7 @@ pub async fn steps_are_logged_once_and_survive_attempts(catalog: &impl Catalog) 
     // An empty log would say that nothing was done yet.
     assert!(is_lost(catalog.step_log(&first).await));
     catalog.start_backup(&second, at(102)).await.unwrap();
-    catalog.finish_backup(&second, &files(1, 7), at(103)).await.unwrap();
+    catalog.finish_backup(&second, &files(1, 7), ShrinkRule::default(), at(103)).await.unwrap();
     assert!(is_lost(catalog.step_log(&second).await));
 }
 
@@ -273,6 +278,6 @@ pub async fn a_clock_that_goes_back_breaks_nothing(catalog: &impl Catalog) {
     assert_eq!(lease, None, "not due before it was asked for");
     let lease = claim(catalog, 10).await.unwrap();
     catalog.start_backup(&lease, at(9)).await.unwrap();
-    catalog.finish_backup(&lease, &files(1, 1), at(8)).await.unwrap();
+    catalog.finish_backup(&lease, &files(1, 1), ShrinkRule::default(), at(8)).await.unwrap();
     assert_eq!(backup(catalog, 2).await.state, BackupState::Succeeded);
 }

@@ -3,7 +3,8 @@
 use cachevault_domain::{
     Attempt, BackupState, ConflictRule, ContentState, FailureCode, Instance, JobKind, JobState,
     KeyFilter, NewRestore, Page, Progress, RdbDialect, Requeue, Restore, RestoreFilter,
-    RestoreOptions, RestoreOutcome, RestoreState, RestoreWay, TargetData, Trigger, TtlRule,
+    RestoreOptions, RestoreOutcome, RestoreState, RestoreWay, ShrinkRule, TargetData, Trigger,
+    TtlRule,
 };
 
 use super::identity::open_project;
@@ -331,7 +332,7 @@ pub async fn a_worker_writes_only_what_its_job_is_about(catalog: &impl Catalog) 
     let before = backup(catalog, 1).await;
     refused(catalog.start_backup(&restoring, at(21)).await);
     refused(catalog.report_progress(&restoring, Progress::NONE, 1, "x").await);
-    refused(catalog.finish_backup(&restoring, &files(9, 9), at(21)).await);
+    refused(catalog.finish_backup(&restoring, &files(9, 9), ShrinkRule::default(), at(21)).await);
     refused(catalog.fail_backup(&restoring, &why, at(21)).await);
     refused(catalog.finish_removal(&restoring, at(21)).await);
     assert_eq!(backup(catalog, 1).await, before);

@@ -1,15 +1,16 @@
 //! Which backups go by themselves, and when.
 
 use cachevault_domain::{
-    Agenda, BackupFilter, BackupPolicy, BackupState, ContentState, DuePlan, Generations,
-    InstanceChange, JobKind, Keep, KeepDays, Lease, PolicyId, ReadingId, Retention, StoredFiles,
-    TargetData, Trigger,
+    Agenda, BackupFilter, BackupPolicy, BackupState, ContentState, DuePlan, EventKind, Generations,
+    InstanceChange, JobKind, Keep, KeepDays, Lease, PolicyId, ReadingId, Retention, ShrinkRule,
+    StoredFiles, TargetData, Trigger,
 };
 
+use super::events::{newest, told};
 use super::schedules::{inside, scheduled};
 use super::{
     ALL, Numbered, at, automatic, backup, backup_id, begin_restore, claim_kind, files, instance_id,
-    job_id, listed, node, outcome, prepare, project, request_drill, safety, succeed,
+    job_id, listed, new_backup, node, outcome, prepare, project, request_drill, safety, succeed,
 };
 use crate::{Catalog, CatalogError, NewScheduledBackup, READ_ON_MAX, Turn, Turned};
 
@@ -35,7 +36,7 @@ async fn keep_with(
     let lease = claimed.await.unwrap().unwrap();
     catalog.start_backup(&lease, inside(seconds)).await.unwrap();
     let files = StoredFiles { content, ..files(1, 1000) };
-    catalog.finish_backup(&lease, &files, inside(seconds)).await.unwrap();
+    catalog.finish_backup(&lease, &files, ShrinkRule::default(), inside(seconds)).await.unwrap();
 }
 
 pub async fn an_opaque_backup_pushes_out_no_verified_one(catalog: &impl Catalog) {
@@ -293,6 +294,128 @@ pub async fn restores_leave_all_backups_that_somebody_asked_for(catalog: &impl C
     // One more backup takes the room of the safety backup, and the oldest of its own kind goes.
     succeed(catalog, 40, 2000).await;
     assert_eq!(retain(catalog, 24, 110, 2010).await, [34, 1]);
+}
+
+/// Brings a backup of instance 1 with so many keys to its success.
+async fn succeed_with(catalog: &impl Catalog, n: u8, seconds: i64, keys: Option<u64>) {
+    catalog.request_backup(&new_backup(n, 1, seconds)).await.unwrap();
+    let lease = claim_kind(catalog, JobKind::Capture, seconds).await.unwrap();
+    catalog.start_backup(&lease, at(seconds)).await.unwrap();
+    let files = StoredFiles { keys, ..files(1, 1000) };
+    catalog.finish_backup(&lease, &files, ShrinkRule::default(), at(seconds)).await.unwrap();
+}
+
+/// The numbers of the first nine backups that are held, and for which.
+async fn holds(catalog: &impl Catalog) -> Vec<(u8, Option<u8>)> {
+    let number = |id| (0..=u8::MAX).find(|n| backup_id(*n) == id).unwrap();
+    let mut held = Vec::new();
+    for n in 1..10 {
+        match catalog.find_backup(&project(1), backup_id(n)).await.unwrap() {
+            Some(backup) if backup.is_held => held.push((n, backup.held_for.map(number))),
+            _ => {}
+        }
+    }
+    held
+}
+
+pub async fn a_backup_that_has_shrunk_holds_the_last_larger_one(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed_with(catalog, 1, 10, Some(1000)).await;
+    let before = newest(catalog).await;
+    succeed_with(catalog, 2, 20, Some(0)).await;
+    assert_eq!(
+        (backup(catalog, 1).await.keys, backup(catalog, 2).await.keys),
+        (Some(1000), Some(0))
+    );
+    assert_eq!(holds(catalog).await, [(1, Some(2))]);
+    let told = told(catalog, before).await;
+    let [.., (kind, about, Some(detail))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((*kind, *about), (EventKind::BackupShrunk, Some(2)));
+    let expected = format!("0 keys, after 1000 in backup {}, which is held", backup_id(1));
+    assert!(detail.starts_with(&expected), "{detail}");
+    let watched = catalog.watched_instances(10).await.unwrap();
+    assert_eq!(watched[0].held_for_shrunk, 1);
+    // It stays whatever comes, and nobody deletes it by mistake.
+    succeed_with(catalog, 3, 30, Some(0)).await;
+    assert_eq!(holds(catalog).await, [(1, Some(2))]);
+    assert_eq!(retain(catalog, 1, 100, 1000).await, [2]);
+    let (project, id, now) = (project(1), backup_id(1), at(40));
+    let refused = catalog.request_removal(&project, instance_id(1), id, job_id(90), now).await;
+    assert!(matches!(refused, Err(CatalogError::Held)), "{refused:?}");
+    // Until it is released; then the instance is as small as it is.
+    catalog.hold_backup(&project, id, false, now).await.unwrap();
+    assert_eq!(holds(catalog).await, []);
+    assert_eq!(catalog.watched_instances(10).await.unwrap()[0].held_for_shrunk, 0);
+    succeed_with(catalog, 4, 50, Some(0)).await;
+    assert_eq!(holds(catalog).await, []);
+    assert_eq!(retain(catalog, 1, 110, 1000).await, [1, 3]);
+}
+
+pub async fn what_shrinks_again_and_again_holds_few_backups(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    for (n, keys) in [(1, 1000), (2, 5), (3, 900), (4, 4)] {
+        succeed_with(catalog, n, i64::from(n) * 10, Some(keys)).await;
+    }
+    assert_eq!(holds(catalog).await, [(3, Some(4))], "the newer one is worth more");
+    // But one that had many more keys is not given up for one that has few.
+    for (n, keys) in [(5, 449), (6, 0), (7, 230), (8, 1)] {
+        succeed_with(catalog, n, i64::from(n) * 10, Some(keys)).await;
+    }
+    assert_eq!(holds(catalog).await, [(3, Some(4)), (7, Some(8))]);
+}
+
+pub async fn what_a_person_holds_is_released_by_nobody_else(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    let hold = |n| async move {
+        catalog.hold_backup(&project(1), backup_id(n), true, at(15)).await.unwrap();
+    };
+    succeed_with(catalog, 1, 10, Some(1000)).await;
+    hold(1).await;
+    succeed_with(catalog, 2, 20, Some(1)).await;
+    assert_eq!(holds(catalog).await, [(1, None)]);
+    succeed_with(catalog, 3, 30, Some(1000)).await;
+    succeed_with(catalog, 4, 40, Some(1)).await;
+    assert_eq!(holds(catalog).await, [(1, None), (3, Some(4))]);
+    // What the service holds becomes a person's who asks for it.
+    hold(3).await;
+    succeed_with(catalog, 5, 50, Some(1000)).await;
+    succeed_with(catalog, 6, 60, Some(1)).await;
+    assert_eq!(holds(catalog).await, [(1, None), (3, None), (5, Some(6))]);
+}
+
+pub async fn only_counted_backups_that_were_asked_for_are_compared(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed_with(catalog, 1, 10, Some(1000)).await;
+    // Nobody knows how many keys are in it.
+    succeed_with(catalog, 2, 20, None).await;
+    assert_eq!(holds(catalog).await, []);
+    let lease = begin_restore(catalog, 3, 1, 30).await;
+    catalog.begin_safety_backup(&lease, &safety(3, 30), at(30)).await.unwrap();
+    let small = StoredFiles { keys: Some(0), ..files(1, 7) };
+    catalog.finish_safety_backup(&lease, &small, at(31)).await.unwrap();
+    catalog.finish_restore(&lease, &outcome(TargetData::New), at(32)).await.unwrap();
+    assert_eq!(holds(catalog).await, [], "a safety backup is not compared");
+    assert_eq!(backup(catalog, 3).await.keys, Some(0));
+    // The last one that was counted and asked for is the first.
+    succeed_with(catalog, 4, 40, Some(5)).await;
+    assert_eq!(holds(catalog).await, [(1, Some(4))]);
+    // One that is damaged is not worth to be held.
+    succeed_with(catalog, 5, 50, Some(1000)).await;
+    catalog.record_check(backup_id(5), 1, Some("gone"), at(51), at(52)).await.unwrap();
+    succeed_with(catalog, 6, 60, Some(5)).await;
+    assert_eq!(holds(catalog).await, [(1, Some(4))]);
+}
+
+pub async fn without_the_rule_nothing_has_shrunk(catalog: &impl Catalog) {
+    prepare(catalog).await;
+    succeed_with(catalog, 1, 10, Some(1000)).await;
+    catalog.request_backup(&new_backup(2, 1, 20)).await.unwrap();
+    let lease = claim_kind(catalog, JobKind::Capture, 20).await.unwrap();
+    catalog.start_backup(&lease, at(20)).await.unwrap();
+    let empty = StoredFiles { keys: Some(0), ..files(1, 7) };
+    let never = ShrinkRule::below_percent(0);
+    catalog.finish_backup(&lease, &empty, never, at(21)).await.unwrap();
+    assert_eq!(holds(catalog).await, []);
 }
 
 pub async fn a_person_who_deletes_what_expires_has_it_deleted(catalog: &impl Catalog) {

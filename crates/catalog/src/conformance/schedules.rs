@@ -2,7 +2,7 @@
 
 use cachevault_domain::{
     Agenda, BackupPolicy, BackupState, FailureCode, InstanceChange, JobKind, NewBackup, Outcome,
-    PolicyId, Tried, Trigger, Window,
+    PolicyId, ShrinkRule, Tried, Trigger, Window,
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -154,7 +154,7 @@ pub async fn what_was_tried_in_a_window_is_told_by_its_records(catalog: &impl Ca
         let lease = lease.unwrap().unwrap();
         catalog.start_backup(&lease, now).await.unwrap();
         let ended = if n == 3 {
-            catalog.finish_backup(&lease, &files(1, 1000), now).await
+            catalog.finish_backup(&lease, &files(1, 1000), ShrinkRule::default(), now).await
         } else {
             catalog.fail_backup(&lease, &failure(FailureCode::TimedOut, "late"), now).await
         };

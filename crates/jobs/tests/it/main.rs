@@ -13,5 +13,6 @@ mod restores;
 mod rig;
 mod scheduling;
 mod servers;
+mod shrinking;
 mod tending;
 mod worker;

@@ -9,7 +9,7 @@ use cachevault_catalog::JobQueue;
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Backoff, Backup, BackupId, BackupState, Caller, Clock, HostRules, InstanceId, JobId, JobKind,
-    Lease, NodeId, ProjectId,
+    Lease, NodeId, ProjectId, ShrinkRule,
 };
 use cachevault_engine::{
     CaptureLimits, OurAddress, ProbeLimits, RestoreLimits, SourceGate, SourceLimits,
@@ -213,6 +213,7 @@ fn settings() -> JobSettings {
             source: Some(SourceLimits::default()),
         },
         drill_servers: 1,
+        shrink: ShrinkRule::default(),
         verify: Duration::from_secs(60),
         commit: Duration::from_secs(60),
         restore: RestoreLimits {

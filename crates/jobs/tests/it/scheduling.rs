@@ -7,7 +7,8 @@ use cachevault_domain::{
     BACKUPS_WITH_FILES_MAX, Backup, BackupFilter, BackupFormat, BackupId, BackupPolicy,
     BackupState, Clock, ContentState, DuePlan, Entropy, Failure, FailureCode, Generations,
     InstanceChange, JobId, JobKind, Keep, KeepDays, Lease, MissedWindow, NewBackup, Page, Plan,
-    RdbDialect, Retention, SaveDays, Schedule, StoredFiles, Trigger, Weekdays, WeeklyPlan, Window,
+    RdbDialect, Retention, SaveDays, Schedule, ShrinkRule, StoredFiles, Trigger, Weekdays,
+    WeeklyPlan, Window,
 };
 use cachevault_jobs::{JobFigures, Scheduler};
 use cachevault_testkit::SeededEntropy;
@@ -529,8 +530,14 @@ impl Simulation {
         let succeeded = !self.dice.is_one_in(3);
         if succeeded {
             let content = ContentState::Verified;
-            let files = StoredFiles { attempt: 1, size_bytes: 1000, content, opaque_because: None };
-            catalog.finish_backup(&lease, &files, now).await.unwrap();
+            let files = StoredFiles {
+                attempt: 1,
+                size_bytes: 1000,
+                content,
+                opaque_because: None,
+                keys: None,
+            };
+            catalog.finish_backup(&lease, &files, ShrinkRule::default(), now).await.unwrap();
         } else {
             let failure = Failure { code: FailureCode::TimedOut, reason: "late".into() };
             catalog.fail_backup(&lease, &failure, now).await.unwrap();

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use cachevault_api::EventStreamLimits;
 use cachevault_app::{TokenAuthority, WebhookRules};
-use cachevault_domain::{BACKUPS_WITH_FILES_MAX, Backoff, HostRule, HostRules, Identity};
+use cachevault_domain::{
+    BACKUPS_WITH_FILES_MAX, Backoff, HostRule, HostRules, Identity, ShrinkRule,
+};
 use cachevault_engine::{CaptureLimits, OurAddress, RestoreLimits, SourceLimits};
 use cachevault_jobs::JobSettings;
 use jiff::SignedDuration;
@@ -137,6 +139,11 @@ impl Settings {
         let attempts_max = within("attempts_max", self.attempts_max.unwrap_or(3), 1..=20)?;
         let zstd_level = within("zstd_level", self.zstd_level.unwrap_or(-1), -7..=19)?;
         Ok(JobSettings {
+            shrink: ShrinkRule::below_percent(within(
+                "shrink_percent",
+                self.shrink_percent.unwrap_or(10),
+                0..=ShrinkRule::PERCENT_MAX,
+            )?),
             running_max: within("jobs_max", self.jobs_max.unwrap_or(4), 1..=64)?,
             host_max: within("host_jobs_max", self.host_jobs_max.unwrap_or(1), 1..=64)?,
             lease: Duration::from_secs(30),
@@ -321,6 +328,7 @@ mod tests {
             ("zstd_level = \"high\"", "zstd_level"),
             ("jobs_max = 0", "jobs_max"),
             ("disk_reserve_mib = 1048577", "disk_reserve_mib"),
+            ("shrink_percent = 51", "shrink_percent"),
             ("host_jobs_max = 0", "host_jobs_max"),
             ("memory_reserve_percent = 101", "memory_reserve_percent"),
             ("cow_percent_max = 0", "cow_percent_max"),
