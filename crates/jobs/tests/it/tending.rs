@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use cachevault_app::{App, AppError, MasterKey, RequestBackup, RequestRestore, Sealer};
+use cachevault_app::{
+    App, AppError, MasterKey, NewCredential, RequestBackup, RequestRestore, Sealer,
+};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Address, AuditFilter, Backup, BackupFilter, BackupId, BackupState, FailureCode, Page,
@@ -503,6 +505,9 @@ async fn a_lost_catalog_is_made_again_from_the_store() {
     assert_eq!(instance.name.as_str(), "orders");
     assert!(folder.exists());
 
+    // As `catalog rebuild` does: with a key its project administers the service again.
+    let key = NewCredential { project: rig.project.clone(), ..NewCredential::mint(&app) };
+    app.add_first_credential(&key).await.unwrap();
     // The backups restore as before.
     let digest = rig.server.digest();
     rig.server.ask(&["FLUSHALL"]);
