@@ -141,6 +141,14 @@ pub enum Blocker {
         /// What it tried: a background save, or an AOF rewrite.
         what: &'static str,
     },
+    /// The target takes no writes for now.
+    #[error("the target takes no writes now ({detail}); {advice}")]
+    RefusesWrites {
+        /// The server's words.
+        detail: String,
+        /// What to do.
+        advice: String,
+    },
     /// The target follows a primary.
     #[error("the target is a replica of `{primary}`; restore into its primary instead")]
     Replica {

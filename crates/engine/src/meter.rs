@@ -1,6 +1,6 @@
 //! How far a running capture is, readable from outside while it runs.
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cachevault_domain::Progress;
@@ -17,6 +17,7 @@ pub struct Meter {
     keys_total: AtomicU64,
     /// The most that was ever shown, in hundredths of a percent: progress never goes back.
     shown: AtomicU16,
+    has_written: AtomicBool,
     phase: Mutex<String>,
 }
 
@@ -53,6 +54,15 @@ impl Meter {
     /// Says what is being done or waited for.
     pub fn enter(&self, phase: &str) {
         phase.clone_into(&mut self.phase.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Whether a restore by commands may have changed anything at its target.
+    pub fn has_written(&self) -> bool {
+        self.has_written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_written(&self, has_written: bool) {
+        self.has_written.store(has_written, Ordering::Relaxed);
     }
 
     pub(crate) fn add_received(&self, bytes: u64) {

@@ -37,6 +37,8 @@ pub(crate) const STEPS: [&dyn Step; 5] = [&Check, &Safety, &Prepare, &Load, &Set
 const TOUCHED: &str = "touched";
 /// Logged when taking it back begins, with why: from then on only that is gone on with.
 const TAKING_BACK: &str = "taking_back";
+/// Logged when the first command that would have changed the target was refused.
+const UNTOUCHED: &str = "untouched";
 /// Logged when loading failed before the target was sent a byte.
 const NOTHING_SENT: &str = "nothing_sent";
 /// Logged when the target's process ended while it loaded.
@@ -418,6 +420,10 @@ impl Step for Load {
             let why = why.into_failure();
             return Err(why.map_or(fail(FailureCode::RestoreSyncFailed, reason), StepError::Fail));
         }
+        for what in [UNTOUCHED, NOTHING_SENT] {
+            // Of an attempt that died before it could be undone: this one goes on.
+            context.log().remove(what).await.map_err(catalog_failed)?;
+        }
         let (touched_at, now) = (context.output::<Timestamp>(TOUCHED), app.clock.now());
         let is_again = touched_at.is_ok();
         let began = touched_at.unwrap_or(now);
@@ -458,6 +464,9 @@ impl Step for Load {
                     context.log_anew(TARGET_ENDED, &output(&())).await.map_err(later)?;
                 }
                 if meter.read().received_bytes == 0 && !is_again {
+                    if error.is_refusal() {
+                        context.log_anew(UNTOUCHED, &output(&())).await.map_err(later)?;
+                    }
                     context.log_anew(NOTHING_SENT, &output(&())).await.map_err(later)?;
                 }
                 return Err(as_step_error(error));
@@ -482,7 +491,8 @@ impl Step for Load {
             Way::Replica(_) => RestoreWay::Replica,
             Way::Keys(_) => RestoreWay::Keys,
         };
-        let was_away_from = touched_at.ok().filter(|_| way == RestoreWay::Replica);
+        let is_touched = holds != TargetData::Untouched;
+        let was_away_from = touched_at.ok().filter(|_| way == RestoreWay::Replica && is_touched);
         let put_back = PutBack {
             holds: holds.as_str().to_owned(),
             way: way.as_str().to_owned(),
@@ -580,6 +590,9 @@ impl Load {
             let withdrawn = withdraw(&target, &interrupted, limits).await;
             withdrawn.map_err(|error| with_sources(&error))?;
             found = Withdrawn::Changed;
+        }
+        if context.is_logged(UNTOUCHED).await? {
+            return Ok(TargetData::Untouched);
         }
         if found == Withdrawn::OldData || context.is_logged(NOTHING_SENT).await? {
             return Ok(TargetData::Old);
@@ -709,13 +722,13 @@ pub(crate) async fn begin_taking_back(
 pub(crate) fn after_failure(log: &[Logged]) -> RestoreOutcome {
     let said = |step: &str| log.iter().find(|record| record.step == step);
     let put_back = said(PUT_BACK).map(|record| serde_json::from_str::<PutBack>(&record.output));
+    let holds = |told: &PutBack| TargetData::ALL.into_iter().find(|t| t.as_str() == told.holds);
     let target = match &put_back {
-        Some(Ok(told)) if told.holds == TargetData::Old.as_str() => TargetData::Old,
-        Some(_) => TargetData::Uncertain,
+        Some(told) => told.as_ref().ok().and_then(holds).unwrap_or(TargetData::Uncertain),
         None if said(TOUCHED).is_some() => TargetData::Uncertain,
         None => TargetData::Untouched,
     };
-    let told = put_back.and_then(Result::ok);
+    let told = put_back.and_then(Result::ok).filter(|_| target != TargetData::Untouched);
     let way = |told: &PutBack| RestoreWay::ALL.into_iter().find(|way| way.as_str() == told.way);
     RestoreOutcome {
         way: told.as_ref().and_then(way),

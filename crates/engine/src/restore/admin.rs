@@ -80,7 +80,24 @@ impl Admin {
         Ok(value)
     }
 
+    /// Why the target takes no writes for now, in its words; `None` where it takes them, or does not
+    /// allow the question. Asked by a `RESTORE` of nothing, of which a server looks at the value last.
+    pub(crate) async fn write_refusal(&mut self) -> Result<Option<String>, RestoreError> {
+        match self.command(&["RESTORE", "cachevault", "none", ""]).await {
+            Err(RestoreError::Refused { detail, .. }) if is_about_writes(&detail) => {
+                Ok(Some(detail))
+            }
+            Ok(_) | Err(RestoreError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn set(&mut self, name: &str, value: &str) -> Result<(), RestoreError> {
         self.command(&["CONFIG", "SET", name, value]).await.map(drop)
     }
+}
+
+/// Whether a server refuses whatever is to be written, and not this command.
+fn is_about_writes(detail: &str) -> bool {
+    ["NOREPLICAS", "MISCONF", "READONLY", "OOM"].iter().any(|word| detail.starts_with(word))
 }

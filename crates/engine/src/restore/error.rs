@@ -303,6 +303,23 @@ impl RestoreError {
         }
     }
 
+    /// Whether the target answered a command with an error: it did not do it.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. }
+                | Self::OutOfMemory { .. }
+                | Self::KeyDenied { .. }
+                | Self::ReadOnly { .. }
+                | Self::Elsewhere { .. }
+                | Self::Unreadable { .. }
+                | Self::KeyRefused { .. }
+                | Self::NoDatabase { .. }
+                | Self::KeyAppeared { .. }
+                | Self::FunctionsExist { .. }
+        )
+    }
+
     /// Whether the target's user may not run the command, or there is none of this name.
     pub(crate) fn is_denial(&self) -> bool {
         matches!(self, Self::Refused { detail, .. }

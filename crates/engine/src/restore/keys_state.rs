@@ -12,7 +12,7 @@ use crate::restore::error::RestoreError;
 use crate::restore::keys_way::KeysRequest;
 use crate::restore::prove::{Comparison, Proof, ProofDemand};
 use crate::restore::replica_way::{
-    ChangedSetting, RestoreLimits, put_back, save_now, still_primary,
+    ChangedSetting, RestoreLimits, lower, put_back, raise, save_now, still_primary, write_guards,
 };
 
 /// What has to be remembered of a restore by commands before the target is touched.
@@ -21,6 +21,9 @@ pub struct PreparedKeys {
     /// The target's process.
     run_id: String,
     settings: Vec<ChangedSetting>,
+    /// What keeps the target from taking back its old data; nothing in logs of before it was kept.
+    #[serde(default)]
+    write_guards: Vec<ChangedSetting>,
 }
 
 /// Looks what has to be changed at a target, and touches nothing.
@@ -44,7 +47,7 @@ pub async fn prepare_keys(
         Err(error) if error.is_denial() => Vec::new(),
         Err(error) => return Err(error),
     };
-    Ok(PreparedKeys { run_id, settings })
+    Ok(PreparedKeys { run_id, settings, write_guards: write_guards(&mut admin).await? })
 }
 
 impl PreparedKeys {
@@ -55,9 +58,28 @@ impl PreparedKeys {
     pub async fn apply(&self, target: &Target, limits: &RestoreLimits) -> Result<(), RestoreError> {
         let mut admin = Admin::connect(target, limits.command).await?;
         for setting in &self.settings {
-            setting.apply(&mut admin).await?;
+            match setting.apply(&mut admin).await {
+                // Who may look at settings may still not change them, and goes without.
+                Err(error) if error.is_denial() => return Ok(()),
+                applied => applied?,
+            }
         }
         Ok(())
+    }
+
+    /// As [`Self::apply`], to put back what the target held: whatever makes it refuse writes, and made
+    /// the restore fail, must not make it keep half of the new data.
+    ///
+    /// # Errors
+    /// [`RestoreError`] when it refuses.
+    pub async fn apply_to_take_back(
+        &self,
+        target: &Target,
+        limits: &RestoreLimits,
+    ) -> Result<(), RestoreError> {
+        self.apply(target, limits).await?;
+        let mut admin = Admin::connect(target, limits.command).await?;
+        lower(&mut admin, &self.write_guards).await
     }
 
     /// Puts the target's settings back.
@@ -70,7 +92,12 @@ impl PreparedKeys {
         limits: &RestoreLimits,
     ) -> Result<(), RestoreError> {
         let mut admin = Admin::connect(target, limits.command).await?;
-        put_back(&mut admin, &self.settings).await
+        raise(&mut admin, &self.write_guards).await?;
+        match put_back(&mut admin, &self.settings).await {
+            // Then it was not changed either.
+            Err(error) if error.is_denial() => Ok(()),
+            done => done,
+        }
     }
 }
 

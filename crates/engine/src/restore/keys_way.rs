@@ -18,7 +18,7 @@ mod produce;
 mod split;
 mod stream;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -118,7 +118,8 @@ impl KeysLoaded {
 /// fields follow the rule for keys.
 ///
 /// # Errors
-/// [`RestoreError`]; what was written until then stays.
+/// [`RestoreError`]; what was written until then stays, and [`Meter::has_written`] tells whether anything
+/// may have been.
 pub async fn load_keys(
     request: KeysRequest<'_>,
     meter: &Meter,
@@ -225,6 +226,8 @@ struct Pulse {
     beats: AtomicU64,
     /// Commands that the target has not answered.
     unanswered: AtomicU64,
+    /// Whether the command that went first, alone, was accepted.
+    is_accepted: AtomicBool,
 }
 
 impl Pulse {
@@ -257,7 +260,7 @@ impl KeysRequest<'_> {
             let reader = RdbReader::open(self.store, self.key, self.entry).await?;
             if self.replaces_all() {
                 meter.enter("emptying the target");
-                self.empty(&mut admin).await?;
+                self.empty(&mut admin, meter).await?;
             }
             meter.enter("writing keys");
             return self.pass(Pass::Write, abilities, reader, 0, meter, opened).await;
@@ -288,9 +291,12 @@ impl KeysRequest<'_> {
 
     /// Deletes all that the target holds, without blocking it, and waits until its memory is free:
     /// new keys would have no room beside the old.
-    async fn empty(&self, admin: &mut Admin) -> Result<(), RestoreError> {
+    async fn empty(&self, admin: &mut Admin, meter: &Meter) -> Result<(), RestoreError> {
         let functions = admin.info().await?.functions;
-        admin.command(&["FLUSHALL", "ASYNC"]).await?;
+        meter.set_written(true);
+        admin.command(&["FLUSHALL", "ASYNC"]).await.inspect_err(|error| {
+            meter.set_written(!error.is_refusal());
+        })?;
         if functions > 0 {
             admin.command(&["FUNCTION", "FLUSH"]).await?;
         }
@@ -319,7 +325,8 @@ impl KeysRequest<'_> {
         meter: &Meter,
         opened: &Opened,
     ) -> Result<KeysLoaded, RestoreError> {
-        let (sender, chunks) = chunks();
+        let is_first_write = pass == Pass::Write && !meter.has_written();
+        let (sender, chunks) = chunks(is_first_write);
         let chunks = Arc::new(Mutex::new(chunks));
         let pulse = Arc::new(Pulse::default());
         let mut tasks = JoinSet::new();
@@ -337,6 +344,7 @@ impl KeysRequest<'_> {
         drop(chunks);
         let (pieces, producer_input) = mpsc::channel::<Bytes>(PIECES_MAX);
         let producer = Producer::new(pass, self.rules(), abilities, self.target, sender);
+        meter.set_written(meter.has_written() || pass == Pass::Write);
         tasks.spawn_blocking(move || producer.run(producer_input));
 
         let forward = async {
@@ -362,10 +370,17 @@ impl KeysRequest<'_> {
             }
             found.judge(self.target).map(|()| loaded)
         };
-        tokio::select! {
+        let done = tokio::select! {
             done = async { tokio::try_join!(forward, collect) } => done.map(|((), loaded)| loaded),
             stuck = self.stuck(&pulse) => Err(stuck),
-        }
+        };
+        done.inspect_err(|error| {
+            let is_accepted = pulse.is_accepted.load(Ordering::Relaxed);
+            if is_first_write && !is_accepted && error.is_refusal() {
+                // The first command went alone.
+                meter.set_written(false);
+            }
+        })
     }
 
     /// Ends our connections at the target's side: what they have sent and it has not read yet would

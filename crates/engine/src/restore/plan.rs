@@ -114,6 +114,10 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
     }
     blockers.extend(report.and_then(|report| modules_blocker(report, facts)));
     blockers.extend(saving_blocker(facts));
+    if way == RestoreWay::Keys && blockers.iter().all(|b| !matches!(b, Blocker::CannotSave { .. }))
+    {
+        blockers.extend(writes_blocker(facts, options));
+    }
     if let (Role::Replica, Some(primary)) = (info.role, &info.follows) {
         blockers.push(Blocker::Replica { primary: primary.clone() });
     }
@@ -360,6 +364,21 @@ fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {
     }
     let saves = !facts.save_points.is_empty();
     (saves && !persistence.save_ok).then_some(Blocker::CannotSave { what: "background save" })
+}
+
+/// A target that takes no writes for now; a replica is told of elsewhere.
+fn writes_blocker(facts: &TargetFacts, options: &RestoreOptions) -> Option<Blocker> {
+    let detail = facts.refuses_writes.clone().filter(|_| facts.info.role == Role::Primary)?;
+    let empties = options.conflict == ConflictRule::ReplaceAll && options.filter.is_everything();
+    let advice = match detail.split(' ').next()? {
+        // Whatever fills its memory goes first.
+        "OOM" if empties => return None,
+        "OOM" => "raise its `maxmemory`, or delete what is not needed there",
+        "NOREPLICAS" => "connect its replicas, or lower its `min-replicas-to-write`",
+        "MISCONF" => "see its log, mend its disk, and let it save once",
+        _ => "restore into its primary",
+    };
+    Some(Blocker::RefusesWrites { detail, advice: advice.to_owned() })
 }
 
 fn notes(

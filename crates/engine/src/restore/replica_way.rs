@@ -106,6 +106,9 @@ pub struct Prepared {
     /// The port by which the target says who it is.
     announced_port: Option<u16>,
     settings: Vec<ChangedSetting>,
+    /// What keeps the target from being emptied again; nothing in logs of before it was kept.
+    #[serde(default)]
+    write_guards: Vec<ChangedSetting>,
 }
 
 /// What to load, and into what.
@@ -196,7 +199,60 @@ pub async fn prepare(
         password,
         announced_port: announced_port(&mut admin, by_tls).await?,
         settings,
+        write_guards: write_guards(&mut admin).await?,
     })
+}
+
+/// Settings by which a server refuses writes while it has too few replicas, or cannot save.
+const WRITE_GUARDS: [(&str, &str); 2] =
+    [("min-replicas-to-write", "0"), ("stop-writes-on-bgsave-error", "no")];
+
+/// Those that are set, where its user may look at them.
+pub(crate) async fn write_guards(admin: &mut Admin) -> Result<Vec<ChangedSetting>, RestoreError> {
+    let mut found = Vec::new();
+    for (name, during) in WRITE_GUARDS {
+        match admin.setting(name).await {
+            Ok(Some(before)) if before != during => {
+                found.push(ChangedSetting::new(name, before, during));
+            }
+            Ok(_) => {}
+            Err(error) if error.is_denial() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Makes a server that refuses writes take them, where its user may.
+pub(crate) async fn lower(
+    admin: &mut Admin,
+    guards: &[ChangedSetting],
+) -> Result<(), RestoreError> {
+    let refusal = admin.write_refusal().await?.unwrap_or_default();
+    if !refusal.starts_with("NOREPLICAS") && !refusal.starts_with("MISCONF") {
+        return Ok(());
+    }
+    tracing::warn!(target = %admin.address(), refusal, "the target takes no writes, and is told to take those of putting its old data back");
+    for guard in guards {
+        match guard.apply(admin).await {
+            Err(error) if error.is_denial() => {}
+            applied => applied?,
+        }
+    }
+    Ok(())
+}
+
+/// Sets what [`lower`] changed to what it was.
+pub(crate) async fn raise(
+    admin: &mut Admin,
+    guards: &[ChangedSetting],
+) -> Result<(), RestoreError> {
+    for guard in guards {
+        if admin.setting(&guard.name).await?.as_deref() == Some(guard.during.as_str()) {
+            admin.set(&guard.name, &guard.before).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Settings under which a target loads fastest and blocks its clients least.
@@ -585,7 +641,12 @@ pub async fn withdraw(
     if (keys, functions) != (0, 0) {
         return Ok(Withdrawn::Changed);
     }
-    empty(target, limits).await?;
+    if (info.keys, info.functions) != (0, 0) {
+        lower(&mut admin, &prepared.write_guards).await?;
+        let emptied = empty(target, limits).await;
+        raise(&mut admin, &prepared.write_guards).await?;
+        emptied?;
+    }
     Ok(Withdrawn::OldData)
 }
 

@@ -11,9 +11,8 @@ use cachevault_store::{ArtifactEntry, ArtifactKey};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, TOUCHED, as_step_error, demand, fail, plain};
-use crate::capture::catalog_failed;
-use crate::step::{StepContext, StepError};
+use super::{Checked, UNTOUCHED, as_step_error, demand, fail, later, plain};
+use crate::step::{StepContext, StepError, output};
 
 /// What is written into which target.
 pub(super) struct ByKeys<'a> {
@@ -40,25 +39,27 @@ impl ByKeys<'_> {
                           is not known any more; restore again";
             return Err(fail(FailureCode::RestoreSyncFailed, reason));
         }
-        self.prepared.apply(self.target, limits).await.map_err(as_step_error)?;
+        let applied = self.prepared.apply(self.target, limits).await;
+        if applied.is_err() && !is_again {
+            self.note_untouched().await?;
+        }
+        applied.map_err(as_step_error)?;
         let request = self.request(options, (key, entry), captured_at);
         let (meter, break_off) = (Meter::default(), self.context.cancel.child_token());
         meter.enter("writing keys");
         let loading = self.run(request, demand(checked, restore), &meter, &break_off);
         let loaded = self.context.reporting(&meter, &break_off, loading).await?;
-        if let Err(RestoreError::KeysExist { .. }) = &loaded {
-            self.not_touched_after_all().await?;
+        if loaded.is_err() && !meter.has_written() && !is_again {
+            self.note_untouched().await?;
         }
         let loaded = loaded.map_err(as_step_error)?;
         self.prepared.put_back(self.target, limits).await.map_err(as_step_error)?;
         Ok(loaded)
     }
 
-    /// What is there already was found before anything was written.
-    async fn not_touched_after_all(&self) -> Result<(), StepError> {
-        let limits = &self.context.settings.restore;
-        self.prepared.put_back(self.target, limits).await.map_err(as_step_error)?;
-        self.context.log().remove(TOUCHED).await.map_err(catalog_failed)
+    /// Whatever failed did so before anything was written: only settings have to be put back.
+    async fn note_untouched(&self) -> Result<(), StepError> {
+        self.context.log_anew(UNTOUCHED, &output(&())).await.map_err(later)
     }
 
     fn request<'r>(
@@ -105,7 +106,12 @@ impl ByKeys<'_> {
     ) -> Result<TargetData, String> {
         let limits = &self.context.settings.restore;
         let text = |error: RestoreError| with_sources(&error);
+        let is_untouched = self.context.is_logged(UNTOUCHED).await?;
+        if !is_untouched {
+            self.prepared.apply_to_take_back(self.target, limits).await.map_err(text)?;
+        }
         let holds = match saved {
+            _ if is_untouched => TargetData::Untouched,
             _ if checked.keys_before == 0 => {
                 empty(self.target, limits).await.map_err(text)?;
                 TargetData::Old
@@ -113,7 +119,6 @@ impl ByKeys<'_> {
             None => TargetData::Uncertain,
             Some((key, entry)) => {
                 let options = RestoreOptions::default();
-                self.prepared.apply(self.target, limits).await.map_err(text)?;
                 // Expiries are kept, so the moment of the backup does not matter.
                 let now = self.context.app.clock.now();
                 let request = self.request(&options, (&key, &entry), now);

@@ -9,7 +9,7 @@ use cachevault_domain::{
     Restore, RestoreId, RestoreOptions, RestoreState, RestoreWay, TargetData, Trigger,
 };
 use cachevault_jobs::{Injected, Injection};
-use cachevault_testkit::{Server, newest_redis};
+use cachevault_testkit::{Server, newest_redis, text};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ fn settings(target: &Server) -> Vec<String> {
     [
         "masterauth",
         "maxmemory-policy",
+        "min-replicas-to-write",
+        "stop-writes-on-bgsave-error",
         "repl-diskless-load",
         "repl-diskless-sync-delay",
         "replica-lazy-flush",
@@ -693,4 +695,45 @@ async fn equal_numbers_of_keys_do_not_make_equal_data() {
     restoring.rig.run(Some(Inject::after("load", Injected::Fail))).await;
     assert_eq!(restoring.record(id).await.state, RestoreState::Failed);
     restoring.assert_truthful(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_refuses_the_first_command_is_untouched_and_the_restore_ends_with_why() {
+    let all = ways()[1].clone();
+    let filter = KeyFilter::new(Some("key:*".into()), None).unwrap();
+    let part = RestoreOptions { filter, conflict: ConflictRule::Replace, ..all.clone() };
+    for options in [all, part] {
+        let restoring = Restoring { options, ..Restoring::new().await };
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after_log("prepare", Injected::Die))).await;
+        restoring.rig.restart().await;
+        restoring.target.ask(&["CONFIG", "SET", "min-replicas-to-write", "1"]);
+        restoring.rig.run(None).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+        assert!(restore.failure.as_ref().unwrap().reason.contains("NOREPLICAS"), "{restore:?}");
+        let outcome = restore.outcome.unwrap();
+        assert_eq!((outcome.target, outcome.way), (TargetData::Untouched, None));
+        restoring.target.ask(&["CONFIG", "SET", "min-replicas-to-write", "0"]);
+        restoring.assert_truthful(id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_stops_taking_writes_gets_its_old_data_back_all_the_same() {
+    for (options, keys) in ways().into_iter().flat_map(|way| [(way.clone(), 500), (way, 0)]) {
+        let case = format!("{:?} {keys}", options.way);
+        let server = Restoring::into_server(&["--save", "3600 1"], keys).await;
+        let mut restoring = Restoring { options, ..server };
+        restoring.rig.settings.backoff.attempts_max = 1;
+        let id = restoring.request().await;
+        // Its save fails behind the load, and from then on it takes no writes.
+        break_the_disk(&restoring);
+        restoring.rig.run(None).await;
+        assert_eq!(text(&restoring.target.call(&["SET", "a", "1"]))[..7], *"MISCONF", "{case}");
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{case}: {restore:?}");
+        assert_eq!(restore.outcome.unwrap().target, TargetData::Old, "{case}");
+        restoring.assert_truthful(id).await;
+    }
 }

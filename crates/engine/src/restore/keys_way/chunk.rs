@@ -59,12 +59,15 @@ pub(super) struct Chunk {
     pub(super) expected: Vec<Expected>,
     /// Whether the next chunk goes through the same connection.
     pub(super) goes_on: bool,
+    /// Told when all of it was answered, and nothing refused.
+    pub(super) accepted: Option<oneshot::Sender<()>>,
     /// Room in the budget, given back when all is answered.
     pub(super) room: OwnedSemaphorePermit,
 }
 
-/// The way from the producer to the connections.
-pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
+/// The way from the producer to the connections. With `asks_first` the first command goes alone, and the
+/// others only when it was accepted: a target that refuses it has not been touched.
+pub(super) fn chunks(asks_first: bool) -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
     // The budget bounds it.
     let (chunks, receiver) = mpsc::unbounded_channel();
     let sender = Sender {
@@ -77,6 +80,7 @@ pub(super) fn chunks() -> (Sender, mpsc::UnboundedReceiver<Chunk>) {
         tail: None,
         expected: Vec::new(),
         strings: Strings::default(),
+        is_first: asks_first,
         is_gone: false,
     };
     (sender, receiver)
@@ -94,6 +98,8 @@ pub(super) struct Sender {
     tail: Option<(Bytes, Bytes)>,
     expected: Vec<Expected>,
     strings: Strings,
+    /// Whether the next command goes alone.
+    is_first: bool,
     is_gone: bool,
 }
 
@@ -151,6 +157,9 @@ impl Sender {
         first.iter().for_each(|argument| push_argument(&mut self.head, argument));
         self.head.extend_from_slice(rest);
         self.expected.push(Expected { reason, key });
+        if self.is_first {
+            self.flush(false);
+        }
     }
 
     /// Adds a string without expiry, which takes the place of whatever has its name. Servers take
@@ -165,7 +174,8 @@ impl Sender {
         }
         push_argument(&mut strings.rest, value);
         strings.count += 1;
-        if strings.count == STRINGS_MAX || strings.rest.len() >= STRINGS_BYTES {
+        let is_full = strings.count == STRINGS_MAX || strings.rest.len() >= STRINGS_BYTES;
+        if is_full || self.is_first {
             self.end_strings();
             self.flush_if_full(false);
         }
@@ -213,7 +223,7 @@ impl Sender {
 
     /// Hands over what has been gathered, if it is enough.
     pub(super) fn flush_if_full(&mut self, goes_on: bool) {
-        if self.head.len() >= CHUNK_BYTES {
+        if self.head.len() >= CHUNK_BYTES || self.is_first {
             self.flush(goes_on);
         }
     }
@@ -235,15 +245,21 @@ impl Sender {
             self.is_gone = true;
             return;
         };
+        let (accepted, was_accepted) = match std::mem::take(&mut self.is_first) {
+            true => Some(oneshot::channel()).unzip(),
+            false => (None, None),
+        };
         let chunk = Chunk {
             database: self.database,
             head: head.into(),
             tail,
             expected: std::mem::take(&mut self.expected),
             goes_on,
+            accepted,
             room,
         };
-        self.is_gone = self.chunks.send(chunk).is_err();
+        self.is_gone = self.chunks.send(chunk).is_err()
+            || was_accepted.is_some_and(|accepted| accepted.blocking_recv().is_err());
     }
 
     /// Waits for room in the budget; `None` when nobody takes commands any more.

@@ -1,12 +1,13 @@
 //! A connection that writes chunks and reads their replies at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use cachevault_domain::{Address, ConflictRule};
 use cachevault_proto::{Limits, Reply, ReplyDecoder, encode_command};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::client::Client;
 use crate::connect::Stream;
@@ -33,9 +34,11 @@ pub(super) struct Link {
 
 /// What was written and is to be answered, in the order of writing.
 struct Asked {
-    /// A database was chosen before it.
-    selected: Option<u64>,
+    /// A database was chosen before it; the rest is written when that was accepted, as it would else
+    /// be done in another one.
+    selected: Option<(u64, oneshot::Sender<()>)>,
     expected: Vec<Expected>,
+    accepted: Option<oneshot::Sender<()>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -114,16 +117,21 @@ impl Writer {
     }
 
     async fn write_chunk(&mut self, chunk: Chunk) -> std::io::Result<()> {
-        let Chunk { database, head, tail, expected, room, .. } = chunk;
-        let selected = (database != self.database).then_some(database);
+        let Chunk { database, head, tail, expected, accepted, room, .. } = chunk;
+        let (selected, was_selected) = match database != self.database {
+            true => Some(oneshot::channel()).unzip(),
+            false => (None, None),
+        };
         self.pulse.asked(expected.len() as u64 + u64::from(selected.is_some()));
-        let asked = Asked { selected, expected, _room: room };
+        let selected = selected.map(|selected| (database, selected));
         // A reader that has left says itself why.
-        let _ = self.asked.send(asked);
-        if selected.is_some() {
+        let _ = self.asked.send(Asked { selected, expected, accepted, _room: room });
+        if let Some(selected) = was_selected {
             self.database = database;
             let select = encode_command(&["SELECT", &database.to_string()]);
             self.write(&select).await?;
+            self.output.flush().await?;
+            selected.await.map_err(|_| std::io::ErrorKind::BrokenPipe)?;
         }
         self.write(&head).await?;
         if let Some((payload, end)) = tail {
@@ -160,13 +168,20 @@ impl Reader {
         mut to_answer: mpsc::UnboundedReceiver<Asked>,
     ) -> Result<Done, RestoreError> {
         while let Some(asked) = to_answer.recv().await {
-            if let Some(database) = asked.selected {
+            if let Some((database, selected)) = asked.selected {
                 let reply = self.reply().await?;
                 self.judge.select(database, &reply)?;
+                // The writer leaves only when the connection is lost.
+                let _ = selected.send(());
             }
             for expected in asked.expected {
                 let reply = self.reply().await?;
                 self.judge.reply(expected.reason, expected.key, reply)?;
+            }
+            if let Some(accepted) = asked.accepted {
+                self.pulse.is_accepted.store(true, Ordering::Relaxed);
+                // Who asked may have left.
+                let _ = accepted.send(());
             }
         }
         Ok(std::mem::take(&mut self.judge.done))

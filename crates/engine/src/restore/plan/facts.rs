@@ -24,6 +24,8 @@ pub(super) struct TargetFacts {
     /// Why its settings cannot be read.
     pub(super) no_settings: Option<Blocker>,
     pub(super) rights: Rights,
+    /// Why it takes no writes for now, in its words.
+    pub(super) refuses_writes: Option<String>,
 }
 
 /// Looks at a target, and touches nothing. `databases` are those that the backup has keys in.
@@ -45,6 +47,7 @@ pub(super) async fn look(
     let [databases_setting, memory_policy, tls, save] = settings;
     Ok(TargetFacts {
         no_settings,
+        refuses_writes: admin.write_refusal().await?,
         databases: databases_setting.and_then(|text| text.parse().ok()),
         memory_policy: memory_policy.unwrap_or_default(),
         save_points: save.unwrap_or_default(),
