@@ -454,7 +454,7 @@ async fn look(
         };
         let began = Instant::now();
         // Whatever it answers, refusals too: it is the time that counts.
-        asked.call(&["PING"]).await?;
+        asked.ask(&["PING"]).await?;
         let answered_in = began.elapsed();
         let info = asked.info().await?;
         *client = Some(asked);

@@ -4,33 +4,45 @@ use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use cachevault_domain::{Address, ProbeError, Target};
+use cachevault_domain::{ProbeError, Target};
 use cachevault_proto::{Reply, ReplyDecoder, encode_command, is_about_login};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use crate::connect::{Stream, connect};
 use crate::info::ServerInfo;
 use crate::words::{Listener, printable};
 
 const READ_BYTES: usize = 16 << 10;
+/// A connection that said nothing for so long may be closed by now: servers do it after a `timeout` of a
+/// second or more, proxies between us after less than a minute.
+const IDLE_MAX: Duration = Duration::from_millis(900);
 
 pub(crate) struct Client {
     stream: Stream,
     decoder: ReplyDecoder,
-    address: Address,
+    target: Target,
     deadline: Duration,
     listener: Listener,
+    used_at: Instant,
+    /// Commands are queued: on another connection they would be done.
+    is_queueing: bool,
 }
 
 impl Client {
     /// Connects and logs in. `deadline` bounds connecting and each later command.
     pub(crate) async fn connect(target: &Target, deadline: Duration) -> Result<Self, ProbeError> {
-        let stream = connect(target, deadline).await?;
-        let address = target.address.clone();
-        let (decoder, listener) = (ReplyDecoder::default(), Listener::of(target));
-        let mut client = Self { stream, decoder, address, deadline, listener };
-        client.log_in(target).await?;
+        let mut client = Self {
+            stream: connect(target, deadline).await?,
+            decoder: ReplyDecoder::default(),
+            target: target.clone(),
+            deadline,
+            listener: Listener::of(target),
+            used_at: Instant::now(),
+            is_queueing: false,
+        };
+        client.log_in().await?;
         Ok(client)
     }
 
@@ -44,12 +56,12 @@ impl Client {
         self.stream.tcp().local_addr().ok().map(|address| address.ip())
     }
 
-    async fn log_in(&mut self, target: &Target) -> Result<(), ProbeError> {
-        let Some(login) = &target.login else { return Ok(()) };
+    async fn log_in(&mut self) -> Result<(), ProbeError> {
+        let Some(login) = self.target.login.clone() else { return Ok(()) };
         let password = login.password.expose_secret();
         let reply = match &login.username {
-            Some(username) => self.call(&["AUTH", username, password]).await?,
-            None => self.call(&["AUTH", password]).await?,
+            Some(username) => self.ask(&["AUTH", username, password]).await?,
+            None => self.ask(&["AUTH", password]).await?,
         };
         match reply {
             Reply::Error(error) => Err(self.refusal("auth", &error)),
@@ -67,11 +79,27 @@ impl Client {
         }
     }
 
-    /// Sends a command and waits for its reply, which may be an error reply.
+    /// Sends a command and waits for its reply, which may be an error reply. After a pause it asks first
+    /// whether anybody is there, and connects anew where nobody is: the command may be one that must not
+    /// be sent twice.
     pub(crate) async fn call(&mut self, command: &[&str]) -> Result<Reply, ProbeError> {
+        let is_idle = self.used_at.elapsed() >= IDLE_MAX && !self.is_queueing;
+        if is_idle && let Err(error) = self.ask(&["PING"]).await {
+            tracing::debug!(%error, "an idle connection was lost; connecting anew");
+            *self = Self::connect(&self.target, self.deadline).await?;
+        }
+        self.is_queueing |= command == ["MULTI"];
+        self.ask(command).await
+    }
+
+    /// As [`Self::call`], on the connection as it is.
+    pub(crate) async fn ask(&mut self, command: &[&str]) -> Result<Reply, ProbeError> {
         let deadline = self.deadline;
-        tokio::time::timeout(deadline, self.exchange(command)).await.unwrap_or_else(|_| {
-            Err(ProbeError::TimedOut { address: self.address.clone(), seconds: deadline.as_secs() })
+        let answered = tokio::time::timeout(deadline, self.exchange(command)).await;
+        self.used_at = Instant::now();
+        answered.unwrap_or_else(|_| {
+            let address = self.target.address.clone();
+            Err(ProbeError::TimedOut { address, seconds: deadline.as_secs() })
         })
     }
 
@@ -99,7 +127,7 @@ impl Client {
 
     /// A TLS server tells only after the handshake that it refuses our certificate.
     fn lost(&self, error: &io::Error) -> ProbeError {
-        let (address, detail) = (self.address.clone(), error.to_string());
+        let (address, detail) = (self.target.address.clone(), error.to_string());
         match (&self.stream, error.kind()) {
             (Stream::Tls(_), io::ErrorKind::InvalidData) => ProbeError::Tls { address, detail },
             _ => ProbeError::Unreachable { address, detail },
@@ -108,7 +136,7 @@ impl Client {
 
     /// What an error reply to `command` means.
     pub(crate) fn refusal(&self, command: &'static str, error: &Bytes) -> ProbeError {
-        let address = self.address.clone();
+        let address = self.target.address.clone();
         let said = printable(error);
         let detail = self.listener.told(said.clone());
         match said.split(' ').next().unwrap_or_default() {
@@ -125,7 +153,8 @@ impl Client {
     }
 
     fn not_redis(&self, detail: &str) -> ProbeError {
-        ProbeError::NotRedis { address: self.address.clone(), detail: detail.to_owned() }
+        let address = self.target.address.clone();
+        ProbeError::NotRedis { address, detail: detail.to_owned() }
     }
 
     /// Who hears this server.

@@ -167,3 +167,13 @@ async fn a_target_that_replicates_by_tls_is_served_by_tls() {
     let ours = Identity { certificate_pem: read("server.pem"), key_pem: read("server.key").into() };
     restore_sample(&newest_redis(), &target, &reached, true, Some(&ours)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_closes_idle_connections_is_promoted_after_a_long_proof() {
+    let engine = newest_redis();
+    let target = Server::start(&engine, &["--timeout", "1"]);
+    target.fill(100, 50);
+    // Its child takes some seconds to send the data back.
+    target.ask(&["CONFIG", "SET", "rdb-key-save-delay", "200000"]);
+    restore_sample(&engine, &target, &target.target(), true, None).await;
+}
