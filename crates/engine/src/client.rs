@@ -1,6 +1,7 @@
 //! A control connection: one command, one reply, within a deadline.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -51,9 +52,15 @@ impl Client {
         self.stream
     }
 
-    /// Our address on this connection.
-    pub(crate) fn local_ip(&self) -> Option<std::net::IpAddr> {
-        self.stream.tcp().local_addr().ok().map(|address| address.ip())
+    /// Our address on this connection, as the server can use it.
+    pub(crate) fn local_host(&self) -> Option<String> {
+        Some(match self.stream.tcp().local_addr().ok()? {
+            // Of a link-local address the link is a part.
+            SocketAddr::V6(ours) if ours.scope_id() > 0 => {
+                format!("{}%{}", ours.ip(), ours.scope_id())
+            }
+            ours => ours.ip().to_canonical().to_string(),
+        })
     }
 
     async fn log_in(&mut self) -> Result<(), ProbeError> {

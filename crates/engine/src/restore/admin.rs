@@ -28,7 +28,7 @@ impl Admin {
 
     /// The address by which the target sees us.
     pub(crate) fn local_host(&self) -> Option<String> {
-        self.client.local_ip().map(|ip| ip.to_string())
+        self.client.local_host()
     }
 
     pub(crate) async fn info(&mut self) -> Result<ServerInfo, ProbeError> {

@@ -1,6 +1,6 @@
 //! Restoring by being the target's primary for a moment: it loads the RDB natively.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -286,10 +286,17 @@ async fn announced_port(admin: &mut Admin, by_tls: bool) -> Result<Option<u16>, 
     Ok(None)
 }
 
+/// Listens where a target comes that is told `host`.
 fn open(host: &str, port: u16) -> Result<TcpListener, RestoreError> {
-    // Who is told to come by the loopback address lives on this machine, and nobody else need come.
-    let is_local = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    listen(is_local, port).map_err(|error| RestoreError::Listen { port, error })
+    let at = match host.parse::<IpAddr>() {
+        // Who is told to come by a loopback address lives on this machine, and nobody else need come.
+        Ok(ip) if ip.is_loopback() => Some(ip),
+        Ok(IpAddr::V4(_)) => Some(Ipv4Addr::UNSPECIFIED.into()),
+        Ok(IpAddr::V6(_)) => Some(Ipv6Addr::UNSPECIFIED.into()),
+        // A name may lead to an address of either family.
+        Err(_) => None,
+    };
+    listen(at, port).map_err(|error| RestoreError::Listen { port, error })
 }
 
 /// Where the target is on its way.

@@ -53,17 +53,18 @@ pub(crate) struct Link {
     pub(crate) acknowledged: Notify,
 }
 
-/// Listens on the loopback address or on every address of this machine.
-pub(crate) fn listen(is_local: bool, port: u16) -> std::io::Result<TcpListener> {
+/// Listens at an address, or at every address of this machine.
+pub(crate) fn listen(at: Option<IpAddr>, port: u16) -> std::io::Result<TcpListener> {
     let bind = |socket: TcpSocket, address: SocketAddr| {
         socket.set_reuseaddr(true)?;
         let _ = socket.set_send_buffer_size(SEND_BUFFER_BYTES);
         socket.bind(address)?;
         socket.listen(16)
     };
-    if is_local {
-        return bind(TcpSocket::new_v4()?, ([127, 0, 0, 1], port).into())
-            .or_else(|_| bind(TcpSocket::new_v6()?, (Ipv6Addr::LOCALHOST, port).into()));
+    match at {
+        Some(ip @ IpAddr::V4(_)) => return bind(TcpSocket::new_v4()?, (ip, port).into()),
+        Some(ip @ IpAddr::V6(_)) => return bind(TcpSocket::new_v6()?, (ip, port).into()),
+        None => {}
     }
     // Both families; machines without IPv6 have the other.
     TcpSocket::new_v6()

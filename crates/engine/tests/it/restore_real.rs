@@ -177,3 +177,13 @@ async fn a_target_that_closes_idle_connections_is_promoted_after_a_long_proof() 
     target.ask(&["CONFIG", "SET", "rdb-key-save-delay", "200000"]);
     restore_sample(&engine, &target, &target.target(), true, None).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_at_an_address_of_ipv6_finds_us_there() {
+    let engine = newest_redis();
+    let target = Server::start(&engine, &["--bind", "127.0.0.1", "::1"]);
+    target.fill(100, 50);
+    let address = Address { host: "::1".into(), port: target.port };
+    let reached = Target { address, ..target.target() };
+    restore_sample(&engine, &target, &reached, true, None).await;
+}
