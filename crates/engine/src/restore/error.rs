@@ -44,8 +44,8 @@ pub enum RestoreError {
     Certificate(String),
     /// The target did not connect to us.
     #[error(
-        "`{address}` did not connect to us at `{offered}` within {seconds} s; check firewalls, and name an \
-         address that it can reach with --restore-host"
+        "`{address}` did not connect to us at `{offered}` within {seconds} s{came}; check firewalls, and name \
+         an address that it can reach with --restore-host"
     )]
     NotConnected {
         /// The target.
@@ -54,6 +54,8 @@ pub enum RestoreError {
         offered: Address,
         /// How long we waited.
         seconds: u64,
+        /// Who came in its place, in words that follow; empty where nobody did.
+        came: String,
     },
     /// The target began again and again.
     #[error("`{address}` broke off loading {times} times; see its log for the reason")]

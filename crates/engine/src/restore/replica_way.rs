@@ -22,7 +22,7 @@ use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
 use crate::restore::keys_state::{empty, keeps_nothing};
 use crate::restore::prove::{Comparison, Proof, ProofDemand};
-use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, addresses_of, listen, serve};
+use crate::restore::serve::{Link, SNAPSHOTS_MAX, Served, listen, serve};
 
 /// Small restores are done in moments; large ones are looked at less often.
 const LOOK_FIRST: Duration = Duration::from_millis(10);
@@ -100,8 +100,8 @@ pub struct Prepared {
     keys_before: u64,
     functions_before: u64,
     replication_id_before: String,
-    /// The password by which the target is known, where it has none for its primary: made for
-    /// this restore alone.
+    /// The password by which the target is known: made for this restore alone. `None` in logs of before
+    /// it was made for a target that has one for its primary.
     password: Option<String>,
     /// The port by which the target says who it is.
     announced_port: Option<u16>,
@@ -160,15 +160,9 @@ pub async fn prepare(
     let mut settings = Vec::new();
     let (id, secret) = random.split_at(20);
     let is_empty = info.keys == 0 && info.functions == 0;
-    let password = match admin.setting("masterauth").await? {
-        Some(own) if !own.is_empty() => None,
-        before => {
-            let during = hex::encode(secret);
-            let before = before.unwrap_or_default();
-            settings.push(ChangedSetting::new("masterauth", before, &during));
-            Some(during)
-        }
-    };
+    let password = hex::encode(secret);
+    let before = admin.setting("masterauth").await?.unwrap_or_default();
+    settings.push(ChangedSetting::new("masterauth", before, &password));
     for (name, during) in wanted_settings(swap, is_empty) {
         match admin.setting(name).await? {
             Some(before) if before != during => {
@@ -196,7 +190,7 @@ pub async fn prepare(
         keys_before: info.keys,
         functions_before: info.functions,
         replication_id_before: info.replication_id,
-        password,
+        password: Some(password),
         announced_port: announced_port(&mut admin, by_tls).await?,
         settings,
         write_guards: write_guards(&mut admin).await?,
@@ -352,7 +346,7 @@ pub async fn load(
     }
 }
 
-/// Who the target says it is: by the password that it has for its primary, or that we gave it.
+/// Who the target says it is: by the password that we gave it.
 async fn login(
     prepared: &Prepared,
     admin: &mut Admin,
@@ -403,7 +397,6 @@ impl LoadRequest<'_> {
             key: self.key,
             entry: self.entry,
             config: primary(prepared, login(prepared, &mut admin).await?, self.entry),
-            peers: self.peers().await,
             tls: self.acceptor(prepared)?,
             stall: self.limits.stall,
             meter,
@@ -431,10 +424,6 @@ impl LoadRequest<'_> {
             Some(identity) => acceptor(identity).map(Some).map_err(RestoreError::Certificate),
             None => Err(RestoreError::Certificate("none is configured".to_owned())),
         }
-    }
-
-    async fn peers(&self) -> Vec<IpAddr> {
-        addresses_of(&self.target.address).await
     }
 
     fn same_process(&self, info: &ServerInfo, prepared: &Prepared) -> Result<(), RestoreError> {
@@ -539,6 +528,7 @@ impl LoadRequest<'_> {
                 return Err(RestoreError::NotConnected {
                     address: self.target.address.clone(),
                     offered: prepared.address(),
+                    came: link.turned_away().map(|who| format!("; {who}")).unwrap_or_default(),
                     seconds: patience.as_secs(),
                 });
             }

@@ -1,17 +1,18 @@
 //! Our side as the target's primary: listens, and serves the RDB to the target and to nobody else.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use cachevault_domain::Address;
 use cachevault_proto::{PrimaryConfig, PrimaryEvent, PrimarySession, ReplicationStream};
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
@@ -22,7 +23,8 @@ use crate::restore::artifact::RdbReader;
 const READ_BYTES: usize = 16 << 10;
 /// More often than any sensible `repl-timeout`, which is 60 s by default.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Who holds a connection and says nothing keeps the target out.
+/// Connections of whom it is not known yet who they are; the oldest gives way to one more.
+const GREETINGS_MAX: usize = 16;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// A snapshot that a target takes so often and never loads will not be loaded the next time.
 pub(crate) const SNAPSHOTS_MAX: u32 = 3;
@@ -35,8 +37,6 @@ pub(crate) struct Served<'a> {
     pub(crate) key: &'a ArtifactKey,
     pub(crate) entry: &'a ArtifactEntry,
     pub(crate) config: Arc<PrimaryConfig>,
-    /// The target's addresses.
-    pub(crate) peers: Vec<IpAddr>,
     /// How we speak TLS to a target that replicates by it.
     pub(crate) tls: Option<TlsAcceptor>,
     /// The longest that the target may take nothing.
@@ -51,6 +51,22 @@ pub(crate) struct Link {
     pub(crate) snapshots: AtomicU32,
     /// The target has acknowledged something: worth looking at it.
     pub(crate) acknowledged: Notify,
+    /// Who came last and was not the target, and why not.
+    turned_away: Mutex<Option<String>>,
+}
+
+impl Link {
+    fn turn_away(&self, peer: SocketAddr, reason: &str) {
+        let ip = peer.ip().to_canonical();
+        tracing::warn!(%peer, reason, "somebody else than the target wanted the data; refused");
+        let mut last = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(format!("`{ip}` came and was turned away: {reason}"));
+    }
+
+    /// Who came in place of the target, in words.
+    pub(crate) fn turned_away(&self) -> Option<String> {
+        self.turned_away.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Listens at an address, or at every address of this machine.
@@ -76,27 +92,63 @@ pub(crate) fn listen(at: Option<IpAddr>, port: u16) -> std::io::Result<TcpListen
 pub(crate) async fn serve(listener: &TcpListener, served: &Served<'_>, link: &Link) -> VerifyError {
     let mut stream = ReplicationStream::default();
     loop {
-        let connection = match listener.accept().await {
-            Ok((connection, peer)) if served.is_target(peer.ip()) => connection,
-            Ok((_, peer)) => {
-                tracing::warn!(%peer, "somebody else than the target wanted the data; refused");
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let _ = connection.set_nodelay(true);
-        let mut session = PrimarySession::new(Arc::clone(&served.config), stream);
-        match served.greet(connection, &mut session, link).await {
+        let Admitted { mut connection, mut session, first } =
+            served.admit(listener, &stream, link).await;
+        match served.converse(&mut connection, &mut session, first, link).await {
             Ok(()) => {}
             Err(Ended::Artifact(error)) => return error,
             Err(Ended::Link(reason)) => tracing::info!(reason, "the target's connection ended"),
         }
         stream = session.into_stream();
     }
+}
+
+/// Who has shown that it is the target, and what it wants.
+struct Admitted {
+    connection: Box<dyn Connection>,
+    session: PrimarySession,
+    first: PrimaryEvent,
+}
+
+/// A connection, plain or by TLS.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// Waits for the target's `PSYNC` on a connection that may be anybody's.
+async fn greet(
+    connection: TcpStream,
+    tls: Option<TlsAcceptor>,
+    mut session: PrimarySession,
+) -> Result<Admitted, String> {
+    let greeting = async {
+        let lost = |error: std::io::Error| error.to_string();
+        let _ = connection.set_nodelay(true);
+        let mut connection: Box<dyn Connection> = match tls {
+            Some(tls) => Box::new(tls.accept(connection).await.map_err(lost)?),
+            None => Box::new(connection),
+        };
+        let mut buffer = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            buffer.clear();
+            if connection.read_buf(&mut buffer).await.map_err(lost)? == 0 {
+                return Err("it left again".to_owned());
+            }
+            let taken = session.handle_bytes(&buffer);
+            if let (Ok(()), Some(first)) = (&taken, session.poll_event()) {
+                return Ok(Admitted { connection, session, first });
+            }
+            // What refuses also says so.
+            while let Some(bytes) = session.poll_transmit() {
+                connection.write_all(&bytes).await.map_err(lost)?;
+            }
+            // TLS keeps what does not fill a record.
+            connection.flush().await.map_err(lost)?;
+            taken.map_err(|error| error.to_string())?;
+        }
+    };
+    let greeted = tokio::time::timeout(HANDSHAKE_MAX, greeting).await;
+    greeted.unwrap_or_else(|_| Err("no PSYNC came in time".to_owned()))
 }
 
 /// Why a connection ended.
@@ -113,56 +165,62 @@ impl From<std::io::Error> for Ended {
 }
 
 impl Served<'_> {
-    fn is_target(&self, peer: IpAddr) -> bool {
-        self.peers.contains(&peer.to_canonical())
-    }
-
-    async fn greet(
+    /// Waits for the target. It is known by the password that was made for it and by its port: its
+    /// address may be that of a gateway, or another one of its own than we reach it by. Whoever else
+    /// comes is turned away, and keeps nobody out.
+    async fn admit(
         &self,
-        connection: TcpStream,
-        session: &mut PrimarySession,
+        listener: &TcpListener,
+        stream: &ReplicationStream,
         link: &Link,
-    ) -> Result<(), Ended> {
-        let Some(tls) = &self.tls else { return self.converse(connection, session, link).await };
-        let secured = tokio::time::timeout(self.stall, tls.accept(connection)).await;
-        let secured = secured.map_err(|_| Ended::Link("no TLS handshake came".to_owned()))??;
-        self.converse(secured, session, link).await
+    ) -> Admitted {
+        let mut greetings = JoinSet::new();
+        let mut order: VecDeque<AbortHandle> = VecDeque::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => {
+                    let (connection, peer) = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            tracing::warn!(%error, "a connection could not be accepted");
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            continue;
+                        }
+                    };
+                    order.retain(|greeting| !greeting.is_finished());
+                    if order.len() >= GREETINGS_MAX && let Some(oldest) = order.pop_front() {
+                        oldest.abort();
+                    }
+                    let session = PrimarySession::new(Arc::clone(&self.config), stream.clone());
+                    let greeting = greet(connection, self.tls.clone(), session);
+                    order.push_back(greetings.spawn(async move { (peer, greeting.await) }));
+                }
+                Some(greeted) = greetings.join_next() => match greeted {
+                    Ok((_, Ok(admitted))) => return admitted,
+                    Ok((peer, Err(reason))) => link.turn_away(peer, &reason),
+                    // It was one too many.
+                    Err(_) => {}
+                },
+            }
+        }
     }
 
     async fn converse(
         &self,
-        mut connection: impl AsyncRead + AsyncWrite + Unpin,
+        connection: &mut Box<dyn Connection>,
         session: &mut PrimarySession,
+        first: PrimaryEvent,
         link: &Link,
     ) -> Result<(), Ended> {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
-        let handshake_ends = Instant::now() + HANDSHAKE_MAX;
-        let mut is_greeted = false;
         let mut keep_alive = tokio::time::interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        let mut next = Some(first);
         loop {
-            self.write(&mut connection, session).await?;
-            buffer.clear();
-            tokio::select! {
-                read = connection.read_buf(&mut buffer) => {
-                    if read? == 0 {
-                        return Err(Ended::Link("the target closed it".into()));
-                    }
-                    let taken = session.handle_bytes(&buffer);
-                    // What refuses also says so.
-                    self.write(&mut connection, session).await?;
-                    taken.map_err(|error| Ended::Link(error.to_string()))?;
-                }
-                _ = keep_alive.tick() => session.keep_alive(),
-                () = tokio::time::sleep_until(handshake_ends), if !is_greeted => {
-                    return Err(Ended::Link("no PSYNC came".to_owned()));
-                }
-            }
-            while let Some(event) = session.poll_event() {
-                is_greeted = true;
+            while let Some(event) = next.take().or_else(|| session.poll_event()) {
                 match event {
                     PrimaryEvent::SnapshotWanted => {
-                        self.write(&mut connection, session).await?;
-                        self.send_snapshot(&mut connection, link).await?;
+                        self.write(connection, session).await?;
+                        self.send_snapshot(connection, link).await?;
                         session.payload_sent();
                         self.meter.enter("the target is loading");
                     }
@@ -170,6 +228,18 @@ impl Served<'_> {
                     PrimaryEvent::Continued => session.keep_alive(),
                     PrimaryEvent::Acknowledged(_) => link.acknowledged.notify_one(),
                 }
+            }
+            self.write(connection, session).await?;
+            buffer.clear();
+            tokio::select! {
+                read = connection.read_buf(&mut buffer) => {
+                    if read? == 0 {
+                        return Err(Ended::Link("the target closed it".into()));
+                    }
+                    let taken = session.handle_bytes(&buffer);
+                    taken.map_err(|error| Ended::Link(error.to_string()))?;
+                }
+                _ = keep_alive.tick() => session.keep_alive(),
             }
         }
     }
@@ -216,13 +286,5 @@ impl Served<'_> {
                 Err(Ended::Link(format!("the target took nothing for {} s", self.stall.as_secs())))
             }
         }
-    }
-}
-
-/// The addresses that a target's own name leads to.
-pub(crate) async fn addresses_of(target: &Address) -> Vec<IpAddr> {
-    match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
-        Ok(found) => found.map(|address| address.ip().to_canonical()).collect(),
-        Err(_) => Vec::new(),
     }
 }

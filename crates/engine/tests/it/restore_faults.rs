@@ -172,3 +172,47 @@ async fn who_is_not_the_target_gets_nothing() {
         });
     loaded.unwrap();
 }
+
+/// Connections that come as soon as somebody listens.
+async fn strangers(port: u16, count: usize) -> Vec<TcpStream> {
+    let mut strangers = Vec::new();
+    while strangers.len() < count {
+        match TcpStream::connect(("127.0.0.1", port)).await {
+            Ok(stream) => strangers.push(stream),
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+    strangers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_that_say_nothing_do_not_keep_the_target_out() {
+    let restoring = Restoring::new().await;
+    let target = restoring.target.target();
+    let ours = free_port();
+    let address = OurAddress { port: ours, ..OurAddress::default() };
+    let prepared = prepare(&target, true, &address, [9; 40], &LIMITS).await.unwrap();
+    let (loaded, _silent) =
+        tokio::join!(restoring.rig.load(&restoring.entry, &target, &prepared), strangers(ours, 30));
+    loaded.unwrap();
+    assert_eq!(restoring.target.digest(), restoring.source.digest());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_came_in_place_of_the_target_is_named() {
+    let restoring = Restoring::new().await;
+    let target = restoring.target.target();
+    let ours = free_port();
+    // The target is told another port, where nobody listens.
+    let address =
+        OurAddress { port: ours, announced_port: Some(free_port()), ..OurAddress::default() };
+    let prepared = prepare(&target, true, &address, [9; 40], &LIMITS).await.unwrap();
+    let (loaded, ()) =
+        tokio::join!(restoring.rig.load(&restoring.entry, &target, &prepared), async {
+            let mut stranger = strangers(ours, 1).await.remove(0);
+            stranger.write_all(b"AUTH guessed\r\n").await.unwrap();
+            let _ = stranger.read_to_end(&mut Vec::new()).await;
+        });
+    let error = loaded.unwrap_err().to_string();
+    assert!(error.contains("`127.0.0.1` came and was turned away"), "{error}");
+}

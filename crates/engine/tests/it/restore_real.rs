@@ -187,3 +187,18 @@ async fn a_target_at_an_address_of_ipv6_finds_us_there() {
     let reached = Target { address, ..target.target() };
     restore_sample(&engine, &target, &reached, true, None).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_comes_from_another_address_is_known_by_its_password() {
+    let engine = newest_redis();
+    for own in [&[][..], &["--masterauth", "of another primary"]] {
+        let source = ["--bind-source-addr", "127.0.0.3"];
+        let target = Server::start(&engine, &[&source[..], own].concat());
+        target.fill(100, 50);
+        restore_sample(&engine, &target, &target.target(), true, None).await;
+        assert_eq!(
+            target.ask(&["CONFIG", "GET", "masterauth"]).contains("primary"),
+            !own.is_empty()
+        );
+    }
+}
