@@ -278,7 +278,7 @@ pub struct RestoreOutcome {
     pub unavailable_ms: Option<u64>,
     /// Whether the target's data was compared with the backup's and is the same.
     pub proven: bool,
-    /// Why the data was not compared, where it should have been.
+    /// Why the data was not compared, where it should have been, or which of it was left out.
     pub unproven: Option<String>,
     /// Values of modules that were counted, and not compared.
     pub uncompared: u64,

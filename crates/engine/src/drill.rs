@@ -21,8 +21,8 @@ use crate::client::Client;
 use crate::gate::SourceGate;
 use crate::meter::Meter;
 use crate::restore::{
-    LoadRequest, Loaded, OurAddress, PlanRequest, ProofDemand, RestoreError, RestoreLimits, load,
-    plan, prepare,
+    Comparison, LoadRequest, Loaded, OurAddress, PlanRequest, ProofDemand, RestoreError,
+    RestoreLimits, load, plan, prepare,
 };
 
 const START_MAX: Duration = Duration::from_secs(30);
@@ -65,6 +65,8 @@ pub struct Proven {
     pub keys: u64,
     /// Keys with data of modules that was counted, and not compared.
     pub uncompared: u64,
+    /// Keys of the backup without elements, which the server leaves out.
+    pub empty: u64,
 }
 
 /// Why a backup was not proven.
@@ -153,7 +155,8 @@ async fn attempt(
     random.copy_from_slice(replication);
     match server.load(request, random, meter, cancel).await {
         Ok(Loaded { comparison, keys }) => {
-            Ok(Proven { server: name, keys, uncompared: comparison.uncompared })
+            let Comparison { uncompared, empty, .. } = comparison;
+            Ok(Proven { server: name, keys, uncompared, empty })
         }
         // The artifact is to blame, or nobody.
         Err(error @ (RestoreError::Artifact(_) | RestoreError::Cancelled)) => {

@@ -87,7 +87,10 @@ impl Step for Drill {
                 reason: with_sources(&error),
             }),
         })?;
-        let Proven { server, keys, uncompared } = proven;
+        let Proven { server, keys, uncompared, empty } = proven;
+        if empty > 0 {
+            tracing::info!(job = %lease.job, backup = %lease.backup, empty, "proven but for keys without elements, which servers leave out");
+        }
         Ok(output(&Drilled { server, keys, uncompared }))
     }
 

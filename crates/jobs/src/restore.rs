@@ -14,9 +14,9 @@ use cachevault_domain::{
     RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, Target, TargetData, with_sources,
 };
 use cachevault_engine::{
-    LoadRequest, Loaded, Meter, PlanRequest, Prepared, PreparedKeys, ProofDemand, RestoreError,
-    RestoreLimits, VerifyError, Withdrawn, load, make_durable, plan, prepare, prepare_keys, save,
-    verify_artifact, withdraw,
+    Comparison, LoadRequest, Loaded, Meter, PlanRequest, Prepared, PreparedKeys, ProofDemand,
+    RestoreError, RestoreLimits, VerifyError, Withdrawn, load, make_durable, plan, prepare,
+    prepare_keys, save, verify_artifact, withdraw,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
 use jiff::Timestamp;
@@ -689,6 +689,9 @@ impl StepContext<'_> {
     /// How a restore went whose steps are all done.
     pub(crate) fn restored(&self) -> Result<RestoreOutcome, StepError> {
         let LoadedOutput { loaded, unavailable_ms } = self.output(Load.name())?;
+        let Comparison { proven, unproven, uncompared, empty } = loaded.comparison;
+        let left_out = (empty > 0)
+            .then(|| format!("{empty} keys without elements were left out, as servers do"));
         Ok(RestoreOutcome {
             way: Some(match unavailable_ms {
                 Some(_) => RestoreWay::Replica,
@@ -696,9 +699,9 @@ impl StepContext<'_> {
             }),
             target: TargetData::New,
             unavailable_ms,
-            proven: loaded.comparison.proven,
-            unproven: loaded.comparison.unproven,
-            uncompared: loaded.comparison.uncompared,
+            proven,
+            unproven: unproven.or(left_out),
+            uncompared,
             keys: Some(loaded.keys),
         })
     }

@@ -303,6 +303,9 @@ pub struct KeyFingerprint<'a> {
     /// Whether the fingerprint covers all of the value: of a module's value, other than a vector
     /// set, it covers the type alone.
     pub is_compared: bool,
+    /// Whether it is a list, set, sorted set or hash without elements, or all its fields were left out.
+    /// Servers since Redis 7.0 leave such keys out when they load.
+    pub is_empty: bool,
 }
 
 /// Takes the fingerprints that a [`Fingerprinter`] computes.
@@ -329,6 +332,12 @@ impl<K> Fingerprinter<K> {
     /// Gives what it computes to `keys`.
     pub fn new(keys: K) -> Self {
         Self { keys, value: ValueHash::default() }
+    }
+
+    /// As [`new`](Self::new), where fields of hashes that expire up to a moment, milliseconds since 1970,
+    /// are left out, as if the hash did not have them.
+    pub fn lasting_beyond(keys: K, beyond_ms: Option<i64>) -> Self {
+        Self { keys, value: ValueHash::lasting_beyond(beyond_ms) }
     }
 }
 

@@ -9,8 +9,10 @@ use crc_fast::{CrcAlgorithm, Digest};
 
 use crate::cursor::Cursor;
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
+use crate::header::{Header, Magic};
 use crate::opcode::ValueType;
 use crate::packed::listpack::texts_of_listpack;
+use crate::structure::{self, Shape};
 use crate::template::{HashTemplate, HashTemplates};
 
 /// Length of what follows the value, bytes.
@@ -146,6 +148,27 @@ impl DumpPayload {
         Ok(Self { bytes, version, ..self })
     }
 
+    /// Whether the value, of which all has come, is a list, set, sorted set or hash without elements:
+    /// servers since Redis 7.0 refuse it.
+    pub fn is_of_nothing(&self) -> bool {
+        // What nothing is stored as is short, whatever the encoding.
+        if !self.value_type.kind().drops_empty() || self.value().len() > NOTHING_BYTES_MAX {
+            return false;
+        }
+        // A stream of its own, of a version that has every type of its family and no checksum to check.
+        let header = match self.value_type.family() {
+            Some(Magic::Valkey) => "VALKEY080".to_owned(),
+            _ => Header { magic: Magic::Redis, version: self.version }.to_string(),
+        };
+        let mut stream = header.into_bytes();
+        stream.extend([self.value_type.byte(), 0]);
+        stream.extend_from_slice(self.value());
+        let mut elements = Elements(None);
+        // A hash by template does not come through without its template, and is never empty.
+        let fed = structure::Decoder::default().feed(&stream, &mut elements);
+        fed.is_ok() && elements.0 == Some(0)
+    }
+
     /// Adds bytes of the value, as [`raw::Visitor::bytes`](crate::raw::Visitor::bytes) gives them.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
@@ -171,6 +194,21 @@ impl DumpPayload {
         crc.update(&self.bytes);
         self.bytes.extend_from_slice(&crc.finalize().to_le_bytes());
         self.bytes
+    }
+}
+
+/// Beyond this length a value has elements: the longest without is a hash with expiries, a node of a
+/// list in its list, or a packed one, with a few bytes of lengths around it.
+const NOTHING_BYTES_MAX: usize = 32;
+
+/// Counts the elements of the one key that passes.
+struct Elements(Option<u64>);
+
+impl structure::Visitor for Elements {
+    const WANTS_TEXTS: bool = false;
+
+    fn key_end(&mut self, shape: &Shape) {
+        self.0 = Some(shape.elements);
     }
 }
 
@@ -287,6 +325,36 @@ mod tests {
                 let alone = [b"REDIS0015", &value[..1], b"\x01k", &value[1..], b"\xff"].concat();
                 assert_eq!(digest(&alone), expected, "{}", alone.escape_ascii());
             }
+        }
+    }
+
+    #[test]
+    fn a_value_without_elements_is_nothing_in_every_encoding() {
+        let ziplist = b"\x0b\x0b\0\0\0\x0a\0\0\0\0\0\xff";
+        let listpack = b"\x07\x07\0\0\0\0\0\xff";
+        let one = b"\x09\x09\0\0\0\x01\0\x05\x01\xff";
+        let concat = |parts: &[&[u8]]| parts.concat();
+        for (byte, value, is_nothing) in [
+            (1, b"\0".to_vec(), true),
+            (2, b"\0".to_vec(), true),
+            (4, b"\0".to_vec(), true),
+            (5, b"\0".to_vec(), true),
+            (14, b"\0".to_vec(), true),
+            (18, b"\0".to_vec(), true),
+            (10, ziplist.to_vec(), true),
+            (12, ziplist.to_vec(), true),
+            (14, concat(&[b"\x01", ziplist]), true),
+            (16, listpack.to_vec(), true),
+            (18, concat(&[b"\x01\x02", listpack]), true),
+            (0, b"\0".to_vec(), false),
+            (1, b"\x01\x01a".to_vec(), false),
+            (20, one.to_vec(), false),
+            (18, concat(&[b"\x01\x02", one]), false),
+        ] {
+            let header = Header { magic: Magic::Redis, version: 12 };
+            let mut payload = DumpPayload::new(ValueType::find(byte, header).unwrap(), b"");
+            payload.push(&value);
+            assert_eq!(payload.is_of_nothing(), is_nothing, "{byte} {}", value.escape_ascii());
         }
     }
 

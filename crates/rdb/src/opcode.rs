@@ -60,6 +60,12 @@ impl Kind {
             Self::Gcra => "gcra",
         }
     }
+
+    /// Whether a value without elements is none: servers delete it with its last element, and since Redis
+    /// 7.0 leave it out when they load one that a fault has left.
+    pub fn drops_empty(self) -> bool {
+        matches!(self, Self::List | Self::Set | Self::SortedSet | Self::Hash)
+    }
 }
 
 /// What a string inside a value is.

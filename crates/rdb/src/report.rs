@@ -92,6 +92,10 @@ pub struct Report {
     /// Keys beside which modules keep data (Redis 8.6 and later).
     #[serde(default)]
     pub keys_with_metadata: u64,
+    /// Lists, sets, sorted sets and hashes without elements, which servers since Redis 7.0 leave out when
+    /// they load; `None` in reports of before they were counted.
+    #[serde(default)]
+    pub empty_keys: Option<u64>,
     /// Streams that some servers refuse to load.
     #[serde(default)]
     pub inconsistent_streams: InconsistentStreams,
@@ -240,6 +244,7 @@ pub struct Reporter {
     functions: Vec<String>,
     modules: BTreeMap<String, u64>,
     keys_with_metadata: u64,
+    empty_keys: u64,
     streams: StreamFacts,
     unlisted: Unlisted,
     current: Option<Current>,
@@ -275,6 +280,7 @@ impl Reporter {
             functions: Vec::new(),
             modules: BTreeMap::new(),
             keys_with_metadata: 0,
+            empty_keys: 0,
             streams: StreamFacts::default(),
             unlisted: Unlisted::default(),
             current: None,
@@ -303,6 +309,7 @@ impl Reporter {
             functions: self.functions,
             modules: self.modules,
             keys_with_metadata: self.keys_with_metadata,
+            empty_keys: Some(self.empty_keys),
             inconsistent_streams: self.streams.finish(),
             unlisted: self.unlisted,
         }
@@ -376,6 +383,8 @@ impl Reporter {
         self.needs(shape.value_type.least_redis_version());
         self.needs_by_commands(shape.value_type);
         let (value_type, name) = (shape.value_type, self.name.as_slice());
+        let is_empty = value_type.kind().drops_empty() && shape.elements == 0;
+        self.empty_keys += u64::from(is_empty);
         let sums = Sums {
             keys: 1,
             expiring: u64::from(current.expires_at_ms.is_some()),

@@ -442,7 +442,7 @@ pub(crate) struct RestoreBody {
     /// For how long it took no writes, milliseconds.
     unavailable_ms: Option<u64>,
     proven: Option<bool>,
-    /// Why the data was not compared, where it should have been.
+    /// Why the data was not compared, where it should have been, or which of it was left out.
     unproven: Option<String>,
     /// Values of modules that were counted, and not compared.
     uncompared: Option<u64>,

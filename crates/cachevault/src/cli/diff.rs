@@ -32,7 +32,8 @@ pub(crate) const DIFF_HELP: &str = "\
 A line is `+ DB NAME` for a key that only B has, `- DB NAME` for one that only A has, `~ DB NAME` \
 where kind, value or expiry differ; a summary ends the output. Encodings, the order of keys and \
 the servers' versions make no difference, nor does data that modules keep outside of keys. Values of \
-modules other than vector sets are compared by key, type and expiry alone, and counted. Lines \
+modules other than vector sets are compared by key, type and expiry alone, and counted. Lists, sets, sorted sets \
+and hashes without elements, which servers leave out when they load, are left out and counted. Lines \
 come in no particular order; a key that B holds twice, which no server loads, and A lacks has two. Names are shown with \\\\, \\n and \\xNN for what is no printable \
 text.\n\n\
 Exit codes: 0 the data are the same; 1 they differ; 2 wrong usage, or a source cannot be read, is \
@@ -92,8 +93,12 @@ fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> 
     let mut first = Some(0);
     while let Some(from) = first {
         let table = Table::new(from, budget_bytes);
-        let fill = Fill { table, hash: 0, functions: Fingerprint::default() };
-        let Fill { mut table, functions, .. } = a.pass(reading(fill))?.1.keys;
+        let functions = Fingerprint::default();
+        // Every pass meets all keys; the first one counts those that no table takes.
+        let empty = Empty { is_counted: from == 0, keys: 0 };
+        let fill = Fill { table, hash: 0, functions, empty };
+        let Fill { mut table, functions, empty, .. } = a.pass(reading(fill))?.1.keys;
+        printer.tally.empty += empty.keys;
         table
             .seal()
             .map_err(|_| a.source.damaged("it holds a key twice, which no server loads"))?;
@@ -103,8 +108,10 @@ fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> 
             hash: 0,
             functions: Fingerprint::default(),
             twice: None,
+            empty: Empty { is_counted: from == 0, keys: 0 },
         };
-        let functions_b = b.pass(reading(compare))?.1.keys.functions;
+        let Compare { functions: functions_b, empty, .. } = b.pass(reading(compare))?.1.keys;
+        printer.tally.empty += empty.keys;
         printer.tally.functions_differ = functions != functions_b;
         if table.keep_unseen() {
             let unseen = Unseen { table: &table, printer: &mut *printer };
@@ -158,6 +165,20 @@ struct Fill {
     /// The hash of the key that is passing.
     hash: u128,
     functions: Fingerprint,
+    empty: Empty,
+}
+
+/// Keys without elements.
+struct Empty {
+    is_counted: bool,
+    keys: u64,
+}
+
+impl Empty {
+    /// Whether a key that begins may have to be counted.
+    fn may_be(&self, key: &Key<'_>) -> bool {
+        self.is_counted && key.value_type.kind().drops_empty()
+    }
 }
 
 impl Interrupts for Fill {}
@@ -166,10 +187,14 @@ impl KeyVisitor for Fill {
     #[inline]
     fn wants(&mut self, key: &Key<'_>) -> bool {
         self.hash = hash_of(key);
-        self.table.wants(self.hash)
+        self.table.wants(self.hash) || self.empty.may_be(key)
     }
     fn key(&mut self, key: &KeyFingerprint<'_>) {
-        self.table.insert(Entry { key: self.hash, fingerprint: key.fingerprint.0 });
+        if key.is_empty {
+            self.empty.keys += u64::from(self.empty.is_counted);
+        } else if self.table.wants(self.hash) {
+            self.table.insert(Entry { key: self.hash, fingerprint: key.fingerprint.0 });
+        }
     }
     fn function(&mut self, fingerprint: Fingerprint) {
         self.functions += fingerprint;
@@ -185,6 +210,7 @@ struct Compare<'c, 'o> {
     functions: Fingerprint,
     /// The name of a key that came twice.
     twice: Option<String>,
+    empty: Empty,
 }
 
 impl Interrupts for Compare<'_, '_> {
@@ -200,9 +226,16 @@ impl KeyVisitor for Compare<'_, '_> {
     #[inline]
     fn wants(&mut self, key: &Key<'_>) -> bool {
         self.hash = hash_of(key);
-        self.table.wants(self.hash)
+        self.table.wants(self.hash) || self.empty.may_be(key)
     }
     fn key(&mut self, key: &KeyFingerprint<'_>) {
+        if key.is_empty {
+            self.empty.keys += u64::from(self.empty.is_counted);
+            return;
+        }
+        if !self.table.wants(self.hash) {
+            return;
+        }
         match self.table.find(self.hash, key.fingerprint.0) {
             Found::Same => {
                 self.printer.tally.same += 1;
@@ -255,6 +288,8 @@ struct Tally {
     same: u64,
     /// Keys among the same ones with data of modules that was not compared.
     uncompared: u64,
+    /// Keys of either without elements, which servers leave out.
+    empty: u64,
     functions_differ: bool,
 }
 
@@ -302,7 +337,8 @@ impl Printer<'_> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        let Tally { added, removed, changed, same, uncompared, functions_differ } = self.tally;
+        let Tally { added, removed, changed, same, uncompared, empty, functions_differ } =
+            self.tally;
         if self.json {
             let summary = json!({
                 "added": added,
@@ -310,6 +346,7 @@ impl Printer<'_> {
                 "changed": changed,
                 "same": same,
                 "uncompared": uncompared,
+                "empty": empty,
                 "functions_differ": functions_differ,
             });
             return writeln!(self.output, "{}", json!({"summary": summary}));
@@ -319,9 +356,13 @@ impl Printer<'_> {
             0 => String::new(),
             keys => format!("; of {keys} keys the data of modules was not compared"),
         };
+        let nothing = match empty {
+            0 => String::new(),
+            keys => format!("; {keys} keys without elements were left out, as servers do"),
+        };
         writeln!(
             self.output,
-            "{added} added, {removed} removed, {changed} changed, {same} the same{functions}{modules}"
+            "{added} added, {removed} removed, {changed} changed, {same} the same{functions}{modules}{nothing}"
         )
     }
 }

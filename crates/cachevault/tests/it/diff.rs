@@ -150,3 +150,21 @@ fn a_reader_that_has_seen_enough_learns_of_the_difference() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
 }
+
+#[test]
+fn keys_without_elements_are_no_difference_and_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.rdb"), folder.path().join("b.rdb"));
+    fs::write(&a, b"REDIS0009\x00\x01k\x01v\x0e\x01l\x00\x05\x01z\x00\xff\0\0\0\0\0\0\0\0")
+        .unwrap();
+    fs::write(&b, b"REDIS0009\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0").unwrap();
+    for (a, b) in [(&a, &b), (&b, &a)] {
+        let (code, lines) = outcome(&diff(a, b, &[]));
+        let summary = "0 added, 0 removed, 0 changed, 1 the same; 2 keys without elements were left \
+                       out, as servers do";
+        assert_eq!((code, &lines[..]), (0, &[summary.to_owned()][..]));
+        let (code, lines) = outcome(&diff(a, b, &["--json"]));
+        let summary: Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!((code, &summary["summary"]["empty"]), (0, &2.into()));
+    }
+}

@@ -95,6 +95,8 @@ pub struct KeysLoaded {
     pub expired: u64,
     /// Keys that the filter leaves out.
     pub filtered: u64,
+    /// Keys without elements, which servers leave out.
+    pub empty: u64,
     /// Libraries of functions that were written.
     pub functions: u64,
 }
@@ -105,6 +107,7 @@ impl KeysLoaded {
         self.skipped += other.skipped;
         self.expired += other.expired;
         self.filtered += other.filtered;
+        self.empty += other.empty;
         self.functions += other.functions;
     }
 }

@@ -427,6 +427,13 @@ fn notes(
              refuses the keys"
         ));
     }
+    let empty = report.and_then(|report| report.empty_keys).unwrap_or(0);
+    if empty > 0 {
+        notes.push(format!(
+            "{empty} keys of the backup are lists, sets, sorted sets or hashes without elements, and are left \
+             out, as servers do"
+        ));
+    }
     let expiring = report.map_or(0, |report| report.total.expiring);
     if expiring > 0 {
         notes

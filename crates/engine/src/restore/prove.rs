@@ -48,6 +48,8 @@ pub struct Comparison {
     pub unproven: Option<String>,
     /// Keys with data of modules that was counted, and not compared.
     pub uncompared: u64,
+    /// Keys of the backup without elements, which servers leave out, and the comparison too.
+    pub empty: u64,
 }
 
 impl Comparison {
@@ -85,14 +87,23 @@ pub(crate) struct Proof<'a> {
 }
 
 /// The sum of a data set's fingerprints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     keys: Fingerprint,
     count: u64,
     uncompared: u64,
     functions: Fingerprint,
-    /// Keys that expire before it are left out, milliseconds since 1970.
+    /// Keys, and fields of hashes, that expire before it are left out, milliseconds since 1970.
     lasting_beyond_ms: Option<i64>,
+    /// Keys without elements: a server may have left them out, and so are they here.
+    empty: u64,
+}
+
+impl Sum {
+    fn is_same_as(&self, other: &Self) -> bool {
+        let data = |sum: &Self| (sum.keys, sum.count, sum.uncompared, sum.functions);
+        data(self) == data(other)
+    }
 }
 
 impl fmt::Display for Sum {
@@ -110,6 +121,10 @@ impl KeyVisitor for Sum {
         }
     }
     fn key(&mut self, key: &KeyFingerprint<'_>) {
+        if key.is_empty {
+            self.empty += 1;
+            return;
+        }
         self.keys += key.fingerprint;
         self.count += 1;
         self.uncompared += u64::from(!key.is_compared);
@@ -121,7 +136,7 @@ impl KeyVisitor for Sum {
 
 fn reading(lasting_beyond_ms: Option<i64>) -> (data::Decoder, Fingerprinter<Sum>) {
     let sum = Sum { lasting_beyond_ms, ..Sum::default() };
-    (data::Decoder::default(), Fingerprinter::new(sum))
+    (data::Decoder::default(), Fingerprinter::lasting_beyond(sum, lasting_beyond_ms))
 }
 
 impl Proof<'_> {
@@ -130,7 +145,7 @@ impl Proof<'_> {
     pub(crate) async fn of_replica(&self, meter: &Meter) -> Result<Comparison, RestoreError> {
         let expected = match self.of_manifest() {
             Some(expected) => expected,
-            // Its digest is of another version, or there is none.
+            // Its digest is of another version, or of keys that servers leave out too, or there is none.
             None => self.of_artifact(None).await?,
         };
         self.compare(expected, meter).await
@@ -180,18 +195,19 @@ impl Proof<'_> {
                 return Err(RestoreError::NotComparable(reason));
             }
         };
-        if sum == expected {
-            let uncompared = sum.uncompared;
-            return Ok(Comparison { proven: true, unproven: None, uncompared });
+        if sum.is_same_as(&expected) {
+            let Sum { uncompared, empty, .. } = expected;
+            return Ok(Comparison { proven: true, unproven: None, uncompared, empty });
         }
         Err(RestoreError::Differs { found: sum.to_string(), expected: expected.to_string() })
     }
 
     /// What was found while the backup was made, by today's definition.
     fn of_manifest(&self) -> Option<Sum> {
-        let Some(ContentEntry::Verified { digest, .. }) = &self.entry.rdb.content else {
+        let Some(ContentEntry::Verified { digest, report }) = &self.entry.rdb.content else {
             return None;
         };
+        (report.get("empty_keys")?.as_u64()? == 0).then_some(())?;
         let parse = |hex: &str| u128::from_str_radix(hex, 16).ok().map(Fingerprint);
         (digest.version == DIGEST_VERSION).then_some(())?;
         Some(Sum {
@@ -200,6 +216,7 @@ impl Proof<'_> {
             uncompared: digest.uncompared,
             functions: parse(&digest.functions)?,
             lasting_beyond_ms: None,
+            empty: 0,
         })
     }
 

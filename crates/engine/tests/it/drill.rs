@@ -9,6 +9,7 @@ use cachevault_testkit::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::keys::put_nothing;
 use crate::restore_real::LIMITS;
 use crate::support::Rig;
 
@@ -116,4 +117,16 @@ fn a_server_that_a_crash_has_left_is_ended_at_the_next_start() {
     assert!(!left.wait().unwrap().success());
     assert!(!home.exists());
     sweep_drills(&folder.path().join("none")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_with_keys_without_elements_is_proven_by_a_server_that_leaves_them_out() {
+    let source = Server::start(&installed_engine("redis-5.0").unwrap(), &[]);
+    source.ask(&["SET", "k", "v"]);
+    put_nothing(&source, "list", &[14, 0]);
+    let rig = Rig::new();
+    let entry = rig.capture(&source.target()).await.unwrap();
+    let newer = installed_engine("redis-7.0").unwrap();
+    let proven = drill_with(&rig, &entry, &[newer.binary]).await.unwrap();
+    assert_eq!((proven.keys, proven.empty), (1, 1));
 }

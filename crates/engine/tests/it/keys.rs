@@ -8,14 +8,15 @@ use cachevault_domain::{
     Address, ConflictRule, KeyFilter, Login, RestoreOptions, Target, TlsSettings, TtlRule,
 };
 use cachevault_engine::{
-    KeysLoaded, KeysRequest, Meter, RdbReader, RestoreError, RestoreLimits, load_keys,
+    KeysLoaded, KeysRequest, Meter, OurAddress, ProofDemand, RdbReader, RestoreError,
+    RestoreLimits, load_keys, prepare,
 };
 use cachevault_rdb::DecodeErrorKind;
 use cachevault_rdb::raw::{Decoder, Key, Visitor};
 use cachevault_store::ArtifactEntry;
 use cachevault_testkit::{
     Act, Certificates, Reply, ScriptedServer, Server, dataset_for, eventually, free_port,
-    installed_engines, newest_redis, text,
+    installed_engine, installed_engines, newest_redis, text,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -659,4 +660,86 @@ async fn a_damaged_artifact_is_told() {
     let target = Server::start(&newest_redis(), &[]);
     let error = rig.load_keys(&entry, &target, &RestoreOptions::default()).await.unwrap_err();
     assert!(matches!(error, RestoreError::Artifact(_)), "{error}");
+}
+
+impl Rig {
+    /// Compares what a target holds with the backup.
+    async fn prove(
+        &self,
+        entry: &ArtifactEntry,
+        target: &Server,
+    ) -> Result<cachevault_engine::Comparison, RestoreError> {
+        let request = KeysRequest {
+            target: &target.target(),
+            store: &self.store,
+            key: &self.key,
+            entry,
+            options: &RestoreOptions::default(),
+            now: now(target),
+            captured_at: now(target),
+            limits: LIMITS,
+        };
+        request.prove(ProofDemand::Required, &self.gate, &self.meter).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_whose_time_may_end_while_data_is_read_back_are_left_out_of_the_proof() {
+    for name in ["redis-8.2", "valkey-9.1"] {
+        let engine = installed_engine(name).unwrap();
+        let source = Server::start(&engine, &[]);
+        let soon = (now(&source).as_millisecond() + AGE_MS).to_string();
+        source.ask(&["HSET", "some", "soon", "1", "later", "2", "stays", "3"]);
+        source.ask(&["HPEXPIREAT", "some", &soon, "FIELDS", "1", "soon"]);
+        source.ask(&["HPEXPIREAT", "some", "4000000000000", "FIELDS", "1", "later"]);
+        source.ask(&["HSET", "all", "soon", "1"]);
+        source.ask(&["HPEXPIREAT", "all", &soon, "FIELDS", "1", "soon"]);
+        let (rig, entry) = backup(&source).await;
+        let target = Server::start(&engine, &[]);
+        rig.load_keys(&entry, &target, &options(ConflictRule::ReplaceAll)).await.unwrap();
+        assert!(rig.prove(&entry, &target).await.unwrap().proven, "{name}");
+        // As when their time has come; the last field takes its key with it.
+        target.ask(&["HDEL", "some", "soon"]);
+        target.ask(&["HDEL", "all", "soon"]);
+        let comparison = rig.prove(&entry, &target).await;
+        assert!(comparison.unwrap_or_else(|e| panic!("{name}: {e}")).proven);
+        target.ask(&["HDEL", "some", "later"]);
+        let error = rig.prove(&entry, &target).await.unwrap_err();
+        assert!(matches!(error, RestoreError::Differs { .. }), "{name}: {error}");
+    }
+}
+
+/// Puts a value without elements into a Redis 5, as faults of its own did (redis#6543).
+pub(crate) fn put_nothing(server: &Server, name: &str, value: &[u8]) {
+    let mut payload = [value, &[9, 0]].concat();
+    let mut crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Redis);
+    crc.update(&payload);
+    payload.extend(crc.finalize().to_le_bytes());
+    let command = vec![b"RESTORE".to_vec(), name.into(), b"0".to_vec(), payload];
+    let replies = server.pipeline(&[command]);
+    assert!(!matches!(replies[0], Reply::Error(_)), "{replies:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_without_elements_are_left_out_and_counted() {
+    let old = installed_engine("redis-5.0").unwrap();
+    let source = Server::start(&old, &[]);
+    source.ask(&["SET", "k", "v"]);
+    put_nothing(&source, "list", &[14, 0]);
+    put_nothing(&source, "zset", &[5, 0]);
+    let (rig, entry) = backup(&source).await;
+    // One that keeps such keys, and one that refuses them.
+    for engine in [old, newest_redis()] {
+        let target = Server::start(&engine, &[]);
+        let loaded = rig.load_keys(&entry, &target, &options(ConflictRule::ReplaceAll)).await;
+        let loaded = loaded.unwrap_or_else(|e| panic!("{}: {e}", engine.name));
+        assert_eq!((loaded.restored, loaded.empty), (1, 2), "{}", engine.name);
+        let comparison = rig.prove(&entry, &target).await.unwrap();
+        assert_eq!((comparison.proven, comparison.empty), (true, 2), "{}", engine.name);
+        let prepared =
+            prepare(&target.target(), false, &OurAddress::default(), [7; 40], &LIMITS).await;
+        let loaded = rig.load(&entry, &target.target(), &prepared.unwrap()).await.unwrap();
+        let comparison = loaded.comparison;
+        assert_eq!((comparison.proven, comparison.empty), (true, 2), "{}", engine.name);
+    }
 }

@@ -88,13 +88,14 @@ impl ByKeys<'_> {
         break_off: &CancellationToken,
     ) -> Result<Loaded, RestoreError> {
         let loaded = load_keys(request, meter, break_off).await?;
-        let comparison = match demand {
+        let mut comparison = match demand {
             ProofDemand::None => Comparison::default(),
             demand => {
                 meter.enter("reading the data back");
                 request.prove(demand, self.context.gate, meter).await?
             }
         };
+        comparison.empty = comparison.empty.max(loaded.empty);
         Ok(Loaded { comparison, keys: loaded.restored })
     }
 

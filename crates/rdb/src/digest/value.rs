@@ -41,9 +41,15 @@ pub(super) struct ValueHash {
     index: u64,
     module: ModuleHash,
     has_metadata: bool,
+    /// Fields that expire up to this moment are left out.
+    lasting_beyond_ms: Option<i64>,
 }
 
 impl ValueHash {
+    pub(super) fn lasting_beyond(lasting_beyond_ms: Option<i64>) -> Self {
+        Self { lasting_beyond_ms, ..Self::default() }
+    }
+
     #[inline]
     pub(super) fn begin(&mut self, key: &Key<'_>) {
         self.db = key.db;
@@ -93,6 +99,9 @@ impl ValueHash {
     #[inline]
     pub(super) fn item(&mut self, item: Item<'_>) {
         match item {
+            Item::FieldExpiry(Some(at)) if self.lasting_beyond_ms.is_some_and(|ms| at <= ms) => {
+                self.record.clear();
+            }
             Item::FieldExpiry(expiry) => {
                 self.record.push(&self.field_bytes.to_le_bytes());
                 self.record.push(&expiry.unwrap_or(NEVER).to_le_bytes());
@@ -143,7 +152,8 @@ impl ValueHash {
         self.record.push(&head);
         self.record.push(&self.name);
         let fingerprint = Fingerprint(self.record.hash());
-        KeyFingerprint { db: self.db, name: &self.name, kind, fingerprint, is_compared }
+        let is_empty = kind.drops_empty() && self.elements == 0;
+        KeyFingerprint { db: self.db, name: &self.name, kind, fingerprint, is_compared, is_empty }
     }
 
     #[inline]

@@ -368,6 +368,7 @@ impl Visitor for Producer {
         match std::mem::replace(&mut self.current, Current::Passed) {
             Current::Passed | Current::Text => {}
             _ if self.is_over() => {}
+            Current::Payload(payload) if payload.is_of_nothing() => self.loaded.empty += 1,
             Current::Payload(payload) => {
                 let form = match self.abilities.has_hash_templates {
                     true => TemplateForm::OwnFields,
