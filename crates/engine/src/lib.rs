@@ -45,7 +45,8 @@ pub use meter::{Meter, MeterReading};
 pub use probe::{ProbeLimits, look, probe};
 pub use restore::{
     ChangedSetting, Comparison, KeysLoaded, KeysRequest, LoadRequest, Loaded, OurAddress,
-    PlanRequest, Prepared, PreparedKeys, ProofDemand, RdbReader, RestoreError, RestoreLimits,
-    Withdrawn, empty, load, load_keys, make_durable, plan, prepare, prepare_keys, save, withdraw,
+    PartRequest, PlanRequest, Prepared, PreparedKeys, ProofDemand, RdbReader, RestoreError,
+    RestoreLimits, Withdrawn, check_part, empty, load, load_keys, make_durable, plan, prepare,
+    prepare_keys, save, withdraw,
 };
 pub use verify::verify_artifact;

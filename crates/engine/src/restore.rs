@@ -15,7 +15,7 @@ pub use artifact::RdbReader;
 pub use error::RestoreError;
 pub use keys_state::{PreparedKeys, empty, prepare_keys, save};
 pub use keys_way::{KeysLoaded, KeysRequest, load_keys};
-pub use plan::{PlanRequest, plan};
+pub use plan::{PartRequest, PlanRequest, check_part, plan};
 pub use prove::{Comparison, ProofDemand};
 pub use replica_way::{
     ChangedSetting, LoadRequest, Loaded, OurAddress, Prepared, RestoreLimits, Withdrawn, load,

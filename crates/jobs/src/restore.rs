@@ -10,13 +10,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{
-    Backup, BackupId, ContentState, Failure, FailureCode, Instance, Loading, NewSafetyBackup, Note,
-    RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, Target, TargetData, with_sources,
+    Backup, BackupId, Blocker, ContentState, Failure, FailureCode, Instance, Loading,
+    NewSafetyBackup, Note, RdbDialect, Restore, RestoreOutcome, RestorePlan, RestoreWay, Target,
+    TargetData, with_sources,
 };
 use cachevault_engine::{
-    Comparison, LoadRequest, Loaded, Meter, PlanRequest, Prepared, PreparedKeys, ProofDemand,
-    RestoreError, RestoreLimits, VerifyError, Withdrawn, load, make_durable, plan, prepare,
-    prepare_keys, save, verify_artifact, withdraw,
+    Comparison, LoadRequest, Loaded, Meter, PartRequest, PlanRequest, Prepared, PreparedKeys,
+    ProofDemand, RestoreError, RestoreLimits, VerifyError, Withdrawn, check_part, load,
+    make_durable, plan, prepare, prepare_keys, save, verify_artifact, withdraw,
 };
 use cachevault_store::{ArtifactEntry, ArtifactKey, BackupKey, Manifest};
 use jiff::Timestamp;
@@ -195,6 +196,24 @@ impl Step for Check {
             Err(None) => return Err(StepError::Stopped),
             Err(Some(error)) => return Err(unreadable(&error)),
         }
+        if plan.way == RestoreWay::Keys && !subject.restore.options.filter.is_everything() {
+            let target = context.target(&subject.target).await?;
+            let looking = check_part(PartRequest {
+                plan: context.plan_request(&subject, &target, None)?,
+                store: &*app.store,
+                key: &key,
+                now: app.clock.now(),
+                captured_at: subject.manifest.started_at,
+            });
+            let looking = async {
+                tokio::select! {
+                    blockers = looking => blockers,
+                    () = break_off.cancelled() => Err(RestoreError::Cancelled),
+                }
+            };
+            let blockers = context.reporting(&meter, &break_off, looking).await?;
+            nothing_blocks(&blockers.map_err(as_step_error)?)?;
+        }
         Ok(output(&Checked {
             by_keys: plan.way == RestoreWay::Keys,
             swap: plan.loading == Loading::Swap,
@@ -207,6 +226,14 @@ impl Step for Check {
     async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
         Ok(())
     }
+}
+
+fn nothing_blocks(blockers: &[Blocker]) -> Result<(), StepError> {
+    if blockers.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<_> = blockers.iter().map(ToString::to_string).collect();
+    Err(fail(FailureCode::ToolFailed, reasons.join("; ")))
 }
 
 fn unreadable(error: &VerifyError) -> StepError {
@@ -333,22 +360,28 @@ impl StepContext<'_> {
         subject: &Subject,
         target_writes: Option<&str>,
     ) -> Result<RestorePlan, StepError> {
-        let (_, entry) = subject.artifact()?;
         let target = self.target(&subject.target).await?;
-        let plan = plan(PlanRequest {
-            target: &target,
+        let plan = plan(self.plan_request(subject, &target, target_writes)?);
+        let plan = plan.await.map_err(as_step_error)?;
+        nothing_blocks(&plan.blockers)?;
+        Ok(plan)
+    }
+
+    fn plan_request<'r>(
+        &'r self,
+        subject: &'r Subject,
+        target: &'r Target,
+        target_writes: Option<&'r str>,
+    ) -> Result<PlanRequest<'r>, StepError> {
+        let (_, entry) = subject.artifact()?;
+        Ok(PlanRequest {
+            target,
             entry,
             options: &subject.restore.options,
             has_certificate: self.ours.identity.is_some(),
             target_writes,
             command: self.settings.restore.command,
-        });
-        let plan = plan.await.map_err(as_step_error)?;
-        if plan.blockers.is_empty() {
-            return Ok(plan);
-        }
-        let reasons: Vec<_> = plan.blockers.iter().map(ToString::to_string).collect();
-        Err(fail(FailureCode::ToolFailed, reasons.join("; ")))
+        })
     }
 
     async fn prepare(&self, target: &Instance, swap: bool) -> Result<Prepared, StepError> {

@@ -80,16 +80,13 @@ impl Admin {
         Ok(value)
     }
 
-    /// Why the target takes no writes for now, in its words; `None` where it takes them, or does not
-    /// allow the question. Asked by a `RESTORE` of nothing, of which a server looks at the value last.
-    pub(crate) async fn write_refusal(&mut self) -> Result<Option<String>, RestoreError> {
-        match self.command(&["RESTORE", "cachevault", "none", ""]).await {
-            Err(RestoreError::Refused { detail, .. }) if is_about_writes(&detail) => {
-                Ok(Some(detail))
-            }
-            Ok(_) | Err(RestoreError::Refused { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Why the target takes no writes for now; `None` where it takes them, or does not allow the
+    /// question. Asked by a `RESTORE` of nothing, of which a server looks at the value last.
+    pub(crate) async fn write_refusal(&mut self) -> Result<Option<WriteRefusal>, RestoreError> {
+        let reply = self.client.call(&["RESTORE", "cachevault", "none", ""]).await?;
+        let Reply::Error(error) = reply else { return Ok(None) };
+        let code = WRITE_REFUSALS.into_iter().find(|code| error.starts_with(code.as_bytes()));
+        Ok(code.map(|code| WriteRefusal { code, detail: self.client.listener().heard(&error) }))
     }
 
     pub(crate) async fn set(&mut self, name: &str, value: &str) -> Result<(), RestoreError> {
@@ -97,7 +94,14 @@ impl Admin {
     }
 }
 
-/// Whether a server refuses whatever is to be written, and not this command.
-fn is_about_writes(detail: &str) -> bool {
-    ["NOREPLICAS", "MISCONF", "READONLY", "OOM"].iter().any(|word| detail.starts_with(word))
+/// How a server begins to refuse whatever is to be written, and not one command.
+const WRITE_REFUSALS: [&str; 4] = ["NOREPLICAS", "MISCONF", "READONLY", "OOM"];
+
+/// Why a server takes no writes for now.
+#[derive(Debug, Clone)]
+pub(crate) struct WriteRefusal {
+    /// The first word of what it says.
+    pub(crate) code: &'static str,
+    /// What it says, as far as it is told.
+    pub(crate) detail: String,
 }

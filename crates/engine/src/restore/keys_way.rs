@@ -42,6 +42,7 @@ use crate::meter::Meter;
 use crate::restore::admin::Admin;
 use crate::restore::artifact::RdbReader;
 use crate::restore::error::RestoreError;
+use crate::restore::glob;
 use crate::restore::replica_way::RestoreLimits;
 use chunk::chunks;
 use link::Link;
@@ -190,7 +191,7 @@ const HASH_TEMPLATES: RdbVersion = RdbVersion { family: RdbFamily::Redis, number
 
 /// The rules of a restore, for the thread that encodes.
 #[derive(Debug, Clone)]
-struct Rules {
+pub(crate) struct Rules {
     filter: KeyFilter,
     conflict: ConflictRule,
     ttl: TtlRule,
@@ -199,8 +200,25 @@ struct Rules {
 }
 
 impl Rules {
+    pub(crate) fn new(options: &RestoreOptions, now: Timestamp, captured_at: Timestamp) -> Self {
+        Self {
+            filter: options.filter.clone(),
+            conflict: options.conflict,
+            ttl: options.ttl,
+            now_ms: now.as_millisecond(),
+            captured_at_ms: captured_at.as_millisecond(),
+        }
+    }
+
+    /// Whether the filter lets a key pass.
+    pub(crate) fn wants(&self, database: u64, name: &[u8]) -> bool {
+        let KeyFilter { pattern, database: wanted } = &self.filter;
+        wanted.is_none_or(|wanted| u64::from(wanted) == database)
+            && pattern.as_ref().is_none_or(|pattern| glob::matches(pattern.as_bytes(), name))
+    }
+
     /// When something expires under the rule for expiries, if ever.
-    fn expiry(&self, stored_ms: Option<i64>) -> Result<Option<i64>, Over> {
+    pub(crate) fn expiry(&self, stored_ms: Option<i64>) -> Result<Option<i64>, Over> {
         let Some(stored_ms) = stored_ms else { return Ok(None) };
         let age_ms = self.now_ms.saturating_sub(self.captured_at_ms);
         let expires_at_ms = match self.ttl {
@@ -213,6 +231,11 @@ impl Rules {
         if expires_at_ms > self.now_ms { Ok(Some(expires_at_ms)) } else { Err(Over) }
     }
 
+    /// Whether moments of expiry are others than in the backup.
+    pub(crate) fn moves_expiries(&self) -> bool {
+        self.ttl != TtlRule::Keep
+    }
+
     /// Whether keys that are there already give way.
     fn replaces(&self) -> bool {
         matches!(self.conflict, ConflictRule::ReplaceAll | ConflictRule::Replace)
@@ -221,7 +244,7 @@ impl Rules {
 
 /// The time of a key or a field is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Over;
+pub(crate) struct Over;
 
 /// Counts whatever moves: while nothing does, the restore is stuck.
 #[derive(Debug, Default)]
@@ -283,13 +306,7 @@ impl KeysRequest<'_> {
     }
 
     fn rules(&self) -> Rules {
-        Rules {
-            filter: self.options.filter.clone(),
-            conflict: self.options.conflict,
-            ttl: self.options.ttl,
-            now_ms: self.now.as_millisecond(),
-            captured_at_ms: self.captured_at.as_millisecond(),
-        }
+        Rules::new(self.options, self.now, self.captured_at)
     }
 
     /// Deletes all that the target holds, without blocking it, and waits until its memory is free:

@@ -2,6 +2,7 @@
 
 mod facts;
 mod format;
+mod part;
 mod rights;
 
 use std::collections::BTreeSet;
@@ -20,6 +21,7 @@ use crate::restore::admin::Admin;
 use crate::restore::error::RestoreError;
 use facts::{TargetFacts, look};
 use format::{FormatCheck, unverified_refusal};
+pub use part::{PartRequest, check_part};
 use rights::{KeysNeeds, Needed};
 
 /// Data is read back by default up to this size of RDB: beyond it the target would be out of
@@ -89,30 +91,24 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
     let info = &facts.info;
     let report = content.report.as_ref().ok();
     let needed_bytes = report.map_or(0, needed_bytes);
-    let format = FormatCheck {
-        info,
-        header: content.header,
-        report,
-        target_writes: request.target_writes.and_then(parse),
-        unverified: options.unverified,
-        is_own_opaque: content.report.is_err() && unverified_refusal(info, &entry.source).is_none(),
-    };
+    let format = FormatCheck::new(request, info, content);
     let (way, because) = choose_way(options, facts, has_certificate, format.needs_commands());
     let loading = choose_loading(info, needed_bytes, options);
     let mut blockers = way_blockers(way, facts, report, options, has_certificate);
     if let Err(reason) = &content.report {
         blockers.extend(opaque_blocker(request, way, info, reason));
     }
-    if way == RestoreWay::Replica || !format.needs_commands() {
+    // What a part of the data needs is not in the report, but for its databases; `check_part` finds it.
+    let is_part = way == RestoreWay::Keys && !options.filter.is_everything();
+    if way == RestoreWay::Replica || !(is_part || format.takes_by_commands()) {
         blockers.extend(format.blocker(&entry.rdb.header));
     }
-    blockers.extend(report.and_then(|report| databases_blocker(report, facts)));
-    // What a part of the data needs is not known.
-    if options.filter.is_everything() {
+    blockers.extend(report.and_then(|report| databases_blocker(report, facts, options)));
+    if !is_part {
         blockers.extend(memory_blocker(info, needed_bytes));
         blockers.extend(format.inconsistent_streams());
+        blockers.extend(report.and_then(|report| modules_blocker(report, facts)));
     }
-    blockers.extend(report.and_then(|report| modules_blocker(report, facts)));
     blockers.extend(saving_blocker(facts));
     if way == RestoreWay::Keys && blockers.iter().all(|b| !matches!(b, Blocker::CannotSave { .. }))
     {
@@ -206,14 +202,19 @@ fn opaque_blocker(
 const VECTOR_SET: &str = "vectorset";
 
 fn modules_blocker(report: &Report, facts: &TargetFacts) -> Option<Blocker> {
-    let has = facts.modules.as_ref()?;
+    let names = lacking(report.modules.keys(), facts);
+    (!names.is_empty()).then_some(Blocker::Modules { names })
+}
+
+/// Those of these modules that the target does not have, as far as it tells.
+fn lacking<'n>(names: impl Iterator<Item = &'n String>, facts: &TargetFacts) -> Vec<String> {
+    let Some(has) = &facts.modules else { return Vec::new() };
     let missing = |name: &&String| match name.as_str() {
         VECTOR_SET => !has.iter().any(|module| module == VECTOR_SET),
         // A module and its types go by different names.
         _ => has.iter().all(|module| module == VECTOR_SET),
     };
-    let names: Vec<_> = report.modules.keys().filter(missing).cloned().collect();
-    (!names.is_empty()).then_some(Blocker::Modules { names })
+    names.filter(missing).cloned().collect()
 }
 
 /// Whether a comparison of the target's data with the backup's is wanted, and will be possible.
@@ -341,8 +342,17 @@ fn needed_bytes(report: &Report) -> u64 {
     report.total.memory_bytes.max(told)
 }
 
-fn databases_blocker(report: &Report, facts: &TargetFacts) -> Option<Blocker> {
-    let highest = report.databases.iter().map(|sums| sums.db).max()?;
+fn databases_blocker(
+    report: &Report,
+    facts: &TargetFacts,
+    options: &RestoreOptions,
+) -> Option<Blocker> {
+    let used = report.databases.iter().map(|sums| sums.db);
+    let wanted = options.filter.database.map(u64::from);
+    if wanted.is_none() && !options.filter.is_everything() {
+        return None;
+    }
+    let highest = used.filter(|db| wanted.is_none_or(|wanted| wanted == *db)).max()?;
     let has = facts.databases?;
     (highest >= has).then_some(Blocker::Databases { highest, has })
 }
@@ -368,9 +378,9 @@ fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {
 
 /// A target that takes no writes for now; a replica is told of elsewhere.
 fn writes_blocker(facts: &TargetFacts, options: &RestoreOptions) -> Option<Blocker> {
-    let detail = facts.refuses_writes.clone().filter(|_| facts.info.role == Role::Primary)?;
+    let refusal = facts.refuses_writes.clone().filter(|_| facts.info.role == Role::Primary)?;
     let empties = options.conflict == ConflictRule::ReplaceAll && options.filter.is_everything();
-    let advice = match detail.split(' ').next()? {
+    let advice = match refusal.code {
         // Whatever fills its memory goes first.
         "OOM" if empties => return None,
         "OOM" => "raise its `maxmemory`, or delete what is not needed there",
@@ -378,7 +388,7 @@ fn writes_blocker(facts: &TargetFacts, options: &RestoreOptions) -> Option<Block
         "MISCONF" => "see its log, mend its disk, and let it save once",
         _ => "restore into its primary",
     };
-    Some(Blocker::RefusesWrites { detail, advice: advice.to_owned() })
+    Some(Blocker::RefusesWrites { detail: refusal.detail, advice: advice.to_owned() })
 }
 
 fn notes(

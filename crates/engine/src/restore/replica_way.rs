@@ -222,8 +222,8 @@ pub(crate) async fn lower(
     admin: &mut Admin,
     guards: &[ChangedSetting],
 ) -> Result<(), RestoreError> {
-    let refusal = admin.write_refusal().await?.unwrap_or_default();
-    if !refusal.starts_with("NOREPLICAS") && !refusal.starts_with("MISCONF") {
+    let refusal = admin.write_refusal().await?.map_or("", |refusal| refusal.code);
+    if !matches!(refusal, "NOREPLICAS" | "MISCONF") {
         return Ok(());
     }
     tracing::warn!(target = %admin.address(), refusal, "the target takes no writes, and is told to take those of putting its old data back");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use cachevault_domain::{
     Blocker, KeyFilter, Loading, Login, RestoreOptions, RestorePlan, RestoreWay, Target,
 };
-use cachevault_engine::{PlanRequest, RestoreError, plan};
+use cachevault_engine::{PartRequest, PlanRequest, RestoreError, check_part, plan};
 use cachevault_store::{ArtifactEntry, ContentEntry};
 use cachevault_testkit::{
     Certificates, Engine, Server, dataset_for, eventually, free_port, installed_engines,
@@ -288,4 +288,79 @@ async fn a_target_that_is_full_blocks_unless_it_is_emptied_first() {
     let all = RestoreOptions { way: Some(RestoreWay::Keys), ..RestoreOptions::default() };
     let plan = plan_with(&target.target(), &entry, &all).await.unwrap();
     assert_eq!(plan.blockers, []);
+}
+
+fn part(pattern: Option<&str>, database: Option<u32>) -> RestoreOptions {
+    let filter = KeyFilter::new(pattern.map(Into::into), database).unwrap();
+    RestoreOptions { filter, ..RestoreOptions::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_for_a_part_looks_at_what_is_wanted_alone() {
+    let mut entry = entry_of(&newest_redis()).await;
+    let target = Server::start(&newest_redis(), &["--databases", "1"]);
+    let plan = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    let [Blocker::Databases { highest, has: 1 }] = plan.blockers[..] else { panic!("{plan:?}") };
+    let plan = plan_with(&target.target(), &entry, &part(None, Some(0))).await.unwrap();
+    assert_eq!(plan.blockers, []);
+    let highest = u32::try_from(highest).unwrap();
+    let plan = plan_with(&target.target(), &entry, &part(None, Some(highest))).await.unwrap();
+    assert!(matches!(plan.blockers[..], [Blocker::Databases { has: 1, .. }]), "{plan:?}");
+    // Whether one of these keys is of a module, its report does not tell.
+    let Some(ContentEntry::Verified { report, .. }) = &mut entry.rdb.content else { panic!() };
+    report["modules"] = serde_json::json!({"ReJSON-RL": 3});
+    let plan = plan_with(&target.target(), &entry, &part(Some("k*"), Some(0))).await.unwrap();
+    assert_eq!(plan.blockers, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pattern_selects_is_looked_at_and_nothing_else() {
+    let source = Server::start(&engine("redis-8.2"), &[]);
+    source.ask(&["SET", "plain", "1"]);
+    source.ask(&["HSET", "fields", "f", "1"]);
+    source.ask(&["HPEXPIREAT", "fields", "4000000000000", "FIELDS", "1", "f"]);
+    source.ask(&["VADD", "vectors", "VALUES", "1", "0.5", "a"]);
+    source.pipeline(&[vec!["SELECT", "15"], vec!["SET", "far", "1"]]);
+    let rig = Rig::new();
+    let entry = rig.capture(&source.target()).await.unwrap();
+    let target = Server::start(&engine("redis-7.0"), &["--databases", "1"]);
+    let now = "2026-11-21T08:31:16Z".parse().unwrap();
+    for (pattern, words) in [
+        ("plain", None),
+        ("nothing", None),
+        ("fields", Some("REDIS0012")),
+        ("vectors", Some("vectorset")),
+        ("far", Some("database 15")),
+    ] {
+        let options = part(Some(pattern), None);
+        let planned = plan_with(&target.target(), &entry, &options).await.unwrap();
+        assert_eq!(planned.blockers, [], "{pattern}");
+        let plan = PlanRequest {
+            target: &target.target(),
+            entry: &entry,
+            options: &options,
+            has_certificate: false,
+            target_writes: None,
+            command: Duration::from_secs(5),
+        };
+        let request = PartRequest { plan, store: &rig.store, key: &rig.key, now, captured_at: now };
+        let found = check_part(request).await.unwrap();
+        let text: String = found.iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), usize::from(words.is_some()), "{pattern}: {text}");
+        assert!(words.is_none_or(|words| text.contains(words)), "{pattern}: {text}");
+    }
+    assert_eq!(target.ask(&["DBSIZE"]), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_file_of_older_values_is_taken_by_commands() {
+    let source = Server::start(&engine("redis-8.2"), &[]);
+    source.ask(&["SET", "plain", "1"]);
+    let entry = Rig::new().capture(&source.target()).await.unwrap();
+    let target = Server::start(&engine("redis-7.0"), &[]);
+    let by_keys = RestoreOptions { way: Some(RestoreWay::Keys), ..RestoreOptions::default() };
+    let plan = plan_with(&target.target(), &entry, &by_keys).await.unwrap();
+    assert_eq!(plan.blockers, []);
+    let found = blocker(&target, &target.target(), &entry).await;
+    assert!(matches!(found, Blocker::Format { .. }), "{found}");
 }

@@ -737,3 +737,29 @@ async fn a_target_that_stops_taking_writes_gets_its_old_data_back_all_the_same()
         restoring.assert_truthful(id).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_is_wanted_of_a_backup_has_to_fit_the_target() {
+    let restoring = Restoring::into_server(&["--databases", "1"], 500).await;
+    restoring.rig.server.pipeline(&[vec!["SELECT", "15"], vec!["SET", "far", "1"]]);
+    let restoring = Restoring { backup: restoring.rig.request().await, ..restoring };
+    restoring.rig.run(None).await;
+    let wanted = |pattern: &str, database| RestoreOptions {
+        filter: KeyFilter::new(Some(pattern.into()), database).unwrap(),
+        conflict: ConflictRule::Replace,
+        ..RestoreOptions::default()
+    };
+    for options in [wanted("key:1?", None), wanted("*", Some(0))] {
+        let id = restoring.request_with(options).await;
+        restoring.rig.run(None).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Succeeded, "{restore:?}");
+    }
+    let id = restoring.request_with(wanted("far", None)).await;
+    restoring.rig.run(None).await;
+    let restore = restoring.record(id).await;
+    assert_eq!(restore.state, RestoreState::Failed, "{restore:?}");
+    assert!(restore.failure.unwrap().reason.contains("database 15"));
+    assert_eq!(restore.outcome.unwrap().target, TargetData::Untouched);
+    assert_eq!(restore.safety_backup, None);
+}

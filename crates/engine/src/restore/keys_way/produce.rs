@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 
 use crate::error::VerifyError;
 use crate::restore::error::RestoreError;
-use crate::restore::glob;
 use crate::restore::keys_way::chunk::{Reason, Sender};
 use crate::restore::keys_way::split::Split;
 use crate::restore::keys_way::{Abilities, Done, KeysLoaded, Rules, shown};
@@ -119,15 +118,9 @@ impl Producer {
         self.failed.is_some() || self.sender.is_gone()
     }
 
-    fn is_wanted(&self, database: u64, name: &[u8]) -> bool {
-        let filter = &self.rules.filter;
-        filter.database.is_none_or(|wanted| u64::from(wanted) == database)
-            && filter.pattern.as_ref().is_none_or(|pattern| glob::matches(pattern.as_bytes(), name))
-    }
-
     /// Decides what becomes of a key.
     fn begin(&mut self, key: &Key<'_>) -> Current {
-        if !self.is_wanted(key.db, key.name) {
+        if !self.rules.wants(key.db, key.name) {
             self.loaded.filtered += 1;
             return Current::Passed;
         }

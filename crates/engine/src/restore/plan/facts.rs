@@ -4,7 +4,7 @@ use cachevault_domain::Blocker;
 use cachevault_proto::Reply;
 
 use crate::info::ServerInfo;
-use crate::restore::admin::Admin;
+use crate::restore::admin::{Admin, WriteRefusal};
 use crate::restore::error::RestoreError;
 use crate::restore::plan::rights::{Rights, denial};
 
@@ -24,8 +24,8 @@ pub(super) struct TargetFacts {
     /// Why its settings cannot be read.
     pub(super) no_settings: Option<Blocker>,
     pub(super) rights: Rights,
-    /// Why it takes no writes for now, in its words.
-    pub(super) refuses_writes: Option<String>,
+    /// Why it takes no writes for now.
+    pub(super) refuses_writes: Option<WriteRefusal>,
 }
 
 /// Looks at a target, and touches nothing. `databases` are those that the backup has keys in.

@@ -9,6 +9,7 @@ use cachevault_rdb::{Header, Magic};
 use cachevault_store::SourceEntry;
 
 use crate::info::ServerInfo;
+use crate::restore::plan::{ContentFacts, PlanRequest, parse};
 
 /// A backup's format, and the target that is to load it.
 pub(super) struct FormatCheck<'a> {
@@ -24,7 +25,23 @@ pub(super) struct FormatCheck<'a> {
     pub(super) is_own_opaque: bool,
 }
 
-impl FormatCheck<'_> {
+impl<'a> FormatCheck<'a> {
+    pub(super) fn new(
+        request: &PlanRequest<'_>,
+        info: &'a ServerInfo,
+        content: &'a ContentFacts,
+    ) -> Self {
+        let is_refused = unverified_refusal(info, &request.entry.source).is_some();
+        Self {
+            info,
+            header: content.header,
+            report: content.report.as_ref().ok(),
+            target_writes: request.target_writes.and_then(parse),
+            unverified: request.options.unverified,
+            is_own_opaque: content.report.is_err() && !is_refused,
+        }
+    }
+
     fn formats(&self) -> Formats {
         formats_of(self.info.engine, self.info.version)
     }
@@ -46,16 +63,48 @@ impl FormatCheck<'_> {
     /// Whether the target does not load the file, being of the other vendor, and takes all its values by
     /// commands.
     pub(super) fn needs_commands(&self) -> bool {
-        let (Some(needed), Some(report)) = (self.needed(), self.report) else { return false };
+        let Some(needed) = self.needed() else { return false };
         let row = self.formats().newest_known();
         if row.writes.family == needed.family || self.formats().loads(needed) == Loads::Yes {
             return false;
         }
-        let (least, has) = match row.writes.family {
-            RdbFamily::Redis => (report.least_redis_version_by_commands, Some(row.loads_redis)),
-            RdbFamily::Valkey => (report.least_valkey_version_by_commands, row.loads_valkey),
-        };
-        least.zip(has).is_some_and(|(least, has)| least <= has)
+        self.takes_by_commands()
+    }
+
+    /// Whether the target takes all values of the backup by commands, whatever its header says.
+    pub(super) fn takes_by_commands(&self) -> bool {
+        let least = self.report.and_then(|report| match self.family() {
+            RdbFamily::Redis => report.least_redis_version_by_commands,
+            RdbFamily::Valkey => report.least_valkey_version_by_commands,
+        });
+        least.zip(self.newest_number()).is_some_and(|(least, has)| least <= has)
+    }
+
+    /// Whether the target takes values by commands that need this version of its family's format, or is
+    /// to decide that itself.
+    pub(super) fn takes(&self, least: u16) -> bool {
+        let is_left_to_it = self.unverified && matches!(self.formats(), Formats::Unknown { .. });
+        is_left_to_it || self.newest_number().is_some_and(|has| least <= has)
+    }
+
+    fn family(&self) -> RdbFamily {
+        self.formats().newest_known().writes.family
+    }
+
+    fn newest_number(&self) -> Option<u16> {
+        let row = self.formats().newest_known();
+        match row.writes.family {
+            RdbFamily::Redis => Some(row.loads_redis),
+            RdbFamily::Valkey => row.loads_valkey,
+        }
+    }
+
+    /// That the target does not take some value of a part by commands: one that needs this version, or
+    /// for `None` one that only the other vendor has.
+    pub(super) fn refused_part(&self, least: Option<u16>) -> Blocker {
+        let needed = least.map(|number| RdbVersion { family: self.family(), number });
+        let header = self.header.map(|header| header.to_string()).unwrap_or_default();
+        self.refused(needed, &header, loaded_by(&self.formats()))
     }
 
     pub(super) fn blocker(&self, header: &str) -> Option<Blocker> {

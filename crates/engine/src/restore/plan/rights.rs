@@ -244,9 +244,11 @@ impl KeysNeeds<'_> {
             Needed::ForKeys => true,
             Needed::ForAnyName => options.filter.pattern.as_deref().is_none_or(|p| p == "*"),
             Needed::ToEmpty => replaces_all,
-            Needed::ForDatabase(database) => {
-                options.filter.database.is_none_or(|wanted| u64::from(wanted) == database)
-            }
+            // Of a part, what its keys need is found when the backup is checked.
+            Needed::ForDatabase(database) => match options.filter.database {
+                Some(wanted) => u64::from(wanted) == database,
+                None => is_everything,
+            },
             Needed::ForFunctions => has_functions,
             Needed::ToDropFunctions => replaces_all && info.functions > 0,
             Needed::ToLook => looks,
@@ -277,7 +279,9 @@ impl KeysNeeds<'_> {
     /// Whether hashes with fields that expire are written by the commands for hashes: in the other vendor's
     /// encoding, or with other moments of expiry.
     fn has_hashes_by_commands(&self) -> bool {
-        let Some(report) = self.report else { return false };
+        let Some(report) = self.report.filter(|_| self.options.filter.is_everything()) else {
+            return false;
+        };
         let has_expiring =
             || report.encodings.iter().any(|row| row.encoding.contains("with expiry"));
         let is_foreign = match self.info.engine {
