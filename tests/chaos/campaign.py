@@ -105,10 +105,11 @@ class Campaign:
 
     def run(self, end: float) -> None:
         """All rounds, or as many as begin before `end`; what comes last is done in any case."""
-        for self.round, planned in enumerate(self._plan.rounds, start=1):
-            if time.monotonic() > end:
-                break
+        for planned in self._plan.rounds:
             began = time.monotonic()
+            if began > end:
+                break
+            self.round += 1
             self._do(planned)
             ended = self._count()
             self._say(f"  round {self.round}: {planned.describe()} -> {ended}, {time.monotonic() - began:.1f} s")
@@ -211,10 +212,10 @@ class Campaign:
             for file in self.service.data_dir.glob("catalog.sqlite*"):
                 file.unlink()
         words = ("catalog", "rebuild") if work.kind == "rebuild" else ("key", "rotate")
-        if fault.kind != "none":
+        if fault.kinds != ("none",):
             self._break_offline(words, planned)
         # A rotation that was broken off has happened or not; both are right.
-        if work.kind == "rebuild" or fault.kind == "none":
+        if work.kind == "rebuild" or fault.kinds == ("none",):
             self._end_offline(self.service.offline(*words), words)
         self.service.start()
         if is_lost:
@@ -226,13 +227,13 @@ class Campaign:
     def _break_offline(self, words: tuple[str, str], planned: Round) -> None:
         """Runs a command under a fault, or kills it; how it ends is its own business."""
         fault = planned.fault
-        if fault.kind == "data-disk":
+        if "data-disk" in fault.kinds:
             self._disk.fill()
-        elif fault.kind == "store-disk":
+        if "store-disk" in fault.kinds:
             self._store.disk.fill()
         process = self.service.offline(*words)
         try:
-            if fault.kind == "kill":
+            if "kill" in fault.kinds:
                 wait_for(fault.after / 8, lambda: process.poll() is not None)
                 process.kill()
             process.communicate(timeout=OFFLINE_DEADLINE)

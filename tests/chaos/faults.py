@@ -22,39 +22,40 @@ class Faults:
         """Waits for its moment, does it, and has it healed when this returns."""
         wait_for(fault.after)
         try:
-            self._begin(fault)
+            for kind in fault.kinds:
+                self._begin(kind, fault)
             if fault.kill_too:
                 wait_for(fault.seconds / 2)
                 self._service.thaw()
                 self._service.kill()
                 # It may not come up before the fault is over; whoever supervises it tries again.
                 self._service.spawn()
-            wait_for(0 if fault.kind == "none" else fault.seconds)
+            wait_for(0 if fault.kinds == ("none",) else fault.seconds)
         finally:
             self._heal(fault)
 
-    def _begin(self, fault: Fault) -> None:
-        kind, _, what = fault.kind.partition("-")
-        if kind in ("source", "target"):
-            peers = self._sources if kind == "source" else self._targets
+    def _begin(self, kind: str, fault: Fault) -> None:
+        whose, _, what = kind.partition("-")
+        if whose in ("source", "target"):
+            peers = self._sources if whose == "source" else self._targets
             self._begin_with(peers[fault.place], what, fault)
-        elif kind == "store" and what != "disk":
+        elif whose == "store" and what != "disk":
             self._begin_with(self._store, what, fault)
-        elif kind == "kill":
+        elif whose == "kill":
             self._service.kill()
             self._service.spawn()
             if what == "twice":
                 wait_for(fault.seconds / 3)
                 self._service.kill()
                 self._service.spawn()
-        elif kind == "stop":
+        elif whose == "stop":
             self._service.stop()
             self._service.spawn()
-        elif kind == "freeze":
+        elif whose == "freeze":
             self._service.freeze()
-        if fault.kind in ("data-disk", "both-disks"):
+        if kind in ("data-disk", "both-disks"):
             self._disk.fill()
-        if fault.kind in ("store-disk", "both-disks"):
+        if kind in ("store-disk", "both-disks"):
             self._store.disk.fill()
 
     def _begin_with(self, one: Peer | BucketStore, what: str, fault: Fault) -> None:
@@ -82,7 +83,7 @@ class Faults:
         for peer in self._sources + self._targets:
             peer.proxy.heal()
             peer.server.thaw()
-        if fault.kind == "source-kill":
+        if "source-kill" in fault.kinds:
             self._sources[fault.place].server.start()
         self._service.thaw()
         # It may have found no room, or no store that lets it in, while it started.

@@ -204,17 +204,19 @@ class Invariants:
             changed = dict(_lasting(peer).items() ^ self._settings[peer.name].items())
             if changed:
                 raise Violation(f"settings of {peer.name} are not as they were: {changed}")
-        self._assert_clean_log()
+        self._assert_no_secrets()
         self._assert_small()
 
-    def _assert_clean_log(self) -> None:
+    def _assert_no_secrets(self) -> None:
         with self._service.log.open("rb") as file:
             file.seek(self._log_read)
             said = file.read()
         self._log_read += len(said)
+        catalog = b"".join(path.read_bytes() for path in self._service.data_dir.glob("catalog.sqlite*"))
         for what, secret in {**self._secrets, **self._keys()}.items():
-            if secret.encode() in said:
-                raise Violation(f"{what} is in the log")
+            for place, text in (("log", said), ("catalog", catalog)):
+                if secret.encode() in text:
+                    raise Violation(f"{what} is in the {place}")
         if b"panicked at" in said:
             line = next(line for line in said.splitlines() if b"panicked at" in line)
             raise Violation(f"a panic: {line.decode(errors='replace')}")

@@ -19,6 +19,8 @@ WORK = {"backup": 6, "restore": 6, "delete": 3, "cancel": 1, "drill": 2, "downlo
 # They need the service stopped, so they are the only work of their round.
 OFFLINE = ("rebuild", "rotate")
 OFFLINE_FAULTS = {"none": 2, "kill": 5, "data-disk": 2, "store-disk": 1}
+# For how long a worker has a job without saying so again: who sleeps longer has lost it.
+LEASE_SECONDS = 30.0
 WAYS = (None, None, "replica", "keys")
 
 
@@ -34,9 +36,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, how long after the work began, for how long, and a number that some faults need."""
+    """What goes wrong at once, how long after the work began, for how long, and a number that some faults need."""
 
-    kind: str
+    kinds: tuple[str, ...]
     after: float
     seconds: float
     place: int
@@ -60,7 +62,8 @@ class Round:
         done = "+".join(work.kind for work in self.work)
         fault = self.fault
         kill = ", and killed" if fault.kill_too else ""
-        return f"{done} | {fault.kind} at {fault.after:.2f} s for {fault.seconds:.1f} s{kill}"
+        kinds = "+".join(fault.kinds)
+        return f"{done} | {kinds} at {fault.after:.2f} s for {fault.seconds:.1f} s{kill}"
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,9 @@ def make(seed: int, rounds: int, engines: list[str]) -> Plan:
 
 
 def _round(rng: random.Random, number: int, store: str) -> Round:
-    kinds = _weighted(rng, WORK)
-    if kinds in OFFLINE and number > 0:
-        chosen = [kinds]
+    first = _weighted(rng, WORK)
+    if first in OFFLINE and number > 0:
+        chosen = [first]
         faults = OFFLINE_FAULTS
     else:
         online = {kind: weight for kind, weight in WORK.items() if kind not in OFFLINE}
@@ -93,9 +96,14 @@ def _round(rng: random.Random, number: int, store: str) -> Round:
         # The fault is to meet something.
         chosen.append("restore")
     work = _one_restore_per_target(tuple(_work(rng, kind) for kind in chosen))
+    # Now and then a second thing goes wrong at the same time.
+    second = _weighted(rng, {name: weight for name, weight in faults.items() if "-" in name and name != "kill-twice"})
+    is_alone = rng.random() > 0.2 or kind in (second, "none")
+    kinds = (kind,) if is_alone else (kind, second)
+    seconds = rng.choice((0.3, 1.0, rng.uniform(1, 4), rng.uniform(4, 9)))
     fault = Fault(
-        kind=kind, after=rng.choice((0.0, 0.1, rng.uniform(0, 1), rng.uniform(0, 3))),
-        seconds=rng.choice((0.3, 1.0, rng.uniform(1, 4), rng.uniform(4, 9))), place=rng.randrange(2),
+        kinds=kinds, after=rng.choice((0.0, 0.1, rng.uniform(0, 1), rng.uniform(0, 3))),
+        seconds=LEASE_SECONDS + 4 if kind == "freeze" and rng.random() < 0.2 else seconds, place=rng.randrange(2),
         amount=rng.choice((1 << 10, 100 << 10, 1 << 20, 3 << 20)), kill_too=rng.random() < 0.15,
     )
     large = rng.random() < 0.3

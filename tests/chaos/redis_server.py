@@ -107,7 +107,7 @@ class RedisServer:
 
     def info(self, name: str) -> str | None:
         """A field of all that the server reports; nothing where it has none."""
-        lines = self("INFO", "everything").decode(errors="replace").splitlines()
+        lines = self("INFO", "all").decode(errors="replace").splitlines()
         return next((line.partition(":")[2] for line in lines if line.startswith(f"{name}:")), None)
 
     def settings(self) -> dict[bytes, bytes]:

@@ -33,6 +33,8 @@ mod watch;
 mod webhooks;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cachevault_catalog::CatalogError;
@@ -117,6 +119,27 @@ impl SqliteCatalog {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+
+    /// Lets a commit fail once, behind as many others as said, as on a full disk; tells whether it
+    /// has. For tests of everything above.
+    ///
+    /// # Errors
+    /// [`CatalogError::Unavailable`] when the writing connection cannot be had.
+    pub async fn fail_commit(&self, after: u32) -> Result<Arc<AtomicBool>, CatalogError> {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let (told, mut left) = (has_failed.clone(), after);
+        let mut writer = self.writer.acquire().await.map_err(unavailable)?;
+        writer.lock_handle().await.map_err(unavailable)?.set_commit_hook(move || {
+            if told.load(Ordering::SeqCst) {
+                return true;
+            }
+            let (now, fails) = (left.saturating_sub(1), left == 0);
+            left = now;
+            told.store(fails, Ordering::SeqCst);
+            !fails
+        });
+        Ok(has_failed)
     }
 
     fn job_queued(&self, kind: JobKind) -> &Notify {

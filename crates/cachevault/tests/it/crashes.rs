@@ -27,10 +27,15 @@ static KILLER: LazyLock<(TempDir, PathBuf)> = LazyLock::new(|| {
     (folder, library)
 });
 
+/// The library that kills at a call, or lets one fail.
+pub(crate) fn library() -> &'static Path {
+    &KILLER.1
+}
+
 /// The service as it is when the n-th call of all kills it. The calls are written to `log`.
 pub(crate) fn killed_at(n: usize, log: &Path) -> Command {
     let mut command = Command::new(BINARY);
-    command.env("LD_PRELOAD", &KILLER.1).env("KILL_AT", n.to_string()).env("KILL_LOG", log);
+    command.env("LD_PRELOAD", library()).env("KILL_AT", n.to_string()).env("KILL_LOG", log);
     command
 }
 

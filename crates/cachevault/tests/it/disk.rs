@@ -89,3 +89,73 @@ fn a_service_whose_disk_was_full_works_on_without_a_restart() {
     assert!(service.get("/readyz").ends_with("200"));
     drop((service, disk, folder));
 }
+
+/// Begins something, lets the disk become full while it runs, and waits until that was noticed or
+/// it is over.
+fn under_a_full_disk(service: &Service, words: &[&str], is_over: impl Fn() -> bool) {
+    let said = service.log().len();
+    let _ = service.run(words);
+    let filler = service.data_dir.join("filler");
+    fill(&filler, MIB);
+    eventually("it is noticed", || {
+        let log = service.log();
+        let new = &log[said..];
+        let noticed = new.contains("no space left") || new.contains("disk is full");
+        (noticed || is_over()).then_some(())
+    });
+    // Nothing can be asked for as long as it lasts, and that is told.
+    let refused = service.run(&["backup", "create", "orders"]);
+    assert_ne!(refused.status.code(), Some(101), "{refused:?}");
+    fs::remove_file(&filler).unwrap();
+}
+
+#[test]
+fn each_kind_of_job_outlives_a_full_disk_under_the_whole_data_folder() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 32);
+    let engine = newest_redis();
+    let delayed = |name: &str| Server::start(&engine, &[name, "2000"]);
+    let (source, target) = (delayed("--rdb-key-save-delay"), delayed("--key-load-delay"));
+    source.fill(500, 1000);
+    target.fill(50, 100);
+    let (new, old) = (source.digest(), target.digest());
+    let service = Service::start(&data_dir, &["--disk-reserve-mib", "0", "--retry-pause", "1s"]);
+    service.adopt(&source);
+    service.adopt_as("copy", &target);
+    let good = service.json(&["backup", "create", "orders", "--wait"]);
+    let good = good["id"].as_str().unwrap();
+    let ended = |record: &Value| !matches!(record["state"].as_str(), Some("waiting" | "running"));
+
+    under_a_full_disk(&service, &["backup", "create", "orders"], || {
+        ended(&service.newest_backup())
+    });
+    let backup = service.settled();
+    assert!(backup["state"] == "succeeded" || backup["failure"]["reason"].is_string(), "{backup}");
+
+    let newest = || service.json(&["restore", "list", "copy"])["items"][0].clone();
+    let restore = ["restore", "create", "copy", "--backup", good];
+    under_a_full_disk(&service, &restore, || ended(&newest()));
+    let restored = eventually("the restore ends", || Some(newest()).filter(&ended));
+    let expected = match (restored["state"].as_str(), restored["target_data"].as_str()) {
+        (Some("succeeded"), Some("new")) => &new,
+        (Some("failed"), Some("old" | "untouched")) => &old,
+        _ => panic!("{restored}"),
+    };
+    assert_eq!(target.digest(), *expected, "{restored}");
+
+    let doomed = service.json(&["backup", "create", "orders", "--wait"]);
+    let doomed = doomed["id"].as_str().unwrap();
+    let shown = || service.json(&["backup", "show", doomed]);
+    let is_removed = || shown()["state"] == "deleted";
+    under_a_full_disk(&service, &["backup", "delete", doomed], is_removed);
+    eventually("the removal ends", || {
+        (is_removed() || shown()["restorable"] == true).then_some(())
+    });
+
+    let made = service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(made["state"], "succeeded", "{made}");
+    service.json(&["verify"]);
+    assert!(service.get("/readyz").ends_with("200"));
+    assert_eq!(source.digest(), new);
+    drop((service, disk, folder));
+}

@@ -14,6 +14,7 @@ mod diff;
 mod disk;
 mod download;
 mod events;
+mod failing_calls;
 mod inspect;
 mod lifecycle;
 mod load;

@@ -14,7 +14,7 @@ use crate::rig::{Inject, Rig, STEPS};
 const FIVE_SECONDS: Duration = Duration::from_secs(5);
 
 /// A rig whose due job is of this kind; the backup that it is about.
-async fn due(kind: JobKind) -> (Rig, BackupId) {
+pub(crate) async fn due(kind: JobKind) -> (Rig, BackupId) {
     let rig = Rig::new().await;
     let backup = rig.request().await;
     if kind == JobKind::Remove {
@@ -24,7 +24,7 @@ async fn due(kind: JobKind) -> (Rig, BackupId) {
     (rig, backup)
 }
 
-fn done(kind: JobKind) -> BackupState {
+pub(crate) fn done(kind: JobKind) -> BackupState {
     match kind {
         JobKind::Capture => BackupState::Succeeded,
         JobKind::Remove => BackupState::Deleted,

@@ -6,6 +6,7 @@
 mod cancel;
 mod drills;
 mod every_kind;
+mod failing_catalog;
 mod failures;
 mod messages;
 mod newest;

@@ -5,7 +5,7 @@ use cachevault_app::{
     AddInstance, App, DiskReserve, Logins, MasterKey, NewCredential, RequestBackup, Sealer,
     WebhookRules, Webhooks,
 };
-use cachevault_catalog::JobQueue;
+use cachevault_catalog::{CatalogError, JobQueue};
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::{
     Backoff, Backup, BackupId, BackupState, Caller, Clock, HostRules, InstanceId, JobId, JobKind,
@@ -127,15 +127,18 @@ impl Rig {
     }
 
     pub(crate) async fn claim(&self) -> Option<Lease> {
+        self.try_claim().await.unwrap()
+    }
+
+    pub(crate) async fn try_claim(&self) -> Result<Option<Lease>, CatalogError> {
         let now = self.clock.now();
         let until = now.checked_add(self.settings.lease).unwrap();
         for kind in JobKind::ALL {
-            if let Some(lease) = self.catalog.claim_job(kind, self.node, now, until).await.unwrap()
-            {
-                return Some(lease);
+            if let Some(lease) = self.catalog.claim_job(kind, self.node, now, until).await? {
+                return Ok(Some(lease));
             }
         }
-        None
+        Ok(None)
     }
 
     /// Claims the job that is due and runs it to the end of this attempt.
