@@ -58,7 +58,7 @@ class FolderStore:
 
     def files(self) -> list[str]:
         """Paths of all that lies in the store, in its own terms."""
-        return [path for path in _walk(self._root) if not path.rpartition("/")[2].startswith(".check-")]
+        return [path for path in _walk(self._root) if _is_of_a_backup(path)]
 
     def heal(self) -> None:
         self.disk.free()
@@ -97,7 +97,7 @@ class BucketStore:
         # The server shortens names, as it makes names of files of them, and keeps unfinished uploads beside the bucket.
         found = [path.replace("/~", "/attempt-") for path in _walk(self._root / self._prefix)]
         unfinished = [f"unfinished/{path.name}" for path in self._root.glob(".upload*")]
-        return [path for path in found if "/.check-" not in f"/{path}"] + unfinished
+        return [path for path in found if _is_of_a_backup(path)] + unfinished
 
     def freeze(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
@@ -116,6 +116,11 @@ class BucketStore:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self.disk.unmount()
+
+
+def _is_of_a_backup(path: str) -> bool:
+    """Neither the store's id nor what a check of it left."""
+    return not path.rpartition("/")[2].startswith((".cachevault-store", ".check-"))
 
 
 def _walk(root: Path) -> list[str]:

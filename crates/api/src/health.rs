@@ -16,6 +16,9 @@ use crate::Api;
 
 const CHECK_HOLDS: Duration = Duration::from_secs(1);
 
+const FOREIGN_STORE: &str = "the store is not the one that the backups are in; see `cachevault store \
+                             accept` and `cachevault catalog rebuild`";
+
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -58,6 +61,7 @@ impl Readiness {
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "not ready");
                 match error {
+                    error if error.is_foreign_store() => Some(FOREIGN_STORE),
                     AppError::StoreUnavailable(_) => Some("the store cannot be used"),
                     AppError::DiskShortage(_) => Some("a disk of the service is nearly full"),
                     _ => Some("the catalog cannot be used"),

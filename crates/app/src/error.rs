@@ -5,7 +5,7 @@ use cachevault_domain::{
     BackupState, Blocker, Denied, InvalidConnection, InvalidInstanceName, InvalidTransition,
     JobKind, ProbeError, RestoreState, TAGS_MAX, WEBHOOKS_MAX,
 };
-use cachevault_store::StoreError;
+use cachevault_store::{StoreError, StoreErrorKind};
 
 use crate::access::AccessError;
 use crate::disk::DiskShortage;
@@ -146,6 +146,13 @@ pub enum AppError {
     /// A stored secret does not open with this master key.
     #[error("a stored secret cannot be opened")]
     SecretUnreadable(#[from] Unsealable),
+}
+
+impl AppError {
+    /// Whether it is because another store is where the catalog's should be.
+    pub fn is_foreign_store(&self) -> bool {
+        matches!(self, Self::StoreUnavailable(error) if error.kind == StoreErrorKind::Foreign)
+    }
 }
 
 impl From<CatalogError> for AppError {

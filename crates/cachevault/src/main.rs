@@ -184,6 +184,9 @@ enum StoreCommand {
     /// Prove that a store does all that it has to: writes, reads, lists and removes in a folder of
     /// its own, and prints a report
     Check(CheckOptions),
+    /// Take the store that the settings name from now on, while the service is stopped: after it
+    /// was moved without its id, or replaced. Takes the settings of `serve`
+    Accept(Box<Settings>),
 }
 
 /// Wrong usage or configuration.
@@ -220,6 +223,9 @@ fn main() -> ExitCode {
                 ExitCode::from(EXIT_USAGE)
             }
         },
+        Command::Store { command: StoreCommand::Accept(settings) } => {
+            configured(*settings, |config| serve::accept_store(&config))
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

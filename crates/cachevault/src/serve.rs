@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Throttle};
 use cachevault_app::{
-    App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt, Sealer, Webhooks,
+    AcceptedStore, App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt,
+    Sealer, StoreRecord, Webhooks,
 };
 use cachevault_catalog_sqlite::SqliteCatalog;
 use cachevault_domain::SystemClock;
@@ -16,7 +17,7 @@ use cachevault_jobs::{
     DiskWatch, DrillSettings, Driller, EngineOpener, EngineProber, JobFigures, Messenger, Observer,
     Runner, Scheduler, Shutdown, Tender, Worker,
 };
-use cachevault_store::{CountedStore, SealedStore, StoreFigures};
+use cachevault_store::{CountedStore, KnownStore, SealedStore, StoreFigures};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -241,6 +242,41 @@ pub(crate) fn rotate_key(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn open_catalog(data_dir: &DataDir) -> anyhow::Result<Arc<SqliteCatalog>> {
+    let path = data_dir.catalog();
+    let catalog = SqliteCatalog::open(&path).await;
+    Ok(Arc::new(catalog.with_context(|| format!("open `{}`", path.display()))?))
+}
+
+fn record_of(catalog: &Arc<SqliteCatalog>) -> StoreRecord {
+    StoreRecord { catalog: catalog.clone(), entropy: Arc::new(OsEntropy) }
+}
+
+/// Takes the store from now on that the settings name, whatever the catalog knew before.
+pub(crate) fn accept_store(config: &Config) -> anyhow::Result<()> {
+    logging::start(config.log_format, config.log_level)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(async {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        ensure!(
+            data_dir.catalog().exists(),
+            "there is no catalog in `{}` that could accept a store; run `cachevault serve`, or \
+             `cachevault catalog rebuild`, with the settings of `serve`",
+            config.data_dir.display()
+        );
+        let catalog = open_catalog(&data_dir).await?;
+        let store = config.store.at(&data_dir)?;
+        let accepted = record_of(&catalog).accept(&*store).await.context("accept the store")?;
+        let AcceptedStore { id, backups, held } = accepted;
+        println!("the store {id} is accepted; it holds {held} of the catalog's {backups} backups");
+        if held < backups {
+            println!("`cachevault verify` marks those that it does not hold as damaged");
+        }
+        catalog.close().await;
+        Ok(())
+    })
+}
+
 async fn build(
     config: &Config,
     data_dir: &DataDir,
@@ -248,16 +284,34 @@ async fn build(
     purpose: Purpose,
 ) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
-    let store = config.store.open(data_dir).await?;
-    admit(data_dir, &*store, purpose).await?;
+    // The catalog knows which store it is; where there is none, the store may know of a catalog.
+    let earlier = match data_dir.catalog().exists() {
+        true => Some(open_catalog(data_dir).await?),
+        false => None,
+    };
+    let proven = match earlier.as_ref().map(record_of) {
+        Some(record) if !record.is_empty().await.context("read the catalog")? => {
+            if purpose == Purpose::Rebuild {
+                record.follow(&*config.store.at(data_dir)?).await.context("read the store's id")?;
+            }
+            config.store.open(data_dir, Some(Arc::new(record))).await?
+        }
+        _ => config.store.open(data_dir, None).await?,
+    };
+    admit(data_dir, &*proven.store, purpose).await?;
     let keys = data_dir.master_keys(&*entropy)?;
-    let (current, earlier) = keys.split_first().context("there is no master key")?;
-    let sealer = Arc::new(Sealer::with_earlier(current, earlier, entropy.clone()));
-    let store = SealedStore::new(store, sealer.clone(), config.store.encrypt);
+    let (current, earlier_keys) = keys.split_first().context("there is no master key")?;
+    let sealer = Arc::new(Sealer::with_earlier(current, earlier_keys, entropy.clone()));
+    let catalog = match earlier {
+        Some(catalog) => catalog,
+        None => open_catalog(data_dir).await?,
+    };
+    let store = KnownStore::new(proven.store, Arc::new(record_of(&catalog)), proven.holds);
+    if proven.is_usable {
+        store.identify().await.context("take the store")?;
+    }
+    let store = SealedStore::new(Arc::new(store), sealer.clone(), config.store.encrypt);
     let store = CountedStore::new(store, figures.clone());
-    let catalog = SqliteCatalog::open(&data_dir.catalog()).await;
-    let catalog =
-        Arc::new(catalog.with_context(|| format!("open `{}`", data_dir.catalog().display()))?);
     let app = App {
         catalog: catalog.clone(),
         store: Arc::new(store),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cachevault_store::conformance::{self, Scratch};
 use cachevault_store::{
-    BucketSettings, BucketStore, BucketUrl, FolderStore, SpoolStore, Store, StoreErrorKind,
-    StoreUrl,
+    BucketSettings, BucketStore, BucketUrl, FolderStore, KnownStore, SpoolStore, Store,
+    StoreErrorKind, StoreMemory, StoreUrl,
 };
 use clap::Args;
 
@@ -17,6 +17,9 @@ use crate::entropy::OsEntropy;
 
 /// A request to a bucket that has taken so long is tried again.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A bucket is not taken away from under us as a folder is: it is looked at again after this time.
+const BUCKET_HOLDS: Duration = Duration::from_secs(10);
 
 /// Where backups are kept, and how it is reached.
 #[derive(Debug, Clone)]
@@ -64,6 +67,15 @@ impl CheckOptions {
     }
 }
 
+/// A store that was tried.
+pub(crate) struct ProvenStore {
+    pub(crate) store: Arc<dyn Store>,
+    /// Whether it can be used now.
+    pub(crate) is_usable: bool,
+    /// How long it holds that it is the right one.
+    pub(crate) holds: Duration,
+}
+
 /// A store, opened, and made where it is missing and that is allowed.
 struct Opened {
     store: Arc<dyn Store>,
@@ -74,45 +86,68 @@ struct Opened {
 impl StoreConfig {
     /// Opens the store and proves it. One that cannot be reached is taken all the same: it may come
     /// back. One that refuses us does not get better by itself.
-    pub(crate) async fn open(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
+    ///
+    /// `memory` knows which store it has to be. Without, it is used for the first time, and made
+    /// where it is missing.
+    pub(crate) async fn open(
+        &self,
+        data_dir: &DataDir,
+        memory: Option<Arc<dyn StoreMemory>>,
+    ) -> anyhow::Result<ProvenStore> {
         let folder = &data_dir.backups();
-        let Opened { store, bucket } = self.client(folder, self.patience)?;
+        let is_new = memory.is_none();
+        let Opened { store, bucket } = self.client(folder, self.patience, is_new)?;
         // At start nobody wants to wait for long.
-        let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience))?;
-        let prepared = async {
-            if let Some(bucket) = &probe.bucket {
-                bucket.prepare().await?;
-            }
-            probe.store.check(&Scratch::mint(&OsEntropy)).await
+        let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience), is_new)?;
+        let scratch = Scratch::mint(&OsEntropy);
+        let proved = async {
+            let Some(memory) = memory else {
+                if let Some(bucket) = &probe.bucket {
+                    bucket.prepare().await?;
+                }
+                return probe.store.check(&scratch).await;
+            };
+            KnownStore::new(probe.store, memory, Duration::ZERO).check(&scratch).await
         };
-        match prepared.await {
-            Ok(()) => {}
-            Err(error) if error.kind == StoreErrorKind::Unavailable && bucket.is_some() => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the store is not usable now"
-                );
+        let (mut is_usable, is_bucket) = (true, bucket.is_some());
+        if let Err(error) = proved.await {
+            let may_pass = error.kind == StoreErrorKind::Unavailable && is_bucket;
+            if !may_pass && error.kind != StoreErrorKind::Foreign {
+                return Err(error).context("prove that the store can be used");
             }
-            Err(error) => return Err(error).context("prove that the store can be used"),
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the store is not usable now");
+            is_usable = false;
         }
-        if bucket.is_none() {
-            return Ok(store);
+        if !is_bucket {
+            return Ok(ProvenStore { store, is_usable, holds: Duration::ZERO });
         }
         let spool = SpoolStore::new(store, data_dir.spool()?, self.spool_bytes);
-        Ok(Arc::new(spool.with_reserve(self.disk_reserve_bytes)))
+        let store = Arc::new(spool.with_reserve(self.disk_reserve_bytes));
+        Ok(ProvenStore { store, is_usable, holds: BUCKET_HOLDS })
     }
 
-    fn client(&self, folder: &Path, patience: Duration) -> anyhow::Result<Opened> {
+    /// The store as it is, for commands that decide which one it is to be.
+    pub(crate) fn at(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
+        Ok(self.client(&data_dir.backups(), REQUEST_TIME_MAX, false)?.store)
+    }
+
+    /// A client. Whether the store may be made where it is missing is up to the caller: one that
+    /// was used before is away then.
+    fn client(&self, folder: &Path, patience: Duration, may_make: bool) -> anyhow::Result<Opened> {
         let folder = match &self.url {
             None => folder,
             Some(StoreUrl::Folder(folder)) => folder,
             Some(StoreUrl::Bucket(url)) => {
                 let file = self.credentials_file.clone();
-                let bucket = bucket(url, file, self.create_bucket, patience)?;
+                let bucket = bucket(url, file, self.create_bucket && may_make, patience)?;
                 return Ok(Opened { store: Arc::new(bucket.clone()), bucket: Some(bucket) });
             }
         };
-        let store = FolderStore::open(folder).context("open the store")?;
+        let store = match may_make {
+            true => FolderStore::open(folder).context("open the store")?,
+            false => FolderStore::at(folder),
+        };
         Ok(Opened { store: Arc::new(store), bucket: None })
     }
 }
@@ -152,7 +187,7 @@ pub(crate) fn open_to_read(
 pub(crate) fn check(config: &StoreConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = runtime.context("start the runtime")?.block_on(async {
-        let Opened { store, bucket } = config.client(Path::new("."), config.patience)?;
+        let Opened { store, bucket } = config.client(Path::new("."), config.patience, true)?;
         if let Some(bucket) = bucket {
             bucket.prepare().await.context("prepare the bucket")?;
         }

@@ -27,6 +27,7 @@ mod retention;
 mod row;
 mod schedules;
 mod settings;
+mod stores;
 mod tokens;
 mod users;
 mod watch;

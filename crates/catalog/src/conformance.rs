@@ -29,6 +29,7 @@ mod jobs;
 mod restores;
 mod retention;
 mod schedules;
+mod stores;
 mod watch;
 mod webhooks;
 
@@ -47,6 +48,7 @@ pub use jobs::*;
 pub use restores::*;
 pub use retention::*;
 pub use schedules::*;
+pub use stores::*;
 pub use watch::*;
 pub use webhooks::*;
 
@@ -222,6 +224,7 @@ macro_rules! catalog_conformance {
             a_token_that_was_got_with_another_goes_with_it
             a_chain_of_tokens_ends_whatever_ends_it
             the_oldest_token_makes_room_for_one_more
+            a_store_is_taken_only_in_the_place_of_the_one_that_is_known
         }
     };
     (@cases $fresh:expr; $($case:ident)+) => {$(
@@ -259,6 +262,7 @@ pub fn cases() -> Vec<&'static str> {
         include_str!("conformance/events.rs"),
         include_str!("conformance/webhooks.rs"),
         include_str!("conformance/identity.rs"),
+        include_str!("conformance/stores.rs"),
     ];
     files
         .into_iter()

@@ -23,6 +23,7 @@ mod jobs;
 mod restores;
 mod retention;
 mod schedules;
+mod stores;
 mod watch;
 
 use std::fmt;
@@ -43,6 +44,7 @@ pub use jobs::JobQueue;
 pub use restores::RestoreCatalog;
 pub use retention::{READ_ON_MAX, RetentionCatalog};
 pub use schedules::{DuePolicy, NewScheduledBackup, ScheduleCatalog, Turn, Turned};
+pub use stores::StoreCatalog;
 pub use watch::{OpenJobs, WatchCatalog, WatchedInstance};
 
 /// Why a catalog method did not do what it was asked.
@@ -137,6 +139,7 @@ pub trait Catalog:
     + AuditCatalog
     + EventCatalog
     + WebhookCatalog
+    + StoreCatalog
     + fmt::Debug
 {
 }
@@ -154,6 +157,7 @@ impl<T> Catalog for T where
         + AuditCatalog
         + EventCatalog
         + WebhookCatalog
+        + StoreCatalog
         + fmt::Debug
 {
 }

@@ -98,6 +98,11 @@ uuid_id!(
     WebhookId
 );
 
+uuid_id!(
+    /// Names one place for backups, whatever path or URL leads to it.
+    StoreId
+);
+
 macro_rules! hex_id {
     ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
         $(#[$doc])*

@@ -89,7 +89,7 @@ pub use formats::{
 pub use hosts::{HostRule, HostRules, InvalidHostRule};
 pub use id::{
     AccessKey, BackupId, InstanceId, InvalidId, JobId, NodeId, PolicyId, ProjectId, ReadingId,
-    RequestId, RestoreId, UserId, WebhookId,
+    RequestId, RestoreId, StoreId, UserId, WebhookId,
 };
 pub use identity::{
     AccessPolicy, Credential, Grant, InvalidName, Project, ProjectName, RoleName, SignIn, Token,

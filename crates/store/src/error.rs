@@ -19,13 +19,15 @@ pub enum StoreErrorKind {
     Damaged,
     /// It is encrypted, and its key cannot be had.
     NoKey,
+    /// It is not the store that is remembered: not mounted, or another one.
+    Foreign,
     /// Anything else: an I/O error.
     Unavailable,
 }
 
 impl StoreErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::NotFound,
         Self::NoBucket,
         Self::NoSpace,
@@ -33,6 +35,7 @@ impl StoreErrorKind {
         Self::Conflict,
         Self::Damaged,
         Self::NoKey,
+        Self::Foreign,
         Self::Unavailable,
     ];
 
@@ -46,6 +49,7 @@ impl StoreErrorKind {
             Self::Conflict => "conflict",
             Self::Damaged => "damaged",
             Self::NoKey => "no_key",
+            Self::Foreign => "foreign",
             Self::Unavailable => "unavailable",
         }
     }
@@ -66,6 +70,11 @@ impl StoreErrorKind {
             Self::Conflict => "another object is stored under this key",
             Self::Damaged => "what is stored differs from what was written",
             Self::NoKey => "it is encrypted and does not open",
+            Self::Foreign => {
+                "it is not the store that the backups are in; mount that, or correct `store`; to \
+                 use this one from now on stop the service and run `cachevault store accept`, or \
+                 `cachevault catalog rebuild` where it holds the backups"
+            }
             Self::Unavailable => "the store failed",
         }
     }

@@ -8,6 +8,8 @@ use crate::Encoding;
 
 const MANIFEST: &str = "manifest.json";
 const DATA_KEY: &str = "data-key-";
+/// Before the probes in every list.
+const STORE_ID: &str = ".cachevault-store";
 /// Before the names of what belongs to backups, in every list.
 const PROBE: &str = ".check-";
 
@@ -180,6 +182,11 @@ impl ObjectName {
             }
             _ => ObjectKind::Other(attempt),
         })
+    }
+
+    /// The document that tells which store it is in.
+    pub(crate) fn store_id() -> Self {
+        Self(STORE_ID.to_owned())
     }
 
     /// What a check of the store writes and removes.

@@ -11,11 +11,12 @@
 //! <project>/<instance>/<backup>/attempt-0001/shard-0000.rdb.zst
 //! <project>/<instance>/<backup>/attempt-0001/data-key-<master key>.json
 //! <project>/<instance>/<backup>/attempt-0001/manifest.json
+//! .cachevault-store
 //! .check-<id>
 //! ```
 //!
-//! `shard-0000.rdb` is one that is not compressed; the data key is there for what is encrypted; the
-//! last is there while a store is checked.
+//! `shard-0000.rdb` is one that is not compressed; the data key is there for what is encrypted;
+//! `.cachevault-store` tells which store this is; the last is there while a store is checked.
 //!
 //! This crate knows neither the catalog nor what is inside an artifact.
 
@@ -29,6 +30,7 @@ mod envelope;
 mod error;
 mod faulty;
 mod folder;
+mod identity;
 mod key;
 mod manifest;
 mod spool;
@@ -49,6 +51,7 @@ pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};
 pub use folder::FolderStore;
+pub use identity::{KnownStore, StoreMemory, find_store_id, write_store_id};
 pub use key::{ArtifactKey, AttemptKey, BackupKey, Folder, ObjectKind, ObjectName};
 pub use manifest::{
     ArtifactEntry, ContentEntry, DatabaseDigest, DigestEntry, Encoding, MANIFEST_VERSION, Manifest,

@@ -184,6 +184,7 @@ fn a_store_that_cannot_be_used_is_told_by_readyz() {
     let service = Service::start(&data_dir, &[]);
     assert_eq!(service.get("/readyz"), r#"{"status":"ready"} 200"#);
     std::fs::remove_dir_all(data_dir.join("backups")).unwrap();
+    std::fs::write(data_dir.join("backups"), "no folder").unwrap();
     assert_eq!(service.get("/healthz"), r#"{"status":"alive"} 200"#);
     let told = r#"{"status":"not ready","reason":"the store cannot be used"} 503"#;
     eventually("readyz tells", || (service.get("/readyz") == told).then_some(()));

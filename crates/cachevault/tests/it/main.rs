@@ -15,6 +15,7 @@ mod disk;
 mod download;
 mod events;
 mod failing_calls;
+mod identity;
 mod inspect;
 mod lifecycle;
 mod load;

@@ -39,7 +39,7 @@ impl Place {
     pub(crate) fn file(&self, data_dir: &Path, part: &str) -> PathBuf {
         let files = match self {
             Self::Folder => stored(data_dir),
-            Self::Bucket(bucket) => bucket.server.keys().iter().map(|key| key.into()).collect(),
+            Self::Bucket(bucket) => bucket.keys().iter().map(|key| key.into()).collect(),
         };
         let mut found = files.into_iter().filter(|name| name.to_string_lossy().contains(part));
         let (Some(name), None) = (found.next(), found.next()) else { panic!("not one {part}") };

@@ -170,10 +170,16 @@ pub(crate) fn stored(data_dir: &Path) -> Vec<PathBuf> {
             }
         }
     }
-    // What a check of the store left when it was killed; a later one removes it after an hour.
-    found.retain(|file| !file.file_name().unwrap().to_string_lossy().starts_with(".check-"));
+    found.retain(|file| is_of_a_backup(&file.to_string_lossy()));
     found.sort();
     found
+}
+
+/// Whether an object is neither the store's id nor what a check left that was killed, which a later
+/// one removes after an hour.
+pub(crate) fn is_of_a_backup(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap();
+    name != ".cachevault-store" && !name.starts_with(".check-")
 }
 
 /// Checks that all of one backup is stored, and nothing else: its artifact, the key of that, and

@@ -8,6 +8,7 @@ mod drills;
 mod every_kind;
 mod failing_catalog;
 mod failures;
+mod identity;
 mod messages;
 mod newest;
 mod restores;

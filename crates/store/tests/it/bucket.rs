@@ -56,7 +56,7 @@ impl Rig {
     }
 }
 
-fn scratch() -> Scratch {
+pub(crate) fn scratch() -> Scratch {
     Scratch::mint(&SeededEntropy::new(2))
 }
 

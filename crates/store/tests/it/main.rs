@@ -4,4 +4,5 @@
 
 mod bucket;
 mod envelope;
+mod identity;
 mod spool;
