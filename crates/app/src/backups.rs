@@ -7,13 +7,15 @@ use cachevault_domain::{
     Action, Backup, BackupFilter, BackupFormat, BackupId, Caller, Cancellation, InstanceId, Job,
     JobId, JobState, Listing, NewBackup, Note, Page, ProjectId, RdbDialect, Trigger,
 };
-use cachevault_store::{AttemptKey, BackupKey, Manifest, StoreError, StoreErrorKind};
+use cachevault_store::{BackupKey, Manifest, StoreError, StoreErrorKind};
 
 use crate::{App, AppError, StoredError};
 
 /// How long a request to delete waits for the files to be gone.
 const REMOVAL_WAIT: Duration = Duration::from_secs(20);
 const REMOVAL_POLL: Duration = Duration::from_millis(20);
+/// How long a request that needs the manifest waits for it: whoever asked is answered within 20 s.
+const STORE_WAIT: Duration = Duration::from_secs(15);
 /// How long whoever looks at a backup waits for its manifest.
 const MANIFEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -112,7 +114,7 @@ impl App {
         };
         let key = backup_key(&backup).attempt(attempt);
         let found = tokio::time::timeout(MANIFEST_WAIT, self.find_manifest(&backup)).await;
-        let manifest = found.unwrap_or_else(|_| Err(too_slow(&key)));
+        let manifest = found.unwrap_or_else(|_| Err(too_slow(&backup, MANIFEST_WAIT)));
         let artifacts = manifest.iter().flat_map(|manifest| &manifest.artifacts);
         let shards =
             (0..).zip(artifacts).map(|(shard, entry)| key.artifact(shard).encoded(entry.encoding));
@@ -146,7 +148,10 @@ impl App {
         match &backup.damage {
             _ if !backup.has_files() => Err(AppError::BackupNotRestorable),
             Some(damage) => Err(AppError::BackupDamaged(damage.clone())),
-            None => Ok(self.find_manifest(backup).await?),
+            None => {
+                let found = tokio::time::timeout(STORE_WAIT, self.find_manifest(backup)).await;
+                Ok(found.unwrap_or_else(|_| Err(too_slow(backup, STORE_WAIT)))?)
+            }
         }
     }
 
@@ -256,11 +261,11 @@ pub(crate) fn backup_key(backup: &Backup) -> BackupKey {
     BackupKey { project: backup.project.clone(), instance: backup.instance, backup: backup.id }
 }
 
-fn too_slow(key: &AttemptKey) -> StoredError {
+fn too_slow(backup: &Backup, waited: Duration) -> StoredError {
     StoredError::Unavailable(StoreError {
         kind: StoreErrorKind::Unavailable,
-        action: "read",
-        object: key.manifest().to_string(),
-        source: Some(format!("no answer within {} s", MANIFEST_WAIT.as_secs()).into()),
+        action: "read the manifest of",
+        object: backup_key(backup).to_string(),
+        source: Some(format!("no answer within {} s", waited.as_secs()).into()),
     })
 }

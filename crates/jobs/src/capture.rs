@@ -191,6 +191,10 @@ impl Step for Capture {
         }))
     }
 
+    fn leaves_only_files(&self) -> bool {
+        true
+    }
+
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
         let removed = remove_attempts(context, &context.backup_key()).await;
         removed.map_err(|error| with_sources(&error))
@@ -255,6 +259,10 @@ impl Step for Verify {
         }
     }
 
+    fn leaves_only_files(&self) -> bool {
+        true
+    }
+
     async fn undo(&self, _: &StepContext<'_>) -> Result<(), String> {
         Ok(())
     }
@@ -277,6 +285,10 @@ impl Step for Commit {
         let committed =
             context.app.store.commit(&key, &manifest(&backup, &instance, captured)).await;
         committed.map(|()| output(&())).map_err(|error| store_failed(&error))
+    }
+
+    fn leaves_only_files(&self) -> bool {
+        true
     }
 
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {

@@ -325,6 +325,10 @@ impl Step for Safety {
         Ok(output(&Some(Saved { backup: id.to_string(), captured })))
     }
 
+    fn leaves_only_files(&self) -> bool {
+        true
+    }
+
     /// A finished one stays: it is a backup like any other.
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String> {
         let restore = context.app.catalog.restore_of(context.lease).await;

@@ -5,11 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cachevault_app::{App, AppError};
+use cachevault_app::App;
 use cachevault_catalog::CatalogError;
 use cachevault_domain::{Failure, FailureCode, JobKind, Lease, Requeue, with_sources};
 use cachevault_engine::{OurAddress, SourceGate};
-use cachevault_store::StoreErrorKind;
 use tokio_util::sync::CancellationToken;
 
 use crate::drill::DrillSettings;
@@ -266,15 +265,6 @@ impl Runner {
         undone.unwrap_or_else(|_| Err(not_done("undoing of step", step, limit)))
     }
 
-    /// Whether the store takes our key no longer, which removing what a capture left needs too.
-    async fn is_refused_for_good(&self, lease: &Lease, verdict: &Verdict) -> bool {
-        if lease.kind != JobKind::Capture || !matches!(verdict, Verdict::GiveUp(_)) {
-            return false;
-        }
-        let ready = self.app.check_ready().await;
-        matches!(ready, Err(AppError::StoreUnavailable(why)) if why.kind == StoreErrorKind::Denied)
-    }
-
     fn injected(&self, ask: impl FnOnce(&dyn Injection) -> Injected) -> Injected {
         self.injection.as_deref().map_or(Injected::Nothing, ask)
     }
@@ -359,17 +349,18 @@ impl Runner {
                     tracing::error!(job = %lease.job, step = step.name(), reason, "given up putting the old data back");
                     continue;
                 }
-                if self.is_refused_for_good(lease, &verdict).await {
-                    // Trying on would not change that: the tender removes what is left, some day.
-                    tracing::warn!(job = %lease.job, step = step.name(), reason, "left to the tender: the store takes our key no longer");
-                    continue;
-                }
-                if lease.kind == JobKind::Capture {
-                    // What was not done in time may be done late, and must not hit what the next
-                    // attempt makes: it begins anew, with keys of its own.
-                    for step in steps {
-                        self.log(lease).remove(step.name()).await?;
+                if step.leaves_only_files() {
+                    tracing::warn!(job = %lease.job, step = step.name(), reason, "left to the tender: files could not be removed");
+                    if lease.kind == JobKind::Capture {
+                        // What was not done in time may be done late, and must not hit what the next
+                        // attempt makes: it begins anew, with keys of its own.
+                        for step in steps {
+                            self.log(lease).remove(step.name()).await?;
+                        }
+                        // The others would find the same store, and take as long.
+                        break;
                     }
+                    continue;
                 }
                 // What cannot be removed now must not be forgotten: the job stays open for it.
                 tracing::warn!(job = %lease.job, step = step.name(), reason, "a step could not be undone");

@@ -119,6 +119,12 @@ pub(crate) trait Step: Send + Sync {
         settings.commit
     }
 
+    /// Whether it leaves nothing but files that no record and no manifest makes a backup. What cannot
+    /// be removed of them holds up no verdict: the tender removes it later.
+    fn leaves_only_files(&self) -> bool {
+        false
+    }
+
     /// Removes every trace of it.
     async fn undo(&self, context: &StepContext<'_>) -> Result<(), String>;
 }

@@ -34,7 +34,8 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
-    fault: Mutex<Option<(Fault, StoreErrorKind)>>,
+    /// Without a kind it never returns.
+    fault: Mutex<Option<(Fault, Option<StoreErrorKind>)>>,
 }
 
 impl<S: Store> FaultyStore<S> {
@@ -45,7 +46,12 @@ impl<S: Store> FaultyStore<S> {
 
     /// From now on `fault` fails with `kind`, every time.
     pub fn fail(&self, fault: Fault, kind: StoreErrorKind) {
-        self.set(Some((fault, kind)));
+        self.set(Some((fault, Some(kind))));
+    }
+
+    /// From now on `fault`, of those that fail before anything is written, never returns.
+    pub fn hang(&self, fault: Fault) {
+        self.set(Some((fault, None)));
     }
 
     /// From now on everything works.
@@ -58,23 +64,28 @@ impl<S: Store> FaultyStore<S> {
         &self.inner
     }
 
-    fn set(&self, fault: Option<(Fault, StoreErrorKind)>) {
+    fn set(&self, fault: Option<(Fault, Option<StoreErrorKind>)>) {
         *self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = fault;
     }
 
-    fn current(&self, fault: Fault) -> Option<StoreErrorKind> {
+    fn found(&self, fault: Fault) -> Option<Option<StoreErrorKind>> {
         let set = *self.fault.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         set.filter(|(which, _)| *which == fault).map(|(_, kind)| kind)
     }
 
-    fn pass(
+    fn current(&self, fault: Fault) -> Option<StoreErrorKind> {
+        self.found(fault).flatten()
+    }
+
+    async fn pass(
         &self,
         fault: Fault,
         action: &'static str,
-        object: &impl ToString,
+        object: &(impl ToString + Sync),
     ) -> Result<(), StoreError> {
-        match self.current(fault) {
-            Some(kind) => Err(StoreError::new(kind, action, object.to_string())),
+        match self.found(fault) {
+            Some(Some(kind)) => Err(StoreError::new(kind, action, object.to_string())),
+            Some(None) => std::future::pending().await,
             None => Ok(()),
         }
     }
@@ -87,7 +98,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        self.pass(Fault::Create, "create", key)?;
+        self.pass(Fault::Create, "create", key).await?;
         let inner = self.inner.create(key).await?;
         Ok(Box::new(FaultySink {
             inner,
@@ -99,7 +110,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError> {
-        self.pass(Fault::Read, "open", key)?;
+        self.pass(Fault::Read, "open", key).await?;
         let inner = self.inner.open(key).await?;
         Ok(Box::new(FaultySource {
             inner,
@@ -110,13 +121,13 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
         if name.is_manifest() {
-            self.pass(Fault::Commit, "write", name)?;
+            self.pass(Fault::Commit, "write", name).await?;
         }
         self.inner.put(name, bytes).await
     }
 
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError> {
-        self.pass(Fault::Read, "read", name)?;
+        self.pass(Fault::Read, "read", name).await?;
         self.inner.get(name).await
     }
 
@@ -129,7 +140,7 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.pass(Fault::Remove, "remove", name)?;
+        self.pass(Fault::Remove, "remove", name).await?;
         self.inner.remove(name).await
     }
 
@@ -142,7 +153,7 @@ impl<S: Store> Store for FaultyStore<S> {
         folder: &Folder,
         begun_before: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        self.pass(Fault::Remove, "remove", &folder.0)?;
+        self.pass(Fault::Remove, "remove", &folder.0).await?;
         self.inner.remove_unfinished(folder, begun_before).await
     }
 

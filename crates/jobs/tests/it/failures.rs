@@ -1,13 +1,16 @@
 //! Backups that fail for natural causes, and what their records say.
 
+use std::time::Duration;
+
 use cachevault_app::{AppError, DiskReserve, LocalFolder, RequestBackup};
 use cachevault_catalog::{EventCatalog, JobQueue};
 use cachevault_domain::{BackupState, EventFilter, EventKind, FailureCode, JobState};
-use cachevault_jobs::DiskWatch;
+use cachevault_jobs::{DiskWatch, Injected};
 use cachevault_store::{Fault, StoreErrorKind};
 use cachevault_testkit::{Server, newest_redis};
 
-use crate::rig::Rig;
+use crate::rig::{Inject, Rig};
+use crate::tending::{age, tender};
 
 /// Runs a backup to its end; what its record says.
 async fn outcome(rig: &Rig) -> (BackupState, Option<FailureCode>, String) {
@@ -104,17 +107,45 @@ async fn files_that_cannot_be_removed_are_tried_for_ever_and_the_record_stays_tr
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_cleaned_up_is_not_forgotten() {
+async fn what_cannot_be_cleaned_up_holds_up_no_verdict_and_goes_later() {
+    let mut rig = Rig::new().await;
+    rig.settings.commit = Duration::from_millis(300);
+    rig.settings.backoff.attempts_max = 1;
+    for fault in [Some(StoreErrorKind::Unavailable), Some(StoreErrorKind::Denied), None] {
+        let id = rig.request().await;
+        rig.run(Some(Inject::after_log("verify", Injected::Die))).await;
+        rig.restart().await;
+        match fault {
+            Some(kind) => rig.store.fail(Fault::Remove, kind),
+            None => rig.store.hang(Fault::Remove),
+        }
+        rig.run(Some(Inject::after("commit", Injected::Fail))).await;
+        let backup = rig.backup(id).await;
+        assert_eq!(backup.state, BackupState::Failed, "{fault:?}");
+        assert_eq!(backup.failure.unwrap().reason, "injected");
+        assert_ne!(rig.files(), [""; 0], "{fault:?}: nothing could be removed");
+        rig.store.heal();
+        age(&rig.folder.path().join("backups"));
+        assert_eq!(tender(&rig.app).sweep().await.unwrap().removed, 1, "{fault:?}");
+        rig.assert_truthful(id).await;
+    }
+    assert_eq!(outcome(&rig).await.0, BackupState::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_away_fails_the_backup_after_three_attempts() {
     let rig = Rig::new().await;
     let id = rig.request().await;
     rig.store.fail(Fault::Remove, StoreErrorKind::Unavailable);
-    rig.run(None).await;
-    assert!(!rig.backup(id).await.state.is_settled());
+    for attempt in 1..=3 {
+        assert!(!rig.backup(id).await.state.is_settled(), "attempt {attempt}");
+        rig.run(None).await;
+        rig.pass(60);
+    }
+    let failure = rig.backup(id).await.failure.unwrap();
+    assert_eq!(failure.code, FailureCode::StoreUnusable, "{}", failure.reason);
     rig.store.heal();
-    rig.pass(60);
-    rig.run(None).await;
-    assert_eq!(rig.backup(id).await.state, BackupState::Succeeded);
-    rig.assert_truthful(id).await;
+    assert_eq!(outcome(&rig).await.0, BackupState::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,7 +27,7 @@ use crate::rig::Rig;
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn tender(app: &App) -> Tender {
+pub(crate) fn tender(app: &App) -> Tender {
     Tender {
         app: app.clone(),
         check_every: DAY * 7,
@@ -236,7 +236,7 @@ async fn every_backup_is_read_again_from_time_to_time() {
 }
 
 /// Makes every file below a folder look as if it had been written long ago.
-fn age(folder: &Path) {
+pub(crate) fn age(folder: &Path) {
     for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             age(&path);
