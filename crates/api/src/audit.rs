@@ -1,10 +1,8 @@
 //! Records every call that may change something, before it does.
 
-use std::net::SocketAddr;
-
 use axum::Extension;
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -13,6 +11,7 @@ use cachevault_domain::{Caller, NewAuditRecord};
 
 use crate::Api;
 use crate::auth::Identity;
+use crate::client::client_address;
 use crate::gateway::GatewayError;
 use crate::query::Query;
 use crate::request;
@@ -73,14 +72,13 @@ async fn begin(
 }
 
 fn call(api: &Api, identity: &Identity, request: &Request) -> Option<NewAuditRecord> {
-    let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
     let call = identity.caller.call(request::current()?, api.app.clock.now());
     let route = route(request);
     // What is done to the service is nothing that this project may learn.
     let of_service = OF_SERVICE.iter().any(|prefix| route.starts_with(prefix));
     Some(NewAuditRecord {
         project: call.project.clone().filter(|_| !of_service),
-        address: address.map(|ConnectInfo(address)| address.ip().to_canonical()),
+        address: client_address(request.extensions()),
         operation: format!("{} {route}", request.method()),
         resource: request.uri().path().to_owned(),
         ..call

@@ -1,13 +1,12 @@
 //! Proves who sent a request: its signature, checked before its body is believed, or its token.
 //!
-//! Where both are sent the signature counts. What is wrong too often is not looked at any more: see
+//! Where both are sent the signature counts. What is wrong too often is held against who sent it: see
 //! [`crate::throttle`].
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use axum::body::{Body, HttpBody};
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -18,30 +17,20 @@ use cachevault_app::{AppError, KeyProof, TokenRefusal};
 use cachevault_domain::{Caller, Subject};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
 
+use crate::client::client_address;
+use crate::concurrency::Running;
 use crate::gateway::{AuthFailure, GatewayError};
+use crate::large_bodies::Reader;
 use crate::signing::{Authorization, Dialect, SignedRequest};
 use crate::throttle::{Target, Throttled};
 use crate::{Api, BODY_BYTES_MAX};
 
 /// No client of the APIs sends more, though the gateway's limit allows it.
 const SMALL_BODY_BYTES: u64 = 64 << 10;
-const LARGE_BODIES_MAX: usize = 8;
 
 /// How far a signature's date may be from our clock, either way.
 const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
-
-/// Places for request bodies of more than 64 KiB: 8 are read at a time, by the whole service. Before
-/// its signature is checked a body belongs to nobody.
-#[derive(Debug, Clone)]
-pub struct LargeBodies(Arc<Semaphore>);
-
-impl Default for LargeBodies {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LARGE_BODIES_MAX)))
-    }
-}
 
 /// Who sent a request.
 #[derive(Debug, Clone)]
@@ -75,8 +64,7 @@ pub(crate) async fn prove(api: &Api, request: Request) -> Result<Request, Gatewa
 
 async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let (mut parts, body) = request.into_parts();
-    let address = client_address(&parts);
-    api.throttle.check(None, address, api.app.clock.now()).map_err(throttled)?;
+    let address = client_address(&parts.extensions);
     let is_signed = parts.headers.contains_key(AUTHORIZATION);
     let (caller, body) = match is_signed {
         true => check_signature(api, &parts, body, address).await?,
@@ -133,7 +121,7 @@ async fn check_signature(
         return Err(GatewayError::Unauthenticated(AuthFailure::UnknownKey));
     };
     // Only now, for a key that is known, is anything large taken into memory.
-    let body = read_body(api, &parts.headers, body).await?;
+    let body = read_body(api, &parts.headers, body, Reader::Unproven(address)).await?;
     let is_right = verifies(parts, &body, &authorization, &key.secret_key);
     let now = api.app.clock.now();
     api.throttle.settle(Some(&target), address, now, is_right).map_err(throttled)?;
@@ -152,14 +140,16 @@ async fn check_token(
 ) -> Result<(Caller, Bytes), GatewayError> {
     let text = headers.get("x-auth-token");
     let text = text.ok_or(GatewayError::Unauthenticated(AuthFailure::NoCredentials))?;
-    let found = api.app.find_caller(text.to_str().unwrap_or_default()).await;
+    let text = text.to_str().unwrap_or_default();
+    let _turn = wait_for_keystone(api, text, address).await?;
+    let found = api.app.find_caller(text).await;
     let wrong = || api.throttle.settle(None, address, api.app.clock.now(), false);
     if let Err(AppError::KeystoneFailed(_)) = &found {
         // It may be anything. While nobody can tell, guessing is not to be free.
         wrong().map_err(throttled)?;
     }
     match found.map_err(|error| internal(&error))? {
-        Ok(caller) => Ok((caller, read_body(api, headers, body).await?)),
+        Ok(caller) => Ok((caller, read_body(api, headers, body, Reader::Proven).await?)),
         Err(TokenRefusal::Unknown) => {
             wrong().map_err(throttled)?;
             Err(GatewayError::Unauthenticated(AuthFailure::BadToken))
@@ -172,9 +162,24 @@ async fn check_token(
     }
 }
 
-/// Where a request comes from, as far as the connection tells.
-fn client_address(parts: &Parts) -> Option<IpAddr> {
-    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| address.ip())
+/// Another Keystone is asked about whatever is no token of ours: for an address that guesses it is
+/// asked at a pace.
+async fn wait_for_keystone(
+    api: &Api,
+    text: &str,
+    address: Option<IpAddr>,
+) -> Result<Option<Running>, GatewayError> {
+    let now = api.app.clock.now();
+    if api.app.foreign_tokens.is_none() || !api.throttle.is_over(address, now) {
+        return Ok(None);
+    }
+    let own = api.app.find_token(text).await.map_err(|error| internal(&error))?;
+    if !matches!(own, Err(TokenRefusal::Unknown)) {
+        return Ok(None);
+    }
+    let turn = api.throttle.begin_sign_in(address).ok_or(GatewayError::TooManyAtOnce)?;
+    api.throttle.pace(address, now).await;
+    Ok(Some(turn))
 }
 
 pub(crate) fn throttled(throttled: Throttled) -> GatewayError {
@@ -230,17 +235,32 @@ async fn find_key(
     api.app.find_key(&access_key).await.map_err(|error| internal(&error))
 }
 
-async fn read_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Bytes, GatewayError> {
+async fn read_body(
+    api: &Api,
+    headers: &HeaderMap,
+    body: Body,
+    reader: Reader,
+) -> Result<Bytes, GatewayError> {
     let declared = header(headers, "content-length").and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(GatewayError::BodyTooLarge);
     }
-    let _place = match declared {
-        Some(length) if length <= SMALL_BODY_BYTES => None,
+    let is_small = match declared {
+        Some(length) => length <= SMALL_BODY_BYTES,
         // What has no body at all says no length either.
-        None if body.is_end_stream() => None,
-        _ => Some(api.large_bodies.0.try_acquire().map_err(|_| GatewayError::TooManyAtOnce)?),
+        None => body.is_end_stream(),
     };
+    if is_small {
+        return read_all(body).await;
+    }
+    let place = api.large_bodies.take(reader).ok_or(GatewayError::TooManyAtOnce)?;
+    tokio::select! {
+        read = read_all(body) => read,
+        () = place.lost() => Err(GatewayError::TooManyAtOnce),
+    }
+}
+
+async fn read_all(body: Body) -> Result<Bytes, GatewayError> {
     axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| {
         let too_large = std::error::Error::source(&error)
             .is_some_and(|source| source.to_string().contains("length limit"));

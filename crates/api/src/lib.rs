@@ -10,6 +10,7 @@
 
 mod audit;
 mod auth;
+mod client;
 mod concurrency;
 mod connection;
 mod dcs;
@@ -18,6 +19,7 @@ mod figures;
 mod gateway;
 mod health;
 mod keystone;
+mod large_bodies;
 mod manage;
 mod metrics;
 pub mod openapi;
@@ -36,11 +38,12 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use cachevault_app::App;
 
-pub use crate::auth::LargeBodies;
+pub use crate::client::{Network, NoNetwork, ProxyHeader, TrustedProxies, network};
 use crate::concurrency::Concurrency;
 pub use crate::download::Downloads;
 pub use crate::figures::HttpFigures;
 pub use crate::health::Readiness;
+pub use crate::large_bodies::LargeBodies;
 pub use crate::manage::{EventStreamLimits, EventStreams};
 pub use crate::metrics::metrics_router;
 pub use crate::throttle::Throttle;
@@ -75,6 +78,8 @@ pub struct Api {
     pub events: EventStreams,
     /// Bounds what bodies take of the memory.
     pub large_bodies: LargeBodies,
+    /// Who says where requests come from.
+    pub proxies: Arc<TrustedProxies>,
 }
 
 /// All routes.
@@ -102,5 +107,6 @@ pub fn router(api: Api) -> Router {
         .layer(from_fn_with_state(api.figures.clone(), figures::count))
         // Around all that times an answer, which is made by then.
         .layer(from_fn(unread::read_rest))
+        .layer(from_fn_with_state(api.proxies.clone(), client::resolve))
         .with_state(api)
 }

@@ -1,18 +1,24 @@
 //! Bounds on wrong credentials: how often one may be tried, and how often an address may try.
 //!
-//! Five wrong ones in a row lock an access key or a user for five minutes, as the vendor does. An
-//! address that has sent a hundred within a minute is told to wait, whatever it sends. Of those who
-//! sign in from one address sixteen are answered at a time, so that no more than those wait for a
-//! password to be looked at. All of it is kept in memory, of bounded size, by each process for
-//! itself: a restart forgets.
+//! What is sent is looked at first, and only what was wrong is held against anybody. Five wrong ones
+//! in a row from one address lock an access key or a user for five minutes, as the vendor does, but
+//! only for that address: whoever knows a name locks out nobody else. Of an address that has sent a
+//! hundred wrong ones within a minute whatever is wrong is told to wait, and what is right is
+//! answered all the same; but what is dear to look at waits for its turn. Of those who sign in from
+//! one address sixteen are answered at a time, so that no more than those wait for a password to be
+//! looked at. All of it is kept in memory, of bounded size, by each process for itself: a restart
+//! forgets.
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use cachevault_domain::UserId;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::client::network;
 use crate::concurrency::{Concurrency, Running};
 
 const IN_A_ROW_MAX: u32 = 5;
@@ -24,18 +30,24 @@ const ENTRIES_MAX: usize = 4096;
 
 /// Two passwords are looked at at a time, some tens of milliseconds each: these wait no second.
 const SIGN_INS_MAX: usize = 16;
+/// What an address that has sent too much that was wrong waits for each of its passwords, one after
+/// the other: those that may wait do so for no longer than ten seconds.
+const PACE: Duration = Duration::from_millis(500);
 
 /// What is tried.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Key(String),
-    User(String),
+    /// A user, by whatever it was named.
+    User(UserId),
+    /// What names no user. It is locked too: nobody is to learn from it who there is.
+    NoUser(String),
 }
 
 /// A request that is not looked at, because of those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {
-    /// The key or user is locked.
+    /// The key or user is locked for this address.
     Locked,
     /// The address has to wait.
     Address { retry_after_seconds: u64 },
@@ -56,16 +68,18 @@ impl Default for Throttle {
 
 #[derive(Debug, Default)]
 struct State {
-    targets: Bounded<Target>,
+    targets: Bounded<(Target, Option<IpAddr>)>,
     addresses: Bounded<IpAddr>,
 }
 
 /// Wrong tries, counted since a moment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Tries {
     count: u32,
     first: Timestamp,
     last: Timestamp,
+    /// Those of an address stand here one behind the other.
+    lane: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Throttle {
@@ -76,13 +90,35 @@ impl Throttle {
         address: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<(), Throttled> {
-        self.state(|state| state.check(target, address.map(network), now))
+        let Some(target) = target else { return Ok(()) };
+        let of_address = (target.clone(), address.map(network));
+        self.state(|state| state.check(&of_address, now))
     }
 
     /// Somebody who signs in from this address; `None` where too many do.
     pub(crate) fn begin_sign_in(&self, address: Option<IpAddr>) -> Option<Running> {
         let network = address.map(network);
         self.sign_ins.begin(network.map(|network| network.to_string()).unwrap_or_default())
+    }
+
+    /// Whether this address has sent too much that was wrong.
+    pub(crate) fn is_over(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
+        address
+            .is_some_and(|address| self.state(|state| state.wait(&network(address), now).is_some()))
+    }
+
+    /// Waits until what is dear to look at is looked at for this address: at once, unless it has
+    /// sent too much that was wrong. Right ones are late then, and wrong ones cost no more than this.
+    pub(crate) async fn pace(&self, address: Option<IpAddr>, now: Timestamp) {
+        let Some(address) = address.map(network) else { return };
+        let lane = self.state(|state| {
+            state.wait(&address, now)?;
+            state.addresses.0.get(&address).map(|tries| tries.lane.clone())
+        });
+        if let Some(lane) = lane {
+            let _turn = lane.lock().await;
+            tokio::time::sleep(PACE).await;
+        }
     }
 
     /// Takes down how a try ended. What was locked while it was looked at is refused all the same,
@@ -95,19 +131,19 @@ impl Throttle {
         is_right: bool,
     ) -> Result<(), Throttled> {
         let address = address.map(network);
+        let of_address = target.map(|target| (target.clone(), address));
         self.state(|state| {
-            state.check(target, address, now)?;
-            match target {
-                Some(target) if is_right => state.targets.forget(target),
-                Some(target) => {
-                    state.targets.count(target, now, LOCKED_FOR, Since::Last, IN_A_ROW_MAX)
+            if let Some(tried) = &of_address {
+                state.check(tried, now)?;
+                match is_right {
+                    true => state.targets.forget(tried),
+                    false => state.targets.count(tried, now, LOCKED_FOR, Since::Last, IN_A_ROW_MAX),
                 }
-                None => {}
             }
-            if let (false, Some(address)) = (is_right, address) {
-                state.addresses.count(&address, now, WINDOW, Since::First, OF_ADDRESS_MAX);
+            match address {
+                Some(address) if !is_right => state.count_wrong(address, now),
+                _ => Ok(()),
             }
-            Ok(())
         })
     }
 
@@ -118,26 +154,30 @@ impl Throttle {
 }
 
 impl State {
-    fn check(
-        &self,
-        target: Option<&Target>,
-        address: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Result<(), Throttled> {
-        let tries = address.and_then(|address| self.addresses.0.get(&address));
-        if let Some(tries) = tries
-            && tries.count >= OF_ADDRESS_MAX
-            && now.duration_since(tries.first) < WINDOW
-        {
-            let left = WINDOW - now.duration_since(tries.first);
-            let retry_after_seconds = left.as_secs().unsigned_abs().max(1);
-            return Err(Throttled::Address { retry_after_seconds });
-        }
-        let tries = target.and_then(|target| self.targets.0.get(target));
+    fn check(&self, tried: &(Target, Option<IpAddr>), now: Timestamp) -> Result<(), Throttled> {
         let is_locked = |tries: &Tries| {
             tries.count >= IN_A_ROW_MAX && now.duration_since(tries.last) < LOCKED_FOR
         };
-        if tries.is_some_and(is_locked) { Err(Throttled::Locked) } else { Ok(()) }
+        if self.targets.0.get(tried).is_some_and(is_locked) {
+            return Err(Throttled::Locked);
+        }
+        Ok(())
+    }
+
+    /// For how long whatever is wrong from this address is told to wait.
+    fn wait(&self, address: &IpAddr, now: Timestamp) -> Option<SignedDuration> {
+        let tries = self.addresses.0.get(address)?;
+        let left = WINDOW - now.duration_since(tries.first);
+        (tries.count >= OF_ADDRESS_MAX && left.is_positive()).then_some(left)
+    }
+
+    fn count_wrong(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Throttled> {
+        if let Some(left) = self.wait(&address, now) {
+            let retry_after_seconds = left.as_secs().unsigned_abs().max(1);
+            return Err(Throttled::Address { retry_after_seconds });
+        }
+        self.addresses.count(&address, now, WINDOW, Since::First, OF_ADDRESS_MAX);
+        Ok(())
     }
 }
 
@@ -186,22 +226,12 @@ impl<K: Eq + Hash + Clone> Bounded<K> {
         {
             self.0.remove(&oldest);
         }
-        self.0.insert(key.clone(), Tries { count: 1, first: now, last: now });
+        let tries = Tries { count: 1, first: now, last: now, lane: Arc::default() };
+        self.0.insert(key.clone(), tries);
     }
 
     fn forget(&mut self, key: &K) {
         self.0.remove(key);
-    }
-}
-
-/// One household has one IPv4 address, but 2⁶⁴ of IPv6.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }
 
@@ -234,30 +264,50 @@ mod tests {
         // Right ones are refused too, and neither they nor wrong ones make it longer.
         assert_eq!(throttle.settle(Some(&one), None, at(313), true), Err(Throttled::Locked));
         assert_eq!(wrong(313), Err(Throttled::Locked));
-        assert!(throttle.check(Some(&Target::User("one".into())), None, at(20)).is_ok());
+        assert!(throttle.check(Some(&Target::NoUser("one".into())), None, at(20)).is_ok());
         throttle.check(Some(&one), None, at(314)).unwrap();
         // After the time it begins anew.
         wrong(314).unwrap();
         throttle.check(Some(&one), None, at(315)).unwrap();
     }
 
+    fn address(text: &str) -> Option<IpAddr> {
+        Some(text.parse().unwrap())
+    }
+
     #[test]
-    fn an_address_waits_for_the_end_of_its_minute() {
+    fn a_lock_holds_for_the_address_that_it_is_the_fault_of() {
         let throttle = Throttle::default();
-        let address = |text: &str| Some(text.parse().unwrap());
+        let one = key("one");
+        for n in 0..5 {
+            throttle.settle(Some(&one), address("10.0.0.1"), at(n), false).unwrap();
+        }
+        assert_eq!(throttle.check(Some(&one), address("10.0.0.1"), at(5)), Err(Throttled::Locked));
+        throttle.settle(Some(&one), address("10.0.0.2"), at(5), true).unwrap();
+        let locked = throttle.settle(Some(&one), address("::ffff:10.0.0.1"), at(5), true);
+        assert_eq!(locked, Err(Throttled::Locked));
+    }
+
+    #[test]
+    fn what_is_wrong_waits_for_the_end_of_its_minute_and_what_is_right_does_not() {
+        let throttle = Throttle::default();
         let here = address("2001:db8:1:2::1");
         for n in 0..OF_ADDRESS_MAX {
             let other = key(&n.to_string());
             throttle.settle(Some(&other), here, at(i64::from(n) / 10), false).unwrap();
         }
         for same in ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9"] {
-            let refused = throttle.check(None, address(same), at(20));
+            let refused = throttle.settle(None, address(same), at(20), false);
             assert_eq!(refused, Err(Throttled::Address { retry_after_seconds: 40 }), "{same}");
+            assert!(throttle.is_over(address(same), at(20)));
+            throttle.settle(Some(&key("right")), address(same), at(20), true).unwrap();
         }
         for other in ["2001:db8:1:3::1", "10.0.0.1"] {
-            assert!(throttle.check(None, address(other), at(20)).is_ok(), "{other}");
+            assert!(!throttle.is_over(address(other), at(20)), "{other}");
+            throttle.settle(None, address(other), at(20), false).unwrap();
         }
-        assert!(throttle.check(None, here, at(60)).is_ok());
+        assert!(!throttle.is_over(here, at(60)));
+        throttle.settle(None, here, at(60), false).unwrap();
         assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), address("10.0.0.1").unwrap());
     }
 

@@ -2,7 +2,7 @@
 
 use cachevault_catalog::{CatalogError, FoundToken, PasswordHash, UserKey};
 use cachevault_domain::{
-    Caller, Entropy, Grant, SignIn, Subject, Token, TokenHash, TokenScope, User,
+    Caller, Entropy, Grant, SignIn, Subject, Token, TokenHash, TokenScope, User, UserId,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -89,6 +89,15 @@ impl App {
     /// [`AppError::HashingFailed`].
     pub async fn password_turn(&self) -> Result<PasswordTurn, AppError> {
         self.logins.turn().await
+    }
+
+    /// Which user this is, if there is one.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn find_user_id(&self, key: &UserKey) -> Result<Option<UserId>, AppError> {
+        let found = self.catalog.find_user(key).await?;
+        Ok(found.map(|(user, _)| user.id))
     }
 
     /// Gives a token to whoever proves to be a user. One that is got by another token ends when

@@ -23,7 +23,7 @@ use ureq::tls::RootCerts;
 
 pub(crate) use settings::{LogFormat, Settings};
 
-use crate::listen::TlsFiles;
+use crate::listen::{ConnectionLimits, TlsFiles};
 use crate::stores::StoreConfig;
 
 const PREFIX: &str = "CACHEVAULT_";
@@ -36,7 +36,7 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Plain HTTP without.
     pub(crate) tls: Option<TlsFiles>,
-    pub(crate) connections_max: usize,
+    pub(crate) connections: ConnectionLimits,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
     /// Free space below which the service accepts no new work.

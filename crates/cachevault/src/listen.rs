@@ -1,21 +1,23 @@
 //! Listening for clients: plain or by TLS, with bounds on what a connection may cost.
 
+mod places;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, header};
 use axum::middleware::{AddExtension, map_response};
 use axum::response::Response;
-use axum::{Extension, Router};
 use axum_server::Handle;
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
+use cachevault_api::TrustedProxies;
 use cachevault_jobs::Shutdown;
 use hyper_util::rt::TokioTimer;
 use rustls::crypto::ring;
@@ -24,9 +26,8 @@ use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tower::Layer;
 
+use self::places::{Place, Places};
 use crate::config::read;
 use crate::private::require_private;
 
@@ -69,10 +70,14 @@ pub(crate) struct Tls {
 }
 
 /// Bounds of one listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     /// Connections that are open at a time; those beyond are closed at once.
     pub(crate) connections_max: usize,
+    /// Those of them that one address may have.
+    pub(crate) of_address_max: usize,
+    /// Addresses behind which many clients are, and for which only the first limit counts.
+    pub(crate) proxies: Arc<TrustedProxies>,
     /// A client that takes nothing of an answer for so long loses its connection.
     pub(crate) stall: Duration,
 }
@@ -179,54 +184,8 @@ fn certificates(pem: &[u8], path: &Path) -> anyhow::Result<Vec<CertificateDer<'s
     Ok(found)
 }
 
-/// Lets in as many connections as there are places. A connection keeps its place in the service
-/// that answers it, which ends with it.
-#[derive(Debug, Clone)]
-struct Places {
-    free: Arc<Semaphore>,
-    /// Whether the last connection found no place: the log tells of the first alone.
-    is_full: Arc<AtomicBool>,
-    stall_ms: u32,
-}
-
-impl Places {
-    fn new(limits: ConnectionLimits) -> Self {
-        Self {
-            free: Arc::new(Semaphore::new(limits.connections_max)),
-            is_full: Arc::default(),
-            stall_ms: u32::try_from(limits.stall.as_millis()).unwrap_or(u32::MAX),
-        }
-    }
-}
-
-type Place = Arc<OwnedSemaphorePermit>;
 /// What answers one connection: it knows where that comes from.
 type Answering = AddExtension<Router, ConnectInfo<SocketAddr>>;
-
-impl<S> Accept<TcpStream, S> for Places {
-    type Stream = TcpStream;
-    type Service = AddExtension<S, Place>;
-    type Future = std::future::Ready<io::Result<(TcpStream, Self::Service)>>;
-
-    fn accept(&self, connection: TcpStream, service: S) -> Self::Future {
-        // Answers are small, and awaited.
-        let _ = connection.set_nodelay(true);
-        // Where the system does not know it, a stalled client costs a connection, and no more.
-        let _ = rustix::net::sockopt::set_tcp_user_timeout(&connection, self.stall_ms);
-        std::future::ready(match self.free.clone().try_acquire_owned() {
-            Ok(place) => {
-                self.is_full.store(false, Ordering::Relaxed);
-                Ok((connection, Extension(Arc::new(place)).layer(service)))
-            }
-            Err(_) => {
-                if !self.is_full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("connections are closed at once: too many are open");
-                }
-                Err(io::ErrorKind::ConnectionRefused.into())
-            }
-        })
-    }
-}
 
 /// Answers until told to stop.
 pub(crate) async fn answer(

@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::data_dir::{Credentials, DataDir};
 use crate::entropy::OsEntropy;
 use crate::first_start::{Purpose, admit, first_start};
-use crate::listen::{ConnectionLimits, Tls, answer};
+use crate::listen::{Tls, answer};
 use crate::logging;
 use crate::webhooks::HttpSender;
 
@@ -67,10 +67,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     sweep_drills(&data_dir.drills()).context("remove what drills have left")?;
     let shutdown = Shutdown::default();
-    let limits = ConnectionLimits {
-        connections_max: config.connections_max,
-        stall: config.jobs.capture.stall,
-    };
+    let limits = config.connections.clone();
     let mut tasks = JoinSet::new();
     let runner = Runner {
         app: app.clone(),
@@ -91,7 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| format!("listen on `{address}`"))?;
         let router = cachevault_api::metrics_router(app.clone(), figures.registry());
-        let stop = shutdown.clone();
+        let (limits, stop) = (limits.clone(), shutdown.clone());
         tasks.spawn(async move { answer(listener, router, None, limits, stop).await });
     }
     let router = cachevault_api::router(Api {
@@ -107,6 +104,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         figures: figures.http,
         events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
         large_bodies: LargeBodies::default(),
+        proxies: limits.proxies.clone(),
     });
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });

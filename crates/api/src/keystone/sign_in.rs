@@ -1,12 +1,12 @@
 //! `POST /v3/auth/tokens`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
+use axum::Json;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{RawQuery, State};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use bytes::Bytes;
 use cachevault_app::{
     AccessError, AppError, PasswordTurn, ProjectKey, Proof, TokenDetail, UserKey, WantedScope,
@@ -21,13 +21,11 @@ use super::error::Error;
 use super::is_domain;
 use crate::Api;
 use crate::auth::throttled;
+use crate::client::client_address;
 use crate::download::base;
 use crate::gateway::GatewayError;
 use crate::request;
 use crate::throttle::{Target, Throttled};
-
-/// The longest text that names a user in the throttle, bytes: no user has a longer name.
-const NAMED_BYTES_MAX: usize = 64;
 
 #[derive(Deserialize)]
 struct Body {
@@ -104,9 +102,9 @@ struct ScopedProject {
 
 pub(super) async fn sign_in(
     State(api): State<Api>,
-    address: Option<Extension<ConnectInfo<SocketAddr>>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
+    extensions: Extensions,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Error> {
     let body = body.map_err(|rejection| Error::BadRequest(rejection.body_text()))?;
@@ -115,11 +113,12 @@ pub(super) async fn sign_in(
         let (line, column) = (error.line(), error.column());
         Error::BadRequest(format!("the body is not what is expected, at {line}:{column}"))
     })?;
-    let address = address.map(|Extension(ConnectInfo(address))| address.ip());
-    let target = auth.identity.target();
+    let address = client_address(&extensions);
+    let target = auth.identity.target(&api).await?;
     let check = || api.throttle.check(target.as_ref(), address, api.app.clock.now());
     check().map_err(refused)?;
     let _running = api.throttle.begin_sign_in(address).ok_or(GatewayError::TooManyAtOnce)?;
+    api.throttle.pace(address, api.app.clock.now()).await;
     let proof = auth.identity.proof(&api).await?;
     // There may have been too many wrong ones while this one waited for its turn.
     check().map_err(refused)?;
@@ -153,7 +152,7 @@ async fn record_sign_in(
         project: detail.grant.as_ref().map(|grant| grant.project.id.clone()),
         access_key: None,
         user: Some(detail.user.name.to_string()),
-        address: address.map(|address| address.to_canonical()),
+        address,
         operation: "POST /v3/auth/tokens".to_owned(),
         resource: "/v3/auth/tokens".to_owned(),
         at: api.app.clock.now(),
@@ -171,11 +170,16 @@ fn refused(reason: Throttled) -> Error {
 }
 
 impl IdentityBody {
-    /// Whose tries are counted.
-    fn target(&self) -> Option<Target> {
-        let UserBody { id, name, .. } = &self.password.as_ref()?.user;
-        let named = id.as_ref().or(name.as_ref()).cloned().unwrap_or_default();
-        (named.len() <= NAMED_BYTES_MAX).then_some(Target::User(named))
+    /// Whose tries are counted: a user's, whether it is named by id or by name.
+    async fn target(&self, api: &Api) -> Result<Option<Target>, AppError> {
+        let Some(PasswordMethod { user }) = &self.password else { return Ok(None) };
+        // What nobody can have is wrong however often it is tried.
+        let Some(key) = user.key() else { return Ok(None) };
+        Ok(Some(match (api.app.find_user_id(&key).await?, key) {
+            (Some(id), _) => Target::User(id),
+            (None, UserKey::Id(id)) => Target::NoUser(id.to_string()),
+            (None, UserKey::Name(name)) => Target::NoUser(name.to_string()),
+        }))
     }
 
     async fn proof(self, api: &Api) -> Result<Proof, Error> {
@@ -193,14 +197,19 @@ impl IdentityBody {
 }
 
 impl UserBody {
-    fn proof(self, turn: PasswordTurn) -> Proof {
-        let is_ours = self.id.is_some() || self.domain.as_ref().is_none_or(Named::is_our_domain);
-        let user = match (&self.id, &self.name) {
+    /// Whom it names; `None` where that can be nobody here.
+    fn key(&self) -> Option<UserKey> {
+        match (&self.id, &self.name) {
             (Some(id), _) => id.parse().ok().map(UserKey::Id),
-            (None, Some(name)) => name.parse().ok().map(UserKey::Name),
-            (None, None) => None,
-        };
-        Proof::Password { user: user.filter(|_| is_ours), password: self.password, turn }
+            (None, Some(name)) if self.domain.as_ref().is_none_or(Named::is_our_domain) => {
+                name.parse().ok().map(UserKey::Name)
+            }
+            (None, _) => None,
+        }
+    }
+
+    fn proof(self, turn: PasswordTurn) -> Proof {
+        Proof::Password { user: self.key(), password: self.password, turn }
     }
 }
 

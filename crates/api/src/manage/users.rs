@@ -1,7 +1,7 @@
 //! `/api/v1/users`. In a path a user is named by its id or its name.
 
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
+use axum::http::{Extensions, StatusCode};
 use axum::{Extension, Json};
 use bytes::Bytes;
 use cachevault_app::{
@@ -20,6 +20,7 @@ use super::parameters::{PageQuery, ProjectPath, UserPath};
 use super::path::PathId;
 use crate::Api;
 use crate::auth::Identity;
+use crate::client::client_address;
 use crate::query::{PageStart, Query};
 use crate::throttle::Target;
 
@@ -228,22 +229,24 @@ pub(super) async fn remove_grant(
 pub(super) async fn change_own_password(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
+    extensions: Extensions,
     body: Bytes,
 ) -> Result<StatusCode, Error> {
     let PasswordBody { current, new } = body::parse(&body)?;
     // Who has found a token is not to find the password with it.
     let target = match identity.caller.subject() {
-        Subject::User(user) => Some(Target::User(user.name.to_string())),
+        Subject::User(user) => Some(Target::User(user.id.clone())),
         Subject::Key { .. } | Subject::Service => None,
     };
     let refused = |_| Error::App(AppError::Access(AccessError::SignInRefused));
+    let address = client_address(&extensions);
     let turn = api.app.password_turn().await?;
-    api.throttle.check(target.as_ref(), None, api.app.clock.now()).map_err(refused)?;
+    api.throttle.check(target.as_ref(), address, api.app.clock.now()).map_err(refused)?;
     let proven = api.app.prove_own_password(&identity.caller, current, turn).await;
     if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &proven {
         // Before anything changes: of many tries at once those beyond the limit must gain nothing.
         let (now, is_right) = (api.app.clock.now(), proven.is_ok());
-        api.throttle.settle(target.as_ref(), None, now, is_right).map_err(refused)?;
+        api.throttle.settle(target.as_ref(), address, now, is_right).map_err(refused)?;
     }
     api.app.change_own_password(proven?, new).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -4,6 +4,7 @@
 
 mod audit;
 mod clients;
+mod crowd;
 mod documented;
 mod events;
 mod foreign_tokens;

@@ -7,8 +7,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{
-    Api, Downloads, EventStreamLimits, EventStreams, HttpFigures, LargeBodies, metrics_router,
-    router,
+    Api, Downloads, EventStreamLimits, EventStreams, HttpFigures, LargeBodies, ProxyHeader,
+    TrustedProxies, metrics_router, router,
 };
 use cachevault_app::{
     App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober,
@@ -41,6 +41,9 @@ pub(crate) const DOWNLOADS_MAX: usize = 2;
 pub(crate) const PASSWORD: &str = "correct horse battery";
 pub(crate) const REGION: &str = "eu-test";
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
+
+/// The address of the only proxy whose word is taken.
+pub(crate) const PROXY: &str = "10.9.9.9";
 
 /// When a backup was made that is in the store.
 const STORED_AT: &str = "2019-05-10T08:31:16.166Z";
@@ -179,6 +182,10 @@ fn streaming_routes(
         figures: HttpFigures::default(),
         events: EventStreams::new(streams, stop),
         large_bodies: LargeBodies::default(),
+        proxies: Arc::new(TrustedProxies {
+            networks: vec![PROXY.parse().unwrap()],
+            header: ProxyHeader::default(),
+        }),
     })
 }
 

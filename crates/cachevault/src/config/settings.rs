@@ -5,6 +5,7 @@ mod valid;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use cachevault_api::ProxyHeader;
 use cachevault_domain::MissedWindow;
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -17,6 +18,25 @@ pub(crate) enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How trusted proxies say for whom they ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProxyHeaderName {
+    /// The address of each hop, the nearest last.
+    XForwardedFor,
+    /// That of RFC 7239.
+    Forwarded,
+}
+
+impl From<ProxyHeaderName> for ProxyHeader {
+    fn from(name: ProxyHeaderName) -> Self {
+        match name {
+            ProxyHeaderName::XForwardedFor => Self::XForwardedFor,
+            ProxyHeaderName::Forwarded => Self::Forwarded,
+        }
+    }
 }
 
 /// What to do about a window in which no service ran.
@@ -67,6 +87,20 @@ pub(crate) struct Settings {
     /// Connections of clients that are open at a time, 1 to 65536 [default: 1024]
     #[arg(long, value_name = "N", env = "CACHEVAULT_CONNECTIONS_MAX")]
     connections_max: Option<usize>,
+
+    /// Those of them that one address may have, or one /64 network of IPv6; for trusted proxies this
+    /// does not count [default: a quarter of connections_max, at least 16]
+    #[arg(long, value_name = "N", env = "CACHEVAULT_CONNECTIONS_PER_ADDRESS")]
+    connections_per_address: Option<usize>,
+
+    /// Addresses and networks (10.0.0.0/24) of proxies that say for whom they ask; what anybody else
+    /// says of that is not believed [default: none]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',', env = "CACHEVAULT_TRUSTED_PROXIES")]
+    trusted_proxies: Option<Vec<String>>,
+
+    /// The header in which they say it [default: x-forwarded-for]
+    #[arg(long, value_name = "NAME", env = "CACHEVAULT_PROXY_HEADER")]
+    proxy_header: Option<ProxyHeaderName>,
 
     /// Address for Prometheus: `/metrics`, for whoever reaches it; left out, there is none
     #[arg(long, value_name = "ADDR", env = "CACHEVAULT_METRICS_LISTEN")]
@@ -354,78 +388,32 @@ pub(crate) struct Settings {
     shutdown_grace: Option<String>,
 }
 
+/// Each of these from the first settings that say it.
+macro_rules! nearer {
+    ($first:ident, $second:ident; $($field:ident),+ $(,)?) => {
+        Self { config: $first.config, $($field: $first.$field.or($second.$field)),+ }
+    };
+}
+
 impl Settings {
     /// Each setting from here, else from `other`.
     pub(super) fn or(self, other: Self) -> Self {
-        Self {
-            config: self.config,
-            listen: self.listen.or(other.listen),
-            tls_cert_file: self.tls_cert_file.or(other.tls_cert_file),
-            tls_key_file: self.tls_key_file.or(other.tls_key_file),
-            tls_client_ca_file: self.tls_client_ca_file.or(other.tls_client_ca_file),
-            connections_max: self.connections_max.or(other.connections_max),
-            metrics_listen: self.metrics_listen.or(other.metrics_listen),
-            data_dir: self.data_dir.or(other.data_dir),
-            disk_reserve_mib: self.disk_reserve_mib.or(other.disk_reserve_mib),
-            public_url: self.public_url.or(other.public_url),
-            region: self.region.or(other.region),
-            log_format: self.log_format.or(other.log_format),
-            log_level: self.log_level.or(other.log_level),
-            jobs_max: self.jobs_max.or(other.jobs_max),
-            host_jobs_max: self.host_jobs_max.or(other.host_jobs_max),
-            memory_reserve_percent: self.memory_reserve_percent.or(other.memory_reserve_percent),
-            cow_percent_max: self.cow_percent_max.or(other.cow_percent_max),
-            fork_pause_max: self.fork_pause_max.or(other.fork_pause_max),
-            ping_max: self.ping_max.or(other.ping_max),
-            replica_lag_max: self.replica_lag_max.or(other.replica_lag_max),
-            downloads_max: self.downloads_max.or(other.downloads_max),
-            event_streams_max: self.event_streams_max.or(other.event_streams_max),
-            event_stream_lifetime: self.event_stream_lifetime.or(other.event_stream_lifetime),
-            instance_hosts: self.instance_hosts.or(other.instance_hosts),
-            webhook_http: self.webhook_http.or(other.webhook_http),
-            webhook_local: self.webhook_local.or(other.webhook_local),
-            webhook_ca_file: self.webhook_ca_file.or(other.webhook_ca_file),
-            webhook_give_up: self.webhook_give_up.or(other.webhook_give_up),
-            prefer_replica: self.prefer_replica.or(other.prefer_replica),
-            single_node_backups: self.single_node_backups.or(other.single_node_backups),
-            zstd_level: self.zstd_level.or(other.zstd_level),
-            compress: self.compress.or(other.compress),
-            store: self.store.or(other.store),
-            store_credentials_file: self.store_credentials_file.or(other.store_credentials_file),
-            store_create_bucket: self.store_create_bucket.or(other.store_create_bucket),
-            spool_mib: self.spool_mib.or(other.spool_mib),
-            encrypt: self.encrypt.or(other.encrypt),
-            store_timeout: self.store_timeout.or(other.store_timeout),
-            capture_timeout: self.capture_timeout.or(other.capture_timeout),
-            stall_timeout: self.stall_timeout.or(other.stall_timeout),
-            verify_timeout: self.verify_timeout.or(other.verify_timeout),
-            commit_timeout: self.commit_timeout.or(other.commit_timeout),
-            busy_timeout: self.busy_timeout.or(other.busy_timeout),
-            command_timeout: self.command_timeout.or(other.command_timeout),
-            restore_host: self.restore_host.or(other.restore_host),
-            restore_port: self.restore_port.or(other.restore_port),
-            restore_announced_port: self.restore_announced_port.or(other.restore_announced_port),
-            restore_tls_cert_file: self.restore_tls_cert_file.or(other.restore_tls_cert_file),
-            restore_tls_key_file: self.restore_tls_key_file.or(other.restore_tls_key_file),
-            restore_timeout: self.restore_timeout.or(other.restore_timeout),
-            drill_servers: self.drill_servers.or(other.drill_servers),
-            check_every: self.check_every.or(other.check_every),
-            sweep_grace: self.sweep_grace.or(other.sweep_grace),
-            drill_every: self.drill_every.or(other.drill_every),
-            attempts_max: self.attempts_max.or(other.attempts_max),
-            retry_pause: self.retry_pause.or(other.retry_pause),
-            observe_every: self.observe_every.or(other.observe_every),
-            history: self.history.or(other.history),
-            audit_keep: self.audit_keep.or(other.audit_keep),
-            events_keep: self.events_keep.or(other.events_keep),
-            token_lifetime: self.token_lifetime.or(other.token_lifetime),
-            keystone_url: self.keystone_url.or(other.keystone_url),
-            keystone_ca_file: self.keystone_ca_file.or(other.keystone_ca_file),
-            missed_windows: self.missed_windows.or(other.missed_windows),
-            backups_max: self.backups_max.or(other.backups_max),
-            shrink_percent: self.shrink_percent.or(other.shrink_percent),
-            request_timeout: self.request_timeout.or(other.request_timeout),
-            shutdown_grace: self.shutdown_grace.or(other.shutdown_grace),
+        nearer! {
+            self, other;
+            listen, tls_cert_file, tls_key_file, tls_client_ca_file, connections_max,
+            connections_per_address, trusted_proxies, proxy_header, metrics_listen, data_dir,
+            disk_reserve_mib, public_url, region, log_format, log_level, jobs_max, host_jobs_max,
+            memory_reserve_percent, cow_percent_max, fork_pause_max, ping_max, replica_lag_max,
+            downloads_max, event_streams_max, event_stream_lifetime, webhook_http, webhook_local,
+            webhook_ca_file, webhook_give_up, prefer_replica, single_node_backups, zstd_level,
+            compress, store, store_credentials_file, store_create_bucket, spool_mib, encrypt,
+            store_timeout, capture_timeout, stall_timeout, verify_timeout, commit_timeout,
+            busy_timeout, command_timeout, restore_host, restore_port, restore_announced_port,
+            restore_tls_cert_file, restore_tls_key_file, restore_timeout, drill_servers,
+            check_every, sweep_grace, drill_every, attempts_max, retry_pause, observe_every,
+            history, audit_keep, events_keep, token_lifetime, keystone_url, keystone_ca_file,
+            missed_windows, backups_max, request_timeout, shutdown_grace, instance_hosts,
+            shrink_percent,
         }
     }
 }

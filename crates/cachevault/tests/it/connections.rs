@@ -33,6 +33,60 @@ fn connections_beyond_the_limit_are_closed_at_once() {
     eventually("a place is free", || answers(&connect(&service)).then_some(()));
 }
 
+/// A connection from another address of this machine.
+fn connect_from(address: [u8; 4], service: &Service) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let connection = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from((address, 0))).unwrap();
+        socket.connect(service.endpoint.strip_prefix("http://").unwrap().parse().unwrap()).await
+    });
+    let connection = connection.unwrap().into_std().unwrap();
+    connection.set_nonblocking(false).unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    connection
+}
+
+#[test]
+fn one_address_does_not_take_all_connections() {
+    let (_folder, data_dir) = folder();
+    let service = Service::start(
+        &data_dir,
+        &["--connections-per-address", "2", "--trusted-proxies", "127.0.0.9,127.9.0.0/16"],
+    );
+    let open = [connect(&service), connect(&service)];
+    assert!(open.iter().all(answers));
+    assert!(!answers(&connect(&service)));
+    let other = [127, 0, 0, 2];
+    assert!(answers(&connect_from(other, &service)));
+    // Behind a proxy there are many.
+    let proxied: Vec<_> = (0..3).map(|_| connect_from([127, 9, 0, 1], &service)).collect();
+    assert!(proxied.iter().all(answers));
+    drop(open);
+    eventually("a place is free", || answers(&connect(&service)).then_some(()));
+}
+
+#[test]
+fn a_connection_of_a_listed_proxy_tells_whose_requests_it_brings() {
+    let (_folder, data_dir) = folder();
+    let flags = ["--trusted-proxies", "127.9.0.0/16", "--proxy-header", "forwarded"];
+    let service = Service::start(&data_dir, &flags);
+    let guess = |from: [u8; 4], client: &str| {
+        let mut connection = connect_from(from, &service);
+        let head = format!("host: x\r\nx-auth-token: x\r\nforwarded: for={client}");
+        write!(connection, "GET /api/v1/instances HTTP/1.1\r\n{head}\r\n\r\n").unwrap();
+        let head = answer(&connection);
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    let proxy = [127, 9, 0, 1];
+    for _ in 0..100 {
+        assert_eq!(guess(proxy, "192.0.2.1"), "401");
+    }
+    assert_eq!(guess(proxy, "203.0.113.5, for=192.0.2.1"), "429");
+    assert_eq!(guess(proxy, "192.0.2.1, for=203.0.113.5"), "401");
+    assert_eq!(guess([127, 0, 0, 1], "192.0.2.1"), "401", "nobody else is believed");
+}
+
 /// Status and headers of an answer; what follows it is read over.
 fn answer(mut connection: &TcpStream) -> String {
     let mut head = Vec::new();

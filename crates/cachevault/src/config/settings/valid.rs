@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use cachevault_api::EventStreamLimits;
+use cachevault_api::{EventStreamLimits, Network, ProxyHeader, TrustedProxies};
 use cachevault_app::{TokenAuthority, WebhookRules};
 use cachevault_domain::{
     BACKUPS_WITH_FILES_MAX, Backoff, HostRule, HostRules, Identity, ShrinkRule,
@@ -20,9 +20,12 @@ use ureq::tls::RootCerts;
 use super::{LogFormat, MissedWindows, Settings};
 use crate::config::{Config, default_data_dir, read_text};
 use crate::keystone::{Keystone, trusted};
-use crate::listen::TlsFiles;
+use crate::listen::{ConnectionLimits, TlsFiles};
 use crate::private::require_private;
 use crate::stores::StoreConfig;
+
+/// What a browser or a client with a pool of connections may want in any case.
+const OF_ADDRESS_MIN: usize = 16;
 
 impl Settings {
     /// Defaults where nothing is said; the rest within its bounds.
@@ -39,15 +42,12 @@ impl Settings {
         let drill_every = self.drill_every.as_deref();
         let drill_every =
             drill_every.map(|text| time("drill_every", Some(text), text)).transpose()?;
+        let connections = self.connections(jobs.capture.stall)?;
         Ok(Config {
             store,
             listen: self.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8635))),
             tls,
-            connections_max: within(
-                "connections_max",
-                self.connections_max.unwrap_or(1024),
-                1..=65_536,
-            )?,
+            connections,
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
             disk_reserve_bytes: disk_reserve(self.disk_reserve_mib)?,
@@ -98,6 +98,23 @@ impl Settings {
             keystone: keystone(self.keystone_url.as_deref(), self.keystone_ca_file.as_deref())?,
             request_timeout: time("request_timeout", self.request_timeout.as_deref(), "60s")?,
             shutdown_grace: time("shutdown_grace", self.shutdown_grace.as_deref(), "30s")?,
+        })
+    }
+
+    fn connections(&self, stall: Duration) -> anyhow::Result<ConnectionLimits> {
+        let connections_max =
+            within("connections_max", self.connections_max.unwrap_or(1024), 1..=65_536)?;
+        let of_address = self.connections_per_address;
+        let of_address = of_address.unwrap_or((connections_max / 4).max(OF_ADDRESS_MIN));
+        let proxies = TrustedProxies {
+            networks: networks(self.trusted_proxies.as_deref().unwrap_or_default())?,
+            header: self.proxy_header.map(ProxyHeader::from).unwrap_or_default(),
+        };
+        Ok(ConnectionLimits {
+            connections_max,
+            of_address_max: within("connections_per_address", of_address, 1..=65_536)?,
+            proxies: Arc::new(proxies),
+            stall,
         })
     }
 
@@ -236,6 +253,13 @@ fn disk_reserve(mib: Option<u64>) -> anyhow::Result<u64> {
     Ok(within("disk_reserve_mib", mib.unwrap_or(64), 0..=1 << 20)? << 20)
 }
 
+fn networks(texts: &[String]) -> anyhow::Result<Vec<Network>> {
+    let network = |text: &String| {
+        text.parse().with_context(|| format!("`trusted_proxies` is `{text}`, which is no network"))
+    };
+    texts.iter().map(network).collect()
+}
+
 fn log_level(text: &str) -> anyhow::Result<LevelFilter> {
     text.parse().ok().with_context(|| {
         format!("`log_level` is `{text}`; it must be error, warn, info, debug or trace")
@@ -345,6 +369,9 @@ mod tests {
             ("tls_cert_file = \"a.pem\"", "tls_key_file"),
             ("tls_client_ca_file = \"a.pem\"", "tls_client_ca_file"),
             ("connections_max = 0", "connections_max"),
+            ("connections_per_address = 0", "connections_per_address"),
+            ("trusted_proxies = [\"proxy.example\"]", "trusted_proxies"),
+            ("proxy_header = \"x-real-ip\"", "proxy_header"),
         ] {
             let error = format!("{:#}", from_toml(text).unwrap_err());
             assert!(error.contains(word), "{text}: {error}");
