@@ -1,19 +1,25 @@
-//! Records every call that may change something, before it does.
+//! Records every call that may change something, before it does; every download; and, sampled, what
+//! did not prove who it is.
 
 use axum::Extension;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
-use axum::http::Method;
+use axum::http::{Extensions, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use cachevault_app::{AppError, Named, ProjectKey};
-use cachevault_domain::{Caller, NewAuditRecord};
+use cachevault_app::{App, AppError, Named, ProjectKey};
+use cachevault_domain::{
+    AccessKey, Caller, NewAuditRecord, ProjectId, RequestId, Subject, UserRef,
+};
+use jiff::Timestamp;
+use tokio_util::task::TaskTracker;
 
 use crate::Api;
 use crate::auth::Identity;
-use crate::client::client_address;
+use crate::client::{client_address, network};
 use crate::gateway::GatewayError;
 use crate::query::Query;
+use crate::refusals::RefusalKind;
 use crate::request;
 
 /// Routes about all projects, which only administrators of the service use.
@@ -26,6 +32,9 @@ const CREDENTIAL: &str = "/api/v1/credentials/{access_key}";
 /// The code that an error is answered with, for the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorCode(pub(crate) &'static str);
+
+/// How a download ends that its client, or something else, breaks off.
+const BROKEN_OFF: &str = "broken_off";
 
 /// Records a call, lets it through, and records how it was answered. What only reads is not
 /// recorded, nor what was refused because too much of the same credential was being answered.
@@ -69,6 +78,121 @@ async fn begin(
         call.project = None;
     }
     api.app.begin_audit(&call).await
+}
+
+/// In whose name a call was refused.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Claimed {
+    /// Nobody that there is.
+    #[default]
+    Nobody,
+    /// The holder of a key.
+    Holder(Caller),
+    /// A user that signs in.
+    User(UserRef),
+}
+
+impl Claimed {
+    fn call(self, request: RequestId, at: Timestamp) -> NewAuditRecord {
+        let nobody = Caller::without_project(Subject::Service);
+        match self {
+            Self::Nobody => nobody.call(request, at),
+            Self::Holder(caller) => caller.call(request, at),
+            // Users are of the whole service.
+            Self::User(user) => {
+                NewAuditRecord { user: Some(user.name.to_string()), ..nobody.call(request, at) }
+            }
+        }
+    }
+}
+
+/// Records a call that was refused because it did not prove who it is, unless there are too many of
+/// its kind. What it named that there is not is not recorded: it may be a password in a wrong place.
+pub(crate) async fn record_refusal(
+    api: &Api,
+    (method, uri, extensions): (&Method, &Uri, &Extensions),
+    claimed: Claimed,
+    (status, code): (StatusCode, &'static str),
+) {
+    let (Some(request), now) = (request::current(), api.app.clock.now()) else { return };
+    let address = client_address(extensions);
+    let route = extensions.get::<MatchedPath>().map_or_else(|| uri.path(), MatchedPath::as_str);
+    let call = NewAuditRecord {
+        address,
+        operation: format!("{method} {route}"),
+        resource: uri.path().to_owned(),
+        ..claimed.call(request, now)
+    };
+    let who = call.access_key.as_ref().map(AccessKey::to_string).or(call.user.clone());
+    let kind = RefusalKind { address: address.map(network), who, code };
+    let Some(times) = api.refusals.count(kind, now) else { return };
+    let recorded = api.app.record_refusal(&call, status.as_u16(), code.to_owned(), times).await;
+    if let Err(error) = recorded {
+        // It is refused all the same, and in the log.
+        tracing::error!(error = &error as &dyn std::error::Error, "a refusal cannot be recorded");
+    }
+}
+
+/// The record of a download, which says how it ended when it is dropped.
+#[derive(Debug)]
+pub(crate) struct DownloadRecord {
+    app: App,
+    /// Who sees to it that the end is recorded.
+    ends: TaskTracker,
+    request: RequestId,
+    /// The status that was answered.
+    pub(crate) status: StatusCode,
+    /// Why not all was sent that was asked for.
+    pub(crate) error: Option<&'static str>,
+    /// What was sent.
+    pub(crate) bytes: u64,
+}
+
+impl DownloadRecord {
+    /// Records that a file of the project is about to be sent.
+    pub(crate) async fn begin(
+        api: &Api,
+        project: &ProjectId,
+        uri: &Uri,
+        extensions: &Extensions,
+    ) -> Result<Self, GatewayError> {
+        let request = request::current().ok_or(GatewayError::Internal)?;
+        let call = NewAuditRecord {
+            request: request.clone(),
+            project: Some(project.clone()),
+            access_key: None,
+            user: None,
+            address: client_address(extensions),
+            operation: "GET /download".to_owned(),
+            resource: uri.path().to_owned(),
+            at: api.app.clock.now(),
+        };
+        api.app.begin_audit(&call).await.map_err(|error| {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a download cannot be recorded"
+            );
+            GatewayError::Internal
+        })?;
+        let (app, ends) = (api.app.clone(), api.downloads.ends.clone());
+        Ok(Self { app, ends, request, status: StatusCode::OK, error: Some(BROKEN_OFF), bytes: 0 })
+    }
+}
+
+impl Drop for DownloadRecord {
+    fn drop(&mut self) {
+        // Without a runtime the process is ending: the record goes without an end.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (app, request, bytes) = (self.app.clone(), self.request.clone(), self.bytes);
+        let (status, error) = (self.status.as_u16(), self.error.map(str::to_owned));
+        let end = async move {
+            if let Err(error) = app.end_download(&request, status, error, bytes).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the end of a download cannot be recorded");
+            }
+        };
+        self.ends.spawn_on(end, &runtime);
+    }
 }
 
 fn call(api: &Api, identity: &Identity, request: &Request) -> Option<NewAuditRecord> {

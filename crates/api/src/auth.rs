@@ -18,6 +18,7 @@ use cachevault_domain::{Caller, Subject};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::audit::{self, Claimed};
 use crate::client::client_address;
 use crate::concurrency::Running;
 use crate::gateway::{AuthFailure, GatewayError};
@@ -66,10 +67,18 @@ async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let (mut parts, body) = request.into_parts();
     let address = client_address(&parts.extensions);
     let is_signed = parts.headers.contains_key(AUTHORIZATION);
-    let (caller, body) = match is_signed {
-        true => check_signature(api, &parts, body, address).await?,
-        false => check_token(api, &parts.headers, body, address).await?,
+    let mut claimed = Claimed::default();
+    let checked = match is_signed {
+        true => check_signature(api, &parts, body, address, &mut claimed).await,
+        false => check_token(api, &parts.headers, body, address).await,
     };
+    if let Err(error) = &checked
+        && error.is_wrong_proof()
+    {
+        let request = (&parts.method, &parts.uri, &parts.extensions);
+        audit::record_refusal(api, request, claimed, error.status_and_code()).await;
+    }
+    let (caller, body) = checked?;
     let token = header(&parts.headers, "x-auth-token").filter(|_| !is_signed);
     let token = token.map(|token| token.to_owned().into());
     let named_project = header(&parts.headers, "x-project-id").map(str::to_owned);
@@ -102,6 +111,7 @@ async fn check_signature(
     parts: &Parts,
     body: Body,
     address: Option<IpAddr>,
+    claimed: &mut Claimed,
 ) -> Result<(Caller, Bytes), GatewayError> {
     let authorization = header(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
     let authorization = Authorization::parse(authorization)
@@ -114,8 +124,12 @@ async fn check_signature(
     }
     let target = Target::Key(authorization.access_key.clone());
     let now = api.app.clock.now();
+    let found = find_key(api, &authorization).await?;
+    if let Some(key) = &found {
+        *claimed = Claimed::Holder(key.caller.clone());
+    }
     api.throttle.check(Some(&target), address, now).map_err(throttled)?;
-    let Some(key) = find_key(api, &authorization).await? else {
+    let Some(key) = found else {
         // A key that is none is not locked: what an address may send bounds how many it tries.
         api.throttle.settle(None, address, now, false).map_err(throttled)?;
         return Err(GatewayError::Unauthenticated(AuthFailure::UnknownKey));

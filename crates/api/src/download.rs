@@ -28,14 +28,16 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use cachevault_app::{Download, RdbUnreadable};
+use cachevault_app::{Download, RdbUnreadable, Ticket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::Api;
+use crate::audit::{self, Claimed, DownloadRecord};
 use crate::gateway::GatewayError;
 use range::Range;
 
@@ -48,12 +50,21 @@ const X_CACHEVAULT_RDB_CRC64: HeaderName = HeaderName::from_static("x-cachevault
 pub struct Downloads {
     slots: Arc<Semaphore>,
     stall: Duration,
+    /// Downloads that have ended, and whose record does not say so yet.
+    pub(crate) ends: TaskTracker,
 }
 
 impl Downloads {
     /// At most `running_max` at a time; one whose client takes nothing for `stall` is broken off.
     pub fn new(running_max: usize, stall: Duration) -> Self {
-        Self { slots: Arc::new(Semaphore::new(running_max)), stall }
+        let slots = Arc::new(Semaphore::new(running_max));
+        Self { slots, stall, ends: TaskTracker::new() }
+    }
+
+    /// Waits until the end of each that has ended is recorded.
+    pub async fn are_recorded(&self) {
+        self.ends.close();
+        self.ends.wait().await;
     }
 }
 
@@ -67,13 +78,14 @@ async fn download(
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    extensions: Extensions,
 ) -> Result<Response, GatewayError> {
-    let (ticket, signature) = link::parse(&uri).ok_or(GatewayError::LinkRefused)?;
-    let found = api.app.find_download(&ticket, &signature).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a link cannot be looked up");
-        GatewayError::Internal
-    })?;
-    let download = found.ok_or(GatewayError::LinkRefused)?;
+    let found = find(&api, &uri).await;
+    if let Err(error @ GatewayError::LinkRefused) = &found {
+        let (request, claimed) = ((&method, &uri, &extensions), Claimed::Nobody);
+        audit::record_refusal(&api, request, claimed, error.status_and_code()).await;
+    }
+    let (ticket, download) = found?;
     let mut response = described(&download);
     if method == Method::HEAD {
         return Ok(response);
@@ -92,10 +104,22 @@ async fn download(
     };
     let slot = api.downloads.slots.clone().try_acquire_owned();
     let slot = slot.map_err(|_| GatewayError::TooManyDownloads)?;
+    let mut record = DownloadRecord::begin(&api, &ticket.project, &uri, &extensions).await?;
+    record.status = response.status();
     let span = tracing::info_span!("download", backup = %ticket.backup, shard = ticket.shard);
-    let opening = open(&api, &download, first..end, slot);
+    let opening = open(&api, &download, first..end, slot, record);
     *response.body_mut() = opening.instrument(span).await?;
     Ok(response)
+}
+
+/// What a link opens.
+async fn find(api: &Api, uri: &Uri) -> Result<(Ticket, Download), GatewayError> {
+    let (ticket, signature) = link::parse(uri).ok_or(GatewayError::LinkRefused)?;
+    let found = api.app.find_download(&ticket, &signature).await.map_err(|error| {
+        tracing::error!(error = &error as &dyn std::error::Error, "a link cannot be looked up");
+        GatewayError::Internal
+    })?;
+    found.map(|download| (ticket, download)).ok_or(GatewayError::LinkRefused)
 }
 
 async fn open(
@@ -103,17 +127,21 @@ async fn open(
     download: &Download,
     part: std::ops::Range<u64>,
     slot: OwnedSemaphorePermit,
+    mut record: DownloadRecord,
 ) -> Result<Body, GatewayError> {
     // Between two pieces the store may stall, and the client.
-    match api.app.open_download(download, api.downloads.stall * 2).await {
-        Ok(pieces) => Ok(body::stream(pieces, part, api.downloads.stall, slot)),
+    let error = match api.app.open_download(download, api.downloads.stall * 2).await {
+        Ok(pieces) => return Ok(body::stream(pieces, part, api.downloads.stall, slot, record)),
         // Removed since it was looked up.
-        Err(RdbUnreadable::Gone) => Err(GatewayError::LinkRefused),
+        Err(RdbUnreadable::Gone) => GatewayError::LinkRefused,
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, "a download cannot begin");
-            Err(GatewayError::Internal)
+            GatewayError::Internal
         }
-    }
+    };
+    let (status, code) = error.status_and_code();
+    (record.status, record.error) = (status, Some(code));
+    Err(error)
 }
 
 /// The answer with everything but its body.

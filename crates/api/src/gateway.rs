@@ -76,6 +76,19 @@ pub(crate) enum AuthFailure {
 }
 
 impl GatewayError {
+    /// Whether what was to prove who it is was wrong, or not looked at because of those before it.
+    /// What is only late, or could not be read, is no sign of somebody that tries.
+    pub(crate) fn is_wrong_proof(&self) -> bool {
+        use AuthFailure::{BadToken, KeyLocked, UnknownKey, WrongSignature};
+        match self {
+            Self::Unauthenticated(failure) => {
+                matches!(failure, BadToken | KeyLocked | UnknownKey | WrongSignature)
+            }
+            Self::TooManyFailures { .. } => true,
+            _ => false,
+        }
+    }
+
     /// When to come again, where that is known.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {

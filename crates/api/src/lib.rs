@@ -24,6 +24,7 @@ mod manage;
 mod metrics;
 pub mod openapi;
 mod query;
+mod refusals;
 mod request;
 pub mod signing;
 mod throttle;
@@ -46,6 +47,7 @@ pub use crate::health::Readiness;
 pub use crate::large_bodies::LargeBodies;
 pub use crate::manage::{EventStreamLimits, EventStreams};
 pub use crate::metrics::metrics_router;
+pub use crate::refusals::Refusals;
 pub use crate::throttle::Throttle;
 
 /// The largest request body that is read, bytes: what the vendor's gateway takes.
@@ -72,6 +74,8 @@ pub struct Api {
     pub region: String,
     /// Bounds on wrong credentials.
     pub throttle: Arc<Throttle>,
+    /// Which refusals are recorded.
+    pub refusals: Refusals,
     /// What requests count.
     pub figures: HttpFigures,
     /// Streams of events.

@@ -57,8 +57,40 @@ impl App {
         status: u16,
         error: Option<String>,
     ) -> Result<(), AppError> {
-        let result = AuditResult { status, error, at: self.clock.now() };
+        let result = AuditResult::new(status, error, self.clock.now());
         Ok(self.catalog.end_audit(request, &result).await?)
+    }
+
+    /// Records how a download ended, and how much of the file was sent.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn end_download(
+        &self,
+        request: &RequestId,
+        status: u16,
+        error: Option<String>,
+        bytes: u64,
+    ) -> Result<(), AppError> {
+        let result = AuditResult::new(status, error, self.clock.now());
+        Ok(self.catalog.end_audit(request, &AuditResult { bytes: Some(bytes), ..result }).await?)
+    }
+
+    /// Records a call that was refused before anybody had proven who it is; it stands for so many
+    /// of its kind.
+    ///
+    /// # Errors
+    /// [`AppError::CatalogFailed`].
+    pub async fn record_refusal(
+        &self,
+        call: &NewAuditRecord,
+        status: u16,
+        error: String,
+        times: u32,
+    ) -> Result<(), AppError> {
+        self.catalog.begin_audit(call).await?;
+        let result = AuditResult { times, ..AuditResult::new(status, Some(error), call.at) };
+        Ok(self.catalog.end_audit(&call.request, &result).await?)
     }
 
     /// Recorded calls about the project, `limit` at the most; for administrators of the service

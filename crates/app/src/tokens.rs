@@ -2,7 +2,7 @@
 
 use cachevault_catalog::{CatalogError, FoundToken, PasswordHash, UserKey};
 use cachevault_domain::{
-    Caller, Entropy, Grant, SignIn, Subject, Token, TokenHash, TokenScope, User, UserId,
+    Caller, Entropy, Grant, SignIn, Subject, Token, TokenHash, TokenScope, User, UserRef,
 };
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
@@ -95,9 +95,9 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::CatalogFailed`].
-    pub async fn find_user_id(&self, key: &UserKey) -> Result<Option<UserId>, AppError> {
+    pub async fn find_named(&self, key: &UserKey) -> Result<Option<UserRef>, AppError> {
         let found = self.catalog.find_user(key).await?;
-        Ok(found.map(|(user, _)| user.id))
+        Ok(found.map(|(user, _)| user.reference()))
     }
 
     /// Gives a token to whoever proves to be a user. One that is got by another token ends when

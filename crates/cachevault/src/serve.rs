@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Throttle};
+use cachevault_api::{Api, Downloads, EventStreams, HttpFigures, LargeBodies, Refusals, Throttle};
 use cachevault_app::{
     AcceptedStore, App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, Rebuilt,
     Sealer, StoreRecord, Webhooks,
@@ -91,6 +91,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (limits, stop) = (limits.clone(), shutdown.clone());
         tasks.spawn(async move { answer(listener, router, None, limits, stop).await });
     }
+    let downloads = Downloads::new(config.downloads_max, config.jobs.capture.stall);
     let router = cachevault_api::router(Api {
         app,
         request_time_max: config.request_timeout,
@@ -98,9 +99,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         public_url: config.public_url,
         scheme,
         address,
-        downloads: Downloads::new(config.downloads_max, config.jobs.capture.stall),
+        downloads: downloads.clone(),
         region: config.region,
         throttle: Arc::new(Throttle::default()),
+        refusals: Refusals::default(),
         figures: figures.http,
         events: EventStreams::new(config.event_streams, shutdown.soft.clone()),
         large_bodies: LargeBodies::default(),
@@ -113,6 +115,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     std::io::stdout().flush().context("say that the service is ready")?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
+    if tokio::time::timeout(HARD_STOP, downloads.are_recorded()).await.is_err() {
+        tracing::warn!("the ends of downloads cannot be recorded; their records go without");
+    }
     catalog.close().await;
     tracing::info!("stopped");
     // Whoever supervises the process is to start it again.

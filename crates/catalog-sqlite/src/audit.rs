@@ -23,6 +23,8 @@ struct AuditRow {
     status: Option<i64>,
     error: Option<String>,
     answered_at: Option<i64>,
+    bytes: Option<i64>,
+    times: i64,
 }
 
 impl TryFrom<AuditRow> for AuditRecord {
@@ -34,6 +36,8 @@ impl TryFrom<AuditRow> for AuditRecord {
             (Some(status), Some(at)) => Some(AuditResult {
                 status: row.number(status)?,
                 error: found.error,
+                bytes: found.bytes.map(|bytes| row.number(bytes)).transpose()?,
+                times: row.number(found.times)?,
                 at: row.moment(at)?,
             }),
             _ => None,
@@ -88,11 +92,13 @@ impl AuditCatalog for SqliteCatalog {
     ) -> Result<(), CatalogError> {
         let mut tx = self.write().await?;
         sqlx::query(
-            "UPDATE audit SET status = ?, error = ?, answered_at = ?
+            "UPDATE audit SET status = ?, error = ?, bytes = ?, times = ?, answered_at = ?
              WHERE request_id = ? AND status IS NULL",
         )
         .bind(i64::from(result.status))
         .bind(result.error.as_deref())
+        .bind(result.bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
+        .bind(i64::from(result.times))
         .bind(result.at.as_microsecond())
         .bind(request.as_str())
         .execute(&mut *tx)

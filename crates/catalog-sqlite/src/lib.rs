@@ -246,7 +246,7 @@ mod tests {
         assert!(recorded.len() > 10, "{}", recorded.len());
         let next = call(60_000);
         catalog.begin_audit(&next).await.unwrap();
-        let answered = AuditResult { status: 200, error: None, at: Timestamp::UNIX_EPOCH };
+        let answered = AuditResult::new(200, None, Timestamp::UNIX_EPOCH);
         catalog.end_audit(&next.request, &answered).await.unwrap();
         recorded.push(next.request);
         let mut listed = listed(&catalog).await;

@@ -1,4 +1,5 @@
-//! Who did what: one record for each call that changes something, or tried to.
+//! Who did what: one record for each call that changes something, or tried to, and for each download;
+//! and records of those who did not prove who they are.
 
 use std::net::IpAddr;
 
@@ -46,8 +47,19 @@ pub struct AuditResult {
     pub status: u16,
     /// The code of the error, where it was one.
     pub error: Option<String>,
+    /// The bytes of a file that were sent, where it was a download.
+    pub bytes: Option<u64>,
+    /// How many calls alike it stands for: of those that were refused not each has its own record.
+    pub times: u32,
     /// When.
     pub at: Timestamp,
+}
+
+impl AuditResult {
+    /// The answer to one call that sent no file.
+    pub fn new(status: u16, error: Option<String>, at: Timestamp) -> Self {
+        Self { status, error, bytes: None, times: 1, at }
+    }
 }
 
 /// Which records are wanted.

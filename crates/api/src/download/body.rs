@@ -12,6 +12,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument;
 
+use crate::audit::DownloadRecord;
+
 /// Why a body ends before the length that was announced; the connection is closed then.
 #[derive(Debug, thiserror::Error)]
 enum BrokenOff {
@@ -29,17 +31,23 @@ enum BrokenOff {
 
 type Pieces = mpsc::Sender<Result<Bytes, BrokenOff>>;
 
-/// The bytes `part` of an RDB; `slot` is held as long as the reading goes on.
+/// The bytes `part` of an RDB; `slot` is held as long as the reading goes on, and `record` says how
+/// that ended.
 pub(super) fn stream(
     rdb: Box<dyn RdbPieces>,
     part: Range<u64>,
     stall: Duration,
     slot: OwnedSemaphorePermit,
+    mut record: DownloadRecord,
 ) -> Body {
     let (sender, pieces) = mpsc::channel(1);
     let mut task = JoinSet::new();
     let sending = async move {
-        let sent = send(rdb, part, stall, &sender).await;
+        let sent = send(rdb, part, stall, &sender, &mut record.bytes).await;
+        if sent.is_ok() {
+            record.error = None;
+        }
+        drop(record);
         // The slot is free from here on, however long the client keeps the connection.
         drop(slot);
         if let Err(error) = sent {
@@ -68,6 +76,7 @@ async fn send(
     part: Range<u64>,
     stall: Duration,
     pieces: &Pieces,
+    sent: &mut u64,
 ) -> Result<(), BrokenOff> {
     let (mut offset, mut held) = (0, None);
     loop {
@@ -79,21 +88,30 @@ async fn send(
             continue;
         }
         if let Some(before) = held.replace(piece.slice(wanted)) {
-            give(pieces, before, stall).await?;
+            give(pieces, before, stall, sent).await?;
         }
     }
     if offset < part.end {
         return Err(BrokenOff::WrongSize { found: offset });
     }
     match held {
-        Some(last) => give(pieces, last, stall).await,
+        Some(last) => give(pieces, last, stall, sent).await,
         None => Ok(()),
     }
 }
 
-async fn give(pieces: &Pieces, piece: Bytes, stall: Duration) -> Result<(), BrokenOff> {
+async fn give(
+    pieces: &Pieces,
+    piece: Bytes,
+    stall: Duration,
+    sent: &mut u64,
+) -> Result<(), BrokenOff> {
+    let length = piece.len() as u64;
     match timeout(stall, pieces.send(Ok(piece))).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(())) => {
+            *sent += length;
+            Ok(())
+        }
         Ok(Err(_)) => Err(BrokenOff::ClientGone),
         Err(_) => Err(BrokenOff::ClientStalled(stall)),
     }

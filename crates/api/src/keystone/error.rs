@@ -49,7 +49,7 @@ impl From<GatewayError> for Error {
 
 impl Error {
     /// The status, and the word for programs that Keystone has none for: the audit's.
-    fn status_and_code(&self) -> (StatusCode, &'static str) {
+    pub(super) fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized"),
@@ -58,6 +58,15 @@ impl Error {
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Gateway(error) => error.status_and_code(),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        }
+    }
+
+    /// Whether what was to prove who it is was wrong.
+    pub(super) fn is_wrong_proof(&self) -> bool {
+        match self {
+            Self::Unauthorized => true,
+            Self::Gateway(error) => error.is_wrong_proof(),
+            _ => false,
         }
     }
 

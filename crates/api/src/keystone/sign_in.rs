@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use axum::Json;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{RawQuery, State};
-use axum::http::{Extensions, HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use cachevault_app::{
@@ -20,6 +20,7 @@ use super::catalog::wants_catalog;
 use super::error::Error;
 use super::is_domain;
 use crate::Api;
+use crate::audit::{self, Claimed};
 use crate::auth::throttled;
 use crate::client::client_address;
 use crate::download::base;
@@ -102,7 +103,8 @@ struct ScopedProject {
 
 pub(super) async fn sign_in(
     State(api): State<Api>,
-    RawQuery(query): RawQuery,
+    method: Method,
+    uri: Uri,
     headers: HeaderMap,
     extensions: Extensions,
     body: Result<Bytes, BytesRejection>,
@@ -114,12 +116,36 @@ pub(super) async fn sign_in(
         Error::BadRequest(format!("the body is not what is expected, at {line}:{column}"))
     })?;
     let address = client_address(&extensions);
-    let target = auth.identity.target(&api).await?;
-    let check = || api.throttle.check(target.as_ref(), address, api.app.clock.now());
+    let named = auth.identity.named(&api).await?;
+    let proven = prove(&api, auth, named.as_ref(), address).await;
+    if let Err(error) = &proven
+        && error.is_wrong_proof()
+    {
+        let claimed = named.map(|named| named.claimed).unwrap_or_default();
+        let request = (&method, &uri, &extensions);
+        audit::record_refusal(&api, request, claimed, error.status_and_code()).await;
+    }
+    let (text, detail) = proven?;
+    record_sign_in(&api, &detail, address).await?;
+    tracing::info!(user = %detail.user.name, "signed in");
+    let catalog = wants_catalog(uri.query()).then(|| base(&api, &headers));
+    let body = Json(token_body(&api, &detail, catalog.as_deref()));
+    Ok((StatusCode::CREATED, subject_token(text.expose_secret()), body).into_response())
+}
+
+/// A token for whoever proves to be the user that was named.
+async fn prove(
+    api: &Api,
+    auth: Auth,
+    named: Option<&NamedUser>,
+    address: Option<IpAddr>,
+) -> Result<(SecretString, TokenDetail), Error> {
+    let target = named.map(|named| &named.target);
+    let check = || api.throttle.check(target, address, api.app.clock.now());
     check().map_err(refused)?;
     let _running = api.throttle.begin_sign_in(address).ok_or(GatewayError::TooManyAtOnce)?;
     api.throttle.pace(address, api.app.clock.now()).await;
-    let proof = auth.identity.proof(&api).await?;
+    let proof = auth.identity.proof(api).await?;
     // There may have been too many wrong ones while this one waited for its turn.
     check().map_err(refused)?;
     // A scope that can be none is refused like one that the user does not have.
@@ -130,14 +156,9 @@ pub(super) async fn sign_in(
     };
     if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &signed_in {
         let (now, is_right) = (api.app.clock.now(), signed_in.is_ok());
-        api.throttle.settle(target.as_ref(), address, now, is_right).map_err(refused)?;
+        api.throttle.settle(target, address, now, is_right).map_err(refused)?;
     }
-    let (text, detail) = signed_in?;
-    record_sign_in(&api, &detail, address).await?;
-    tracing::info!(user = %detail.user.name, "signed in");
-    let catalog = wants_catalog(query.as_deref()).then(|| base(&api, &headers));
-    let body = Json(token_body(&api, &detail, catalog.as_deref()));
-    Ok((StatusCode::CREATED, subject_token(text.expose_secret()), body).into_response())
+    Ok(signed_in?)
 }
 
 /// Records who has signed in. A token that cannot be recorded is told to nobody.
@@ -169,17 +190,26 @@ fn refused(reason: Throttled) -> Error {
     }
 }
 
-impl IdentityBody {
+/// Who is named by a request to sign in.
+struct NamedUser {
     /// Whose tries are counted: a user's, whether it is named by id or by name.
-    async fn target(&self, api: &Api) -> Result<Option<Target>, AppError> {
+    target: Target,
+    claimed: Claimed,
+}
+
+impl IdentityBody {
+    /// Who signs in by a password; none where that can be nobody here.
+    async fn named(&self, api: &Api) -> Result<Option<NamedUser>, AppError> {
         let Some(PasswordMethod { user }) = &self.password else { return Ok(None) };
         // What nobody can have is wrong however often it is tried.
         let Some(key) = user.key() else { return Ok(None) };
-        Ok(Some(match (api.app.find_user_id(&key).await?, key) {
-            (Some(id), _) => Target::User(id),
+        let found = api.app.find_named(&key).await?;
+        let target = match (&found, key) {
+            (Some(user), _) => Target::User(user.id.clone()),
             (None, UserKey::Id(id)) => Target::NoUser(id.to_string()),
             (None, UserKey::Name(name)) => Target::NoUser(name.to_string()),
-        }))
+        };
+        Ok(Some(NamedUser { target, claimed: found.map_or(Claimed::Nobody, Claimed::User) }))
     }
 
     async fn proof(self, api: &Api) -> Result<Proof, Error> {

@@ -13,7 +13,7 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::Query;
 
-/// A call that changed something, or tried to.
+/// A call that changed something, or tried to; a download; or a call that did not prove who it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditBody {
     request_id: String,
@@ -27,6 +27,11 @@ pub(super) struct AuditBody {
     /// meanwhile.
     status: Option<u16>,
     error: Option<String>,
+    /// Of a download: how many bytes were sent.
+    bytes: Option<u64>,
+    /// How many calls alike the record stands for: of those that did not prove who they are not each
+    /// has its own.
+    times: u32,
     answered_at: Option<String>,
 }
 
@@ -48,12 +53,14 @@ impl From<&AuditRecord> for AuditBody {
             at: call.at.to_string(),
             status: result.as_ref().map(|result| result.status),
             error: result.as_ref().and_then(|result| result.error.clone()),
+            bytes: result.as_ref().and_then(|result| result.bytes),
+            times: result.as_ref().map_or(1, |result| result.times),
             answered_at: result.as_ref().map(|result| result.at.to_string()),
         }
     }
 }
 
-/// List calls that changed something, or tried to
+/// List calls that changed something or tried to, downloads, and refused credentials
 #[utoipa::path(get, path = "/audit", operation_id = "ListAudit", tag = "Audit",
     params(AuditQuery),
     responses((status = 200, body = AuditPageBody)))]

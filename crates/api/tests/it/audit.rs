@@ -1,7 +1,13 @@
 //! What is recorded of calls, and what is not.
 
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
 use cachevault_app::NewCredential;
 use cachevault_domain::Clock;
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::rig::{REGION, Rig};
@@ -177,4 +183,71 @@ async fn a_refusal_of_keystone_is_recorded_with_a_code() {
     let records = recorded(&rig, "?limit=2").await;
     let shown: Vec<_> = records.iter().map(|r| json!([r["status"], r["error"]])).collect();
     assert_eq!(shown, [json!([400, "bad_request"]), json!([404, "token_not_found"])]);
+}
+
+/// The newest records as `[operation, who, address, status, error, times]`.
+async fn refused(rig: &Rig, limit: usize) -> Vec<Value> {
+    let records = recorded(rig, &format!("?limit={limit}")).await;
+    let shown = records.iter().map(|r| {
+        let who = r["user"].as_str().or(r["access_key"].as_str());
+        json!([r["operation"], who, r["address"], r["status"], r["error"], r["times"]])
+    });
+    shown.collect()
+}
+
+#[tokio::test]
+async fn failed_sign_ins_are_recorded_with_the_user_that_there_is_and_the_address() {
+    let rig = Rig::new().await;
+    rig.user("ada", "admin").await;
+    let sign_in = "POST /v3/auth/tokens";
+    for user in ["ada", "a password in the wrong place", "nobody"] {
+        let wrong = json!({"name": user, "password": "wrong password"});
+        let identity = json!({"methods": ["password"], "password": {"user": wrong}});
+        let body = json!({"auth": {"identity": identity}}).to_string();
+        let request = Request::builder().method("POST").uri("/v3/auth/tokens");
+        let request = request.extension(ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 4711))));
+        assert_eq!(rig.send(request.body(Body::from(body)).unwrap()).await.status, 401);
+    }
+    let expected = [
+        json!([sign_in, null, "192.0.2.1", 401, "unauthorized", 1]),
+        json!([sign_in, null, "192.0.2.1", 401, "unauthorized", 1]),
+        json!([sign_in, "ada", "192.0.2.1", 401, "unauthorized", 1]),
+    ];
+    let records = recorded(&rig, "?limit=3").await;
+    assert_eq!(refused(&rig, 3).await, expected, "{records:?}");
+    let told = records.iter().map(ToString::to_string).collect::<String>();
+    assert!(!told.contains("wrong"), "neither passwords nor names of nobody: {told}");
+    // Users are of the whole service: no project learns of it.
+    let auditor = rig.key(json!({"role": "admin"})).await;
+    assert!(!seen_by(&rig, &auditor).await.iter().any(|operation| operation == sign_in));
+}
+
+#[tokio::test]
+async fn refused_signatures_and_tokens_are_recorded_and_many_alike_in_few_records() {
+    let rig = Rig::new().await;
+    let auditor = rig.key(json!({"role": "admin"})).await;
+    let before = recorded(&rig, "?limit=1000").await.len();
+    let forged = NewCredential { secret_key: "wrong".to_owned().into(), ..rig.credential.clone() };
+    for _ in 0..5 {
+        assert_eq!(rig.call_as(&forged, "GET", "/api/v1/instances", "").await.status, 401);
+    }
+    let key = rig.credential.access_key.as_str();
+    let (list, code) = ("GET /api/v1/instances", "APIGW.0301");
+    rig.clock.advance(SignedDuration::from_mins(6));
+    assert_eq!(refused(&rig, 5).await, vec![json!([list, key, null, 401, code, 1]); 5]);
+    assert_eq!(seen_by(&rig, &auditor).await[..5], [list; 5], "it is the project's key");
+    for _ in 0..1000 {
+        assert_eq!(rig.with_token("guess", "GET", "/api/v1/instances", "").await.status, 401);
+    }
+    let records = refused(&rig, 1000).await;
+    let of_tokens = &records[..records.len() - before - 5];
+    let times: Vec<_> = of_tokens.iter().rev().map(|record| record[5].as_u64().unwrap()).collect();
+    assert_eq!(times, [1, 1, 1, 1, 1, 5, 90, 900]);
+    assert_eq!(of_tokens[0], json!([list, null, null, 401, code, 900]));
+    assert!(!recorded(&rig, "?limit=1000").await.iter().any(|r| r.to_string().contains("guess")));
+    // What only came too late is no sign of anybody who tries.
+    let late = rig.signed(&rig.credential, "GET", "/api/v1/instances", "");
+    rig.clock.advance(SignedDuration::from_mins(16));
+    assert_eq!(rig.send(late).await.status, 401);
+    assert_eq!(refused(&rig, 1).await, of_tokens[..1]);
 }

@@ -1,8 +1,10 @@
 //! Links, and what they open.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{Request, Response};
 use cachevault_api::Downloads;
 use cachevault_catalog::{BackupCatalog, JobQueue, RetentionCatalog};
@@ -641,4 +643,56 @@ async fn what_is_downloaded_expires_only_afterwards() {
     // Nobody says that it has ended: the last while passes, of twice the longest pause.
     rig.clock.advance(SignedDuration::from_mins(2));
     assert_eq!(expiring(&rig).await, [backup]);
+}
+
+/// The newest record once it says how the call ended.
+async fn ended_record(rig: &Rig) -> Value {
+    let ended = async {
+        loop {
+            let records = rig.call("GET", "/api/v1/audit?limit=1", "").await;
+            let record = records.body["items"][0].clone();
+            if !record["status"].is_null() {
+                return record;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap()
+}
+
+fn fetch_from(address: [u8; 4], link: &str, range: &str) -> Request<Body> {
+    let address = ConnectInfo(SocketAddr::from((address, 4711)));
+    let request = Request::builder().uri(link).header("range", range).extension(address);
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn downloads_are_recorded_with_address_and_the_bytes_that_were_sent() {
+    let rig = Rig::new().await;
+    let backup = rig.stored(BACKUP, &rdb(LARGE)).await;
+    let link = rig.link(backup).await;
+    let path = link.split('?').next().unwrap();
+    for (range, status, sent) in [("bytes=0-", 206, LARGE), ("bytes=5-14", 206, 10)] {
+        let request = fetch_from([192, 0, 2, 1], &link, range);
+        let response = rig.router.clone().oneshot(request).await.unwrap();
+        assert_eq!(bytes(response).await.len(), sent);
+        let record = ended_record(&rig).await;
+        let expected = json!(["GET /download", path, "192.0.2.1", status, null, sent]);
+        let fields = ["operation", "resource", "address", "status", "error", "bytes"];
+        assert_eq!(json!(fields.map(|field| &record[field])), expected);
+        assert!(!record.to_string().contains("Signature"), "{record}");
+    }
+    // A client that goes away has got a part.
+    let mut body = rig.fetch(&link).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let record = ended_record(&rig).await;
+    let sent = record["bytes"].as_u64().unwrap() as usize;
+    assert!(record["error"] == "broken_off" && (1..LARGE).contains(&sent), "{record}");
+    // What a file was not sent for is no download; a link that is none is told from one.
+    rig.fetch_with("HEAD", &link, &[]).await;
+    let forged = link.replace("Signature=", "Signature=0");
+    assert_refused(rig.fetch(&forged).await, "forged").await;
+    let records = rig.call("GET", "/api/v1/audit?limit=2", "").await.body["items"].clone();
+    assert_eq!((&records[0]["status"], &records[0]["bytes"]), (&json!(403), &Value::Null));
+    assert_eq!(records[1], record);
 }

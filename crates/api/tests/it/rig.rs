@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cachevault_api::signing::{SignedRequest, sign};
 use cachevault_api::{
     Api, Downloads, EventStreamLimits, EventStreams, HttpFigures, LargeBodies, ProxyHeader,
-    TrustedProxies, metrics_router, router,
+    Refusals, TrustedProxies, metrics_router, router,
 };
 use cachevault_app::{
     App, DiskReserve, ForeignTokens, Logins, MasterKey, NewCredential, NotDelivered, Prober,
@@ -179,6 +179,7 @@ fn streaming_routes(
         downloads,
         region: REGION.to_owned(),
         throttle: Arc::default(),
+        refusals: Refusals::default(),
         figures: HttpFigures::default(),
         events: EventStreams::new(streams, stop),
         large_bodies: LargeBodies::default(),

@@ -12,7 +12,8 @@ const PAGE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// List calls that changed something, or tried to; the newest first
+    /// List calls that changed something or tried to, downloads, and refused credentials; the newest
+    /// first
     List {
         #[command(flatten)]
         period: Period,

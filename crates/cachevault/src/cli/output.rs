@@ -58,16 +58,19 @@ pub(crate) const RESTORE: [Column; 7] = [
     }),
 ];
 
-pub(crate) const AUDIT: [Column; 6] = [
+pub(crate) const AUDIT: [Column; 7] = [
     ("at", |row| seconds(&row["at"])),
     ("who", audit::who),
     ("from", |row| text(&row["address"])),
     ("what", |row| text(&row["operation"])),
     ("resource", |row| text(&row["resource"])),
     ("result", |row| {
-        let status = text(&row["status"]);
-        row["error"].as_str().map_or(status.clone(), |error| format!("{status} {error}"))
+        let error = row["error"].as_str().map(|error| format!(" {error}")).unwrap_or_default();
+        let times = row["times"].as_u64().filter(|times| *times > 1);
+        let times = times.map(|times| format!(" ×{times}")).unwrap_or_default();
+        format!("{}{error}{times}", text(&row["status"]))
     }),
+    ("sent", |row| bytes(&row["bytes"])),
 ];
 
 /// Prints a list.

@@ -40,9 +40,13 @@ pub async fn a_call_is_recorded_before_it_is_answered(catalog: &impl Catalog) {
     };
     catalog.begin_audit(&first).await.unwrap();
     catalog.begin_audit(&nobody).await.unwrap();
-    let result = AuditResult { status: 409, error: Some("instance_busy".into()), at: at(12) };
+    let result = AuditResult {
+        bytes: Some(1 << 40),
+        times: 1000,
+        ..AuditResult::new(409, Some("instance_busy".into()), at(12))
+    };
     catalog.end_audit(&first.request, &result).await.unwrap();
-    let late = AuditResult { status: 200, error: None, at: at(13) };
+    let late = AuditResult::new(200, None, at(13));
     catalog.end_audit(&first.request, &late).await.unwrap();
     let cut = "é".repeat(AUDIT_TEXT_CHARS_MAX);
     let listed = catalog.list_audit(&project(1), &AuditFilter::default(), 10).await.unwrap();
