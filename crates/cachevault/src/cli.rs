@@ -37,6 +37,8 @@ pub(crate) use inspect::{INSPECT_HELP, InspectOptions, inspect};
 pub(crate) use schedule::{ScheduleCommand, schedule};
 pub(crate) use webhook::{WebhookCommand, webhook};
 
+use crate::terminal;
+
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
@@ -419,6 +421,6 @@ pub(crate) fn exit(outcome: Result<(), Failure>) -> ExitCode {
         Err(Failure::Unreachable(message)) => (3, message),
         Err(Failure::Refused(message)) => (4, message),
     };
-    output::message(&format_args!("error: {message}"));
+    terminal::message(&format_args!("error: {message}"));
     ExitCode::from(code)
 }

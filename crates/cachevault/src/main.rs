@@ -4,6 +4,8 @@
 //! `serve` runs the service; `inspect` and `diff` read RDBs without it; every other command is a
 //! client of its HTTP API.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod cli;
 mod config;
 mod data_dir;
@@ -15,6 +17,7 @@ mod logging;
 mod private;
 mod serve;
 mod stores;
+mod terminal;
 mod webhooks;
 
 use std::process::ExitCode;
@@ -219,7 +222,7 @@ fn main() -> ExitCode {
         Command::Store { command: StoreCommand::Check(options) } => match options.config() {
             Ok(config) => finish(stores::check(&config)),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                terminal::message(&format_args!("error: {error:#}"));
                 ExitCode::from(EXIT_USAGE)
             }
         },
@@ -243,7 +246,7 @@ fn configured(settings: Settings, run: impl FnOnce(Config) -> anyhow::Result<()>
     match Config::resolve(settings, &Cli::command()) {
         Ok(config) => finish(run(config)),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::message(&format_args!("error: {error:#}"));
             ExitCode::from(EXIT_USAGE)
         }
     }
@@ -253,7 +256,7 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal::message(&format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -31,6 +31,7 @@ use crate::entropy::OsEntropy;
 use crate::first_start::{Purpose, admit, first_start};
 use crate::listen::{Tls, answer};
 use crate::logging;
+use crate::terminal::print;
 use crate::webhooks::HttpSender;
 
 /// How far we stand back for others on the same machine, 0 to 19.
@@ -111,7 +112,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     tasks.spawn(async move { answer(listener, router, tls, limits, stop).await });
 
-    println!("cachevault is ready at {scheme}://{address}");
+    print(&format_args!("cachevault is ready at {scheme}://{address}"));
     std::io::stdout().flush().context("say that the service is ready")?;
     tracing::info!(%address, data_dir = %config.data_dir.display(), "ready");
     let told = stop_in_two_phases(signals, &shutdown, tasks, config.shutdown_grace).await;
@@ -213,13 +214,18 @@ pub(crate) fn rebuild(config: &Config) -> anyhow::Result<()> {
             app.add_first_credential(&credential).await.context("store the key of the project")?;
         }
         let Rebuilt { added, known, lost, projects, unfinished, unreadable } = rebuilt;
-        println!("added {added} backups, {known} were known, in {} projects", projects.len());
+        print(&format_args!(
+            "added {added} backups, {known} were known, in {} projects",
+            projects.len()
+        ));
         if lost > 0 {
-            println!("{lost} of them have lost files; they are marked as damaged");
+            print(&format_args!("{lost} of them have lost files; they are marked as damaged"));
         }
-        println!("{unfinished} attempts have no manifest; the service removes them in time");
+        print(&format_args!(
+            "{unfinished} attempts have no manifest; the service removes them in time"
+        ));
         for reason in &unreadable {
-            println!("unreadable: {reason}");
+            print(&format_args!("unreadable: {reason}"));
         }
         catalog.close().await;
         ensure!(unreadable.is_empty(), "{} manifests cannot be used", unreadable.len());
@@ -240,8 +246,12 @@ pub(crate) fn rotate_key(config: &Config) -> anyhow::Result<()> {
     })?;
     keys.insert(0, MasterKey::mint(&OsEntropy));
     data_dir.write_master_keys(&keys)?;
-    println!("the master key is {} now; {} earlier ones stay", keys[0].id(), keys.len() - 1);
-    println!("start the service: it seals the keys of stored backups anew");
+    print(&format_args!(
+        "the master key is {} now; {} earlier ones stay",
+        keys[0].id(),
+        keys.len() - 1
+    ));
+    print(&format_args!("start the service: it seals the keys of stored backups anew"));
     Ok(())
 }
 

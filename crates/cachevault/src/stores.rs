@@ -14,6 +14,7 @@ use clap::Args;
 
 use crate::data_dir::DataDir;
 use crate::entropy::OsEntropy;
+use crate::terminal::print;
 
 /// A request to a bucket that has taken so long is tried again.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
@@ -193,7 +194,7 @@ pub(crate) fn check(config: &StoreConfig) -> anyhow::Result<()> {
         }
         anyhow::Ok(conformance::run(&*store, &Scratch::mint(&OsEntropy)).await)
     })?;
-    print!("{report}");
+    print(&report.to_string().trim_end());
     if !report.passed() {
         bail!("the store does not do all that a store has to do");
     }

@@ -11,6 +11,7 @@ use super::client::Client;
 use super::commands::{plain, read, seconds};
 use super::output::{self, Column};
 use super::{ClientOptions, Failure};
+use crate::terminal;
 
 const PROJECT: [Column; 4] = [
     ("name", |row| output::text(&row["name"])),
@@ -498,7 +499,7 @@ fn ask(question: &str) -> Result<String, Failure> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
     let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("read the password: {e}"));
-    eprint!("{question}");
+    terminal::ask(question);
     let shown = tcgetattr(&stdin).map_err(|e| failed(&e))?;
     let mut hidden = shown.clone();
     hidden.local_modes.remove(LocalModes::ECHO);
@@ -506,7 +507,7 @@ fn ask(question: &str) -> Result<String, Failure> {
     let mut line = String::new();
     let read = stdin.read_line(&mut line);
     let restored = tcsetattr(&stdin, OptionalActions::Flush, &shown);
-    eprintln!();
+    terminal::message(&"");
     read.map_err(|e| failed(&e))?;
     restored.map_err(|e| failed(&e))?;
     Ok(line)

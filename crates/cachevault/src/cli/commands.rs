@@ -14,6 +14,7 @@ use super::{
     InstanceCommand, PolicyMode, RestoreCommand, RestoreWish, SetInstance, VerifyOptions, output,
     progress,
 };
+use crate::terminal;
 
 const DEFAULT_PORT: u16 = 6379;
 const FILE_BYTES_MAX: u64 = 256 << 10;
@@ -257,7 +258,7 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
             Checked::Gone => {}
             Checked::Not(reason) => {
                 let id = output::text(&before["id"]);
-                output::message(&format_args!("{id} was not checked: {reason}"));
+                terminal::message(&format_args!("{id} was not checked: {reason}"));
                 unchecked += 1;
             }
         }
@@ -284,7 +285,7 @@ fn opaque_reason(backup: &Value) -> &str {
 
 /// Warns people, on standard error.
 fn warn(message: &str) {
-    output::message(&format_args!("warning: {message}"));
+    terminal::message(&format_args!("warning: {message}"));
 }
 
 fn restore_body(wish: &RestoreWish) -> Value {

@@ -24,6 +24,7 @@ use super::rdb_name::escaped;
 use super::rdb_pass::{Interrupts, pass};
 use super::rdb_source::{Source, Trouble};
 use super::stored_backup::StoreOptions;
+use crate::terminal;
 
 const EXIT_DIFFERENT: u8 = 1;
 const EXIT_TROUBLE: u8 = 2;
@@ -82,7 +83,7 @@ pub(crate) fn diff(options: &DiffOptions) -> ExitCode {
         Err(Trouble::Unreadable(message) | Trouble::Damaged(message)) => message,
         Err(Trouble::Opaque(message)) => format!("opaque, so it cannot be compared: {message}"),
     };
-    eprintln!("error: {message}");
+    terminal::message(&format_args!("error: {message}"));
     ExitCode::from(EXIT_TROUBLE)
 }
 

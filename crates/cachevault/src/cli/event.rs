@@ -11,6 +11,7 @@ use super::client::Client;
 use super::commands::find_instance;
 use super::output::{self, Column};
 use super::{ClientOptions, Failure, OutputFormat};
+use crate::terminal;
 
 /// Before it is asked again where the stream has ended.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -84,7 +85,7 @@ fn follow(
                 is_connected = true;
                 tell(stream, &mut last, format);
             }
-            Err(Failure::Unreachable(reason)) if is_connected => output::message(&reason),
+            Err(Failure::Unreachable(reason)) if is_connected => terminal::message(&reason),
             Err(error) => return Err(error),
         }
         std::thread::sleep(PAUSE);

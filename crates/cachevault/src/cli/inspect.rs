@@ -16,10 +16,11 @@ use serde::Serialize;
 
 use super::inspect_document::Document;
 use super::inspect_summary::summary;
-use super::rdb_name::escaped;
+use super::rdb_name;
 use super::rdb_pass::{Interrupts, pass, sentence};
 use super::rdb_source::{Source, Trouble};
 use super::stored_backup::StoreOptions;
+use crate::terminal::{self, escaped};
 
 const EXIT_DAMAGED: u8 = 1;
 const EXIT_UNREADABLE: u8 = 2;
@@ -83,7 +84,7 @@ pub(crate) fn inspect(options: &InspectOptions) -> ExitCode {
         Err(Trouble::Damaged(message)) => (EXIT_DAMAGED, format!("error: {message}")),
         Err(Trouble::Opaque(message)) => (EXIT_OPAQUE, format!("opaque: not verified: {message}")),
     };
-    eprintln!("{message}");
+    terminal::message(&message);
     ExitCode::from(code)
 }
 
@@ -111,10 +112,10 @@ fn report(
     let inspection = inspector.finish().map_err(|e| source.refused(&e))?;
     if options.json {
         let document = Document::new(source.name(), &inspection, options.slots);
-        serde_json::to_writer_pretty(&mut *output, &document).map_err(io::Error::from)?;
-        writeln!(output)?;
+        let document = serde_json::to_string_pretty(&document).map_err(io::Error::from)?;
+        writeln!(output, "{}", escaped(&document))?;
     } else {
-        output.write_all(summary(source.name(), &inspection).as_bytes())?;
+        output.write_all(escaped(&summary(source.name(), &inspection)).as_bytes())?;
     }
     match &inspection {
         Inspection { content: Content::Verified { .. }, .. } => Ok(()),
@@ -198,7 +199,7 @@ impl Visitor for Listing<'_> {
     fn key(&mut self, key: &Key<'_>) {
         self.current = Some(Listed {
             db: key.db,
-            name: escaped(key.name),
+            name: rdb_name::escaped(key.name),
             name_bytes: key.name.len() as u64,
             expires_at_ms: key.expires_at_ms,
         });

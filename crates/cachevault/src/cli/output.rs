@@ -1,14 +1,11 @@
 //! Results as tables or JSON.
 
-use std::borrow::Cow;
-use std::fmt::{Display, Write as _};
-use std::io::{self, Write};
-
 use comfy_table::{Table, presets};
 use indicatif::HumanBytes;
 use serde_json::Value;
 
 use super::{OutputFormat, audit};
+use crate::terminal::{escaped, print};
 
 /// A column: its title, and how a row's JSON gives its text.
 pub(crate) type Column = (&'static str, fn(&Value) -> String);
@@ -132,35 +129,6 @@ fn json(value: &Value) {
     print(&format_args!("{value:#}"));
 }
 
-/// A reader that has seen enough, such as `head`, is no error.
-fn print(text: &dyn Display) {
-    let _ = writeln!(io::stdout(), "{}", escaped(&text.to_string()));
-}
-
-/// Prints a message on standard error.
-pub(crate) fn message(text: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{}", escaped(&text.to_string()));
-}
-
-/// The text with its control characters escaped, line feeds excepted. A remark or a name of
-/// somebody else must not command the terminal. The escapes are those of JSON, so that a document
-/// stays the same document.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
-    let is_raw = |character: char| character.is_control() && character != '\n';
-    if !text.contains(is_raw) {
-        return Cow::Borrowed(text);
-    }
-    let escaped = text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
-        // Writing to a text does not fail.
-        let _ = match character {
-            raw if is_raw(raw) => write!(escaped, "\\u{:04x}", u32::from(raw)),
-            other => write!(escaped, "{other}"),
-        };
-        escaped
-    });
-    Cow::Owned(escaped)
-}
-
 pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -196,22 +164,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn control_characters_are_escaped_and_json_stays_the_same_document() {
-        let remark = "a\u{1b}]0;title\u{7}\u{9b}2J\r\u{7f}b\tc";
-        let shown = text(&Value::from(remark));
-        assert_eq!(shown, "a\\u001b]0;title\\u0007\\u009b2J\\u000d\\u007fb\\u0009c");
-        assert_eq!(escaped("two\nlines, Ü 🌙"), "two\nlines, Ü 🌙");
-        for value in [Value::from(remark), json!({"note": [remark]})] {
-            let (written, nested) = (format!("{value:#}"), text(&value));
-            let printed = escaped(&written);
-            for shown in [&*printed, nested.as_str()] {
-                assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
-            }
-            assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), value);
-        }
-    }
 
     #[test]
     fn a_list_marks_opaque_backups_that_have_files() {

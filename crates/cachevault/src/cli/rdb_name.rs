@@ -1,5 +1,7 @@
 //! Names of keys, shown.
 
+use crate::terminal::misleads;
+
 /// A name on one line that any terminal can show. Two names that differ look different: a
 /// backslash is doubled, and bytes that are no UTF-8, control characters and characters that
 /// reorder a line are `\n`, `\t`, `\r` or `\xNN`.
@@ -21,15 +23,6 @@ pub(crate) fn escaped(name: &[u8]) -> String {
 
 fn push_escapes(text: &mut String, bytes: &[u8]) {
     text.extend(bytes.iter().flat_map(|byte| byte.escape_ascii()).map(char::from));
-}
-
-/// Whether a terminal would do something else than show it.
-fn misleads(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! What people and scripts see.
 
-use cachevault_testkit::{Server, newest_redis};
+use std::process::Command;
+
+use cachevault_testkit::{Server, eventually, newest_redis};
 
 use crate::service::{BINARY, Service, folder, stored};
 
@@ -82,6 +84,54 @@ fn a_remark_of_somebody_else_commands_no_terminal() {
         let printed = text(&service.run(arguments).stdout);
         assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{printed:?}");
         assert!(printed.contains(shown), "{printed}");
+    }
+}
+
+/// What commands a terminal, and what forges a line.
+const HOSTILE: &str = "\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}";
+
+fn assert_harmless(printed: &str) {
+    assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{printed:?}");
+    assert!(printed.contains("\\u001b]0;owned"), "{printed}");
+}
+
+#[test]
+fn no_log_line_commands_a_terminal_or_forges_another() {
+    for format in ["text", "json"] {
+        let (folder, _) = folder();
+        let data_dir = folder.path().join(format!("{HOSTILE}\nforged"));
+        let service = Service::start(&data_dir, &["--log-format", format]);
+        let log = eventually("the log tells of the folder", || {
+            Some(service.log()).filter(|log| log.contains("owned"))
+        });
+        assert_harmless(&log);
+        assert!(!log.lines().any(|line| line.starts_with("forged")), "{log}");
+    }
+}
+
+#[test]
+fn nothing_of_a_path_or_a_file_commands_a_terminal() {
+    let (folder, _) = folder();
+    let missing = folder.path().join(HOSTILE);
+    let missing = missing.to_str().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = Command::new(BINARY).args(arguments).output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    for arguments in [
+        &["store", "check", "file:///proc/%1b%5d0;owned%07%c2%9b2J%e2%80%ae"][..],
+        &["serve", "--tls-cert-file", missing, "--tls-key-file", missing],
+        &["serve", "--config", missing],
+    ] {
+        assert_harmless(&run(arguments));
+    }
+    // A manifest is what somebody else may have written.
+    for command in [&["inspect"][..], &["diff", "backup:x"]] {
+        let name = format!("backup:{HOSTILE}");
+        let data_dir = ["--data-dir", missing];
+        let printed = run(&[command, &[name.as_str()][..], &data_dir[..]].concat());
+        assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']), "{printed:?}");
     }
 }
 
