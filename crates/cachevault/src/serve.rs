@@ -281,9 +281,11 @@ pub(crate) fn accept_store(config: &Config) -> anyhow::Result<()> {
         let store = config.store.at(&data_dir)?;
         let accepted = record_of(&catalog).accept(&*store).await.context("accept the store")?;
         let AcceptedStore { id, backups, held } = accepted;
-        println!("the store {id} is accepted; it holds {held} of the catalog's {backups} backups");
+        print(&format_args!(
+            "the store {id} is accepted; it holds {held} of the catalog's {backups} backups"
+        ));
         if held < backups {
-            println!("`cachevault verify` marks those that it does not hold as damaged");
+            print(&"`cachevault verify` marks those that it does not hold as damaged");
         }
         catalog.close().await;
         Ok(())
