@@ -29,5 +29,6 @@ mod secrets;
 mod service;
 mod sources;
 mod tls;
+mod upgrade;
 mod upkeep;
 mod webhooks;
