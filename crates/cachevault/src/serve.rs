@@ -34,8 +34,6 @@ use crate::logging;
 use crate::terminal::print;
 use crate::webhooks::HttpSender;
 
-/// How far we stand back for others on the same machine, 0 to 19.
-const NICENESS: i32 = 10;
 /// How often the store is looked through for what no backup is made of.
 const SWEEP_EVERY: Duration = Duration::from_hours(1);
 /// How long breaking off may take before the process leaves all the same.
@@ -44,9 +42,6 @@ const HARD_STOP: Duration = Duration::from_secs(20);
 /// Runs the service until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     logging::start(config.log_format, config.log_level)?;
-    // A server that we capture may share this machine: its child goes first. Where the system does
-    // not allow even that, nothing is lost.
-    let _ = rustix::process::nice(NICENESS);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(serve(config))
 }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::background::in_background;
+use crate::background::{IdleWatch, in_background};
 use crate::client::Client;
 use crate::connect::connect;
 use crate::encode::{EncodeError, Encoded, Encoder, encoding};
@@ -41,6 +41,10 @@ const READ_BYTES_MIN: usize = 64 << 10;
 pub(crate) const INPUT_BYTES_MAX: usize = 16 << 20;
 /// Encoded pieces of 1 MiB that may wait for the store.
 const OUTPUT_PIECES_MAX: usize = 2;
+/// RDB bytes that are encoded at the usual priority after the background has not kept up.
+const FOREGROUND_BYTES_MIN: u64 = 64 << 20;
+/// How much more it is each further time.
+const FOREGROUND_GROWTH: u64 = 4;
 /// Largest keys and heaviest prefixes in a report.
 const REPORT_TOP: usize = 20;
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -285,8 +289,9 @@ async fn transfer(
     }
 }
 
-/// Encodes in the background while that keeps up, and otherwise at the usual priority until it has
-/// caught up: a source that waits for us is worse off than one that shares a processor.
+/// Encodes in the background while processors are idle and that keeps up: a source that waits for
+/// us is worse off than one that shares a processor. Each time that it does not keep up, more is
+/// encoded at the usual priority before the background is tried again; the end always is.
 async fn encode(
     input: queue::Receiver,
     output: mpsc::Sender<Bytes>,
@@ -294,16 +299,19 @@ async fn encode(
     zstd_level: Option<i32>,
 ) -> Result<Box<Inspection>, EncodeError> {
     let mut encoder = Encoder::new(input, output, inspector, zstd_level)?;
+    let mut foreground_bytes = 0;
     loop {
-        encoder = match in_background(move || encoder.run_until_pressed()).await?? {
+        let idle = IdleWatch::start();
+        let may_leave = move |encoded_bytes| encoded_bytes >= foreground_bytes && idle.is_idle();
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_relieved(may_leave));
+        encoder = match run.await?? {
             Encoded::Whole(inspection) => return Ok(inspection),
             Encoded::Part(encoder) => encoder,
         };
-        tracing::trace!("the encoder leaves the background");
-        encoder = match tokio::task::spawn_blocking(move || encoder.run_until_relieved()).await?? {
-            Encoded::Whole(inspection) => return Ok(inspection),
-            Encoded::Part(encoder) => encoder,
-        };
+        tracing::trace!(foreground_bytes, "the encoder stands back");
+        encoder = in_background(move || encoder.run_until_pressed()).await??;
+        foreground_bytes =
+            foreground_bytes.saturating_mul(FOREGROUND_GROWTH).max(FOREGROUND_BYTES_MIN);
     }
 }
 

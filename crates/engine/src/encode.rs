@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
 use crate::frames::{FRAME_BYTES, Frames};
-use crate::queue::{self, Batch};
+use crate::queue;
 
 /// Encoded bytes that go to the store at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,6 +27,8 @@ pub(crate) enum EncodeError {
 /// Checks one RDB, and compresses it if it is to be.
 pub(crate) struct Encoder {
     input: queue::Receiver,
+    /// Pieces of the last batch that are not encoded yet.
+    pieces: std::vec::IntoIter<Bytes>,
     inspector: Inspector,
     output: Output,
 }
@@ -53,39 +55,54 @@ impl Encoder {
         zstd_level: Option<i32>,
     ) -> Result<Box<Self>, EncodeError> {
         let output = Output::new(output, zstd_level)?;
-        Ok(Box::new(Self { input, inspector, output }))
+        Ok(Box::new(Self { input, pieces: Vec::new().into_iter(), inspector, output }))
     }
 
-    /// Encodes to the end of the input, or until so much waits that the source may have to: it
-    /// sends faster than the encoder, at the priority it runs with, can take.
-    pub(crate) fn run_until_pressed(self: Box<Self>) -> Result<Encoded, EncodeError> {
-        self.run_until(queue::Receiver::is_nearly_full)
+    /// Encodes while it keeps up: until so much waits that the source may have to, or the input has
+    /// ended. The end is left to somebody who has a processor for sure.
+    ///
+    /// It looks after each piece: where nobody leaves it a processor, a piece takes long enough.
+    pub(crate) fn run_until_pressed(mut self: Box<Self>) -> Result<Box<Self>, EncodeError> {
+        while let Some(piece) = self.next_piece() {
+            self.encode(&piece)?;
+            if self.input.is_nearly_full() || self.input.has_ended() {
+                break;
+            }
+        }
+        Ok(self)
     }
 
-    /// Encodes to the end of the input, or until little waits.
-    pub(crate) fn run_until_relieved(self: Box<Self>) -> Result<Encoded, EncodeError> {
-        self.run_until(queue::Receiver::is_nearly_empty)
-    }
-
-    fn run_until(
+    /// Encodes to the end of the input, or until little waits and, given how many bytes it has
+    /// encoded, `may_leave`.
+    pub(crate) fn run_until_relieved(
         mut self: Box<Self>,
-        is_far_enough: impl Fn(&queue::Receiver) -> bool,
+        may_leave: impl Fn(u64) -> bool,
     ) -> Result<Encoded, EncodeError> {
-        while let Some(batch) = self.input.blocking_recv() {
-            self.encode(batch)?;
-            if is_far_enough(&self.input) {
+        let mut encoded_bytes = 0_u64;
+        while let Some(piece) = self.next_piece() {
+            self.encode(&piece)?;
+            encoded_bytes = encoded_bytes.saturating_add(piece.len() as u64);
+            let is_relieved = self.input.is_nearly_empty() && !self.input.has_ended();
+            if is_relieved && may_leave(encoded_bytes) {
                 return Ok(Encoded::Part(self));
             }
         }
         self.finish().map(Encoded::Whole)
     }
 
-    fn encode(&mut self, batch: Batch) -> Result<(), EncodeError> {
-        for piece in batch.pieces {
-            self.inspector.feed(&piece).map_err(EncodeError::Damaged)?;
-            self.output.push(&piece)?;
+    /// Waits for a piece; `None` at the end of the input.
+    fn next_piece(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.pieces.next() {
+                return Some(piece);
+            }
+            self.pieces = self.input.blocking_recv()?.pieces.into_iter();
         }
-        Ok(())
+    }
+
+    fn encode(&mut self, piece: &[u8]) -> Result<(), EncodeError> {
+        self.inspector.feed(piece).map_err(EncodeError::Damaged)?;
+        self.output.push(piece)
     }
 
     fn finish(self: Box<Self>) -> Result<Box<Inspection>, EncodeError> {
@@ -229,13 +246,16 @@ mod tests {
             assert!(input.send(Bytes::copy_from_slice(piece)).await.is_ok());
         }
         let run = tokio::task::spawn_blocking(move || encoder.run_until_pressed());
-        let Ok(Ok(Encoded::Part(encoder))) = run.await else { panic!("it kept up") };
-        let run = tokio::task::spawn_blocking(move || encoder.run_until_relieved());
+        let Ok(Ok(encoder)) = run.await else { panic!("it failed") };
+        assert!(encoder.input.is_nearly_full(), "it did not stop when it fell behind");
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_relieved(|_| true));
         let Ok(Ok(Encoded::Part(encoder))) = run.await else { panic!("it did not catch up") };
         let run = tokio::task::spawn_blocking(move || encoder.run_until_pressed());
         assert!(input.send(Bytes::copy_from_slice(rest)).await.is_ok());
         assert!(input.flush().await.is_ok());
         drop(input);
+        let Ok(Ok(encoder)) = run.await else { panic!("it failed") };
+        let run = tokio::task::spawn_blocking(move || encoder.run_until_relieved(|_| false));
         let Ok(Ok(Encoded::Whole(inspection))) = run.await else { panic!("it did not end") };
         assert_eq!(inspection.envelope.size_bytes, rdb.len() as u64);
         let (mut artifact, mut last_bytes) = (Vec::new(), PIECE_BYTES);

@@ -97,6 +97,11 @@ impl Receiver {
         self.room.available_permits() < self.capacity_units / 4
     }
 
+    /// Whether the other end is gone: no more comes than what waits.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.batches.is_closed()
+    }
+
     /// Whether so little waits that the other end has time.
     pub(crate) fn is_nearly_empty(&self) -> bool {
         self.room.available_permits() > self.capacity_units / 4 * 3
