@@ -4,7 +4,8 @@
 //! with its folder when the drill ends. It loads the backup as any target does, and its data is
 //! read back and compared.
 
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,6 @@ use std::time::Duration;
 use cachevault_domain::{Address, Login, RestoreOptions, Target};
 use cachevault_store::{ArtifactEntry, ArtifactKey, Store};
 use secrecy::SecretString;
-use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,8 +27,7 @@ use crate::restore::{
 
 const START_MAX: Duration = Duration::from_secs(30);
 const START_POLL: Duration = Duration::from_millis(10);
-/// Where its process id is, in the folder of a throw-away server.
-const PID_FILE: &str = "pid";
+const CONFIGURATION_FILE: &str = "configuration";
 const LOG_FILE: &str = "log";
 /// As many databases as any sensible server has.
 const DATABASES: u32 = 16_384;
@@ -204,21 +203,20 @@ impl ThrowAway {
         std::fs::create_dir_all(&folder).map_err(make)?;
         let folder = Folder(folder);
         let address = Address { host: "127.0.0.1".to_owned(), port: free_port().map_err(make)? };
+        let configuration = folder.0.join(CONFIGURATION_FILE);
+        write_private(&configuration, &settings(&folder.0, address.port, password))
+            .map_err(make)?;
         let mut process = Command::new(binary)
-            // The configuration comes by a pipe: arguments can be seen by everyone.
-            .arg("-")
+            // Arguments can be seen by everyone; and what comes by a pipe comes too late when we are
+            // killed: a server without settings listens everywhere, for everyone.
+            .arg(&configuration)
             .current_dir(&folder.0)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("it cannot be started: {error}"))?;
-        let configuration = configuration(&folder.0, address.port, password);
-        if let Some(mut stdin) = process.stdin.take() {
-            let written = stdin.write_all(configuration.as_bytes()).await;
-            written.map_err(|error| format!("it takes no configuration: {error}"))?;
-        }
         let password = SecretString::from(password.to_owned());
         let login = Some(Login { username: None, password });
         let target = Target { login, ..Target::trusted(address) };
@@ -256,13 +254,20 @@ impl ThrowAway {
     }
 }
 
-fn configuration(folder: &Path, port: u16, password: &str) -> String {
+fn settings(folder: &Path, port: u16, password: &str) -> String {
     let folder = folder.display();
     format!(
         "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndir \"{folder}\"\n\
-         pidfile \"{folder}/{PID_FILE}\"\nlogfile \"{folder}/{LOG_FILE}\"\n\
-         save \"\"\nappendonly no\ndatabases {DATABASES}\ndaemonize no\n"
+         logfile \"{folder}/{LOG_FILE}\"\nsave \"\"\nappendonly no\ndatabases {DATABASES}\n\
+         daemonize no\n"
     )
+}
+
+/// Writes a new file that nobody else may read.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 fn free_port() -> io::Result<u16> {
@@ -289,22 +294,23 @@ pub fn sweep_drills(folder: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let path = entry?.path();
-        end_server_in(&path);
+        end_servers_in(&path);
         std::fs::remove_dir_all(&path)?;
     }
     Ok(())
 }
 
-fn end_server_in(folder: &Path) {
-    let text = std::fs::read_to_string(folder.join(PID_FILE)).unwrap_or_default();
-    let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw) else {
-        return;
-    };
-    // The number may be another process's by now: ours lives in that folder.
-    let lives_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-    let is_ours = lives_in.ok().zip(folder.canonicalize().ok()).is_some_and(|(a, b)| a == b);
-    if is_ours {
-        tracing::info!(pid = pid.as_raw_nonzero(), "ending a server that a drill had left");
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+/// Ends every process that lives in the folder: a server is there before it can say who it is.
+fn end_servers_in(folder: &Path) {
+    let Ok(folder) = folder.canonicalize() else { return };
+    for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = process.file_name();
+        let number = name.to_str().and_then(|name| name.parse().ok());
+        let Some(pid) = number.and_then(rustix::process::Pid::from_raw) else { continue };
+        // That of another user cannot be read, and is none of ours.
+        if std::fs::read_link(process.path().join("cwd")).is_ok_and(|cwd| cwd == folder) {
+            tracing::info!(pid = pid.as_raw_nonzero(), "ending a server that a drill had left");
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Backups of real servers, proven by throw-away ones.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use cachevault_engine::{DrillError, DrillRequest, Meter, Proven, drill, sweep_drills};
 use cachevault_store::ArtifactEntry;
 use cachevault_testkit::{
-    Server, dataset_for, eventually, free_port, future_engine, installed_engine, installed_engines,
+    Server, dataset_for, free_port, future_engine, installed_engine, installed_engines,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -97,6 +98,25 @@ async fn a_damaged_artifact_is_not_proven() {
     assert!(matches!(error, DrillError::Restore(_)), "{error}");
 }
 
+/// A server whose configuration came later would listen everywhere when we are killed between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_has_all_its_settings_when_it_starts() {
+    let engine = &installed_engines()[0];
+    let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
+    let rig = Rig::new();
+    let entry = rig.capture(&source.target()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("server");
+    let checks = format!(
+        "#!/bin/sh\nset -e\ntest \"$(stat -c %a \"$1\")\" = 600\n\
+         grep -q '^bind 127.0.0.1$' \"$1\"\ngrep -q '^requirepass ....' \"$1\"\nexec {} \"$@\"\n",
+        engine.binary.display()
+    );
+    std::fs::write(&script, checks).unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    drill_with(&rig, &entry, &[script]).await.unwrap();
+}
+
 #[test]
 fn a_server_that_a_crash_has_left_is_ended_at_the_next_start() {
     let engine = &installed_engines()[0];
@@ -104,15 +124,11 @@ fn a_server_that_a_crash_has_left_is_ended_at_the_next_start() {
     let home = folder.path().join("0123");
     std::fs::create_dir(&home).unwrap();
     let mut left = std::process::Command::new(&engine.binary)
-        .args(["--bind", "127.0.0.1", "--port", &free_port().to_string(), "--pidfile"])
-        .arg(home.join("pid"))
+        .args(["--bind", "127.0.0.1", "--port", &free_port().to_string()])
         .current_dir(&home)
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
-    eventually("it has written its number", || {
-        std::fs::read_to_string(home.join("pid")).ok().filter(|text| text.ends_with('\n'))
-    });
     sweep_drills(folder.path()).unwrap();
     assert!(!left.wait().unwrap().success());
     assert!(!home.exists());
