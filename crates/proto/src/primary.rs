@@ -220,7 +220,7 @@ impl PrimarySession {
         }
     }
 
-    /// To be called several times per `repl-timeout` of the target (60 s by default): once the
+    /// To be called several times per `repl-timeout` of the target: once the
     /// stream runs, puts a `REPLCONF GETACK *` into it, which shows the target that we are there,
     /// and us that it is.
     ///

@@ -35,6 +35,11 @@ const ENDED_AFTER: Duration = Duration::from_secs(4);
 /// The lengths of an offset beyond which no server comes in a lifetime.
 const OFFSETS: u64 = 1 << 40;
 
+/// The target's `repl-timeout` while it loads, seconds. A target that loads into its memory waits for each byte of
+/// ours and answers nobody meanwhile, for so long at most; less, and a store that pauses would end the load.
+pub(crate) const SILENCE_MAX_SECONDS: u64 = 10;
+const REPL_TIMEOUT: &str = "repl-timeout";
+
 /// Bounds of a restore.
 #[derive(Debug, Clone, Copy)]
 pub struct RestoreLimits {
@@ -172,6 +177,7 @@ pub async fn prepare(
             _ => {}
         }
     }
+    settings.extend(silence_setting(&mut admin, swap || is_empty).await?);
     let by_tls = admin.setting("tls-replication").await?.as_deref() == Some("yes");
     let host = ours.host.clone().or_else(|| admin.local_host());
     let host = host.unwrap_or_else(|| "127.0.0.1".to_owned());
@@ -267,6 +273,19 @@ fn wanted_settings(swap: bool, is_empty: bool) -> Vec<(&'static str, &'static st
         settings.push(("repl-diskless-load", "disabled"));
     }
     settings
+}
+
+/// What bounds the target's wait for us: less than it would wait, where it answers nobody meanwhile; and never
+/// less than what our signs of life keep to.
+async fn silence_setting(
+    admin: &mut Admin,
+    loads_into_memory: bool,
+) -> Result<Option<ChangedSetting>, RestoreError> {
+    let Some(before) = admin.setting(REPL_TIMEOUT).await? else { return Ok(None) };
+    let during = SILENCE_MAX_SECONDS.to_string();
+    let is_short = before.parse().is_ok_and(|seconds: u64| seconds < SILENCE_MAX_SECONDS);
+    let is_wanted = before != during && (loads_into_memory || is_short);
+    Ok(is_wanted.then(|| ChangedSetting::new(REPL_TIMEOUT, before, &during)))
 }
 
 /// The port that a target announces to its primary.
@@ -441,6 +460,9 @@ impl LoadRequest<'_> {
         meter: &Meter,
     ) -> Result<Loaded, RestoreError> {
         self.wait_until_loaded(prepared, admin, link, meter).await?;
+        // Replicas of the target synchronise now, and may take their time.
+        let timeout = prepared.settings.iter().find(|setting| setting.name == REPL_TIMEOUT);
+        put_back(admin, timeout.map(std::slice::from_ref).unwrap_or_default()).await?;
         let comparison = match self.prove {
             ProofDemand::None => Comparison::default(),
             demand => {

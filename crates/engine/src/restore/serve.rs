@@ -19,10 +19,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::error::VerifyError;
 use crate::meter::Meter;
 use crate::restore::artifact::RdbReader;
+use crate::restore::replica_way::SILENCE_MAX_SECONDS;
 
 const READ_BYTES: usize = 16 << 10;
-/// More often than any sensible `repl-timeout`, which is 60 s by default.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Several times within the target's `repl-timeout`, whoever sets that.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const _: () = assert!(KEEP_ALIVE.as_secs() * 4 < SILENCE_MAX_SECONDS);
 /// Connections of whom it is not known yet who they are; the oldest gives way to one more.
 const GREETINGS_MAX: usize = 16;
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);

@@ -1,12 +1,20 @@
 //! Restores whose connection breaks, at many points.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use cachevault_engine::{OurAddress, RestoreError, Withdrawn, make_durable, prepare, withdraw};
-use cachevault_testkit::{Server, free_port, newest_redis};
+use cachevault_engine::{
+    LoadRequest, Meter, OurAddress, ProofDemand, RestoreError, RestoreLimits, Withdrawn, load,
+    make_durable, prepare, withdraw,
+};
+use cachevault_testkit::{Engine, Server, free_port, installed_engines, newest_redis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::restore_real::LIMITS;
 use crate::support::Rig;
@@ -24,13 +32,96 @@ async fn cut_after(to: u16, bytes: usize, cuts: u32) -> (u16, Arc<AtomicU32>) {
             let number = count.fetch_add(1, Ordering::Relaxed);
             let Ok(ours) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
             let limit = if number < cuts { bytes } else { usize::MAX };
-            tokio::spawn(pass_on(target, ours, limit));
+            tokio::spawn(pass_on(target, ours, limit, false));
         }
     });
     (port, connections)
 }
 
-async fn pass_on(target: TcpStream, ours: TcpStream, limit: usize) {
+/// Passes connections of the target on to us, and holds the first after `bytes` of what we send, as a service does
+/// that has stopped.
+async fn hold_after(to: u16, bytes: usize) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let mut limit = bytes;
+        loop {
+            let (target, _) = listener.accept().await.unwrap();
+            let Ok(ours) = TcpStream::connect(("127.0.0.1", to)).await else { continue };
+            let limit = std::mem::replace(&mut limit, usize::MAX);
+            tokio::spawn(pass_on(target, ours, limit, limit < usize::MAX));
+        }
+    });
+    port
+}
+
+/// For how long a server has at most not answered, until it is told to stop looking.
+fn longest_silence(port: u16, is_over: Arc<AtomicU32>) -> Duration {
+    let mut longest = Duration::ZERO;
+    while is_over.load(Ordering::Relaxed) == 0 {
+        let began = Instant::now();
+        let mut asking = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        asking.write_all(b"PING\r\n").unwrap();
+        // `LOADING` is an answer.
+        asking.read_exact(&mut [0; 5]).unwrap();
+        longest = longest.max(began.elapsed());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    longest
+}
+
+async fn stall(engine: Engine, swap: bool) {
+    let restoring = Restoring::of(&engine).await;
+    if !swap {
+        restoring.target.ask(&["FLUSHALL"]);
+    }
+    restoring.target.ask(&["CONFIG", "SET", "repl-timeout", "60"]);
+    let ours = free_port();
+    let port = hold_after(ours, restoring.rdb_bytes() / 2).await;
+    let address = OurAddress { port: ours, announced_port: Some(port), ..OurAddress::default() };
+    let target = restoring.target.target();
+    let limits = RestoreLimits { stall: Duration::from_secs(100), ..LIMITS };
+    let limits = RestoreLimits { total: Duration::from_secs(200), ..limits };
+    let prepared = prepare(&target, swap, &address, [7; 40], &limits).await.unwrap();
+    let is_over = Arc::new(AtomicU32::new(0));
+    let (of, until) = (restoring.target.port, Arc::clone(&is_over));
+    let looking = tokio::task::spawn_blocking(move || longest_silence(of, until));
+    let request = LoadRequest {
+        target: &target,
+        store: &restoring.rig.store,
+        key: &restoring.rig.key,
+        entry: &restoring.entry,
+        prove: ProofDemand::None,
+        identity: None,
+        gate: &restoring.rig.gate,
+        limits,
+    };
+    let loaded = load(request, &prepared, &Meter::default(), &CancellationToken::new()).await;
+    is_over.store(1, Ordering::Relaxed);
+    let what = format!("{} {swap}", engine.name);
+    loaded.unwrap_or_else(|error| panic!("{what}: {error}\n{}", restoring.target.log()));
+    let silence = looking.await.unwrap();
+    assert!(silence < Duration::from_secs(20), "{what}: silent for {silence:?}");
+    assert!(silence > Duration::from_secs(5), "{what}: it never waited: {silence:?}");
+    assert!(restoring.target.ask(&["CONFIG", "GET", "repl-timeout"]).contains("60"), "{what}");
+    make_durable(&target, &prepared, &limits).await.unwrap();
+    assert_eq!(restoring.target.digest(), restoring.source.digest(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_stalls_makes_the_target_answer_nobody_for_seconds_only() {
+    let engines = installed_engines().into_iter();
+    let loading = engines.filter(|engine| engine.name != "redis-5.0");
+    let mut running = JoinSet::new();
+    for (engine, swap) in loading.flat_map(|engine| [(engine.clone(), true), (engine, false)]) {
+        running.spawn_blocking(move || Handle::current().block_on(stall(engine, swap)));
+    }
+    while let Some(ended) = running.join_next().await {
+        ended.unwrap();
+    }
+}
+
+async fn pass_on(target: TcpStream, ours: TcpStream, limit: usize, hold: bool) {
     let (mut target_read, mut target_write) = target.into_split();
     let (mut our_read, mut our_write) = ours.into_split();
     let up = async { tokio::io::copy(&mut target_read, &mut our_write).await.map(drop) };
@@ -44,6 +135,9 @@ async fn pass_on(target: TcpStream, ours: TcpStream, limit: usize) {
             }
             target_write.write_all(&buffer[..len]).await?;
             left -= len;
+        }
+        if hold {
+            std::future::pending::<()>().await;
         }
         Ok(())
     };
@@ -59,8 +153,11 @@ struct Restoring {
 
 impl Restoring {
     async fn new() -> Self {
-        let (source, target) =
-            (Server::start(&newest_redis(), &[]), Server::start(&newest_redis(), &[]));
+        Self::of(&newest_redis()).await
+    }
+
+    async fn of(engine: &Engine) -> Self {
+        let (source, target) = (Server::start(engine, &[]), Server::start(engine, &[]));
         source.fill(2000, 200);
         target.fill(300, 50);
         let rig = Rig::new();

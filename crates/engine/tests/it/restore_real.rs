@@ -67,7 +67,7 @@ async fn restore_sample(
 ) {
     let source = Server::start_with_rdb(engine, &dataset_for(engine), &[]);
     let settings = |server: &Server| {
-        ["repl-diskless-load", "repl-diskless-sync-delay", "replica-lazy-flush"]
+        ["repl-diskless-load", "repl-diskless-sync-delay", "replica-lazy-flush", "repl-timeout"]
             .map(|name| server.ask(&["CONFIG", "GET", name]))
     };
     let before = settings(target);

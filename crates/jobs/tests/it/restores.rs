@@ -39,6 +39,7 @@ fn settings(target: &Server) -> Vec<String> {
         "stop-writes-on-bgsave-error",
         "repl-diskless-load",
         "repl-diskless-sync-delay",
+        "repl-timeout",
         "replica-lazy-flush",
         "replica-read-only",
     ]

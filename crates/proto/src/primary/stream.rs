@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-pub(super) const STREAM_BYTES_MAX: usize = 64 << 10;
+/// Signs of life for some hours.
+pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
 
 /// What was sent behind the RDB, so that a target that reconnects need not load it again.
 ///
-/// Hand it from each session to the next. Of a long stream only the last 64 KiB are kept; a target
+/// Hand it from each session to the next. Of a long stream only the last 256 KiB are kept; a target
 /// that lacks more gets the RDB again.
 #[derive(Debug, Clone, Default)]
 pub struct ReplicationStream {

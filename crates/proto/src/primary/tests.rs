@@ -345,10 +345,10 @@ fn offsets_outside_the_stream_get_the_snapshot() {
 #[test]
 fn the_stream_is_kept_within_a_bound() {
     let mut session = streaming();
-    for _ in 1..5000 {
+    for _ in 1..10_000 {
         session.keep_alive();
     }
-    let end = 1000 + 5000 * 37;
+    let end = 1000 + 10_000 * 37;
     assert_eq!(session.offset(), end);
     assert_eq!(session.stream.kept.len(), STREAM_BYTES_MAX);
     let oldest = end - STREAM_BYTES_MAX as u64;
