@@ -1,5 +1,6 @@
 //! What a restore would do, and what stands in its way: known before anything is touched.
 
+use crate::server::unknown_command_cure;
 use crate::{Address, EngineKind, RestoreWay, ServerVersion};
 
 /// How a target takes in an RDB that it loads natively.
@@ -162,9 +163,7 @@ pub enum Blocker {
     )]
     Sentinel,
     /// The target's user may not run a command that the restore needs.
-    #[error(
-        "the target denies `{command}` to this user ({detail}); grant it: ACL SETUSER <name> {grant}"
-    )]
+    #[error("the target denies `{command}` to this user ({detail}); {}", cure(command, detail, grant))]
     Denied {
         /// The command.
         command: String,
@@ -189,6 +188,18 @@ pub enum Blocker {
         /// What to do.
         advice: String,
     },
+}
+
+/// What to do about a command that is denied.
+fn cure(command: &str, detail: &str, grant: &str) -> String {
+    let otherwise = match command {
+        "FLUSHALL" => "; or keep what the target holds (`--merge`), or restore into an empty one",
+        _ => "",
+    };
+    match unknown_command_cure(detail) {
+        Some(cure) => format!("{cure}{otherwise}"),
+        None => format!("grant it: ACL SETUSER <name> {grant}{otherwise}"),
+    }
 }
 
 /// What a restore would do.
@@ -247,5 +258,20 @@ mod tests {
         let streams = Blocker::InconsistentStreams { count: 3, example, engine, version };
         assert_says(&streams, &["redis 9.0.0", "3 of them", "byte 42", "XSETID", "ENTRIESREAD"]);
         assert_says(&Blocker::Unprovable { reason: reason.clone() }, &[&reason]);
+    }
+
+    #[test]
+    fn a_command_that_was_renamed_is_not_to_be_granted() {
+        let denied = |command: &str, detail: &str| {
+            let (command, grant) = (command.to_owned(), "+x".to_owned());
+            Blocker::Denied { command, detail: detail.to_owned(), grant }.to_string()
+        };
+        let renamed = denied("BGSAVE", "ERR unknown command 'BGSAVE'");
+        assert!(renamed.contains("rename-command") && !renamed.contains("grant"), "{renamed}");
+        let no_right = denied("BGSAVE", "NOPERM this user has no permissions");
+        assert!(!no_right.contains("rename-command") && no_right.contains("SETUSER <name> +x"));
+        for detail in ["ERR unknown command 'FLUSHALL'", "NOPERM"] {
+            assert!(denied("FLUSHALL", detail).contains("--merge"), "{detail}");
+        }
     }
 }

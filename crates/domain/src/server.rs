@@ -255,8 +255,9 @@ pub enum ProbeError {
     },
     /// The user may not run a command that we need.
     #[error(
-        "`{address}` denies the command `{command}` to this user ({detail}); \
-         grant it: ACL SETUSER <name> +psync +replconf +ping +info"
+        "`{address}` denies the command `{command}` to this user ({detail}); {}",
+        unknown_command_cure(detail)
+            .unwrap_or("grant it: ACL SETUSER <name> +psync +replconf +ping +info")
     )]
     Denied {
         /// The address tried.
@@ -290,6 +291,15 @@ pub enum ProbeError {
     },
 }
 
+/// What to do where a server knows no command of a name; `None` where its words say something else. No right helps
+/// there.
+pub(crate) fn unknown_command_cure(detail: &str) -> Option<&'static str> {
+    detail.contains("unknown command").then_some(
+        "the server knows no command of this name: its version has none, its provider took it away, or \
+         `rename-command` in its configuration did; there it can be given back",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,5 +330,9 @@ mod tests {
                 && text.contains("`psync`")
                 && text.contains("+psync +replconf")
         );
+        let detail = "ERR unknown command 'psync'".to_owned();
+        let address = Address { host: "db".into(), port: 6379 };
+        let text = ProbeError::Denied { address, command: "psync", detail }.to_string();
+        assert!(text.contains("rename-command") && !text.contains("SETUSER"), "{text}");
     }
 }

@@ -323,7 +323,7 @@ impl RestoreError {
     }
 
     /// Whether the target's user may not run the command, or there is none of this name.
-    pub(crate) fn is_denial(&self) -> bool {
+    pub fn is_denial(&self) -> bool {
         matches!(self, Self::Refused { detail, .. }
             if detail.starts_with("NOPERM") || detail.contains("unknown command"))
     }

@@ -312,12 +312,15 @@ impl KeysRequest<'_> {
     /// Deletes all that the target holds, without blocking it, and waits until its memory is free:
     /// new keys would have no room beside the old.
     async fn empty(&self, admin: &mut Admin, meter: &Meter) -> Result<(), RestoreError> {
-        let functions = admin.info().await?.functions;
-        meter.set_written(true);
-        admin.command(&["FLUSHALL", "ASYNC"]).await.inspect_err(|error| {
-            meter.set_written(!error.is_refusal());
-        })?;
-        if functions > 0 {
+        let info = admin.info().await?;
+        if info.keys > 0 {
+            meter.set_written(true);
+            admin.command(&["FLUSHALL", "ASYNC"]).await.inspect_err(|error| {
+                meter.set_written(!error.is_refusal());
+            })?;
+        }
+        if info.functions > 0 {
+            meter.set_written(true);
             admin.command(&["FUNCTION", "FLUSH"]).await?;
         }
         let until = Instant::now() + self.limits.busy_wait;

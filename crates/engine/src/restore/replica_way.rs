@@ -660,13 +660,19 @@ pub async fn withdraw(
     if (keys, functions) != (0, 0) {
         return Ok(Withdrawn::Changed);
     }
-    if (info.keys, info.functions) != (0, 0) {
-        lower(&mut admin, &prepared.write_guards).await?;
-        let emptied = empty(target, limits).await;
-        raise(&mut admin, &prepared.write_guards).await?;
-        emptied?;
+    if (info.keys, info.functions) == (0, 0) {
+        return Ok(Withdrawn::OldData);
     }
-    Ok(Withdrawn::OldData)
+    lower(&mut admin, &prepared.write_guards).await?;
+    let emptied = empty(target, limits).await;
+    raise(&mut admin, &prepared.write_guards).await?;
+    match emptied {
+        Err(error) if error.is_denial() => {
+            tracing::warn!(%error, "the target was empty, and does not let itself be emptied again");
+            Ok(Withdrawn::Changed)
+        }
+        emptied => emptied.map(|()| Withdrawn::OldData),
+    }
 }
 
 /// Sets settings to what they were.

@@ -258,6 +258,44 @@ async fn a_command_that_was_renamed_away_blocks_by_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_flushall_is_renamed_away_every_restore_that_flushes_nothing_works() {
+    let source = Server::start(&newest_redis(), &[]);
+    source.fill(50, 10);
+    let rig = Rig::new();
+    let entry = rig.capture(&source.target()).await.unwrap();
+    let server = Server::start(&newest_redis(), &["--rename-command", "FLUSHALL", ""]);
+    let target = server.target();
+    let into_empty = by(RestoreWay::Keys);
+    let replacing = RestoreOptions { conflict: ConflictRule::Replace, ..into_empty.clone() };
+    // The first finds it empty, the second does not.
+    for options in [&into_empty, &replacing] {
+        assert_eq!(plan_with(&target, &entry, options).await.unwrap().blockers, []);
+        let now = jiff::Timestamp::now();
+        let request = KeysRequest {
+            target: &target,
+            store: &rig.store,
+            key: &rig.key,
+            entry: &entry,
+            options,
+            now,
+            captured_at: now,
+            limits: LIMITS,
+        };
+        cachevault_engine::load_keys(request, &rig.meter, &rig.cancel).await.unwrap();
+        assert_eq!(server.digest(), source.digest());
+    }
+    let plan = plan_with(&target, &entry, &into_empty).await.unwrap();
+    let [blocker] = &plan.blockers[..] else { panic!("{:?}", plan.blockers) };
+    let words = blocker.to_string();
+    for word in ["FLUSHALL", "rename-command", "--merge"] {
+        assert!(words.contains(word), "{words}");
+    }
+    assert!(!words.contains("ACL SETUSER"), "{words}");
+    let plan = plan_with(&target, &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!((&plan.blockers[..], plan.way), (&[][..], RestoreWay::Replica));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_right_for_native_loading_the_plan_chooses_keys_and_asks_for_what_those_need() {
     let (server, entry) = (Server::start(&newest_redis(), &[]), entry_of(&newest_redis()).await);
     server.fill(10, 10);

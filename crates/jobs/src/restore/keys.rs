@@ -113,22 +113,25 @@ impl ByKeys<'_> {
         }
         let holds = match saved {
             _ if is_untouched => TargetData::Untouched,
-            _ if checked.keys_before == 0 => {
-                empty(self.target, limits).await.map_err(text)?;
-                TargetData::Old
-            }
+            _ if checked.keys_before == 0 => match empty(self.target, limits).await {
+                Err(error) if error.is_denial() => {
+                    tracing::warn!(%error, "the target was empty, and does not let itself be emptied again");
+                    TargetData::Uncertain
+                }
+                emptied => emptied.map(|()| TargetData::Old).map_err(text)?,
+            },
             None => TargetData::Uncertain,
             Some((key, entry)) => {
-                let options = RestoreOptions::default();
-                // Expiries are kept, so the moment of the backup does not matter.
-                let now = self.context.app.clock.now();
-                let request = self.request(&options, (&key, &entry), now);
-                // Not to be broken off: half of it would be worse than either.
-                let (never, meter) = (CancellationToken::new(), Meter::default());
-                meter.enter("putting the old data back");
-                let loading = self.run(request, ProofDemand::IfPossible, &meter, &never);
-                let loaded = self.context.reporting(&meter, &never, loading).await;
-                let holds = match loaded.map_err(plain)? {
+                let old = (&key, &entry);
+                let loaded = match self.put_old_data_back(old, ConflictRule::ReplaceAll).await? {
+                    // What the restore has added stays then, and the comparison tells of it.
+                    Err(error) if error.is_denial() => {
+                        tracing::warn!(%error, "the target is not emptied; its old keys take the place of the new");
+                        self.put_old_data_back(old, ConflictRule::Replace).await?
+                    }
+                    loaded => loaded,
+                };
+                let holds = match loaded {
                     Ok(_) => TargetData::Old,
                     // Clients may write all the time; doing it again would take away what they wrote.
                     Err(RestoreError::Differs { found, .. }) => {
@@ -150,5 +153,21 @@ impl ByKeys<'_> {
         };
         self.prepared.put_back(self.target, limits).await.map_err(text)?;
         Ok(holds)
+    }
+
+    async fn put_old_data_back(
+        &self,
+        old: (&ArtifactKey, &ArtifactEntry),
+        conflict: ConflictRule,
+    ) -> Result<Result<Loaded, RestoreError>, String> {
+        let options = RestoreOptions { conflict, ..RestoreOptions::default() };
+        // Expiries are kept, so the moment of the backup does not matter.
+        let now = self.context.app.clock.now();
+        let request = self.request(&options, old, now);
+        // Not to be broken off: half of it would be worse than either.
+        let (never, meter) = (CancellationToken::new(), Meter::default());
+        meter.enter("putting the old data back");
+        let loading = self.run(request, ProofDemand::IfPossible, &meter, &never);
+        self.context.reporting(&meter, &never, loading).await.map_err(plain)
     }
 }

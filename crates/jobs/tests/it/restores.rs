@@ -358,6 +358,30 @@ async fn a_last_failure_at_any_step_puts_the_old_data_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_failed_restore_into_a_server_without_flushall_ends_and_says_what_it_holds() {
+    for (keys, way) in [(0, RestoreWay::Replica), (0, RestoreWay::Keys), (500, RestoreWay::Keys)] {
+        let mut restoring =
+            Restoring::into_server(&["--rename-command", "FLUSHALL", ""], keys).await;
+        restoring.rig.settings.backoff.attempts_max = 1;
+        restoring.options = RestoreOptions { way: Some(way), ..RestoreOptions::default() };
+        if keys > 0 {
+            restoring.options.conflict = ConflictRule::Replace;
+        }
+        let id = restoring.request().await;
+        restoring.rig.run(Some(Inject::after("load", Injected::Fail))).await;
+        let restore = restoring.record(id).await;
+        assert_eq!(restore.state, RestoreState::Failed, "{keys} {way:?}: {restore:?}");
+        // What it has of the backup beside its own stays.
+        assert_eq!(restore.outcome.unwrap().target, TargetData::Uncertain, "{keys} {way:?}");
+        let (target, source) = (&restoring.target, &restoring.rig.server);
+        assert_eq!((target.info("role").as_str(), settings(target)), ("master", restoring.settings));
+        let held: usize = target.ask(&["DBSIZE"]).parse().unwrap();
+        let of_backup: usize = source.ask(&["DBSIZE"]).parse().unwrap();
+        assert_eq!(held, of_backup.max(keys), "{keys} {way:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_before_or_after_any_log_entry_it_is_finished_by_the_next() {
     let cases =
         ways().map(|options| STEPS.iter().enumerate().map(move |step| (step, options.clone())));

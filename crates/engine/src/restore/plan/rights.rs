@@ -24,7 +24,7 @@ pub(super) enum Needed {
     ForKeys,
     /// Keys of any name are written.
     ForAnyName,
-    /// All that the target holds is to give way.
+    /// Keys that the target holds are to give way, whichever they are.
     ToEmpty,
     /// The backup has keys in this database.
     ForDatabase(u64),
@@ -243,7 +243,7 @@ impl KeysNeeds<'_> {
             Needed::ForReplica | Needed::ToSave => false,
             Needed::ForKeys => true,
             Needed::ForAnyName => options.filter.pattern.as_deref().is_none_or(|p| p == "*"),
-            Needed::ToEmpty => replaces_all,
+            Needed::ToEmpty => replaces_all && info.keys > 0,
             // Of a part, what its keys need is found when the backup is checked.
             Needed::ForDatabase(database) => match options.filter.database {
                 Some(wanted) => u64::from(wanted) == database,
