@@ -397,6 +397,10 @@ pub(crate) struct RestoreWish {
     /// and of at least the source's version
     #[arg(long)]
     unverified: bool,
+
+    /// Memory that the data needs [default: an estimate from what the backup holds]
+    #[arg(long, value_name = "BYTES")]
+    needed_bytes: Option<u64>,
 }
 
 /// Why a command did not do what it was asked; each has an exit code of its own.

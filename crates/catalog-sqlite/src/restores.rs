@@ -42,6 +42,7 @@ struct RestoreRow {
     key_database: Option<i64>,
     conflict: String,
     unverified: bool,
+    needed_bytes: Option<i64>,
     note: Option<String>,
     state: String,
     progress: i64,
@@ -80,6 +81,7 @@ impl RestoreRow {
             },
             conflict: row.named(&ConflictRule::ALL, ConflictRule::as_str, &self.conflict)?,
             unverified: self.unverified,
+            needed_bytes: row.number_if(self.needed_bytes)?,
         })
     }
 
@@ -441,9 +443,9 @@ async fn insert(tx: &mut SqliteConnection, restore: &NewRestore) -> Result<(), C
     let options = &restore.options;
     sqlx::query(
         "INSERT INTO restores (id, job_id, project_id, instance_id, backup_id, way, wants_safety_backup,
-             prove, swap, ttl, key_pattern, key_database, conflict, unverified, note, state, progress,
-             created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
+             prove, swap, ttl, key_pattern, key_database, conflict, unverified, needed_bytes, note, state,
+             progress, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)",
     )
     .bind(restore.id.to_string())
     .bind(restore.job.to_string())
@@ -459,6 +461,7 @@ async fn insert(tx: &mut SqliteConnection, restore: &NewRestore) -> Result<(), C
     .bind(options.filter.database.map(i64::from))
     .bind(options.conflict.as_str())
     .bind(options.unverified)
+    .bind(options.needed_bytes.map(signed))
     .bind(restore.note.as_ref().map(|note| note.as_str()))
     .bind(RestoreState::Waiting.as_str())
     .bind(restore.created_at.as_microsecond())

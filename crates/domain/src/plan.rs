@@ -117,7 +117,7 @@ pub enum Blocker {
     /// The data does not fit into the target's memory.
     #[error(
         "the data needs about {needed_bytes} bytes of memory, and the target may use {limit_bytes} ({limit}); \
-         raise that or choose a larger target"
+         raise that or choose a larger target; if you know better what the data needs, say so: --needed-bytes"
     )]
     Memory {
         /// What the data needs.
@@ -163,7 +163,10 @@ pub enum Blocker {
     )]
     Sentinel,
     /// The target's user may not run a command that the restore needs.
-    #[error("the target denies `{command}` to this user ({detail}); {}", cure(command, detail, grant))]
+    #[error(
+        "the target denies `{command}` to this user ({detail}); {}",
+        cure(command, detail, grant)
+    )]
     Denied {
         /// The command.
         command: String,

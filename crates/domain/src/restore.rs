@@ -141,6 +141,8 @@ pub struct RestoreOptions {
     /// Whether a backup whose content is not verified may be restored: by native loading alone, into
     /// a server of the same vendor whose version is at least the source's.
     pub unverified: bool,
+    /// Memory that the data needs, bytes, by who knows it better than the estimate.
+    pub needed_bytes: Option<u64>,
 }
 
 impl Default for RestoreOptions {
@@ -155,6 +157,7 @@ impl Default for RestoreOptions {
             filter: KeyFilter::default(),
             conflict: ConflictRule::default(),
             unverified: false,
+            needed_bytes: None,
         }
     }
 }
@@ -421,7 +424,10 @@ failed    Failed -
         let options = RestoreOptions::default();
         assert!(options.safety_backup && options.filter.is_everything());
         assert!(!options.unverified);
-        assert_eq!((options.way, options.prove, options.swap), (None, None, None));
+        assert_eq!(
+            (options.way, options.prove, options.swap, options.needed_bytes),
+            (None, None, None, None)
+        );
         assert_eq!((options.ttl, options.conflict), (TtlRule::Keep, ConflictRule::ReplaceAll));
     }
 

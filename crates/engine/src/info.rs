@@ -38,6 +38,8 @@ pub(crate) struct ServerInfo {
     /// Whether the two counts above are told at all: since Redis 7.0, by every Valkey.
     pub(crate) tells_save_keys: bool,
     pub(crate) used_memory_bytes: u64,
+    /// What it used when it had started, before any data.
+    pub(crate) startup_bytes: u64,
     resident_bytes: u64,
     /// What the child that runs has copied so far, because it was written to; told since Redis 6.2.
     pub(crate) copied_bytes: u64,
@@ -140,6 +142,7 @@ impl ServerInfo {
             save_keys_total: number("current_save_keys_total"),
             tells_save_keys: fields.contains_key("current_save_keys_total"),
             used_memory_bytes: number("used_memory"),
+            startup_bytes: number("used_memory_startup"),
             resident_bytes: number("used_memory_rss"),
             copied_bytes: number("current_cow_size"),
             last_fork: Duration::from_micros(number("latest_fork_usec")),

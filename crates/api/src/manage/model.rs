@@ -328,6 +328,8 @@ pub(crate) struct RestoreWishBody {
     /// Restore a backup whose content is not verified: by native loading, into a server of the same
     /// vendor and of at least the source's version.
     unverified: Option<bool>,
+    /// Memory that the data needs, bytes, where the estimate is wrong.
+    needed_bytes: Option<u64>,
 }
 
 /// The value of this name, or which names there are.
@@ -343,6 +345,16 @@ pub(super) fn named<T: Copy>(
         let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
         format!("`{field}` is `{text}`; it must be one of {}", names.join(", "))
     })
+}
+
+/// What the catalog can keep.
+fn needed_bytes(wanted: Option<u64>) -> Result<Option<u64>, String> {
+    match wanted {
+        Some(bytes) if i64::try_from(bytes).is_err() => {
+            Err(format!("`needed_bytes` is {bytes}; no machine has so much memory"))
+        }
+        wanted => Ok(wanted),
+    }
 }
 
 impl RestoreWishBody {
@@ -365,6 +377,7 @@ impl RestoreWishBody {
             filter,
             conflict: conflict.unwrap_or(defaults.conflict),
             unverified: self.unverified.unwrap_or(defaults.unverified),
+            needed_bytes: needed_bytes(self.needed_bytes)?,
         };
         let note = note.map_err(|e: cachevault_domain::NoteTooLong| e.to_string())?;
         Ok(RequestRestore { backup, options, note })

@@ -302,6 +302,7 @@ fn restore_body(wish: &RestoreWish) -> Value {
         "conflict": wish.merge.as_deref().or(is_partial.then_some("replace")),
         "ttl": wish.ttl,
         "unverified": wish.unverified,
+        "needed_bytes": wish.needed_bytes,
     })
 }
 

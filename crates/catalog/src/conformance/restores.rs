@@ -71,6 +71,7 @@ pub async fn every_option_of_a_restore_reads_back_as_it_was_asked_for(catalog: &
         filter: KeyFilter { pattern: Some("user:*é".into()), database: Some(u32::MAX) },
         conflict: ConflictRule::Fail,
         unverified: true,
+        needed_bytes: Some(3 << 40),
     };
     let mut wishes = vec![everything, RestoreOptions::default()];
     for way in RestoreWay::ALL {

@@ -90,7 +90,8 @@ fn judge(request: &PlanRequest<'_>, facts: &TargetFacts, content: &ContentFacts)
     let PlanRequest { entry, options, has_certificate, .. } = *request;
     let info = &facts.info;
     let report = content.report.as_ref().ok();
-    let needed_bytes = report.map_or(0, needed_bytes);
+    let estimate = || report.map_or(0, needed_bytes);
+    let needed_bytes = options.needed_bytes.unwrap_or_else(estimate);
     let format = FormatCheck::new(request, info, content);
     let (way, because) = choose_way(options, facts, has_certificate, format.needs_commands());
     let loading = choose_loading(info, needed_bytes, options);
@@ -336,10 +337,17 @@ fn choose_loading(info: &ServerInfo, needed_bytes: u64, options: &RestoreOptions
     if options.swap.unwrap_or(has_room && needed_bytes > 0) { Loading::Swap } else { Loading::Disk }
 }
 
-/// What the source needed for it, or what its sizes and encodings let expect: the larger one.
+/// What the data needs by its sizes and encodings, with a quarter more for what these do not show. What the source
+/// said of itself counts its backlog and its clients' buffers too; it is asked only about data of modules, of whose
+/// structures nothing is known.
 fn needed_bytes(report: &Report) -> u64 {
+    let estimate = report.total.memory_bytes;
+    let estimate = estimate.saturating_add(estimate / 4);
+    if report.modules.is_empty() {
+        return estimate;
+    }
     let told = report.aux.get("used-mem").and_then(|text| text.parse().ok()).unwrap_or(0);
-    report.total.memory_bytes.max(told)
+    estimate.max(told)
 }
 
 fn databases_blocker(
@@ -364,7 +372,8 @@ fn memory_blocker(info: &ServerInfo, needed_bytes: u64) -> Option<Blocker> {
         (max, _) => (max, "`maxmemory`"),
     };
     let limit = limit.to_owned();
-    (needed_bytes > limit_bytes).then_some(Blocker::Memory { needed_bytes, limit_bytes, limit })
+    let with_server = needed_bytes.saturating_add(info.startup_bytes);
+    (with_server > limit_bytes).then_some(Blocker::Memory { needed_bytes, limit_bytes, limit })
 }
 
 fn saving_blocker(facts: &TargetFacts) -> Option<Blocker> {

@@ -123,6 +123,30 @@ async fn too_little_memory_blocks_all_of_the_data() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_source_used_beside_its_data_is_not_needed() {
+    // This version takes all of its backlog as soon as somebody synchronises.
+    let source = Server::start(&engine("redis-6.2"), &["--repl-backlog-size", "200mb"]);
+    source.fill(1000, 100);
+    let entry = Rig::new().capture(&source.target()).await.unwrap();
+    let Some(ContentEntry::Verified { report, .. }) = &entry.rdb.content else { panic!() };
+    let told: u64 = report["aux"]["used-mem"].as_str().unwrap().parse().unwrap();
+    assert!(told > 200 << 20, "{told}");
+    let target = Server::start(&newest_redis(), &["--maxmemory", "32mb"]);
+    let plan = plan_with(&target.target(), &entry, &RestoreOptions::default()).await.unwrap();
+    assert_eq!(plan.blockers, []);
+    // Who knows better is believed.
+    let larger = RestoreOptions { needed_bytes: Some(40 << 20), ..RestoreOptions::default() };
+    let blocked = plan_with(&target.target(), &entry, &larger).await.unwrap();
+    assert!(matches!(&blocked.blockers[..], [Blocker::Memory { needed_bytes: 41_943_040, .. }]));
+    // And yet it is no less than what the data takes there.
+    let empty: u64 = target.info("used_memory").parse().unwrap();
+    target.fill(1000, 100);
+    let full: u64 = target.info("used_memory").parse().unwrap();
+    let (needed, taken) = (plan.needed_bytes, full - empty);
+    assert!(needed >= taken * 9 / 10 && needed < taken * 3, "{needed} for {taken}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn content_that_is_not_known_blocks() {
     let mut entry = entry_of(&newest_redis()).await;
     entry.rdb.content = Some(ContentEntry::Opaque {

@@ -374,7 +374,10 @@ async fn a_failed_restore_into_a_server_without_flushall_ends_and_says_what_it_h
         // What it has of the backup beside its own stays.
         assert_eq!(restore.outcome.unwrap().target, TargetData::Uncertain, "{keys} {way:?}");
         let (target, source) = (&restoring.target, &restoring.rig.server);
-        assert_eq!((target.info("role").as_str(), settings(target)), ("master", restoring.settings));
+        assert_eq!(
+            (target.info("role").as_str(), settings(target)),
+            ("master", restoring.settings)
+        );
         let held: usize = target.ask(&["DBSIZE"]).parse().unwrap();
         let of_backup: usize = source.ask(&["DBSIZE"]).parse().unwrap();
         assert_eq!(held, of_backup.max(keys), "{keys} {way:?}");
