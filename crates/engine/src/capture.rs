@@ -124,12 +124,15 @@ pub async fn capture(
         prepared = prepare(&request, meter) => prepared?,
         error = stop() => return Err(error),
     };
+    let guess = source.info.rdb_bytes_guess();
     if !source.info.tells_save_keys {
-        meter.set_guess(request.earlier_bytes.unwrap_or_else(|| source.info.rdb_bytes_guess()));
+        meter.set_guess(request.earlier_bytes.unwrap_or(guess));
     }
     meter.enter("waiting for the snapshot");
     let key = &key.encoded(encoding(request.zstd_level));
-    let sink = store.create(key).await?;
+    // The larger of the two: what is expected too small has no room in the end.
+    let expected_bytes = guess.max(request.earlier_bytes.unwrap_or_default());
+    let sink = store.create(key, Some(expected_bytes)).await?;
     let stop = async {
         tokio::select! {
             error = stop() => error,

@@ -219,6 +219,7 @@ pub fn store_failure_code(error: &StoreError) -> FailureCode {
         StoreErrorKind::NotFound
         | StoreErrorKind::NoBucket
         | StoreErrorKind::Conflict
+        | StoreErrorKind::Refused
         | StoreErrorKind::Foreign
         | StoreErrorKind::Unavailable => FailureCode::StoreUnusable,
     }

@@ -299,7 +299,11 @@ fn may_pass(error: &object_store::Error) -> bool {
 
 #[async_trait]
 impl Store for BucketStore {
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let shown = self.shown(key);
         match self.objects.head(&path).await {
@@ -313,6 +317,7 @@ impl Store for BucketStore {
             path,
             shown,
             self.patience,
+            expected_bytes,
         )))
     }
 

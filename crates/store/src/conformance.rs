@@ -12,6 +12,8 @@ use crate::{
 
 /// Longer than two parts of an upload, and no multiple of anything.
 const LONG_BYTES: usize = (20 << 20) + 12_345;
+/// Two of the longest parts of an upload, and a bit of a third.
+const LONGEST_PARTS_BYTES: usize = (32 << 20) + 1;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// A place in a store that nothing else uses.
@@ -84,6 +86,7 @@ pub async fn run(store: &dyn Store, scratch: &Scratch) -> Report {
     check!("a short artifact reads back as it was written", short_artifact);
     check!("an empty artifact is one too", empty_artifact);
     check!("a long artifact goes in parts and reads back as it was written", long_artifact);
+    check!("parts of the longest are taken, with a shorter last one", longest_parts);
     check!("what is not finished is not there, and leaves nothing", unfinished_artifact);
     check!("an artifact is never overwritten", no_overwriting);
     check!("a manifest is committed once and never changed", manifests);
@@ -144,8 +147,13 @@ impl Suite<'_> {
         }
     }
 
-    async fn write(&self, key: &ArtifactKey, bytes: &Bytes) -> Result<(), Failure> {
-        let mut sink = self.store.create(key).await?;
+    async fn write(
+        &self,
+        key: &ArtifactKey,
+        bytes: &Bytes,
+        expected_bytes: Option<u64>,
+    ) -> Result<(), Failure> {
+        let mut sink = self.store.create(key, expected_bytes).await?;
         let mut rest = bytes.clone();
         while !rest.is_empty() {
             sink.write(rest.split_to(rest.len().min(PIECE_BYTES))).await?;
@@ -181,7 +189,7 @@ impl Suite<'_> {
 
     async fn artifact(&self, attempt: u32, bytes: &Bytes) -> Result<(), Failure> {
         let key = self.attempt(attempt).artifact(0);
-        self.write(&key, bytes).await?;
+        self.write(&key, bytes, Some(bytes.len() as u64)).await?;
         require(self.read(&key).await? == bytes[..], "other bytes are read than were written")
     }
 
@@ -198,10 +206,16 @@ impl Suite<'_> {
         self.artifact(3, &bytes.collect()).await
     }
 
+    async fn longest_parts(&self) -> Result<(), Failure> {
+        let key = self.attempt(5).artifact(0);
+        self.write(&key, &vec![7; LONGEST_PARTS_BYTES].into(), Some(u64::MAX)).await?;
+        Ok(self.store.remove_attempt(&key.attempt).await?)
+    }
+
     async fn unfinished_artifact(&self) -> Result<(), Failure> {
         for bytes in [1, LONG_BYTES] {
             let key = self.attempt(4).artifact(0);
-            let mut sink = self.store.create(&key).await?;
+            let mut sink = self.store.create(&key, None).await?;
             sink.write(vec![7; bytes].into()).await?;
             let found = self.store.open(&key).await.err().map(|error| error.kind);
             require(
@@ -217,7 +231,7 @@ impl Suite<'_> {
     }
 
     async fn no_overwriting(&self) -> Result<(), Failure> {
-        let again = self.store.create(&self.attempt(1).artifact(0)).await;
+        let again = self.store.create(&self.attempt(1).artifact(0), None).await;
         require(again.is_err(), "a second artifact may be begun under the same key")
     }
 

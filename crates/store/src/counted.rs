@@ -70,8 +70,12 @@ impl<S: Store> Store for CountedStore<S> {
         self.figures.note(self.inner.check(scratch).await)
     }
 
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        let inner = self.figures.note(self.inner.create(key).await)?;
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        let inner = self.figures.note(self.inner.create(key, expected_bytes).await)?;
         Ok(Box::new(CountedSink { inner, figures: self.figures.clone() }))
     }
 

@@ -272,13 +272,17 @@ impl Store for SealedStore {
         self.inner.check(scratch).await
     }
 
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let identity = match self.key_of(&key.attempt).await? {
             Some(identity) => identity,
             None if self.encrypts => self.mint_key(&key.attempt).await?,
-            None => return self.inner.create(key).await,
+            None => return self.inner.create(key, expected_bytes).await,
         };
-        let sink = self.inner.create(key).await?;
+        let sink = self.inner.create(key, expected_bytes).await?;
         let begun = {
             let encrypted = Collector::default();
             let writer = encryptor(&identity, encrypted.clone());

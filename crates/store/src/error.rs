@@ -19,6 +19,8 @@ pub enum StoreErrorKind {
     Damaged,
     /// It is encrypted, and its key cannot be had.
     NoKey,
+    /// The store does not take a request as it is. Nothing is stored of it.
+    Refused,
     /// It is not the store that is remembered: not mounted, or another one.
     Foreign,
     /// Anything else: an I/O error.
@@ -27,7 +29,7 @@ pub enum StoreErrorKind {
 
 impl StoreErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::NotFound,
         Self::NoBucket,
         Self::NoSpace,
@@ -35,6 +37,7 @@ impl StoreErrorKind {
         Self::Conflict,
         Self::Damaged,
         Self::NoKey,
+        Self::Refused,
         Self::Foreign,
         Self::Unavailable,
     ];
@@ -49,6 +52,7 @@ impl StoreErrorKind {
             Self::Conflict => "conflict",
             Self::Damaged => "damaged",
             Self::NoKey => "no_key",
+            Self::Refused => "refused",
             Self::Foreign => "foreign",
             Self::Unavailable => "unavailable",
         }
@@ -70,6 +74,10 @@ impl StoreErrorKind {
             Self::Conflict => "another object is stored under this key",
             Self::Damaged => "what is stored differs from what was written",
             Self::NoKey => "it is encrypted and does not open",
+            Self::Refused => {
+                "the store does not take what it was asked; `cachevault store check` tries all that \
+                 is asked of it"
+            }
             Self::Foreign => {
                 "it is not the store that the backups are in; mount that, or correct `store`; to \
                  use this one from now on stop the service and run `cachevault store accept`, or \

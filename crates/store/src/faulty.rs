@@ -97,9 +97,13 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.check(scratch).await
     }
 
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
         self.pass(Fault::Create, "create", key).await?;
-        let inner = self.inner.create(key).await?;
+        let inner = self.inner.create(key, expected_bytes).await?;
         Ok(Box::new(FaultySink {
             inner,
             object: key.to_string(),

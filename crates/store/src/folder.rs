@@ -72,7 +72,11 @@ impl FolderStore {
 
 #[async_trait]
 impl Store for FolderStore {
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        _expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
         let path = self.path(key);
         let object = key.to_string();
         let (file, read_back) = Self::blocking("create", object.clone(), {
@@ -521,7 +525,7 @@ mod tests {
     }
 
     async fn stored(store: &FolderStore, bytes: &'static [u8]) -> Stored {
-        let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+        let mut sink = store.create(&attempt().artifact(0), None).await.unwrap();
         sink.write(Bytes::from_static(bytes)).await.unwrap();
         sink.finish().await.unwrap()
     }
@@ -584,7 +588,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
-        let mut sink = store.create(&key).await.unwrap();
+        let mut sink = store.create(&key, None).await.unwrap();
         sink.write(Bytes::from_static(b"half")).await.unwrap();
         assert_eq!(store.open(&key).await.err().unwrap().kind, StoreErrorKind::NotFound);
         sink.abort().await;
@@ -596,7 +600,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
-        let mut sink = store.create(&key).await.unwrap();
+        let mut sink = store.create(&key, None).await.unwrap();
         sink.write(Bytes::from_static(b"bytes")).await.unwrap();
         // A folder in the place of the object: the rename must fail.
         fs::create_dir(store.path(&key)).unwrap();
@@ -609,7 +613,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
-        let mut sink = store.create(&key).await.unwrap();
+        let mut sink = store.create(&key, None).await.unwrap();
         sink.write(Bytes::from_static(b"what was written")).await.unwrap();
         fs::write(partial(&store.path(&key)), b"what is storedXX").unwrap();
         assert_eq!(sink.finish().await.unwrap_err().kind, StoreErrorKind::Damaged);
@@ -620,7 +624,7 @@ mod tests {
     async fn what_is_larger_than_a_flush_reads_back_too() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
-        let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+        let mut sink = store.create(&attempt().artifact(0), None).await.unwrap();
         let piece = Bytes::from(vec![7; 3 << 20]);
         for _ in 0..20 {
             sink.write(piece.clone()).await.unwrap();

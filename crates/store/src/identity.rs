@@ -165,8 +165,12 @@ impl Store for KnownStore {
         self.inner.check(scratch).await
     }
 
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        let inner = self.within(self.inner.create(key)).await?;
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        let inner = self.within(self.inner.create(key, expected_bytes)).await?;
         Ok(Box::new(KnownSink { inner, store: self.clone() }))
     }
 

@@ -70,8 +70,13 @@ pub const LIST_MAX: usize = 1000;
 /// The first methods are what a place has to offer; the others are made of them.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Begins an artifact. Nothing is visible under its key until the sink has finished.
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError>;
+    /// Begins an artifact of about that many bytes. Nothing is visible under its key until the sink
+    /// has finished.
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError>;
 
     /// Opens a finished artifact for reading from its beginning.
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError>;

@@ -58,8 +58,12 @@ impl Store for SpoolStore {
         self.inner.check(scratch).await
     }
 
-    async fn create(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSink>, StoreError> {
-        let inner = self.inner.create(key).await?;
+    async fn create(
+        &self,
+        key: &ArtifactKey,
+        expected_bytes: Option<u64>,
+    ) -> Result<Box<dyn ArtifactSink>, StoreError> {
+        let inner = self.inner.create(key, expected_bytes).await?;
         let folder = self.folder.clone();
         let limits = SpoolLimits { bytes: self.limit_bytes, reserve_bytes: self.reserve_bytes };
         Ok(Box::new(SpoolSink::new(inner, folder, limits, key.to_string())))

@@ -77,6 +77,8 @@ pub enum S3Fault {
     LoseReply,
     /// The body that is read ends in the middle.
     CutBody,
+    /// The request is wrong, the server says.
+    Reject,
     /// It is done after a while, or as soon as calls go well again.
     Stall(Duration),
 }
@@ -133,6 +135,7 @@ impl State {
                 self.stall(time).await;
                 doing.await
             }
+            Some(S3Fault::Reject) => Err(s3_error!(InvalidPart, "refused on purpose")),
             Some(S3Fault::CutBody) | None => doing.await,
         }
     }

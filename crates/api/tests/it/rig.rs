@@ -422,7 +422,7 @@ impl Rig {
     async fn with_artifact(&self, id: &str, rdb: &[u8], address: &str) -> Manifest {
         let at = STORED_AT;
         let key = self.artifact(id.parse().unwrap());
-        let mut sink = self.app.store.create(&key).await.unwrap();
+        let mut sink = self.app.store.create(&key, None).await.unwrap();
         sink.write(zstd::encode_all(rdb, 0).unwrap().into()).await.unwrap();
         let stored = sink.finish().await.unwrap();
         let crc64 = u64::from_le_bytes(*rdb.last_chunk().unwrap());

@@ -285,7 +285,7 @@ async fn attempts(rig: &Rig) -> Vec<AttemptKey> {
 /// What an attempt leaves that is never committed.
 async fn leftover(rig: &Rig, key: &BackupKey, attempt: u32) -> PathBuf {
     let artifact = key.attempt(attempt).artifact(0);
-    let mut sink = rig.app.store.create(&artifact).await.unwrap();
+    let mut sink = rig.app.store.create(&artifact, None).await.unwrap();
     sink.write("left over".into()).await.unwrap();
     sink.finish().await.unwrap();
     Path::new(&rig.app.store.locate(&artifact)).parent().unwrap().to_owned()
@@ -348,7 +348,7 @@ async fn an_upload_is_ended_only_when_no_job_may_finish_it() {
     let running = rig.request().await;
     rig.claim().await.unwrap();
     let artifact = backup_key(&rig, running).attempt(1).artifact(0);
-    let mut sink = rig.app.store.create(&artifact).await.unwrap();
+    let mut sink = rig.app.store.create(&artifact, None).await.unwrap();
     for _ in 0..LONG.0 {
         sink.write(vec![7; LONG.1].into()).await.unwrap();
     }

@@ -5,7 +5,7 @@ use cachevault_domain::with_sources;
 use crate::{StoreError, StoreErrorKind};
 
 /// Codes of S3's error documents. The library keeps most of them only in its texts.
-const CODES: [(&str, StoreErrorKind); 15] = [
+const CODES: [(&str, StoreErrorKind); 17] = [
     ("NoSuchBucket", StoreErrorKind::NoBucket),
     ("InvalidAccessKeyId", StoreErrorKind::Denied),
     ("SignatureDoesNotMatch", StoreErrorKind::Denied),
@@ -19,7 +19,9 @@ const CODES: [(&str, StoreErrorKind); 15] = [
     ("XMinioStorageFull", StoreErrorKind::NoSpace),
     ("EntityTooLarge", StoreErrorKind::NoSpace),
     ("BadDigest", StoreErrorKind::Damaged),
-    ("InvalidPart", StoreErrorKind::Damaged),
+    ("InvalidPart", StoreErrorKind::Refused),
+    ("EntityTooSmall", StoreErrorKind::Refused),
+    ("MalformedXML", StoreErrorKind::Refused),
     ("XAmzContentSHA256Mismatch", StoreErrorKind::Damaged),
 ];
 

@@ -20,14 +20,18 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Bytes that are gathered for a part or on their way, together.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// Bytes of a part. Servers take from 5 MiB on, and 10,000 parts: later ones are longer, so that
-/// 103 GiB have room. While one of the longest is on its way no other is gathered.
-fn part_bytes(index: usize) -> usize {
-    match index {
-        0..2000 => 5 << 20,
-        2000..6000 => 8 << 20,
-        _ => HELD_BYTES_MAX,
-    }
+/// Lengths that parts may have. Servers take from 5 MiB on, and 10,000 parts. While one of the longest
+/// is on its way no other is gathered.
+const PART_BYTES: [usize; 3] = [5 << 20, 8 << 20, HELD_BYTES_MAX];
+
+/// Bytes of each part of an upload but the last: some servers, Cloudflare R2 among them, refuse parts
+/// of several lengths, and that only at the end. There is room for twice what is expected.
+fn part_bytes(expected_bytes: Option<u64>) -> usize {
+    let has_room = |part: &usize| {
+        let room = *part as u64 * PARTS_MAX as u64;
+        expected_bytes.is_some_and(|bytes| bytes.saturating_mul(2) <= room)
+    };
+    PART_BYTES.into_iter().find(has_room).unwrap_or(HELD_BYTES_MAX)
 }
 
 pub(super) struct BucketSink {
@@ -36,6 +40,7 @@ pub(super) struct BucketSink {
     path: Path,
     shown: String,
     patience: Duration,
+    part_bytes: usize,
     upload: Option<MultipartId>,
     /// What the next part is made of.
     gathered: Vec<Bytes>,
@@ -61,6 +66,7 @@ impl BucketSink {
         path: Path,
         shown: String,
         patience: Duration,
+        expected_bytes: Option<u64>,
     ) -> Self {
         Self {
             objects,
@@ -68,6 +74,7 @@ impl BucketSink {
             path,
             shown,
             patience,
+            part_bytes: part_bytes(expected_bytes),
             upload: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
@@ -83,9 +90,10 @@ impl BucketSink {
     async fn send_part(&mut self) -> Result<(), StoreError> {
         let index = self.sent.len();
         if index == PARTS_MAX {
-            let source = Some("an artifact in a bucket has at most 103 GiB".into());
+            let gib = (self.part_bytes * PARTS_MAX) >> 30;
+            let source = format!("an upload of this size has room for {gib} GiB");
             return Err(StoreError {
-                source,
+                source: Some(source.into()),
                 ..StoreError::new(StoreErrorKind::NoSpace, "write", &self.shown)
             });
         }
@@ -197,8 +205,7 @@ impl ArtifactSink for BucketSink {
         self.size_bytes += bytes.len() as u64;
         self.sha256.update(&bytes);
         while !bytes.is_empty() {
-            let part_bytes = part_bytes(self.sent.len());
-            let room = part_bytes - self.gathered_bytes;
+            let room = self.part_bytes - self.gathered_bytes;
             let piece = bytes.split_to(bytes.len().min(room));
             while !self.sending.is_empty()
                 && self.sending_bytes + self.gathered_bytes + piece.len() > HELD_BYTES_MAX
@@ -207,7 +214,7 @@ impl ArtifactSink for BucketSink {
             }
             self.gathered_bytes += piece.len();
             self.gathered.push(piece);
-            if self.gathered_bytes == part_bytes {
+            if self.gathered_bytes == self.part_bytes {
                 self.send_part().await?;
             }
         }
@@ -229,6 +236,8 @@ impl ArtifactSink for BucketSink {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use futures_util::FutureExt;
     use object_store::memory::InMemory;
 
@@ -236,9 +245,9 @@ mod tests {
 
     const PIECE_BYTES: usize = 1 << 20;
 
-    /// Takes parts and never says that it has them.
-    #[derive(Debug)]
-    struct Silent;
+    /// Takes parts, notes their lengths, and never says that it has them.
+    #[derive(Debug, Default)]
+    struct Silent(Mutex<Vec<usize>>);
 
     #[async_trait]
     impl MultipartStore for Silent {
@@ -251,8 +260,9 @@ mod tests {
             _: &Path,
             _: &MultipartId,
             _: usize,
-            _: PutPayload,
+            part: PutPayload,
         ) -> object_store::Result<PartId> {
+            self.0.lock().unwrap().push(part.content_length());
             std::future::pending().await
         }
 
@@ -270,12 +280,18 @@ mod tests {
         }
     }
 
-    /// How much is taken, bytes, of which nothing arrives, when so many parts have arrived.
-    fn held_after(arrived: usize) -> usize {
+    /// A sink that so many parts have arrived of already.
+    fn sink(parts: &Arc<Silent>, expected_bytes: Option<u64>, arrived: usize) -> BucketSink {
         let (objects, path) = (Arc::new(InMemory::new()), Path::from("it"));
-        let shown = "it".to_owned();
-        let mut sink = BucketSink::new(objects, Arc::new(Silent), path, shown, Duration::ZERO);
+        let (parts, patience) = (Arc::clone(parts) as _, Duration::ZERO);
+        let mut sink =
+            BucketSink::new(objects, parts, path, "it".to_owned(), patience, expected_bytes);
         sink.sent = std::iter::repeat_with(|| None).take(arrived).collect();
+        sink
+    }
+
+    /// Writes until nothing more is taken; how many bytes that were.
+    fn fill(sink: &mut BucketSink) -> usize {
         let mut held = 0;
         while let Some(written) = sink.write(vec![7; PIECE_BYTES].into()).now_or_never() {
             written.unwrap();
@@ -284,16 +300,41 @@ mod tests {
         held
     }
 
+    const EXPECTED: [Option<u64>; 5] =
+        [Some(0), Some(24 << 30), Some(38 << 30), Some(u64::MAX), None];
+
     #[tokio::test]
     async fn no_more_is_held_however_long_the_artifact_is() {
-        for arrived in [0, 1999, 2000, 5999, 6000, 9990] {
-            assert_eq!(held_after(arrived), HELD_BYTES_MAX, "after {arrived} parts");
+        for expected in EXPECTED {
+            let held = fill(&mut sink(&Arc::default(), expected, 0));
+            assert_eq!(held, HELD_BYTES_MAX, "{expected:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_parts_of_an_upload_have_one_length() {
+        for (expected, mib) in EXPECTED.into_iter().zip([5, 5, 8, 16, 16]) {
+            for arrived in [0, 1999, 2000, 5999, 6000, 9990] {
+                let parts = Arc::default();
+                let mut sink = sink(&parts, expected, arrived);
+                fill(&mut sink);
+                tokio::task::yield_now().await;
+                let lengths = parts.0.lock().unwrap().clone();
+                assert!(!lengths.is_empty());
+                assert!(
+                    lengths.iter().all(|length| *length == mib << 20),
+                    "{expected:?} after {arrived}: {lengths:?}"
+                );
+            }
         }
     }
 
     #[test]
-    fn the_longest_artifact_is_what_the_documents_say() {
-        let all: u64 = (0..PARTS_MAX).map(|index| part_bytes(index) as u64).sum();
-        assert_eq!(all >> 30, 103);
+    fn there_is_room_for_twice_what_is_expected() {
+        for gib in [1, 24, 25, 38, 39, 78] {
+            let room = part_bytes(Some(gib << 30)) as u64 * PARTS_MAX as u64;
+            assert!(room >= gib << 31, "{gib} GiB");
+        }
+        assert_eq!((part_bytes(None) * PARTS_MAX) >> 30, 156);
     }
 }

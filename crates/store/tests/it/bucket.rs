@@ -141,7 +141,7 @@ async fn every_right_that_is_missing_is_told() {
 async fn a_key_may_change_in_the_middle_of_an_upload() {
     let rig = Rig::new().await;
     let store = rig.store();
-    let mut sink = store.create(&attempt().artifact(0)).await.unwrap();
+    let mut sink = store.create(&attempt().artifact(0), None).await.unwrap();
     let half = long().slice(..long().len() / 2);
     sink.write(half.clone()).await.unwrap();
     eventually("a part is there", || (!rig.server.part_files().is_empty()).then_some(()));
@@ -218,7 +218,7 @@ async fn a_server_that_is_gone_is_told_after_a_while() {
 async fn what_is_damaged_in_the_bucket_reads_as_it_is() {
     let rig = Rig::new().await;
     let (store, key) = (rig.store(), attempt().artifact(0));
-    let mut sink = store.create(&key).await.unwrap();
+    let mut sink = store.create(&key, None).await.unwrap();
     sink.write(Bytes::from_static(b"as it was written")).await.unwrap();
     sink.finish().await.unwrap();
     let file = rig.server.file(&format!("backups/{key}"));
@@ -235,7 +235,7 @@ fn long() -> Bytes {
 
 async fn write(store: &BucketStore, bytes: &Bytes) -> Result<(), StoreErrorKind> {
     let kind = |error: cachevault_store::StoreError| error.kind;
-    let mut sink = store.create(&attempt().artifact(0)).await.map_err(kind)?;
+    let mut sink = store.create(&attempt().artifact(0), None).await.map_err(kind)?;
     let mut rest = bytes.clone();
     while !rest.is_empty() {
         if let Err(error) = sink.write(rest.split_to(rest.len().min(1 << 20))).await {
@@ -323,7 +323,7 @@ async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
     // Found when the next part is sent, or only at the end.
     for rest in [long(), Bytes::new()] {
         let rig = Rig::new().await;
-        let mut sink = rig.impatient_store().create(&attempt().artifact(0)).await.unwrap();
+        let mut sink = rig.impatient_store().create(&attempt().artifact(0), None).await.unwrap();
         sink.write(long().slice(..10 << 20)).await.unwrap();
         let arrived = async {
             while rig.server.part_files().len() < 2 {
@@ -358,7 +358,7 @@ async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfin
         BucketSettings { url: BucketUrl::parse(&url).unwrap(), ..rig.settings(BUCKET, false) };
     let store = BucketStore::new(&settings).unwrap();
     let attempt = attempt();
-    let mut sink = store.create(&attempt.artifact(0)).await.unwrap();
+    let mut sink = store.create(&attempt.artifact(0), None).await.unwrap();
     for _ in 0..20 {
         sink.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
     }
@@ -403,4 +403,14 @@ async fn a_clock_that_is_wrong_is_named_where_a_bucket_refuses() {
         assert!(text.contains("the clocks differ by"), "{text}");
         assert!(text.contains("2019-05-10T08:31:16Z"), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_completion_that_is_refused_is_no_damage() {
+    let rig = Rig::new().await;
+    let store = rig.store();
+    rig.server.inject(S3Call::CompleteUpload, S3Fault::Reject, 1);
+    assert_eq!(write(&store, &long()).await, Err(StoreErrorKind::Refused));
+    assert_eq!(rig.server.keys(), [""; 0], "nothing of it stays");
+    write(&store, &long()).await.unwrap();
 }

@@ -59,7 +59,7 @@ fn attempt(number: u32) -> AttemptKey {
 const TEXT: &[u8] = b"what nobody else may read";
 
 async fn write(store: &dyn Store, attempt: &AttemptKey, shard: u16, bytes: &[u8]) {
-    let mut sink = store.create(&attempt.artifact(shard)).await.unwrap();
+    let mut sink = store.create(&attempt.artifact(shard), None).await.unwrap();
     sink.write(Bytes::copy_from_slice(bytes)).await.unwrap();
     sink.finish().await.unwrap();
 }
@@ -226,7 +226,7 @@ async fn a_key_that_is_gone_before_the_end_is_told_and_never_replaced() {
     let name = &objects.iter().find(|o| o.name.as_str().contains("data-key")).unwrap().name;
     inner.remove(name).await.unwrap();
     let manifest = store.put(&attempt(1).manifest(), Bytes::from_static(TEXT)).await;
-    let artifact = store.create(&attempt(1).artifact(1)).await.map(drop);
+    let artifact = store.create(&attempt(1).artifact(1), None).await.map(drop);
     for refused in [manifest, artifact] {
         assert_eq!(*cause(&refused.unwrap_err()), KeyError::Missing);
     }

@@ -66,7 +66,7 @@ async fn verbs(store: &dyn Store) -> Vec<(&'static str, Option<StoreErrorKind>)>
     let kind = |error: Option<StoreError>| error.map(|error| error.kind);
     vec![
         ("check", kind(store.check(&scratch()).await.err())),
-        ("create", kind(store.create(&artifact).await.err())),
+        ("create", kind(store.create(&artifact, None).await.err())),
         ("open", kind(store.open(&artifact).await.err())),
         ("put", kind(store.put(&name, Bytes::from_static(b"x")).await.err())),
         ("get", kind(store.get(&name).await.err())),
@@ -106,7 +106,7 @@ async fn nothing_is_done_in_a_store_that_is_not_the_known_one() {
     let memory = Arc::new(Memory::default());
     let running = known(&root, &memory);
     running.commit(&attempt(), &manifest()).await.unwrap();
-    let mut sink = running.create(&attempt().artifact(1)).await.unwrap();
+    let mut sink = running.create(&attempt().artifact(1), None).await.unwrap();
     sink.write(Bytes::from_static(b"half")).await.unwrap();
 
     fs::create_dir(&other).unwrap();

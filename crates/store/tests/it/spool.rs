@@ -72,7 +72,7 @@ async fn a_store_with_a_spool_conforms() {
 async fn a_store_that_stalls_does_not_slow_who_writes() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, store) = stalling(folder.path(), GENEROUS, 3).await;
-    let mut sink = store.create(&key()).await.unwrap();
+    let mut sink = store.create(&key(), None).await.unwrap();
     let took = write(&mut *sink).await;
     assert!(took < STALL, "{took:?}");
     let stored = sink.finish().await.unwrap();
@@ -88,7 +88,7 @@ async fn a_store_that_stalls_does_not_slow_who_writes() {
 async fn what_may_wait_is_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, store) = stalling(folder.path(), 4 << 20, 3).await;
-    let mut sink = store.create(&key()).await.unwrap();
+    let mut sink = store.create(&key(), None).await.unwrap();
     let took = write(&mut *sink).await;
     assert!(took >= STALL, "{took:?}");
     assert_eq!(sink.finish().await.unwrap().size_bytes, (PIECES * PIECE_BYTES) as u64);
@@ -99,7 +99,7 @@ async fn a_local_disk_that_fails_only_makes_it_slower() {
     let folder = tempfile::tempdir().unwrap();
     let inner = Arc::new(BucketStore::in_memory());
     let store = SpoolStore::new(inner, folder.path().join("missing"), GENEROUS);
-    let mut sink = store.create(&key()).await.unwrap();
+    let mut sink = store.create(&key(), None).await.unwrap();
     write(&mut *sink).await;
     assert_eq!(sink.finish().await.unwrap().size_bytes, (PIECES * PIECE_BYTES) as u64);
 }
@@ -109,7 +109,7 @@ async fn a_store_that_fails_is_told_to_who_writes_and_keeps_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (server, store) = stalling(folder.path(), GENEROUS, 0).await;
     server.inject(S3Call::UploadPart, S3Fault::Refuse, u32::MAX);
-    let mut sink = store.create(&key()).await.unwrap();
+    let mut sink = store.create(&key(), None).await.unwrap();
     let mut written = Ok(());
     for number in 0..PIECES {
         written = sink.write(piece(number)).await;
@@ -129,7 +129,7 @@ async fn a_store_that_fails_is_told_to_who_writes_and_keeps_nothing() {
 async fn giving_up_does_not_wait_for_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let (server, store) = stalling(folder.path(), GENEROUS, 1).await;
-    let mut sink = store.create(&key()).await.unwrap();
+    let mut sink = store.create(&key(), None).await.unwrap();
     write(&mut *sink).await;
     let began = Instant::now();
     sink.abort().await;
@@ -144,7 +144,7 @@ async fn the_end_is_not_missed_however_close_it_comes() {
     let store = SpoolStore::new(inner, folder.path().to_owned(), GENEROUS);
     for attempt in 1..=3000 {
         let key = key().attempt.backup.attempt(attempt).artifact(0);
-        let mut sink = store.create(&key).await.unwrap();
+        let mut sink = store.create(&key, None).await.unwrap();
         sink.write(Bytes::from_static(b"first")).await.unwrap();
         tokio::task::yield_now().await;
         sink.write(Bytes::from_static(b"last")).await.unwrap();

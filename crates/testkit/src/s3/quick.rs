@@ -87,10 +87,15 @@ fn lengths(root: &Path, upload: &str) -> Vec<u64> {
     (1..).map_while(part).map(|part| part.len()).collect()
 }
 
-/// Whether all parts of an upload are there, and large enough for S3: 5 MiB but the last one.
+/// Whether all parts of an upload are there, large enough for S3, 5 MiB but the last one, and of one
+/// length, as Cloudflare R2 demands.
 pub(super) fn are_complete(root: &Path, upload: &str, parts: usize) -> bool {
     let lengths = lengths(root, upload);
-    lengths.len() == parts && lengths.iter().rev().skip(1).all(|&len| len >= 5 << 20)
+    let first = lengths.first().copied().unwrap_or_default();
+    let is_as_long = |&len: &u64| len == first && len >= 5 << 20;
+    lengths.len() == parts
+        && lengths.iter().rev().skip(1).all(is_as_long)
+        && lengths.last().is_none_or(|&last| last <= first)
 }
 
 /// Makes the joined parts of an upload the object `key`, and notes its ETag where `s3s-fs` looks
