@@ -1,7 +1,8 @@
 //! A store in a bucket of an object store that speaks S3, such as OBS, MinIO, Garage or Ceph.
 //!
-//! A server proves each request's body by its signed SHA-256, and each part's by its checksum where
-//! it knows that; when all parts are together the size is asked for. Keys carry the attempt, so
+//! A server that compares bodies with their signed SHA-256 proves each of them; when all parts are
+//! together the size is asked for. Whether it does is tried before the first artifact, by a body that
+//! is not what was signed; of one that does not, artifacts are read back. Keys carry the attempt, so
 //! nothing rests on conditional writes, which some servers ignore.
 
 mod credentials;
@@ -29,6 +30,7 @@ use object_store::{
     BackoffConfig, ClientOptions, MultipartId, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig,
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::bucket::credentials::CredentialsFile;
@@ -74,6 +76,8 @@ pub struct BucketStore {
     bucket: String,
     prefix: Path,
     patience: Duration,
+    /// Whether the server compares checksums, once that was tried.
+    compares: Arc<OnceCell<bool>>,
     /// The bucket and the prefix, for messages.
     shown: String,
 }
@@ -109,6 +113,7 @@ impl BucketStore {
             // As it is: `Path::from` would encode spaces and umlauts into the names of the objects.
             prefix: Path::parse(&url.prefix).map_err(|e| failed("configure", &shown, e.into()))?,
             patience: *patience,
+            compares: Arc::default(),
             shown,
         })
     }
@@ -123,6 +128,7 @@ impl BucketStore {
             bucket: "memory".to_owned(),
             prefix: Path::default(),
             patience: Duration::ZERO,
+            compares: Arc::new(OnceCell::new_with(Some(true))),
             shown: "memory".to_owned(),
         }
     }
@@ -136,6 +142,30 @@ impl BucketStore {
             Some(requests) => requests.prepare_bucket().await,
             None => Ok(()),
         }
+    }
+
+    /// Whether the server refuses a body that is not what was signed. It is tried once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be tried.
+    pub async fn compares_checksums(&self) -> Result<bool, StoreError> {
+        let Some(requests) = &self.requests else { return Ok(true) };
+        let path = self.path(&ObjectName::checksum_probe());
+        let passes = |error: &StoreError| error.kind.may_pass();
+        let ask = || self.in_bucket(|| requests.takes_altered_body(&path));
+        let takes = || persist(self.patience, &path, passes, ask);
+        let compares = self.compares.get_or_try_init(async || {
+            let takes_it = takes().await?;
+            self.remove(&ObjectName::checksum_probe()).await?;
+            if takes_it {
+                tracing::warn!(
+                    store = self.shown,
+                    "the server does not compare checksums: each artifact is read back"
+                );
+            }
+            Ok(!takes_it)
+        });
+        compares.await.copied()
     }
 
     /// Asks again when the bucket was missing and could be made: it may have been away so far.
@@ -318,6 +348,7 @@ impl Store for BucketStore {
             shown,
             self.patience,
             expected_bytes,
+            !self.compares_checksums().await?,
         )))
     }
 

@@ -161,8 +161,14 @@ impl SealedStore {
             sealed: BASE64_STANDARD.encode(self.ring.seal(&owner(attempt), secret)),
         };
         let encoded = serde_json::to_vec_pretty(&document);
-        let bytes = encoded.map_err(|e| StoreError::io("encode", &name, e.into()))?;
-        self.inner.put(&name, bytes.into()).await
+        let encoded = encoded.map_err(|e| StoreError::io("encode", &name, e.into()))?;
+        let bytes = Bytes::from(encoded);
+        self.inner.put(&name, bytes.clone()).await?;
+        // Without it nothing of the attempt opens.
+        match self.inner.get(&name).await? {
+            Some(stored) if stored == bytes => Ok(()),
+            _ => Err(StoreError::new(StoreErrorKind::Damaged, "read back", name)),
+        }
     }
 
     /// The attempt's key, and the document that it came from.

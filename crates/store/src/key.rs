@@ -194,6 +194,12 @@ impl ObjectName {
         Self(format!("{PROBE}{id}"))
     }
 
+    /// What is written with a wrong checksum. Of many that try it at once one result is as good as
+    /// another.
+    pub(crate) fn checksum_probe() -> Self {
+        Self(format!("{PROBE}checksum"))
+    }
+
     pub(crate) fn is_behind_probes(&self) -> bool {
         self.0.as_str() > PROBE && !self.is_probe()
     }

@@ -138,8 +138,8 @@ pub trait Store: Send + Sync + fmt::Debug {
         probe(self, &scratch.probe()).await
     }
 
-    /// Writes the manifest, durably: from then on the attempt is a backup. Writing the same
-    /// manifest again changes nothing.
+    /// Writes the manifest, durably, and reads it back: from then on the attempt is a backup. Writing
+    /// the same manifest again changes nothing.
     async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
         let name = key.manifest();
         if let Some(existing) = self.find_manifest(key).await? {
@@ -151,7 +151,15 @@ pub trait Store: Send + Sync + fmt::Debug {
         }
         let encoded = manifest.encode();
         let bytes = encoded.map_err(|e| StoreError::io("encode", &name, io::Error::other(e)))?;
-        self.put(&name, bytes.into()).await
+        self.put(&name, bytes.into()).await?;
+        let stored = self.find_manifest(key).await;
+        match stored {
+            Ok(Some(stored)) if stored == *manifest => return Ok(()),
+            Err(error) if error.kind != StoreErrorKind::Damaged => return Err(error),
+            _ => {}
+        }
+        self.retract(key).await?;
+        Err(StoreError::new(StoreErrorKind::Damaged, "read back", name))
     }
 
     /// Reads the manifest of an attempt; `None` when there is none.

@@ -9,6 +9,10 @@ mod quick;
 
 use futures_util::{StreamExt, TryStreamExt};
 
+use bytes::Bytes;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use s3s::auth::{S3Auth, SecretKey};
@@ -51,6 +55,7 @@ pub struct S3Server {
     folder: TempDir,
     key: Arc<Mutex<S3Key>>,
     state: Arc<State>,
+    is_careless: bool,
     serving: JoinSet<()>,
 }
 
@@ -61,9 +66,11 @@ pub enum S3Call {
     Get,
     Delete,
     List,
+    Head,
     CreateUpload,
     UploadPart,
     CompleteUpload,
+    AbortUpload,
 }
 
 /// How a call goes wrong.
@@ -79,6 +86,8 @@ pub enum S3Fault {
     CutBody,
     /// The request is wrong, the server says.
     Reject,
+    /// Other bytes are stored than came.
+    Alter,
     /// It is done after a while, or as soon as calls go well again.
     Stall(Duration),
 }
@@ -136,7 +145,7 @@ impl State {
                 doing.await
             }
             Some(S3Fault::Reject) => Err(s3_error!(InvalidPart, "refused on purpose")),
-            Some(S3Fault::CutBody) | None => doing.await,
+            Some(S3Fault::CutBody | S3Fault::Alter) | None => doing.await,
         }
     }
 
@@ -201,13 +210,21 @@ impl S3 for Wrapped {
 
     async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         req.input.key = shorten(&req.input.key);
-        self.files.head_object(req).await
+        self.state.faulty(S3Call::Head, self.files.head_object(req)).await
     }
 
     async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         self.look_for(&req.input.bucket)?;
         req.input.key = shorten(&req.input.key);
-        self.state.faulty(S3Call::Put, self.files.put_object(req)).await
+        let fault = self.state.take(S3Call::Put);
+        if fault == Some(S3Fault::Alter)
+            && let Some(body) = req.input.body.take()
+        {
+            let body = altered(quick::whole(body).await.map_err(S3Error::internal_error)?);
+            let pieces = body.into_iter().map(Ok::<_, std::io::Error>);
+            req.input.body = Some(StreamingBlob::wrap(futures_util::stream::iter(pieces)));
+        }
+        self.state.under(fault, self.files.put_object(req)).await
     }
 
     async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
@@ -267,7 +284,8 @@ impl S3 for Wrapped {
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         let part = (req.input.upload_id.clone(), req.input.part_number);
         *self.state.parts.lock().expect("the parts").entry(part).or_default() += 1;
-        self.state.faulty(S3Call::UploadPart, self.keep_part(req.input)).await
+        let fault = self.state.take(S3Call::UploadPart);
+        self.state.under(fault, self.keep_part(req.input, fault == Some(S3Fault::Alter))).await
     }
 
     async fn complete_multipart_upload(
@@ -290,8 +308,11 @@ impl S3 for Wrapped {
         mut req: S3Request<AbortMultipartUploadInput>,
     ) -> Answer<AbortMultipartUploadOutput> {
         req.input.key = shorten(&req.input.key);
-        self.state.uploads.lock().expect("the uploads").remove(&req.input.upload_id);
-        self.files.abort_multipart_upload(req).await
+        let abort = async {
+            self.state.uploads.lock().expect("the uploads").remove(&req.input.upload_id);
+            self.files.abort_multipart_upload(req).await
+        };
+        self.state.faulty(S3Call::AbortUpload, abort).await
     }
 
     async fn list_multipart_uploads(
@@ -350,13 +371,20 @@ impl Wrapped {
         }))
     }
 
-    async fn keep_part(&self, input: UploadPartInput) -> Answer<UploadPartOutput> {
+    async fn keep_part(
+        &self,
+        input: UploadPartInput,
+        is_altered: bool,
+    ) -> Answer<UploadPartOutput> {
         let UploadPartInput { upload_id, part_number, body, .. } = input;
         self.state.look_for(&upload_id)?;
         let number = usize::try_from(part_number).ok().filter(|n| (1..=10_000).contains(n));
         let number = number.ok_or_else(|| s3_error!(InvalidArgument, "no such part"))?;
         let body = body.ok_or_else(|| s3_error!(IncompleteBody))?;
-        let part = quick::whole(body).await.map_err(S3Error::internal_error)?;
+        let mut part = quick::whole(body).await.map_err(S3Error::internal_error)?;
+        if is_altered {
+            part = altered(part);
+        }
         let uploads = self.state.uploads.lock().expect("the uploads");
         // It may have been ended meanwhile, and nothing of it may come after that.
         if !uploads.contains_key(&upload_id) {
@@ -411,6 +439,27 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// The same body but for one bit.
+fn altered(body: Vec<Bytes>) -> Vec<Bytes> {
+    let mut bytes = body.concat();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    vec![bytes.into()]
+}
+
+/// What a server sees that looks at neither signatures nor checksums.
+fn unproven(mut request: Request<Incoming>) -> Request<Incoming> {
+    let names: Vec<_> = request.headers().keys().cloned().collect();
+    for name in names {
+        let text = name.as_str();
+        if text == "authorization" || text == "x-amz-date" || text.contains("sha256") {
+            request.headers_mut().remove(name);
+        }
+    }
+    request
+}
+
 /// A body that breaks off after its first piece.
 fn cut(body: StreamingBlob) -> StreamingBlob {
     let first = body.take(1).map_err(std::io::Error::other);
@@ -438,6 +487,15 @@ fn unknown_key() -> S3Error {
 
 impl S3Server {
     pub async fn start() -> Self {
+        Self::start_as(false).await
+    }
+
+    /// A server that looks at neither signatures nor checksums.
+    pub async fn start_careless() -> Self {
+        Self::start_as(true).await
+    }
+
+    async fn start_as(is_careless: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join(BUCKET)).expect("a bucket");
         let mut server = Self {
@@ -445,6 +503,7 @@ impl S3Server {
             folder,
             key: Arc::new(Mutex::new(S3Key::default())),
             state: Arc::new(State::default()),
+            is_careless,
             serving: JoinSet::new(),
         };
         server.start_again().await;
@@ -461,7 +520,10 @@ impl S3Server {
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
         let (root, state) = (self.folder.path().to_owned(), Arc::clone(&self.state));
         let mut builder = S3ServiceBuilder::new(Wrapped { files, root, state });
-        builder.set_auth(CurrentKey(Arc::clone(&self.key)));
+        let is_careless = self.is_careless;
+        if !is_careless {
+            builder.set_auth(CurrentKey(Arc::clone(&self.key)));
+        }
         let service = builder.build();
         let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("a port");
         self.port = listener.local_addr().expect("an address").port();
@@ -470,7 +532,12 @@ impl S3Server {
             loop {
                 let Ok((socket, _)) = listener.accept().await else { continue };
                 let http = auto::Builder::new(TokioExecutor::new());
-                let connection = http.serve_connection(TokioIo::new(socket), service.clone());
+                let s3 = service.clone();
+                let service = service_fn(move |request| {
+                    let request = if is_careless { unproven(request) } else { request };
+                    hyper::service::Service::call(&s3, request)
+                });
+                let connection = http.serve_connection(TokioIo::new(socket), service);
                 let connection = connection.into_owned();
                 connections.spawn(async move { drop(connection.await) });
                 while connections.try_join_next().is_some() {}

@@ -10,8 +10,10 @@ use object_store::aws::{AwsAuthorizer, AwsCredentialProvider};
 use object_store::client::{HttpClient, HttpConnector, HttpRequestBody, ReqwestConnector};
 use object_store::path::Path;
 use object_store::{ClientOptions, MultipartId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_xml::de::from_reader;
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
 use crate::bucket::BucketUrl;
@@ -23,6 +25,10 @@ const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// From this difference of the clocks on a refusal is put down to it. Signatures live 15 minutes, at
 /// some servers 5.
 const SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
+/// So often a body has to fail whose checksum is wrong, while it is taken with the right one.
+const FAILURES_MIN: usize = 3;
+/// What is encoded in a path: all but what S3 leaves as it is.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Lists of uploads that are asked for, of a thousand each.
 const PAGES_MAX: usize = 100;
 
@@ -161,6 +167,35 @@ impl Requests {
         Err(self.refused("create", &answer))
     }
 
+    /// Whether the server stores a body that is not the one whose SHA-256 was signed. How a refusal is
+    /// worded differs: it counts where the same body is stored under its own SHA-256. A failure may be
+    /// chance, so it counts only when it comes again and again.
+    pub(super) async fn takes_altered_body(&self, path: &Path) -> Result<bool, StoreError> {
+        const ACTION: &str = "try the checksums of";
+        const BODY: &[u8] = b"what is sent";
+        let parts = path.parts().map(|part| utf8_percent_encode(part.as_ref(), PATH).to_string());
+        let url = format!("{}/{}", self.bucket_url, parts.collect::<Vec<_>>().join("/"));
+        let put = async |signed: &[u8]| {
+            let sha256 = Sha256::digest(signed);
+            let sent = (Method::PUT, BODY.to_vec());
+            self.send_signed(ACTION, sent, &url, Some(&sha256)).await
+        };
+        for _ in 0..FAILURES_MIN {
+            let altered = put(b"what was signed").await?;
+            if altered.status.is_success() {
+                return Ok(true);
+            }
+            let right = put(BODY).await?;
+            if !right.status.is_success() {
+                return Err(self.refused(ACTION, &right));
+            }
+            if altered.status.is_client_error() {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
     /// The uploads within a folder that were begun and not finished; none where the server has no
     /// such list.
     pub(super) async fn unfinished(
@@ -208,13 +243,24 @@ impl Requests {
         url: &str,
         body: Vec<u8>,
     ) -> Result<Answer, StoreError> {
+        self.send_signed(action, (method, body), url, None).await
+    }
+
+    /// Sends a request, signed with this SHA-256 instead of that of its body.
+    async fn send_signed(
+        &self,
+        action: &'static str,
+        (method, body): (Method, Vec<u8>),
+        url: &str,
+        sha256: Option<&[u8]>,
+    ) -> Result<Answer, StoreError> {
         let told = |error: Cause| StoreError::io(action, &self.shown, std::io::Error::other(error));
         let credential = self.credentials.get_credential().await;
         let credential = credential.map_err(|error| failed(action, &self.shown, error))?;
         let request = Request::builder().method(method).uri(url);
         let mut request = request.body(HttpRequestBody::from(body)).map_err(|e| told(e.into()))?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
-            .try_authorize(&mut request, None)
+            .try_authorize(&mut request, sha256)
             .map_err(|error| failed(action, &self.shown, error))?;
         let signed = request.headers().clone();
         let answer = self.client.execute(request).await.map_err(|e| told(e.into()))?;

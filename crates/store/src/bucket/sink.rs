@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::bucket::failure::failed;
-use crate::{ArtifactSink, StoreError, StoreErrorKind, Stored};
+use crate::bucket::source::BucketSource;
+use crate::{ArtifactSink, ArtifactSource, StoreError, StoreErrorKind, Stored};
 
 const PARTS_MAX: usize = 10_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -41,6 +42,8 @@ pub(super) struct BucketSink {
     shown: String,
     patience: Duration,
     part_bytes: usize,
+    /// Whether the server does not prove what it stores.
+    reads_back: bool,
     upload: Option<MultipartId>,
     /// What the next part is made of.
     gathered: Vec<Bytes>,
@@ -67,6 +70,7 @@ impl BucketSink {
         shown: String,
         patience: Duration,
         expected_bytes: Option<u64>,
+        reads_back: bool,
     ) -> Self {
         Self {
             objects,
@@ -75,6 +79,7 @@ impl BucketSink {
             shown,
             patience,
             part_bytes: part_bytes(expected_bytes),
+            reads_back,
             upload: None,
             gathered: Vec::new(),
             gathered_bytes: 0,
@@ -165,7 +170,18 @@ impl BucketSink {
             return Err(StoreError::new(StoreErrorKind::Damaged, "finish", &self.shown));
         }
         let sha256 = hex::encode(std::mem::take(&mut self.sha256).finalize());
-        Ok(Stored { size_bytes: self.size_bytes, sha256 })
+        let stored = Stored { size_bytes: self.size_bytes, sha256 };
+        if self.reads_back && self.read_back().await? != stored {
+            return Err(StoreError::new(StoreErrorKind::Damaged, "read back", &self.shown));
+        }
+        Ok(stored)
+    }
+
+    async fn read_back(&self) -> Result<Stored, StoreError> {
+        let (objects, path) = (Arc::clone(&self.objects), self.path.clone());
+        let mut source = BucketSource::new(objects, path, self.size_bytes, self.shown.clone());
+        while source.read().await?.is_some() {}
+        Ok(source.seen())
     }
 
     /// Whether the object is there after all, though its end, which `began` then, failed. A server
@@ -285,7 +301,7 @@ mod tests {
         let (objects, path) = (Arc::new(InMemory::new()), Path::from("it"));
         let (parts, patience) = (Arc::clone(parts) as _, Duration::ZERO);
         let mut sink =
-            BucketSink::new(objects, parts, path, "it".to_owned(), patience, expected_bytes);
+            BucketSink::new(objects, parts, path, "it".to_owned(), patience, expected_bytes, false);
         sink.sent = std::iter::repeat_with(|| None).take(arrived).collect();
         sink
     }

@@ -27,7 +27,11 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
-        let rig = Self { server: S3Server::start().await, folder: tempfile::tempdir().unwrap() };
+        Self::with(S3Server::start().await)
+    }
+
+    fn with(server: S3Server) -> Self {
+        let rig = Self { server, folder: tempfile::tempdir().unwrap() };
         rig.server.write_credentials(&rig.credentials());
         rig
     }
@@ -141,7 +145,7 @@ async fn every_right_that_is_missing_is_told() {
 async fn a_key_may_change_in_the_middle_of_an_upload() {
     let rig = Rig::new().await;
     let store = rig.store();
-    let mut sink = store.create(&attempt().artifact(0), None).await.unwrap();
+    let mut sink = store.create(&attempt().artifact(0), Some(0)).await.unwrap();
     let half = long().slice(..long().len() / 2);
     sink.write(half.clone()).await.unwrap();
     eventually("a part is there", || (!rig.server.part_files().is_empty()).then_some(()));
@@ -218,7 +222,7 @@ async fn a_server_that_is_gone_is_told_after_a_while() {
 async fn what_is_damaged_in_the_bucket_reads_as_it_is() {
     let rig = Rig::new().await;
     let (store, key) = (rig.store(), attempt().artifact(0));
-    let mut sink = store.create(&key, None).await.unwrap();
+    let mut sink = store.create(&key, Some(0)).await.unwrap();
     sink.write(Bytes::from_static(b"as it was written")).await.unwrap();
     sink.finish().await.unwrap();
     let file = rig.server.file(&format!("backups/{key}"));
@@ -235,7 +239,7 @@ fn long() -> Bytes {
 
 async fn write(store: &BucketStore, bytes: &Bytes) -> Result<(), StoreErrorKind> {
     let kind = |error: cachevault_store::StoreError| error.kind;
-    let mut sink = store.create(&attempt().artifact(0), None).await.map_err(kind)?;
+    let mut sink = store.create(&attempt().artifact(0), Some(0)).await.map_err(kind)?;
     let mut rest = bytes.clone();
     while !rest.is_empty() {
         if let Err(error) = sink.write(rest.split_to(rest.len().min(1 << 20))).await {
@@ -323,7 +327,7 @@ async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
     // Found when the next part is sent, or only at the end.
     for rest in [long(), Bytes::new()] {
         let rig = Rig::new().await;
-        let mut sink = rig.impatient_store().create(&attempt().artifact(0), None).await.unwrap();
+        let mut sink = rig.impatient_store().create(&attempt().artifact(0), Some(0)).await.unwrap();
         sink.write(long().slice(..10 << 20)).await.unwrap();
         let arrived = async {
             while rig.server.part_files().len() < 2 {
@@ -358,7 +362,7 @@ async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfin
         BucketSettings { url: BucketUrl::parse(&url).unwrap(), ..rig.settings(BUCKET, false) };
     let store = BucketStore::new(&settings).unwrap();
     let attempt = attempt();
-    let mut sink = store.create(&attempt.artifact(0), None).await.unwrap();
+    let mut sink = store.create(&attempt.artifact(0), Some(0)).await.unwrap();
     for _ in 0..20 {
         sink.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
     }
@@ -403,6 +407,49 @@ async fn a_clock_that_is_wrong_is_named_where_a_bucket_refuses() {
         assert!(text.contains("the clocks differ by"), "{text}");
         assert!(text.contains("2019-05-10T08:31:16Z"), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_compares_no_checksums_is_known_and_conforms() {
+    let rig = Rig::with(S3Server::start_careless().await);
+    let store = rig.store();
+    assert!(!store.compares_checksums().await.unwrap());
+    assert_eq!(rig.server.keys(), [""; 0], "the probe is gone");
+    conformance::run(&store, &scratch()).await.assert_passed();
+    let rig = Rig::new().await;
+    assert!(rig.store().compares_checksums().await.unwrap());
+    assert_eq!(rig.server.keys(), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_without_checksums_stores_wrongly_is_no_success() {
+    let rig = Rig::with(S3Server::start_careless().await);
+    let store = rig.store();
+    assert!(!store.compares_checksums().await.unwrap());
+    for (call, bytes) in [(S3Call::Put, long().slice(..10)), (S3Call::UploadPart, long())] {
+        rig.server.inject(call, S3Fault::Alter, 1);
+        assert_eq!(write(&store, &bytes).await, Err(StoreErrorKind::Damaged), "{call:?}");
+        assert_eq!(rig.server.keys(), [""; 0], "{call:?}: nothing of it stays");
+        write(&store, &bytes).await.unwrap();
+        store.remove_attempt(&attempt()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_and_a_key_that_are_stored_wrongly_are_no_success() {
+    let rig = Rig::with(S3Server::start_careless().await);
+    let (store, manifest) = (rig.store(), crate::identity::manifest());
+    rig.server.inject(S3Call::Put, S3Fault::Alter, 1);
+    let error = store.commit(&attempt(), &manifest).await.unwrap_err();
+    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
+    assert_eq!(rig.server.keys(), [""; 0]);
+    store.commit(&attempt(), &manifest).await.unwrap();
+    store.retract(&attempt()).await.unwrap();
+
+    let sealed = SealedStore::new(Arc::new(store), Arc::new(Ring(&["first"])), true);
+    rig.server.inject(S3Call::Put, S3Fault::Alter, 1);
+    let error = sealed.create(&attempt().artifact(0), Some(0)).await.err().unwrap();
+    assert_eq!(error.kind, StoreErrorKind::Damaged, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

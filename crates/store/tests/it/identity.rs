@@ -50,7 +50,7 @@ fn attempt() -> AttemptKey {
     backup.attempt(1)
 }
 
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     let text = include_str!("../../fixtures/manifest-v1.json");
     Manifest::decode(text.as_bytes()).unwrap()
 }
