@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test owns the task that it starts")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
 
+mod bucket_faults;
 mod cancel;
 mod drills;
 mod every_kind;

@@ -249,9 +249,10 @@ pub(crate) fn age(folder: &Path) {
 
 /// A request to the bucket that has taken so long is sent again.
 const REQUEST: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A rig whose store is a bucket, stacked as the service has it.
-async fn with_bucket() -> (Rig, S3Server) {
+pub(crate) async fn with_bucket(patience: Duration) -> (Rig, S3Server) {
     let (mut rig, server) = (Rig::new().await, S3Server::start().await);
     let credentials = rig.folder.path().join("key of the bucket");
     server.write_credentials(&credentials);
@@ -261,7 +262,7 @@ async fn with_bucket() -> (Rig, S3Server) {
         credentials_file: Some(credentials),
         create: false,
         request: REQUEST,
-        patience: Duration::from_secs(60),
+        patience,
     };
     let bucket = Arc::new(BucketStore::new(&settings).unwrap());
     let spool = SpoolStore::new(bucket, rig.folder.path().to_owned(), 1 << 30);
@@ -269,7 +270,7 @@ async fn with_bucket() -> (Rig, S3Server) {
     (rig, server)
 }
 
-fn backup_key(rig: &Rig, backup: BackupId) -> BackupKey {
+pub(crate) fn backup_key(rig: &Rig, backup: BackupId) -> BackupKey {
     BackupKey { project: rig.project.clone(), instance: rig.instance, backup }
 }
 
@@ -329,7 +330,7 @@ async fn what_no_backup_is_made_of_is_removed_from_a_folder_after_a_while() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_backup_is_made_of_is_removed_from_a_bucket_after_a_while() {
-    let (rig, server) = with_bucket().await;
+    let (rig, server) = with_bucket(PATIENCE).await;
     removes_what_no_backup_is_made_of(&rig, || server.age()).await;
 }
 
@@ -338,7 +339,7 @@ const LONG: (usize, usize) = (1200, 10_000);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_ended_only_when_no_job_may_finish_it() {
-    let (rig, server) = with_bucket().await;
+    let (rig, server) = with_bucket(PATIENCE).await;
     rig.server.fill(LONG.0, LONG.1);
     // One whose beginning gets no answer is begun again, and the first is left.
     server.inject(S3Call::CreateUpload, S3Fault::LoseReply, 1);
@@ -366,7 +367,7 @@ async fn an_upload_is_ended_only_when_no_job_may_finish_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_goes_wrong_a_sweep_leaves_only_whole_backups() {
-    let (rig, server) = with_bucket().await;
+    let (rig, server) = with_bucket(PATIENCE).await;
     rig.server.fill(LONG.0, LONG.1);
     let mut made = Vec::new();
     for fault in [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST + REQUEST / 2)] {
