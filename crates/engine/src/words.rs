@@ -6,6 +6,9 @@ use cachevault_proto::{HandshakeError, SessionError};
 /// The longest text of a server that an error repeats, bytes.
 const WORDS_BYTES_MAX: usize = 200;
 const HIDDEN: &str = "what it said is in the log of the service";
+/// What decides how we go on, and is no secret of any server: what of its words is told in any case.
+const TELLING: [&str; 6] =
+    ["NOPERM", " key", "access database", "unknown command", "wrong number of arg", "in progress"];
 
 /// Hears a server, and tells of it what its target allows.
 #[derive(Debug, Clone)]
@@ -30,7 +33,7 @@ impl Listener {
             ServerWords::Shown => words,
             ServerWords::Hidden => {
                 tracing::info!(address = %self.address, words, "a server said");
-                HIDDEN.to_owned()
+                gist(&words)
             }
         }
     }
@@ -56,6 +59,15 @@ impl Listener {
             }
             .into(),
         }
+    }
+}
+
+/// Of a server's words only those that decide how we go on.
+fn gist(words: &str) -> String {
+    let telling: Vec<_> = TELLING.into_iter().filter(|part| words.contains(part)).collect();
+    match telling.is_empty() {
+        true => HIDDEN.to_owned(),
+        false => format!("{}; {HIDDEN}", telling.join(" ")),
     }
 }
 

@@ -2,8 +2,8 @@
 //! succeeds, on every installed engine.
 
 use cachevault_domain::{
-    Blocker, ConflictRule, KeyFilter, Login, RestoreOptions, RestorePlan, RestoreWay, Target,
-    TtlRule,
+    Blocker, ConflictRule, KeyFilter, Login, RestoreOptions, RestorePlan, RestoreWay, ServerWords,
+    Target, TtlRule,
 };
 use cachevault_engine::{KeysRequest, OurAddress, PlanRequest};
 use cachevault_engine::{ProofDemand, make_durable, prepare, prepare_keys, save};
@@ -125,6 +125,27 @@ async fn each_right_that_a_native_restore_lacks_blocks_by_its_name() {
         let rights = all(&[&READING, &BY_REPLICA]);
         take_away_each(&server, &rights, &entry, &options, &engine.name).await;
     }
+}
+
+/// Projects that do not administer the service are not told what a server said; their plans know it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_are_missed_by_their_names_where_the_words_of_the_server_are_hidden() {
+    let (engine, hidden) = (newest_redis(), ServerWords::Hidden);
+    let (server, entry) = (target_of(&engine, &[]), entry_of(&engine).await);
+    let options = RestoreOptions { prove: Some(false), ..by(RestoreWay::Replica) };
+    let rights = all(&[&READING, &BY_REPLICA]);
+    for missing in BY_REPLICA {
+        let rest: Vec<_> = rights.iter().copied().filter(|right| *right != missing).collect();
+        let target = Target { words: hidden, ..with_rights(&server, &rest) };
+        let plan = plan_with(&target, &entry, &options).await.unwrap();
+        assert_denied(&plan, missing, missing);
+        assert!(!plan.blockers[0].to_string().contains("permissions"), "{}", plan.blockers[0]);
+    }
+    let server = target_of(&engine, &["--rename-command", "FLUSHALL", ""]);
+    let target = Target { words: hidden, ..server.target() };
+    let plan = plan_with(&target, &entry, &by(RestoreWay::Keys)).await.unwrap();
+    let [blocker] = &plan.blockers[..] else { panic!("{plan:?}") };
+    assert!(blocker.to_string().contains("rename-command"), "{blocker}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

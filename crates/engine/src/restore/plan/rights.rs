@@ -196,7 +196,7 @@ pub(super) fn denial(error: RestoreError, grant: &str) -> Result<Blocker, Restor
             let grant = match detail.as_str() {
                 names if is_about_a_key(names) => "~*",
                 // Valkey 9.1 has rights for databases too.
-                databases if databases.ends_with("access database") => "alldbs",
+                databases if databases.contains("access database") => "alldbs",
                 _ => grant,
             };
             let grant = grant.to_owned();
