@@ -4,11 +4,14 @@
 use std::io;
 use std::path::PathBuf;
 
-use cachevault_store::free_bytes;
+use cachevault_store::{disk_bytes, free_bytes};
 
 use crate::{App, AppError};
 
 const MIB: u64 = 1 << 20;
+/// The reserve where none is set; of a small disk its sixteenth part.
+const DEFAULT_BYTES: u64 = 64 * MIB;
+const DEFAULT_PART: u64 = 16;
 
 /// A local folder of the service whose file system must keep free space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,14 @@ pub enum DiskShortage {
 }
 
 impl DiskReserve {
+    /// The reserve that is set, or else one that leaves the smallest of the disks of use.
+    pub fn of(folders: Vec<LocalFolder>, bytes: Option<u64>) -> Self {
+        let sizes = folders.iter().filter_map(|folder| disk_bytes(&folder.path).ok());
+        let part = sizes.map(|size| size / DEFAULT_PART).min();
+        let default = part.map_or(DEFAULT_BYTES, |part| part.min(DEFAULT_BYTES));
+        Self { folders, bytes: bytes.unwrap_or(default) }
+    }
+
     /// The free bytes of every folder that can be read, by its name.
     pub async fn measure(&self) -> Vec<(&'static str, u64)> {
         let measured = self.measure_all().await;

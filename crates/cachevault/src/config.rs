@@ -39,8 +39,8 @@ pub(crate) struct Config {
     pub(crate) connections: ConnectionLimits,
     pub(crate) metrics_listen: Option<SocketAddr>,
     pub(crate) data_dir: PathBuf,
-    /// Free space below which the service accepts no new work.
-    pub(crate) disk_reserve_bytes: u64,
+    /// Free space below which the service accepts no new work; by the size of the disks without.
+    pub(crate) disk_reserve_bytes: Option<u64>,
     pub(crate) public_url: Option<String>,
     pub(crate) downloads_max: usize,
     pub(crate) event_streams: EventStreamLimits,

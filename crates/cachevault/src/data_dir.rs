@@ -71,6 +71,10 @@ impl DataDir {
         Ok(())
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.path.join("catalog.sqlite")
     }

@@ -294,6 +294,8 @@ async fn build(
     purpose: Purpose,
 ) -> anyhow::Result<(App, Arc<SqliteCatalog>)> {
     let entropy = Arc::new(OsEntropy);
+    let local = || data_dir.local_folders();
+    let reserve = DiskReserve::of(local(), config.disk_reserve_bytes);
     // The catalog knows which store it is; where there is none, the store may know of a catalog.
     let earlier = match data_dir.catalog().exists() {
         true => Some(open_catalog(data_dir).await?),
@@ -304,9 +306,9 @@ async fn build(
             if purpose == Purpose::Rebuild {
                 record.follow(&*config.store.at(data_dir)?).await.context("read the store's id")?;
             }
-            config.store.open(data_dir, Some(Arc::new(record))).await?
+            config.store.open(data_dir, Some(Arc::new(record)), reserve.bytes).await?
         }
-        _ => config.store.open(data_dir, None).await?,
+        _ => config.store.open(data_dir, None, reserve.bytes).await?,
     };
     admit(data_dir, &*proven.store, purpose).await?;
     let keys = data_dir.master_keys(&*entropy)?;
@@ -325,7 +327,8 @@ async fn build(
     let app = App {
         catalog: catalog.clone(),
         store: Arc::new(store),
-        disk: DiskReserve { folders: data_dir.local_folders(), bytes: config.disk_reserve_bytes },
+        // The spool may have been made meanwhile.
+        disk: DiskReserve { folders: local(), ..reserve },
         prober: Arc::new(EngineProber {
             limits: ProbeLimits { command: config.jobs.capture.command },
             has_certificate: config.ours.identity.is_some(),

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use cachevault_store::conformance::{self, Scratch};
 use cachevault_store::{
     BucketSettings, BucketStore, BucketUrl, FolderStore, KnownStore, SpoolStore, Store,
-    StoreErrorKind, StoreMemory, StoreUrl,
+    StoreErrorKind, StoreMemory, StoreUrl, is_same_disk,
 };
 use clap::Args;
 
@@ -35,8 +35,6 @@ pub(crate) struct StoreConfig {
     pub(crate) patience: Duration,
     /// How much of a backup may wait on the local disk for a bucket.
     pub(crate) spool_bytes: u64,
-    /// How much of its disk the spool leaves free.
-    pub(crate) disk_reserve_bytes: u64,
 }
 
 /// Which store to check.
@@ -63,7 +61,6 @@ impl CheckOptions {
             encrypt: true,
             patience: REQUEST_TIME_MAX,
             spool_bytes: 0,
-            disk_reserve_bytes: 0,
         })
     }
 }
@@ -89,17 +86,22 @@ impl StoreConfig {
     /// back. One that refuses us does not get better by itself.
     ///
     /// `memory` knows which store it has to be. Without, it is used for the first time, and made
-    /// where it is missing.
+    /// where it is missing. On the disk of the data folder `reserve_bytes` stay free.
     pub(crate) async fn open(
         &self,
         data_dir: &DataDir,
         memory: Option<Arc<dyn StoreMemory>>,
+        reserve_bytes: u64,
     ) -> anyhow::Result<ProvenStore> {
         let folder = &data_dir.backups();
         let is_new = memory.is_none();
-        let Opened { store, bucket } = self.client(folder, self.patience, is_new)?;
+        let Opened { store, bucket } = self.client(folder, self.patience, is_new, |folder| {
+            // Elsewhere it takes nothing from the catalog.
+            let is_same = is_same_disk(folder, data_dir.path()).unwrap_or(false);
+            if is_same { reserve_bytes } else { 0 }
+        })?;
         // At start nobody wants to wait for long.
-        let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience), is_new)?;
+        let probe = self.client(folder, REQUEST_TIME_MAX.min(self.patience), is_new, |_| 0)?;
         let scratch = Scratch::mint(&OsEntropy);
         let proved = async {
             let Some(memory) = memory else {
@@ -131,18 +133,24 @@ impl StoreConfig {
             return Ok(ProvenStore { store, is_usable, holds: Duration::ZERO });
         }
         let spool = SpoolStore::new(store, data_dir.spool()?, self.spool_bytes);
-        let store = Arc::new(spool.with_reserve(self.disk_reserve_bytes));
+        let store = Arc::new(spool.with_reserve(reserve_bytes));
         Ok(ProvenStore { store, is_usable, holds: BUCKET_HOLDS })
     }
 
     /// The store as it is, for commands that decide which one it is to be.
     pub(crate) fn at(&self, data_dir: &DataDir) -> anyhow::Result<Arc<dyn Store>> {
-        Ok(self.client(&data_dir.backups(), REQUEST_TIME_MAX, false)?.store)
+        Ok(self.client(&data_dir.backups(), REQUEST_TIME_MAX, false, |_| 0)?.store)
     }
 
     /// A client. Whether the store may be made where it is missing is up to the caller: one that
     /// was used before is away then.
-    fn client(&self, folder: &Path, patience: Duration, may_make: bool) -> anyhow::Result<Opened> {
+    fn client(
+        &self,
+        folder: &Path,
+        patience: Duration,
+        may_make: bool,
+        reserve_bytes: impl Fn(&Path) -> u64,
+    ) -> anyhow::Result<Opened> {
         let folder = match &self.url {
             None => folder,
             Some(StoreUrl::Folder(folder)) => folder,
@@ -156,6 +164,7 @@ impl StoreConfig {
             true => FolderStore::open(folder).context("open the store")?,
             false => FolderStore::at(folder),
         };
+        let store = store.with_reserve(reserve_bytes(folder));
         Ok(Opened { store: Arc::new(store), bucket: None })
     }
 }
@@ -195,7 +204,8 @@ pub(crate) fn open_to_read(
 pub(crate) fn check(config: &StoreConfig) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (compares, report) = runtime.context("start the runtime")?.block_on(async {
-        let Opened { store, bucket } = config.client(Path::new("."), config.patience, true)?;
+        let Opened { store, bucket } =
+            config.client(Path::new("."), config.patience, true, |_| 0)?;
         let mut compares = true;
         if let Some(bucket) = bucket {
             bucket.prepare().await.context("prepare the bucket")?;

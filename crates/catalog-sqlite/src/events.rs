@@ -178,6 +178,22 @@ impl EventCatalog for SqliteCatalog {
         self.commit_telling(tx).await
     }
 
+    async fn newest_service_event(
+        &self,
+        kinds: [EventKind; 2],
+    ) -> Result<Option<EventKind>, CatalogError> {
+        let found: Option<String> = sqlx::query_scalar(
+            "SELECT kind FROM events WHERE instance_id IS NULL AND kind IN (?, ?)
+             ORDER BY id DESC LIMIT 1",
+        )
+        .bind(kinds[0].as_str())
+        .bind(kinds[1].as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .map_err(unavailable)?;
+        Ok(found.and_then(|found| kinds.into_iter().find(|kind| kind.as_str() == found)))
+    }
+
     async fn drop_events(&self, before: Timestamp, limit: u32) -> Result<u64, CatalogError> {
         let mut tx = self.write().await?;
         let dropped = sqlx::query(

@@ -58,6 +58,12 @@ pub trait EventCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<(), CatalogError>;
 
+    /// Which of these has happened last to the whole service.
+    async fn newest_service_event(
+        &self,
+        kinds: [EventKind; 2],
+    ) -> Result<Option<EventKind>, CatalogError>;
+
     /// Forgets events from before a moment, `limit` at the most; how many. Numbers are not given
     /// again.
     async fn drop_events(&self, before: Timestamp, limit: u32) -> Result<u64, CatalogError>;

@@ -34,8 +34,12 @@ pub struct Webhook {
 
 impl Webhook {
     /// What a webhook is told of where nobody says: what somebody has to do something about.
-    pub const KINDS_DEFAULT: [EventKind; 3] =
-        [EventKind::BackupFailed, EventKind::BackupExpired, EventKind::WindowMissed];
+    pub const KINDS_DEFAULT: [EventKind; 4] = [
+        EventKind::BackupFailed,
+        EventKind::BackupExpired,
+        EventKind::WindowMissed,
+        EventKind::DiskLow,
+    ];
 }
 
 /// What to change of a webhook; what is `None` stays. One that is enabled again is told of what

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     ArtifactKey, ArtifactSink, ArtifactSource, DOCUMENT_BYTES_MAX, Folder, LIST_MAX, ObjectName,
-    Store, StoreError, StoreErrorKind, Stored, StoredObject, Tally,
+    Store, StoreError, StoreErrorKind, Stored, StoredObject, Tally, free_bytes,
 };
 
 const READ_BYTES: usize = 1 << 20;
@@ -29,6 +29,7 @@ const FLUSH_BYTES: u64 = 32 << 20;
 #[derive(Debug, Clone)]
 pub struct FolderStore {
     root: PathBuf,
+    reserve_bytes: u64,
 }
 
 impl FolderStore {
@@ -40,12 +41,19 @@ impl FolderStore {
         let root = root.into();
         make_folder(&root, Path::new(""))
             .map_err(|e| StoreError::io("make the folder", root.display(), e))?;
-        Ok(Self { root })
+        Ok(Self::at(root))
     }
 
     /// The folder as it is, for who only reads: nothing is made.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self { root: root.into(), reserve_bytes: 0 }
+    }
+
+    /// The same store, in which no artifact is written that would leave less of its disk free. What is
+    /// small, such as a manifest, is written all the same.
+    #[must_use]
+    pub fn with_reserve(self, reserve_bytes: u64) -> Self {
+        Self { reserve_bytes, ..self }
     }
 
     /// The folder.
@@ -97,6 +105,7 @@ impl Store for FolderStore {
             file: Some(file),
             path,
             object,
+            reserve_bytes: self.reserve_bytes,
             written_bytes: 0,
             written: checksum(),
             proof: Proof::Idle(Box::new(read_back)),
@@ -180,6 +189,8 @@ struct FileSink {
     file: Option<File>,
     path: PathBuf,
     object: String,
+    /// What it leaves of its disk.
+    reserve_bytes: u64,
     written_bytes: u64,
     /// Of what was written; its value has to come out of the file again.
     written: crc_fast::Digest,
@@ -291,7 +302,11 @@ impl ArtifactSink for FileSink {
         };
         let len = bytes.len() as u64;
         self.written.update(&bytes);
-        let work = move || file.write_all(&bytes).map(|()| file);
+        let (folder, reserve_bytes) = (parent(&self.path).to_owned(), self.reserve_bytes);
+        let work = move || {
+            leave_reserve(&folder, reserve_bytes, len)?;
+            file.write_all(&bytes).map(|()| file)
+        };
         self.file = Some(FolderStore::blocking("write", self.object.clone(), work).await?);
         self.written_bytes += len;
         self.prove().await
@@ -308,6 +323,15 @@ impl ArtifactSink for FileSink {
     async fn abort(mut self: Box<Self>) {
         self.discard().await;
     }
+}
+
+/// Refuses to write so many more bytes where less than the reserve would be left of the disk.
+fn leave_reserve(folder: &Path, reserve_bytes: u64, len: u64) -> io::Result<()> {
+    if reserve_bytes > 0 && free_bytes(folder)? < reserve_bytes.saturating_add(len) {
+        let reason = "the disk has only its reserve left, which the catalog may need";
+        return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
+    }
+    Ok(())
 }
 
 struct FileSource {

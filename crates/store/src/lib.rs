@@ -46,7 +46,7 @@ use sha2::{Digest, Sha256};
 pub use bucket::{BucketSettings, BucketStore, BucketUrl, InvalidStoreUrl, StoreUrl};
 pub use conformance::Scratch;
 pub use counted::{CountedStore, StoreFigures};
-pub use disk::free_bytes;
+pub use disk::{disk_bytes, free_bytes, is_same_disk};
 pub use envelope::{KeyError, KeyRing, SealedStore};
 pub use error::{StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};

@@ -29,7 +29,7 @@ pub(crate) enum WebhookCommand {
         /// `https://…`
         url: String,
         /// Kinds of events, such as `backup_failed`; give it several times
-        /// [default: backup_failed, window_missed, backup_expired]
+        /// [default: backup_failed, window_missed, backup_expired, disk_low]
         #[arg(long = "kind", value_name = "KIND")]
         kinds: Vec<String>,
     },

@@ -111,7 +111,8 @@ pub(crate) struct Settings {
     data_dir: Option<PathBuf>,
 
     /// MiB that must stay free on the disks of the data folder and its `spool`: below that the service
-    /// accepts no new backups, restores and drills, and is not ready; 0 turns this off [default: 64]
+    /// accepts no new backups, restores and drills, and is not ready; 0 turns this off [default: 64, of a
+    /// disk below 1 GiB its sixteenth part]
     #[arg(long, value_name = "MIB", env = "CACHEVAULT_DISK_RESERVE_MIB")]
     disk_reserve_mib: Option<u64>,
 

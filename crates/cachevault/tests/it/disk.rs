@@ -58,6 +58,8 @@ fn new_work_is_refused_before_the_disk_is_full() {
     fs::remove_file(&filler).unwrap();
     eventually("it has room", || (kinds(service).len() == 2).then_some(()));
     assert_eq!(kinds(service), ["disk_recovered", "disk_low"]);
+    let told = service.json(&["webhook", "add", "https://hooks.example.org/cachevault"]);
+    assert!(told["kinds"].as_array().unwrap().contains(&"disk_low".into()), "{told}");
     let made = service.json(&["backup", "create", "orders", "--wait"]);
     assert_eq!(made["state"], "succeeded");
     drop((watched, disk, folder));
@@ -157,5 +159,57 @@ fn each_kind_of_job_outlives_a_full_disk_under_the_whole_data_folder() {
     service.json(&["verify"]);
     assert!(service.get("/readyz").ends_with("200"));
     assert_eq!(source.digest(), new);
+    drop((service, disk, folder));
+}
+
+#[test]
+fn a_small_disk_is_of_use_with_default_settings() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 20);
+    let server = Server::start(&newest_redis(), &[]);
+    let watched = Watched::start(&data_dir, &[]);
+    watched.service.adopt(&server);
+    let made = watched.service.json(&["backup", "create", "orders", "--wait"]);
+    assert_eq!(made["state"], "succeeded");
+    let reserve = watched.value("cachevault_disk_reserve_bytes");
+    assert_eq!(reserve, (20 * MIB / 16) as f64);
+    drop((watched, disk, folder));
+}
+
+#[test]
+fn a_backup_in_a_folder_beside_the_catalog_leaves_it_room() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 48);
+    let server = Server::start(&newest_redis(), &[]);
+    let service = Service::start(&data_dir, &["--disk-reserve-mib", "16", "--compress", "false"]);
+    service.adopt(&server);
+    server.fill(36, MIB);
+    let made = service.run(&["backup", "create", "orders", "--wait"]);
+    assert!(!made.status.success());
+    let failed = service.settled();
+    let reason = failed["failure"]["reason"].as_str().unwrap();
+    assert!(reason.contains("no space left in the store"), "{failed}");
+    assert_eq!(failed["failure"]["dcs_code"], "dcs.08.0006", "{failed}");
+    drop((service, disk, folder));
+}
+
+#[test]
+fn a_recovery_while_the_service_was_down_is_recorded() {
+    let (folder, data_dir) = folder();
+    let disk = SmallDisk::mount_sized(&data_dir, 48);
+    let flags = ["--disk-reserve-mib", "16"];
+    let mut service = Service::start(&data_dir, &flags);
+    let filler = data_dir.join("filler");
+    fill(&filler, 36);
+    eventually("it is recorded", || (kinds(&service) == ["disk_low"]).then_some(()));
+    service.kill();
+    let service = Service::start(&data_dir, &flags);
+    eventually("it is not ready", || service.get("/readyz").ends_with("503").then_some(()));
+    assert_eq!(kinds(&service), ["disk_low"], "it is the same shortage");
+    drop(service);
+    fs::remove_file(&filler).unwrap();
+    let service = Service::start(&data_dir, &flags);
+    let expected = ["disk_recovered", "disk_low"];
+    eventually("it has room", || (kinds(&service) == expected).then_some(()));
     drop((service, disk, folder));
 }

@@ -306,5 +306,8 @@ fn no_webhook_leads_here_or_goes_without_tls_unless_that_is_allowed() {
         assert!(stderr.contains(word) && !stderr.contains("topsecret"), "{stderr}");
     }
     let added = service.json(&["webhook", "add", "https://hooks.example.org/"]);
-    assert_eq!(added["kinds"], json!(["backup_failed", "backup_expired", "window_missed"]));
+    assert_eq!(
+        added["kinds"],
+        json!(["backup_failed", "backup_expired", "window_missed", "disk_low"])
+    );
 }

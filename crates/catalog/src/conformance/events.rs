@@ -299,8 +299,15 @@ pub async fn a_service_event_is_recorded_for_every_project(catalog: &impl Catalo
     open_project(catalog, 2).await;
     let before = newest(catalog).await;
     let detail = "é".repeat(EVENT_DETAIL_CHARS_MAX + 1);
+    let of_disk = [EventKind::DiskLow, EventKind::DiskRecovered];
+    assert_eq!(catalog.newest_service_event(of_disk).await.unwrap(), None);
     catalog.record_service_event(EventKind::DiskLow, Some(&detail), at(60)).await.unwrap();
+    assert_eq!(catalog.newest_service_event(of_disk).await.unwrap(), Some(EventKind::DiskLow));
     catalog.record_service_event(EventKind::DiskRecovered, None, at(61)).await.unwrap();
+    assert_eq!(
+        catalog.newest_service_event(of_disk).await.unwrap(),
+        Some(EventKind::DiskRecovered)
+    );
     for number in [1, 2] {
         let filter = EventFilter { after: before, ..EventFilter::default() };
         let page = catalog.list_events(&project(number), &filter, 10).await.unwrap();

@@ -50,7 +50,7 @@ impl Settings {
             connections,
             metrics_listen: self.metrics_listen,
             data_dir: self.data_dir.map_or_else(default_data_dir, Ok)?,
-            disk_reserve_bytes: disk_reserve(self.disk_reserve_mib)?,
+            disk_reserve_bytes: self.disk_reserve_mib.map(disk_reserve).transpose()?,
             public_url: self.public_url.map(|url| public_url(&url)).transpose()?,
             downloads_max: within("downloads_max", self.downloads_max.unwrap_or(8), 1..=256)?,
             event_streams: EventStreamLimits::new(
@@ -124,7 +124,6 @@ impl Settings {
             credentials_file: self.store_credentials_file.clone(),
             create_bucket: self.store_create_bucket.unwrap_or(false),
             encrypt: self.encrypt.unwrap_or(true),
-            disk_reserve_bytes: disk_reserve(self.disk_reserve_mib)?,
             spool_bytes: within("spool_mib", self.spool_mib.unwrap_or(4096), 0..=1 << 20)? << 20,
             patience: time("store_timeout", self.store_timeout.as_deref(), "10m")?,
         })
@@ -249,8 +248,8 @@ fn within<T: PartialOrd + std::fmt::Display>(
     Ok(value)
 }
 
-fn disk_reserve(mib: Option<u64>) -> anyhow::Result<u64> {
-    Ok(within("disk_reserve_mib", mib.unwrap_or(64), 0..=1 << 20)? << 20)
+fn disk_reserve(mib: u64) -> anyhow::Result<u64> {
+    Ok(within("disk_reserve_mib", mib, 0..=1 << 20)? << 20)
 }
 
 fn networks(texts: &[String]) -> anyhow::Result<Vec<Network>> {
@@ -329,7 +328,7 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8635");
         assert!(config.data_dir.ends_with(".cachevault"));
         assert_eq!((config.jobs.zstd_level, config.jobs.running_max), (Some(-1), 4));
-        assert_eq!(config.disk_reserve_bytes, 64 << 20);
+        assert_eq!(config.disk_reserve_bytes, None);
         assert_eq!(config.jobs.capture.total, Duration::from_secs(6 * 3600));
         assert_eq!(config.jobs.capture.source, Some(SourceLimits::default()));
     }
