@@ -349,7 +349,8 @@ async fn an_upload_is_ended_only_when_no_job_may_finish_it() {
     let running = rig.request().await;
     rig.claim().await.unwrap();
     let artifact = backup_key(&rig, running).attempt(1).artifact(0);
-    let mut sink = rig.app.store.create(&artifact, None).await.unwrap();
+    let bytes = Some((LONG.0 * LONG.1) as u64);
+    let mut sink = rig.app.store.create(&artifact, bytes).await.unwrap();
     for _ in 0..LONG.0 {
         sink.write(vec![7; LONG.1].into()).await.unwrap();
     }
