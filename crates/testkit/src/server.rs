@@ -1,4 +1,4 @@
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -151,7 +151,11 @@ impl Server {
             match decoder.next_reply().expect("RESP") {
                 Some(reply) => replies.push(reply),
                 None => {
-                    let len = stream.read(&mut buffer);
+                    let len = match stream.read(&mut buffer) {
+                        // The end of another server's process, which Tokio waits for by a signal.
+                        Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                        len => len,
+                    };
                     let len = len.unwrap_or_else(|e| panic!("no reply: {e}; {}", self.log()));
                     assert!(len > 0, "the server closed the connection: {}", self.log());
                     decoder.feed(&buffer[..len]);
