@@ -1,5 +1,5 @@
-//! Records every call that may change something, before it does; every download; and, sampled, what
-//! did not prove who it is.
+//! Audit records: every call that may change something (recorded before it runs), every download,
+//! and a sample of the unauthenticated calls.
 
 use axum::Extension;
 use axum::extract::rejection::RawPathParamsRejection;
@@ -29,15 +29,15 @@ const POLICIES: &str = "/api/v1/policies";
 /// Routes that name a credential, which may be of any project.
 const CREDENTIAL: &str = "/api/v1/credentials/{access_key}";
 
-/// The code that an error is answered with, for the record.
+/// The error code of an answer, as the audit record shows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ErrorCode(pub(crate) &'static str);
 
-/// How a download ends that its client, or something else, breaks off.
+/// Error code of a download that ended early.
 const BROKEN_OFF: &str = "broken_off";
 
-/// Records a call, lets it through, and records how it was answered. What only reads is not
-/// recorded, nor what was refused because too much of the same credential was being answered.
+/// Records a call, runs it, and records the answer. Calls that only read are not recorded, nor
+/// calls refused because their credential exceeded its concurrency limit.
 pub(crate) async fn record(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -54,14 +54,17 @@ pub(crate) async fn record(
     let named = named(&request, parameters.ok());
     let id = call.request.clone();
     if let Err(error) = begin(&api, &identity.caller, call, named).await {
-        tracing::error!(error = &error as &dyn std::error::Error, "a call cannot be recorded");
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot record the call");
         return GatewayError::Internal.into_response();
     }
     let response = next.run(request).await;
     let code = response.extensions().get::<ErrorCode>().map(|code| code.0.to_owned());
     if let Err(error) = api.app.end_audit(&id, response.status().as_u16(), code).await {
-        // It was done all the same, and the record says that it was asked for.
-        tracing::error!(error = &error as &dyn std::error::Error, "an answer cannot be recorded");
+        // The call has already run; its record shows that it was requested.
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "cannot record the answer of a call"
+        );
     }
     response
 }
@@ -80,15 +83,15 @@ async fn begin(
     api.app.begin_audit(&call).await
 }
 
-/// In whose name a call was refused.
+/// The identity that a refused call claimed.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Claimed {
-    /// Nobody that there is.
+    /// No existing user or credential.
     #[default]
     Nobody,
-    /// The holder of a key.
+    /// The holder of an access key.
     Holder(Caller),
-    /// A user that signs in.
+    /// A user who signs in.
     User(UserRef),
 }
 
@@ -98,7 +101,7 @@ impl Claimed {
         match self {
             Self::Nobody => nobody.call(request, at),
             Self::Holder(caller) => caller.call(request, at),
-            // Users are of the whole service.
+            // Users belong to the whole service, not to a project.
             Self::User(user) => {
                 NewAuditRecord { user: Some(user.name.to_string()), ..nobody.call(request, at) }
             }
@@ -106,8 +109,8 @@ impl Claimed {
     }
 }
 
-/// Records a call that was refused because it did not prove who it is, unless there are too many of
-/// its kind. What it named that there is not is not recorded: it may be a password in a wrong place.
+/// Records a call with wrong credentials, within the limits of [`crate::refusals`]. Names that do
+/// not exist are not recorded: such a name may be a password in the wrong field.
 pub(crate) async fn record_refusal(
     api: &Api,
     (method, uri, extensions): (&Method, &Uri, &Extensions),
@@ -128,28 +131,28 @@ pub(crate) async fn record_refusal(
     let Some(times) = api.refusals.count(kind, now) else { return };
     let recorded = api.app.record_refusal(&call, status.as_u16(), code.to_owned(), times).await;
     if let Err(error) = recorded {
-        // It is refused all the same, and in the log.
-        tracing::error!(error = &error as &dyn std::error::Error, "a refusal cannot be recorded");
+        // The call is refused in any case, and the log shows it.
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot record a refused call");
     }
 }
 
-/// The record of a download, which says how it ended when it is dropped.
+/// The audit record of a download. Dropping it records how the download ended.
 #[derive(Debug)]
 pub(crate) struct DownloadRecord {
     app: App,
-    /// Who sees to it that the end is recorded.
+    /// The tracker of records that are still being written.
     ends: TaskTracker,
     request: RequestId,
-    /// The status that was answered.
+    /// The status of the answer.
     pub(crate) status: StatusCode,
-    /// Why not all was sent that was asked for.
+    /// The reason why the download is incomplete.
     pub(crate) error: Option<&'static str>,
-    /// What was sent.
+    /// Bytes sent so far.
     pub(crate) bytes: u64,
 }
 
 impl DownloadRecord {
-    /// Records that a file of the project is about to be sent.
+    /// Records that a download of one of the project's files begins.
     pub(crate) async fn begin(
         api: &Api,
         project: &ProjectId,
@@ -168,10 +171,7 @@ impl DownloadRecord {
             at: api.app.clock.now(),
         };
         api.app.begin_audit(&call).await.map_err(|error| {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "a download cannot be recorded"
-            );
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot record the download");
             GatewayError::Internal
         })?;
         let (app, ends) = (api.app.clone(), api.downloads.ends.clone());
@@ -181,14 +181,14 @@ impl DownloadRecord {
 
 impl Drop for DownloadRecord {
     fn drop(&mut self) {
-        // Without a runtime the process is ending: the record goes without an end.
+        // Without a runtime the process is exiting, and the record keeps no end.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (app, request, bytes) = (self.app.clone(), self.request.clone(), self.bytes);
         let (status, error) = (self.status.as_u16(), self.error.map(str::to_owned));
         let end = async move {
             if let Err(error) = app.end_download(&request, status, error, bytes).await {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "the end of a download cannot be recorded");
+                tracing::error!(error, "cannot record the end of a download");
             }
         };
         self.ends.spawn_on(end, &runtime);
@@ -198,7 +198,7 @@ impl Drop for DownloadRecord {
 fn call(api: &Api, identity: &Identity, request: &Request) -> Option<NewAuditRecord> {
     let call = identity.caller.call(request::current()?, api.app.clock.now());
     let route = route(request);
-    // What is done to the service is nothing that this project may learn.
+    // A project must not learn of changes to the whole service.
     let of_service = OF_SERVICE.iter().any(|prefix| route.starts_with(prefix));
     Some(NewAuditRecord {
         project: call.project.clone().filter(|_| !of_service),
@@ -209,8 +209,8 @@ fn call(api: &Api, identity: &Identity, request: &Request) -> Option<NewAuditRec
     })
 }
 
-/// What a call names that can be of another project. On any other route the same words in a query
-/// mean nothing, and change nothing.
+/// The project or credential that a call names and that may belong to another project. Other routes
+/// ignore these parameters.
 fn named(request: &Request, parameters: Option<RawPathParams>) -> Option<Named> {
     let route = route(request);
     if route.starts_with(POLICIES) {

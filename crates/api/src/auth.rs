@@ -1,7 +1,8 @@
-//! Proves who sent a request: its signature, checked before its body is believed, or its token.
+//! Authenticates a request by its signature or its token. The signature is checked before the body
+//! is trusted.
 //!
-//! Where both are sent the signature counts. What is wrong too often is held against who sent it: see
-//! [`crate::throttle`].
+//! A request with both is authenticated by the signature. Repeated failures are counted against the
+//! sender: see [`crate::throttle`].
 
 use std::net::IpAddr;
 
@@ -27,24 +28,24 @@ use crate::signing::{Authorization, Dialect, SignedRequest};
 use crate::throttle::{Target, Throttled};
 use crate::{Api, BODY_BYTES_MAX};
 
-/// No client of the APIs sends more, though the gateway's limit allows it.
+/// No client of the APIs sends a larger body, although the gateway's limit allows it.
 const SMALL_BODY_BYTES: u64 = 64 << 10;
 
-/// How far a signature's date may be from our clock, either way.
+/// The maximum difference between a signature's date and the service's clock.
 const CLOCK_WINDOW: SignedDuration = SignedDuration::from_mins(15);
 
-/// Who sent a request.
+/// The authenticated sender of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    /// Who, in which project, and what is allowed there.
+    /// The caller, with its project and permissions.
     pub(crate) caller: Caller,
-    /// The project that the request names in a header of its own.
+    /// The project that the `X-Project-Id` header names.
     pub(crate) named_project: Option<String>,
-    /// The token that proved it, where that was no signature.
+    /// The token that authenticated the request; absent when a signature did.
     token: Option<SecretString>,
 }
 
-/// Lets a request through only when it proves who sent it.
+/// Passes a request on only when its sender is authenticated.
 pub(crate) async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
     match prove(&api, request).await {
         Ok(request) => next.run(request).await,
@@ -52,7 +53,7 @@ pub(crate) async fn authenticate(State(api): State<Api>, request: Request, next:
     }
 }
 
-/// The request with the [`Identity`] that it proves, its body read.
+/// Reads the body and adds the authenticated [`Identity`] to the request.
 pub(crate) async fn prove(api: &Api, request: Request) -> Result<Request, GatewayError> {
     let proven = check(api, request).await;
     if let Err(error) = &proven
@@ -86,8 +87,8 @@ async fn check(api: &Api, request: Request) -> Result<Request, GatewayError> {
     Ok(Request::from_parts(parts, Body::from(body)))
 }
 
-/// Who it is now that has proven it before, for answers that go on for long; `None` where it would
-/// prove nothing any more, or that cannot be told.
+/// Authenticates the sender of a long answer again. `None` means that the credentials are no longer
+/// valid or cannot be checked.
 pub(crate) async fn prove_again(api: &Api, identity: &Identity) -> Option<Caller> {
     let found = match (&identity.token, identity.caller.subject()) {
         (Some(token), _) => {
@@ -119,7 +120,7 @@ async fn check_signature(
     check_date(&parts.headers, &authorization, api.app.clock.now())
         .map_err(GatewayError::Unauthenticated)?;
     if parts.headers.contains_key("x-security-token") {
-        // It goes with temporary keys, of which this service gives none.
+        // Security tokens belong to temporary keys, which this service does not issue.
         return Err(GatewayError::Unauthenticated(AuthFailure::BadToken));
     }
     let target = Target::Key(authorization.access_key.clone());
@@ -130,11 +131,11 @@ async fn check_signature(
     }
     api.throttle.check(Some(&target), address, now).map_err(throttled)?;
     let Some(key) = found else {
-        // A key that is none is not locked: what an address may send bounds how many it tries.
+        // An unknown key is not locked. The address limit bounds the number of attempts.
         api.throttle.settle(None, address, now, false).map_err(throttled)?;
         return Err(GatewayError::Unauthenticated(AuthFailure::UnknownKey));
     };
-    // Only now, for a key that is known, is anything large taken into memory.
+    // Memory for a large body is allocated only for a known key.
     let body = read_body(api, &parts.headers, body, Reader::Unproven(address)).await?;
     let is_right = verifies(parts, &body, &authorization, &key.secret_key);
     let now = api.app.clock.now();
@@ -159,7 +160,7 @@ async fn check_token(
     let found = api.app.find_caller(text).await;
     let wrong = || api.throttle.settle(None, address, api.app.clock.now(), false);
     if let Err(AppError::KeystoneFailed(_)) = &found {
-        // It may be anything. While nobody can tell, guessing is not to be free.
+        // The token may be valid. Guessing must still be counted while Keystone cannot answer.
         wrong().map_err(throttled)?;
     }
     match found.map_err(|error| internal(&error))? {
@@ -176,8 +177,7 @@ async fn check_token(
     }
 }
 
-/// Another Keystone is asked about whatever is no token of ours: for an address that guesses it is
-/// asked at a pace.
+/// Limits the rate of questions to an external Keystone for an address that guesses tokens.
 async fn wait_for_keystone(
     api: &Api,
     text: &str,
@@ -206,7 +206,7 @@ pub(crate) fn throttled(throttled: Throttled) -> GatewayError {
 }
 
 fn internal(error: &AppError) -> GatewayError {
-    tracing::error!(error = error as &dyn std::error::Error, "credentials cannot be looked up");
+    tracing::error!(error = error as &dyn std::error::Error, "cannot look up credentials");
     GatewayError::Internal
 }
 
@@ -261,7 +261,7 @@ async fn read_body(
     }
     let is_small = match declared {
         Some(length) => length <= SMALL_BODY_BYTES,
-        // What has no body at all says no length either.
+        // A request without a body has no Content-Length header.
         None => body.is_end_stream(),
     };
     if is_small {

@@ -1,8 +1,8 @@
-//! Where a request comes from: the address of the connection, or what a trusted proxy says.
+//! The client address of a request: the peer of the connection, or the address that a trusted proxy
+//! reports.
 //!
-//! Anybody can write what a proxy writes. So the header is believed only on connections from a
-//! listed proxy, from the right, where that proxy has added whom it heard, and no further than to
-//! the first address that is no listed proxy.
+//! Any client can send a proxy header. The header is therefore used only on connections from a
+//! listed proxy. It is read from the right, up to the first address that is not a listed proxy.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -15,16 +15,16 @@ use axum::response::Response;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The proxies that say where requests come from.
+/// The proxies that report client addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
-    /// Their addresses.
+    /// The addresses of the proxies.
     pub networks: Vec<Network>,
-    /// The header that they write. Another one may come from anybody through them.
+    /// The header that the proxies write. Clients can forge any other header through them.
     pub header: ProxyHeader,
 }
 
-/// How a proxy says for whom it asks.
+/// The header in which a proxy reports its client.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ProxyHeader {
     /// `X-Forwarded-For`.
@@ -34,16 +34,16 @@ pub enum ProxyHeader {
     Forwarded,
 }
 
-/// An address, or all that begin with the same bits.
+/// An address, or all addresses with a common prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
     bits: u8,
 }
 
-/// A text is no network.
+/// Failure to parse a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it must be an address such as 10.0.0.7, or a network such as 10.0.0.0/24 or fd00::/8")]
+#[error("expected an address such as 10.0.0.7, or a network such as 10.0.0.0/24 or fd00::/8")]
 pub struct NoNetwork;
 
 impl FromStr for Network {
@@ -72,12 +72,13 @@ impl Network {
 }
 
 impl TrustedProxies {
-    /// Whether a proxy has this address.
+    /// Whether the address belongs to a proxy.
     pub fn contain(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(address))
     }
 
-    /// For whom the proxy at `peer` asks: itself where it says nothing that can be believed.
+    /// The client that the proxy at `peer` reports, or the proxy itself where the header is
+    /// unusable.
     fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let name = match self.header {
             ProxyHeader::XForwardedFor => X_FORWARDED_FOR,
@@ -99,7 +100,7 @@ impl TrustedProxies {
 }
 
 impl ProxyHeader {
-    /// The address that a proxy has added.
+    /// The address in one element of the header.
     fn address(self, hop: &str) -> Option<IpAddr> {
         let text = match self {
             Self::XForwardedFor => hop,
@@ -116,7 +117,7 @@ impl ProxyHeader {
     }
 }
 
-/// Puts in place of the connection's address that of the client.
+/// Replaces the connection's address with the client's.
 pub(crate) async fn resolve(
     State(proxies): State<Arc<TrustedProxies>>,
     mut request: Request,
@@ -127,19 +128,19 @@ pub(crate) async fn resolve(
         && proxies.contain(peer)
     {
         let client = proxies.client(peer, request.headers());
-        // Of its port nobody knows.
+        // The client's port is unknown.
         request.extensions_mut().insert(ConnectInfo(SocketAddr::new(client, 0)));
     }
     next.run(request).await
 }
 
-/// Where a request comes from, as far as that is known.
+/// The client address of a request, where it is known.
 pub(crate) fn client_address(extensions: &Extensions) -> Option<IpAddr> {
     let address = extensions.get::<ConnectInfo<SocketAddr>>();
     address.map(|ConnectInfo(address)| address.ip().to_canonical())
 }
 
-/// What is counted as one client: one household has one IPv4 address, but 2⁶⁴ of IPv6.
+/// The network that counts as one client: one IPv4 address, or one /64 network of IPv6.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_address_that_is_no_proxy_is_the_client() {
+    fn the_last_address_that_is_not_a_proxy_is_the_client() {
         let proxies = trusted(ProxyHeader::XForwardedFor);
         for (values, found) in [
             (&["192.0.2.1"][..], "192.0.2.1"),
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_where_the_proxies_write_it_and_nothing_else() {
+    fn only_the_configured_proxy_header_is_read() {
         let proxies = trusted(ProxyHeader::Forwarded);
         for (value, found) in [
             ("for=127.0.0.1, for=192.0.2.1;proto=http;by=203.0.113.43", "192.0.2.1"),
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_read_and_hold_what_begins_alike() {
+    fn networks_contain_addresses_with_their_prefix() {
         for (network, address, is_in) in [
             ("10.0.0.7", "10.0.0.7", true),
             ("10.0.0.7", "::ffff:10.0.0.7", true),

@@ -1,4 +1,4 @@
-//! How many requests of one credential are answered at a time, so that none takes all there is.
+//! Limits how many requests of one credential run at the same time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,11 +12,11 @@ use cachevault_domain::Subject;
 use crate::auth::Identity;
 use crate::gateway::GatewayError;
 
-/// Requests of one credential that are answered at a time. Those that wait for files to be removed
-/// take long; none of the clients asks for more than a few.
+/// Maximum of concurrent requests per credential. Requests that wait for file removal are slow;
+/// known clients send only a few at a time.
 const RUNNING_MAX: usize = 128;
 
-/// Counts the requests that are being answered, by who asks.
+/// Counts the running requests per holder.
 #[derive(Debug, Clone)]
 pub(crate) struct Concurrency {
     running: Arc<Mutex<HashMap<String, usize>>>,
@@ -24,13 +24,13 @@ pub(crate) struct Concurrency {
 }
 
 impl Default for Concurrency {
-    /// As many as one credential may have.
+    /// The limit for one credential.
     fn default() -> Self {
         Self::of(RUNNING_MAX)
     }
 }
 
-/// One request that is being answered, until it is dropped.
+/// A running request. Dropping the permit ends it.
 #[derive(Debug)]
 pub(crate) struct Running {
     concurrency: Concurrency,
@@ -38,12 +38,12 @@ pub(crate) struct Running {
 }
 
 impl Concurrency {
-    /// As many as `max` of each.
+    /// A limiter with `max` permits per holder.
     pub(crate) fn of(max: usize) -> Self {
         Self { running: Arc::default(), max }
     }
 
-    /// One request more, unless there are too many.
+    /// Acquires a permit, unless the holder is at its limit.
     pub(crate) fn begin(&self, who: String) -> Option<Running> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let count = running.entry(who.clone()).or_default();
@@ -68,10 +68,9 @@ impl Drop for Running {
     }
 }
 
-/// Lets a request through unless too many of the same credential are being answered. It stands
-/// behind authentication: nobody can use up what another's credential may. And it stands before the
-/// audit, whose writes are what it is to bound too: what is refused here did nothing, and is
-/// in the log alone.
+/// Passes a request on unless its credential is at the limit. The layer runs after authentication,
+/// so a client cannot exhaust the limit of another credential. It runs before the audit layer to
+/// bound its writes; refused requests appear only in the log.
 pub(crate) async fn limit(
     State(concurrency): State<Concurrency>,
     Extension(identity): Extension<Identity>,
@@ -79,13 +78,13 @@ pub(crate) async fn limit(
     next: Next,
 ) -> Response {
     let Some(_running) = concurrency.begin(credential(identity.caller.subject())) else {
-        tracing::warn!("too many requests of one credential");
+        tracing::warn!("request refused: too many concurrent requests of one credential");
         return GatewayError::TooManyAtOnce.into_response();
     };
     next.run(request).await
 }
 
-/// What stays the same in all requests of one credential or user, however they are spelt.
+/// The holder of a credential or user, independent of its spelling in the request.
 fn credential(subject: &Subject) -> String {
     match subject {
         Subject::Key { access_key, .. } => access_key.to_string(),
@@ -108,6 +107,9 @@ mod tests {
         running.pop();
         assert!(begin("a").is_some());
         drop(running);
-        assert!(concurrency.running.lock().unwrap().is_empty(), "nothing is kept of what is over");
+        assert!(
+            concurrency.running.lock().unwrap().is_empty(),
+            "entries of ended requests must be removed"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! How to reach a server that is to be adopted, as clients say it.
+//! The connection to a server that is registered, as request bodies describe it.
 
 use cachevault_domain::{Connection, InvalidConnection, Target};
 use secrecy::SecretString;
@@ -14,23 +14,23 @@ pub(crate) struct ConnectionBody {
     pub(crate) host: String,
     #[schema(example = 6379, minimum = 1)]
     pub(crate) port: u16,
-    /// ACL user; without a password one that needs none (`nopass`).
+    /// ACL user. Without a password, the user must need none (`nopass`).
     #[schema(max_length = 1024)]
     pub(crate) username: Option<String>,
     #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
     pub(crate) password: Option<SecretString>,
     #[serde(default)]
     pub(crate) tls: bool,
-    /// Certificates to trust instead of the operating system's; only with `tls`.
+    /// Trusted CA certificates, instead of those of the operating system; only with `tls`.
     pub(crate) tls_ca_pem: Option<String>,
-    /// The certificate chain to present; needs its key.
+    /// The client certificate chain; requires the key.
     pub(crate) tls_certificate_pem: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     pub(crate) tls_key_pem: Option<SecretString>,
 }
 
 impl ConnectionBody {
-    /// How to reach the server, or what is wrong with the body.
+    /// The target of the connection, or the invalid field.
     pub(crate) fn target(self) -> Result<Target, InvalidConnection> {
         let connection = Connection {
             host: self.host,

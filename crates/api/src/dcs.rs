@@ -1,6 +1,6 @@
-//! What DCS v1.0 and v2 have in common: errors, path and query parameters, times.
+//! The common parts of DCS v1.0 and v2: errors, path and query parameters, times.
 //!
-//! The vendor's words (`remark`, `backuping`, `succeed`) live here and below, nowhere else.
+//! The vendor's terms (`remark`, `backuping`, `succeed`) appear only in this module.
 
 mod deletion;
 mod error;

@@ -1,4 +1,4 @@
-//! `/download/…`: the files of backups, for whoever has a link. No header is needed.
+//! Download of backup files by links, under `/download`. Requests need no headers.
 //!
 //! ```text
 //! /download/<project>/<backup>/<shard>/<file name>?Expires=<seconds since 1970>&Signature=<hex>
@@ -6,17 +6,17 @@
 //!
 //! Answers to `GET` and `HEAD`:
 //!
-//! | header | |
+//! | header | value |
 //! |---|---|
-//! | `Content-Length` | of the RDB, or of the part that was asked for |
-//! | `Content-Disposition` | the name under which to save it |
-//! | `Accept-Ranges`, `Content-Range` | one range at a time; more are answered with the whole |
+//! | `Content-Length` | length of the RDB, or of the requested range |
+//! | `Content-Disposition` | the file name for saving |
+//! | `Accept-Ranges`, `Content-Range` | one range per request; several ranges return the whole file |
 //! | `ETag` | strong: the SHA-256 of the stored artifact |
-//! | `X-Cachevault-Rdb-Crc64` | the RDB's own CRC-64, 16 hexadecimal digits; left out where there is none |
+//! | `X-Cachevault-Rdb-Crc64` | the CRC-64 inside the RDB, 16 hexadecimal digits; omitted without one |
 //!
-//! A link that was altered in any byte, is over, or whose backup is gone is a 403 that does not
-//! say which. The end of a body, of a part too, is sent only when all of the RDB was compared with
-//! its manifest: whoever has received as many bytes as were announced has the right ones.
+//! An altered link, an expired link and a link to a removed backup all return the same 403. The last
+//! bytes of a body, or of a range, are sent only after the whole RDB was compared with its manifest.
+//! A complete download is therefore a correct one.
 
 mod body;
 mod link;
@@ -45,23 +45,24 @@ pub(crate) use link::{base, url};
 
 const X_CACHEVAULT_RDB_CRC64: HeaderName = HeaderName::from_static("x-cachevault-rdb-crc64");
 
-/// Bounds of the downloads that run at a time.
+/// Limits of concurrent downloads.
 #[derive(Debug, Clone)]
 pub struct Downloads {
     slots: Arc<Semaphore>,
     stall: Duration,
-    /// Downloads that have ended, and whose record does not say so yet.
+    /// Ended downloads whose audit records are still being written.
     pub(crate) ends: TaskTracker,
 }
 
 impl Downloads {
-    /// At most `running_max` at a time; one whose client takes nothing for `stall` is broken off.
+    /// At most `running_max` downloads run at the same time. A download ends when its client takes
+    /// no data for `stall`.
     pub fn new(running_max: usize, stall: Duration) -> Self {
         let slots = Arc::new(Semaphore::new(running_max));
         Self { slots, stall, ends: TaskTracker::new() }
     }
 
-    /// Waits until the end of each that has ended is recorded.
+    /// Waits until the end of every ended download is recorded.
     pub async fn are_recorded(&self) {
         self.ends.close();
         self.ends.wait().await;
@@ -69,7 +70,7 @@ impl Downloads {
 }
 
 pub(crate) fn router() -> Router<Api> {
-    // A link that lost all of its path is still none, rather than another address.
+    // A link without any path is an invalid link and not an unknown route.
     Router::new().route("/download/{*link}", get(download)).route("/download/", get(download))
 }
 
@@ -112,11 +113,11 @@ async fn download(
     Ok(response)
 }
 
-/// What a link opens.
+/// The ticket of a link and the download that it grants.
 async fn find(api: &Api, uri: &Uri) -> Result<(Ticket, Download), GatewayError> {
     let (ticket, signature) = link::parse(uri).ok_or(GatewayError::LinkRefused)?;
     let found = api.app.find_download(&ticket, &signature).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a link cannot be looked up");
+        tracing::error!(error = &error as &dyn std::error::Error, "cannot look up a download link");
         GatewayError::Internal
     })?;
     found.map(|download| (ticket, download)).ok_or(GatewayError::LinkRefused)
@@ -129,13 +130,13 @@ async fn open(
     slot: OwnedSemaphorePermit,
     mut record: DownloadRecord,
 ) -> Result<Body, GatewayError> {
-    // Between two pieces the store may stall, and the client.
+    // The store and the client may each stall between two chunks.
     let error = match api.app.open_download(download, api.downloads.stall * 2).await {
         Ok(pieces) => return Ok(body::stream(pieces, part, api.downloads.stall, slot, record)),
-        // Removed since it was looked up.
+        // The backup was removed after the lookup.
         Err(RdbUnreadable::Gone) => GatewayError::LinkRefused,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "a download cannot begin");
+            tracing::error!(error = &error as &dyn std::error::Error, "cannot begin a download");
             GatewayError::Internal
         }
     };
@@ -144,13 +145,13 @@ async fn open(
     Err(error)
 }
 
-/// The answer with everything but its body.
+/// The answer without its body.
 fn described(download: &Download) -> Response {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    // Nobody in between may keep it: the link ends, and with it the right to the file.
+    // Caches must not keep the file: the right to it ends with the link.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     insert(headers, header::CONTENT_LENGTH, &download.size_bytes.to_string());
     insert(headers, header::ETAG, &entity_tag(download));
@@ -172,7 +173,7 @@ fn unsatisfiable(size_bytes: u64) -> Response {
     response
 }
 
-/// Every value is made of what the service has written itself: digits, hexadecimal, harmless names.
+/// All values come from the service itself: digits, hexadecimal digits and safe names.
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);

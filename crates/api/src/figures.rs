@@ -1,4 +1,4 @@
-//! What requests count, since the process began.
+//! Metrics of HTTP requests since the start of the process.
 
 use std::time::Instant;
 
@@ -11,11 +11,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Seconds: from an answer out of memory to one that waits for files to be removed.
+/// Bucket limits in seconds: from answers out of memory to answers that wait for file removal.
 const SECONDS: [f64; 9] = [0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
-/// How paths begin, and what they belong to. Whatever else is asked for is `other`: whoever asks
-/// must not be able to make series.
+/// Path prefixes and the API label for each. Other paths are labeled `other`, so clients cannot
+/// create time series.
 const CLASSES: [(&str, &str); 7] = [
     ("/v1.0", "dcs-v1.0"),
     ("/v2", "dcs-v2"),
@@ -37,7 +37,7 @@ struct Timed {
     api: &'static str,
 }
 
-/// Counters of all requests of a process; clones count together.
+/// Request counters of a process. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct HttpFigures {
     requests: Family<Answered, Counter>,
@@ -53,16 +53,16 @@ impl Default for HttpFigures {
 }
 
 impl HttpFigures {
-    /// Shows the figures in a registry.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "http_requests",
-            "Requests that were answered, by what was asked and the status",
+            "Answered requests, by API and status",
             self.requests.clone(),
         );
         registry.register(
             "http_request_duration_seconds",
-            "Time until the answer began, by what was asked",
+            "Time until the answer began, by API",
             self.durations.clone(),
         );
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_makes_a_class_of_its_own() {
+    fn unknown_paths_share_one_label() {
         for (path, expected) in [
             ("/v1.0/p/instances", "dcs-v1.0"),
             ("/v2", "dcs-v2"),

@@ -1,7 +1,7 @@
-//! Errors from before a request reaches an API: authentication, routing, limits.
+//! Errors before a request reaches an API: authentication, routing, limits.
 //!
-//! Their shape is that of the vendor's gateway, the same for every version:
-//! `{"error_msg", "error_code": "APIGW.NNNN", "request_id"}`.
+//! The format is that of the vendor's gateway, the same for every version: `{"error_msg",
+//! "error_code": "APIGW.NNNN", "request_id"}`.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 use crate::audit::ErrorCode;
 use crate::request::current_id;
 
-/// When to try again where too much is going on.
+/// The `Retry-After` of an overloaded service.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("10");
 
-/// A request that goes no further.
+/// A request refused before it reaches an API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum GatewayError {
     #[error("The API does not exist or has not been published in the environment")]
@@ -38,13 +38,13 @@ pub(crate) enum GatewayError {
     TooManyFailures { retry_after_seconds: u64 },
     #[error("The project is disabled")]
     ProjectUnavailable,
-    #[error("This download link is not valid, or no longer; ask for a new one")]
+    #[error("Invalid or expired download link; request a new one")]
     LinkRefused,
-    #[error("Too many downloads are running; try again later")]
+    #[error("Too many downloads are running; retry later")]
     TooManyDownloads,
-    #[error("Throttled: too many requests are being answered; try again later")]
+    #[error("Throttled: too many concurrent requests; retry later")]
     TooManyAtOnce,
-    #[error("Throttled: too many streams of events are open; try again later")]
+    #[error("Throttled: too many open event streams; retry later")]
     TooManyStreams,
     #[error("Backend timed out")]
     TimedOut,
@@ -52,7 +52,7 @@ pub(crate) enum GatewayError {
     Internal,
 }
 
-/// Why a request does not prove who sent it, in the vendor's words.
+/// An authentication failure, in the vendor's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AuthFailure {
     #[error("x-auth-token not found")]
@@ -76,8 +76,8 @@ pub(crate) enum AuthFailure {
 }
 
 impl GatewayError {
-    /// Whether what was to prove who it is was wrong, or not looked at because of those before it.
-    /// What is only late, or could not be read, is no sign of somebody that tries.
+    /// Whether the credentials were wrong, or refused because of earlier wrong ones. Late and
+    /// unreadable requests do not count as attempts to guess.
     pub(crate) fn is_wrong_proof(&self) -> bool {
         use AuthFailure::{BadToken, KeyLocked, UnknownKey, WrongSignature};
         match self {
@@ -89,7 +89,7 @@ impl GatewayError {
         }
     }
 
-    /// When to come again, where that is known.
+    /// The value of `Retry-After`, where one is known.
     pub(crate) fn retry_after(&self) -> Option<HeaderValue> {
         match self {
             Self::TooManyDownloads | Self::TooManyAtOnce | Self::TooManyStreams => {
@@ -122,7 +122,7 @@ impl GatewayError {
     }
 }
 
-/// An error from before a request reaches an API.
+/// An error before a request reaches an API.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct GatewayBody {
     #[schema(example = "Incorrect IAM authentication information: verify aksk signature fail")]
@@ -145,7 +145,7 @@ impl IntoResponse for GatewayError {
     }
 }
 
-/// The answer where no route is, or none for this method.
+/// The answer for an unknown route or method.
 pub(crate) async fn unknown_route() -> GatewayError {
     GatewayError::UnknownRoute
 }

@@ -1,4 +1,4 @@
-//! `/healthz`: the process answers. `/readyz`: catalog and store are usable too, and the disks of the
+//! `/healthz`: the process answers. `/readyz`: catalog and store are usable, and the disks of the
 //! service have their reserve.
 
 use std::time::Duration;
@@ -22,7 +22,7 @@ const FOREIGN_STORE: &str = "the store is not the one that the backups are in; s
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
-    /// What is not usable; never why, since nobody has to sign in to read this.
+    /// The unusable part, without the cause: the page requires no authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
@@ -42,13 +42,13 @@ async fn ready(State(api): State<Api>) -> (StatusCode, Json<Health>) {
     }
 }
 
-/// The last check of catalog and store. A check writes to both, and anyone may ask for one: so
-/// they are made one at a time, and each holds for a second.
+/// The last readiness check. A check writes to catalog and store, and any client may request one.
+/// Checks therefore run one at a time, and each result is valid for one second.
 #[derive(Debug, Default)]
 pub struct Readiness(Mutex<Option<(Instant, Option<&'static str>)>>);
 
 impl Readiness {
-    /// What is not usable, if anything.
+    /// The unusable part, if any.
     async fn check(&self, app: &App) -> Option<&'static str> {
         let mut last = self.0.lock().await;
         if let Some((at, reason)) = *last

@@ -1,7 +1,7 @@
-//! Keystone v3 on the same host, as far as DCS clients use it: signing in, validating and revoking
-//! tokens, the catalog of services, and the projects and domains of whoever asks.
+//! Keystone v3 on the same host, in the extent that DCS clients use: sign-in, validation and
+//! revocation of tokens, the service catalog, and the caller's projects and domains.
 //!
-//! There is one domain. Nobody sees a project, user or token of others.
+//! There is one domain. Callers see no project, user or token of others.
 
 mod body;
 mod catalog;
@@ -28,7 +28,7 @@ use crate::query::Query;
 /// The only domain.
 const DOMAIN_ID: &str = "default";
 const DOMAIN_NAME: &str = "Default";
-/// More than any client sends to sign in; nobody has proven who it is by then.
+/// The size limit of a sign-in body, which is read before authentication. Clients send far less.
 const SIGN_IN_BYTES_MAX: usize = 64 << 10;
 
 pub(crate) fn router(api: &Api) -> Router<Api> {
@@ -51,7 +51,7 @@ pub(crate) fn router(api: &Api) -> Router<Api> {
         .merge(of_caller)
 }
 
-/// Lets a request through only when it proves who sent it.
+/// Passes a request on only when its sender is authenticated.
 async fn authenticate(State(api): State<Api>, request: Request, next: Next) -> Response {
     match auth::prove(&api, request).await {
         Ok(request) => next.run(request).await,
@@ -73,7 +73,7 @@ async fn version(State(api): State<Api>, headers: HeaderMap) -> Json<Value> {
     }}))
 }
 
-/// The projects that the caller can work in, or the one with this name.
+/// The caller's projects, or the one with the given name.
 async fn projects(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -114,7 +114,7 @@ fn links(own: &str) -> Value {
     json!({"self": own, "previous": null, "next": null})
 }
 
-/// Whether a domain that is named by id, by name, or not at all is ours.
+/// Whether a domain reference by id, by name, or without both means the only domain.
 fn is_domain(id: Option<&str>, name: Option<&str>) -> bool {
     id.is_none_or(|id| id.eq_ignore_ascii_case(DOMAIN_ID))
         && name.is_none_or(|name| name.eq_ignore_ascii_case(DOMAIN_NAME))

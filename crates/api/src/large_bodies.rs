@@ -1,9 +1,8 @@
-//! Places for large request bodies: how many are taken into memory at a time.
+//! Slots for large request bodies: a limit on the bodies in memory.
 //!
-//! A signature covers its body, so that has to be read before anybody knows whose it is. Whoever has
-//! not proven who it is therefore holds a place only as long as nobody else wants it: a place is
-//! taken from the address that has most of them, there from the body that has been coming longest.
-//! Bodies that never come keep nobody out.
+//! A signature covers its body, so the body is read before the sender is known. An unauthenticated
+//! sender may therefore lose its slot to another request. The slot is taken from the address with
+//! the most slots, and there from the oldest body. Bodies that never arrive block nobody.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,23 +14,23 @@ use crate::client::network;
 
 const PLACES_MAX: usize = 8;
 
-/// Places for request bodies of more than 64 KiB: 8 are read at a time, by the whole service.
+/// Slots for request bodies of more than 64 KiB: the whole service reads 8 at the same time.
 #[derive(Debug, Clone, Default)]
 pub struct LargeBodies(Arc<Mutex<Places>>);
 
-/// Who sends a body.
+/// The sender of a body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reader {
-    /// Somebody that has proven who it is.
+    /// An authenticated sender.
     Proven,
-    /// Anybody at this address.
+    /// Any sender at this address.
     Unproven(Option<IpAddr>),
 }
 
 #[derive(Debug, Default)]
 struct Places {
     taken_ever: u64,
-    /// In the order in which they were taken.
+    /// Occupied slots in the order of acquisition.
     held: BTreeMap<u64, Held>,
 }
 
@@ -41,7 +40,7 @@ struct Held {
     lost: CancellationToken,
 }
 
-/// A place, until it is dropped or lost.
+/// A slot, held until it is dropped or evicted.
 #[derive(Debug)]
 pub(crate) struct Place {
     bodies: LargeBodies,
@@ -50,7 +49,8 @@ pub(crate) struct Place {
 }
 
 impl LargeBodies {
-    /// A place, which somebody else may lose; `None` where all are held by those that are proven.
+    /// Acquires a slot and evicts another if necessary; `None` when authenticated senders hold all
+    /// slots.
     pub(crate) fn take(&self, reader: Reader) -> Option<Place> {
         let reader = match reader {
             Reader::Unproven(address) => Reader::Unproven(address.map(network)),
@@ -74,7 +74,7 @@ impl LargeBodies {
 }
 
 impl Places {
-    /// The oldest place of the unproven address that has most.
+    /// The oldest slot of the unauthenticated address with the most slots.
     fn dispensable(&self) -> Option<u64> {
         let unproven = || {
             self.held.iter().filter_map(|(number, held)| match held.reader {
@@ -90,7 +90,7 @@ impl Places {
 }
 
 impl Place {
-    /// Ends when somebody else got the place.
+    /// Completes when another request has taken the slot.
     pub(crate) fn lost(&self) -> WaitForCancellationFuture<'_> {
         self.lost.cancelled()
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_with_most_places_loses_its_oldest_and_who_is_proven_loses_none() {
+    fn the_address_with_most_slots_loses_its_oldest_and_authenticated_senders_lose_none() {
         let bodies = LargeBodies::default();
         let take = |reader| bodies.take(reader).unwrap();
         let other = take(unproven("10.0.0.2"));
@@ -129,6 +129,6 @@ mod tests {
             assert!(bodies.take(reader).is_none(), "{reader:?}");
         }
         drop((all, last, proven));
-        assert!(bodies.places().held.is_empty(), "nothing is kept of what is over");
+        assert!(bodies.places().held.is_empty(), "entries of released slots must be removed");
     }
 }

@@ -1,12 +1,13 @@
-//! The HTTP surface: DCS v1.0 and v2, Keystone v3 to sign in for them, our own management API under
-//! `/api/v1`, and what links to backups' files open, under `/download`.
+//! The HTTP interface: DCS v1.0 and v2, Keystone v3 for sign-in, the management API under
+//! `/api/v1`, and downloads under `/download`.
 //!
-//! The two DCS versions belong to somebody else: each is a set of thin adapters over the same use
-//! cases, with wire types and error bodies of its own. No SQL, no engine and no decision lives
-//! here; a handler parses, calls one function of [`cachevault_app::App`], and presents.
+//! The two DCS versions follow the vendor's specification. Each is a set of thin adapters over the
+//! same use cases, with its own wire types and error bodies. This crate contains no SQL, no engine
+//! and no decisions: a handler parses the request, calls one function of [`cachevault_app::App`],
+//! and presents the result.
 //!
-//! [`router`] is the only door, and [`openapi`] says what is behind it. [`signing`] is public
-//! because our own command line signs its requests with it.
+//! [`router`] is the only entry point; [`openapi`] describes its routes. [`signing`] is public
+//! because the command line signs its requests with it.
 
 mod audit;
 mod auth;
@@ -50,39 +51,39 @@ pub use crate::metrics::metrics_router;
 pub use crate::refusals::Refusals;
 pub use crate::throttle::Throttle;
 
-/// The largest request body that is read, bytes: what the vendor's gateway takes.
+/// The maximum size of a request body in bytes, as in the vendor's gateway.
 pub const BODY_BYTES_MAX: usize = 12 << 20;
 
-/// What the handlers work with.
+/// The state of the handlers.
 #[derive(Debug, Clone)]
 pub struct Api {
     /// The use cases.
     pub app: App,
-    /// Longest time that a request may take.
+    /// The timeout of a request.
     pub request_time_max: Duration,
     /// The last check of catalog and store.
     pub readiness: Arc<Readiness>,
-    /// The URL under which clients reach the service; `None`: the host that each one names.
+    /// The URL under which clients reach the service; `None` stands for the host of each request.
     pub public_url: Option<String>,
-    /// `http` or `https`: what clients that reach the service directly speak.
+    /// `http` or `https`: the scheme of direct connections.
     pub scheme: &'static str,
-    /// The address listened on, for clients that name no host.
+    /// The listen address, for requests without a host.
     pub address: SocketAddr,
-    /// Bounds of downloads.
+    /// Limits of downloads.
     pub downloads: Downloads,
-    /// Name of the region that the catalog of services tells.
+    /// The region in the service catalog.
     pub region: String,
-    /// Bounds on wrong credentials.
+    /// Limits on wrong credentials.
     pub throttle: Arc<Throttle>,
-    /// Which refusals are recorded.
+    /// Limits on audit records of refused calls.
     pub refusals: Refusals,
-    /// What requests count.
+    /// Metrics of HTTP requests.
     pub figures: HttpFigures,
-    /// Streams of events.
+    /// The event streams.
     pub events: EventStreams,
-    /// Bounds what bodies take of the memory.
+    /// Limits the memory of request bodies.
     pub large_bodies: LargeBodies,
-    /// Who says where requests come from.
+    /// The proxies that report client addresses.
     pub proxies: Arc<TrustedProxies>,
 }
 
@@ -104,12 +105,12 @@ pub fn router(api: Api) -> Router {
         .merge(openapi::router())
         .fallback(gateway::unknown_route)
         .method_not_allowed_fallback(gateway::unknown_route)
-        // The body's limit is applied where it is read: after the key is known to be one of ours.
+        // The body limit is applied where the body is read, after the key is known to exist.
         .layer(DefaultBodyLimit::disable())
         .layer(from_fn_with_state(api.clone(), request::bound))
         .layer(from_fn_with_state(api.clone(), request::identify))
         .layer(from_fn_with_state(api.figures.clone(), figures::count))
-        // Around all that times an answer, which is made by then.
+        // Outside all layers that measure an answer's time, because the answer is complete here.
         .layer(from_fn(unread::read_rest))
         .layer(from_fn_with_state(api.proxies.clone(), client::resolve))
         .with_state(api)

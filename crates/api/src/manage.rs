@@ -1,6 +1,7 @@
-//! Our own management API, `/api/v1`: what DCS cannot say. The command line uses nothing else.
+//! The management API under `/api/v1`: everything that DCS cannot express. The command line uses
+//! only this API.
 //!
-//! Everything is in the project that the credential opens. Sizes are bytes, moments RFC 3339 in
+//! All resources belong to the project of the credential. Sizes are bytes; times are RFC 3339 in
 //! UTC. Errors: `{"error": {"code", "message", "request_id"}}`.
 
 mod audit;
@@ -57,7 +58,7 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .merge(access())
 }
 
-/// Who may get in, and what is allowed there.
+/// Routes that manage projects, users, credentials and roles.
 fn access() -> OpenApiRouter<Api> {
     OpenApiRouter::default()
         .routes(routes!(projects::list, projects::create))

@@ -1,8 +1,8 @@
-//! `/metrics` in the OpenMetrics text format, for a listener of its own: whoever scrapes it does not
-//! sign in, and sees the names of the instances of all projects.
+//! `/metrics` in the OpenMetrics text format, on a listener of its own. Scraping requires no
+//! authentication and shows the instance names of all projects.
 //!
-//! What the process has counted is in a registry that its parts have filled; what the catalog tells
-//! is asked for at every scrape.
+//! Counters of the process come from a registry that its parts fill. Values of the catalog are
+//! queried at every scrape.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -46,7 +46,7 @@ struct OfFolder {
 }
 
 type Number = Gauge<f64, AtomicU64>;
-/// What is told of one instance at a moment, if anything.
+/// A metric of one instance; `None` when it has no value.
 type OfOne = fn(&WatchedInstance, Timestamp) -> Option<f64>;
 
 #[derive(Clone)]
@@ -55,7 +55,7 @@ struct Scraped {
     counted: Arc<Registry>,
 }
 
-/// Routes of the metrics listener; `counted` holds what the process counts.
+/// Routes of the metrics listener. `counted` is the registry of the process.
 pub fn metrics_router(app: App, counted: Registry) -> Router {
     let scraped = Scraped { app, counted: Arc::new(counted) };
     Router::new().route("/metrics", get(metrics)).with_state(scraped)
@@ -63,19 +63,22 @@ pub fn metrics_router(app: App, counted: Registry) -> Router {
 
 async fn metrics(State(Scraped { app, counted }): State<Scraped>) -> impl IntoResponse {
     let watched = app.watch().await.inspect_err(|error| {
-        tracing::error!(error = error as &dyn std::error::Error, "no metrics of the catalog");
+        tracing::error!(
+            error = error as &dyn std::error::Error,
+            "cannot read metrics from the catalog"
+        );
     });
     let mut asked = registry(watched.ok().as_ref(), app.clock.now());
     register_disks(asked.sub_registry_with_prefix("disk"), &app.disk, &app.disk.measure().await);
     let mut text = String::new();
-    // Writing into a string does not fail.
+    // Writing into a string cannot fail.
     let _ = encode_registry(&mut text, &counted);
     let _ = encode_registry(&mut text, &asked);
     let _ = encode_eof(&mut text);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
 }
 
-/// What the catalog tells; without that, only that it does not.
+/// Metrics of the catalog. Without a catalog, only `catalog_usable`.
 fn registry(watched: Option<&Watched>, now: Timestamp) -> Registry {
     let mut registry = Registry::with_prefix("cachevault");
     let usable = Number::default();
@@ -90,40 +93,40 @@ fn registry(watched: Option<&Watched>, now: Timestamp) -> Registry {
 
 fn register_instances(registry: &mut Registry, instances: &[WatchedInstance], now: Timestamp) {
     let figures: [(&str, &str, OfOne); 7] = [
-        ("reachable", "Whether the instance answers", |instance, _| {
+        ("reachable", "Whether the instance is reachable", |instance, _| {
             Some(f64::from(u8::from(!instance.is_down)))
         }),
-        ("backup_age_seconds", "Age of the newest backup that can be restored", |instance, now| {
+        ("backup_age_seconds", "Age of the newest restorable backup", |instance, now| {
             instance.backup_at.map(|at| seconds(at, now))
         }),
         (
             "proven_backup_age_seconds",
-            "Age of the newest backup that was loaded into a throw-away server and held the same data",
+            "Age of the newest backup that a drill has proven",
             |instance, now| instance.proven_backup_at.map(|at| seconds(at, now)),
         ),
-        ("proof_age_seconds", "Time since that backup was proven", |instance, now| {
+        ("proof_age_seconds", "Time since the proof of that backup", |instance, now| {
             instance.proof_at.map(|at| seconds(at, now))
         }),
         (
             "until_window_seconds",
-            "Time until the next window of the policy begins; less than 0 while it is open",
+            "Time until the next backup window; negative while a window is open",
             |instance, now| instance.window.map(|window| seconds(now, window.begin)),
         ),
         (
             "opaque_backups",
-            "Stored backups whose content is not verified, because their format was not known",
+            "Stored backups whose content is not verified because their format is unknown",
             |instance, _| Some(count(instance.opaque_backups)),
         ),
         (
             "backups_held_for_shrunk",
-            "Backups that are held because a later one held far fewer keys, until they are released",
+            "Backups held because a later backup had far fewer keys",
             |instance, _| Some(count(instance.held_for_shrunk)),
         ),
     ];
     for (name, help, figure) in figures {
         let family = Family::<OfInstance, Number>::default();
         for instance in instances {
-            // Without a backup there is no age: an alert asks for its absence too.
+            // Without a backup there is no age. An alert covers the missing series.
             if let Some(value) = figure(instance, now) {
                 let (project, id) = (instance.project.to_string(), instance.id.to_string());
                 let labels = OfInstance { project, instance: id, name: instance.name.to_string() };
@@ -145,10 +148,10 @@ fn register_jobs(registry: &mut Registry, jobs: &[OpenJobs], now: Timestamp) {
         let since = jobs.waiting_since.map_or(0.0, |since| seconds(since, now).max(0.0));
         waited.get_or_create(&OfKind { kind }).set(since);
     }
-    registry.register("jobs", "Jobs that have not ended, by kind and state", open);
+    registry.register("jobs", "Waiting and running jobs, by kind and state", open);
     registry.register(
         "jobs_waiting_seconds",
-        "For how long the job has been due that waits longest, by kind",
+        "Time since the oldest waiting job became due, by kind",
         waited,
     );
 }
@@ -159,11 +162,11 @@ fn register_disks(registry: &mut Registry, reserve: &DiskReserve, free: &[(&'sta
         family.get_or_create(&OfFolder { folder }).set(count(*bytes));
     }
     floor.set(count(reserve.bytes));
-    registry.register("free_bytes", "Free space of the disk of each folder of the service", family);
-    registry.register("reserve_bytes", "Free space below which no new work is accepted", floor);
+    registry.register("free_bytes", "Free disk space of each folder of the service", family);
+    registry.register("reserve_bytes", "Free disk space below which new work is refused", floor);
 }
 
-#[expect(clippy::cast_precision_loss, reason = "exact up to 9 PB, and nobody has so many jobs")]
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53, more than any count here")]
 fn count(number: u64) -> f64 {
     number as f64
 }

@@ -1,7 +1,7 @@
-//! The published descriptions of the three APIs, in OpenAPI 3.1, and the pages that show them.
+//! The published OpenAPI 3.1 descriptions of the three APIs, and the pages that show them.
 //!
-//! What a handler takes and gives stands at the handler; what every answer of an API has in common,
-//! its errors and how to prove who asks, is added here.
+//! Each handler describes its own request and response. This module adds the common errors and the
+//! security schemes.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::dcs::{V1ErrorBody, V2ErrorBody};
 use crate::gateway::GatewayBody;
 use crate::{Api, dcs, manage};
 
-/// The methods that a path of a description may have.
+/// The HTTP methods in a description.
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
-/// How the errors of an API are written.
+/// The error format of an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Errors {
     V1_0,
@@ -37,7 +37,7 @@ pub fn dcs_v1_0() -> Value {
     let routes =
         OpenApiRouter::default().merge(dcs::versions::router()).nest("/v1.0", dcs::v1_0::router());
     let mut document = document(title, about, routes, Errors::V1_0);
-    // What this version's policy may leave out, the newer one's may not.
+    // v1.0 has a default for this field; v2 requires it.
     let policy = document.pointer_mut("/components/schemas/PolicyWish");
     if let Some(policy) = policy.and_then(Value::as_object_mut) {
         policy.remove("required");
@@ -54,10 +54,10 @@ pub fn dcs_v2() -> Value {
     document(title, about, routes, Errors::V2)
 }
 
-/// The description of our own API.
+/// The description of the management API.
 pub fn cachevault_v1() -> Value {
     let title = "Cachevault";
-    let about = "Our own API: what DCS cannot say. Sizes are bytes, moments RFC 3339 in UTC.";
+    let about = "The management API: operations that DCS does not have. Sizes are bytes, times are RFC 3339 in UTC.";
     let routes = OpenApiRouter::default().nest("/api/v1", manage::router());
     document(title, about, routes, Errors::Ours)
 }
@@ -66,7 +66,7 @@ fn document(title: &str, about: &str, routes: OpenApiRouter<Api>, errors: Errors
     let info = InfoBuilder::new().title(title).description(Some(about));
     let info = info.version(env!("CARGO_PKG_VERSION"));
     let described = OpenApiBuilder::new().info(info).build().merge_from(routes.into_openapi());
-    // What is made of plain values always becomes JSON.
+    // Plain values always serialize to JSON.
     let mut document = serde_json::to_value(described).unwrap_or_default();
     add_components(&mut document, errors);
     if let Some(paths) = document["paths"].as_object_mut() {
@@ -108,7 +108,7 @@ fn add_components(document: &mut Value, errors: Errors) {
             "type": "apiKey",
             "in": "header",
             "name": "X-Auth-Token",
-            "description": "A token that was issued for the project.",
+            "description": "A token for the project.",
         },
     });
     document["security"] = json!([{"signature": []}, {"token": []}]);
@@ -122,17 +122,17 @@ fn add_schema<T: ToSchema + PartialSchema>(schemas: &mut Map<String, Value>) {
     }
 }
 
-/// Every answer has to be described; what a good one is, the summary says.
+/// Adds the missing descriptions of successful responses.
 fn describe_success(operation: &mut Value) {
     let answers = operation.get_mut("responses").and_then(Value::as_object_mut);
     for answer in answers.into_iter().flat_map(Map::values_mut) {
         if text(&answer["description"]).is_empty() {
-            answer["description"] = json!("As it was asked for");
+            answer["description"] = json!("Success");
         }
     }
 }
 
-/// The answers that an operation may give for what all have in common.
+/// Adds the responses that all operations of an API share.
 fn add_answers(operation: &mut Value, errors: Errors) {
     let own = match errors {
         Errors::V1_0 => V1ErrorBody::name(),
@@ -140,7 +140,7 @@ fn add_answers(operation: &mut Value, errors: Errors) {
         Errors::Ours => manage::ErrorBody::name(),
     };
     let gateway = GatewayBody::name();
-    // The pages of versions need no identity, and read nothing.
+    // The version documents require no authentication and have no input.
     let is_open = operation["security"] == json!([{}]);
     let body = |names: &[&str]| {
         let shape = |name: &&str| json!({"$ref": format!("#/components/schemas/{name}")});
@@ -169,15 +169,15 @@ fn add_answers(operation: &mut Value, errors: Errors) {
     }
 }
 
-/// An answer that is not of one operation only.
+/// A response that several operations share.
 struct AnswerOfAll {
     status: &'static str,
     description: &'static str,
-    /// The APIs that give it in their own words.
+    /// The APIs that send it in their own error format.
     own: &'static [Errors],
-    /// Whether it is given in the gateway's.
+    /// Whether the gateway's error format is used too.
     is_gateway: bool,
-    /// Whether it is given where nobody has to prove who they are, too.
+    /// Whether it also applies to routes without authentication.
     is_always: bool,
     header: Option<&'static str>,
 }
@@ -195,33 +195,33 @@ const EVERY: &[Errors] = &[Errors::V1_0, Errors::V2, Errors::Ours];
 const OURS: &[Errors] = &[Errors::Ours];
 
 const ANSWERS: &[AnswerOfAll] = &[
-    answer("400", "The request is wrong, or the state of things forbids it", EVERY, true),
-    answer("401", "Who asks is not proven, or asks in another project", &[Errors::V1_0], true),
+    answer("400", "Invalid request, or not possible in the current state", EVERY, true),
+    answer("401", "Authentication failed, or the project differs", &[Errors::V1_0], true),
     answer(
         "403",
         "A permission is missing, the password is wrong, or the project is disabled",
         EVERY,
         true,
     ),
-    answer("404", "No such thing", EVERY, true),
-    answer("409", "The state of things forbids it", OURS, false),
-    answer("413", "The body has more than 12 MiB", &[], true),
-    answer("422", "The server, or the restore, cannot be what is asked for", OURS, false),
-    answer("500", "It failed inside", EVERY, true),
-    answer("502", "The files could not be removed yet", OURS, false),
-    answer("503", "The store cannot be used", OURS, false),
+    answer("404", "Not found", EVERY, true),
+    answer("409", "Not possible in the current state", OURS, false),
+    answer("413", "The body is larger than 12 MiB", &[], true),
+    answer("422", "The server or the restore does not meet the requirements", OURS, false),
+    answer("500", "Internal error", EVERY, true),
+    answer("502", "The files cannot be removed yet", OURS, false),
+    answer("503", "The store is unavailable", OURS, false),
     AnswerOfAll {
         header: Some("Retry-After"),
-        ..answer("429", "Too many requests by this credential are being answered", &[], true)
+        ..answer("429", "Too many concurrent requests of this credential", &[], true)
     },
     AnswerOfAll {
         is_always: true,
-        ..answer("431", "The headers have more than 32 KiB", &[], true)
+        ..answer("431", "The headers are larger than 32 KiB", &[], true)
     },
-    AnswerOfAll { is_always: true, ..answer("504", "It took too long", &[], true) },
+    AnswerOfAll { is_always: true, ..answer("504", "Timeout", &[], true) },
 ];
 
-/// A parameter is there or not; there is no null in a path or a query.
+/// Removes null from the types of path and query parameters.
 fn refine_parameters(operation: &mut Value) {
     let parameters = operation.get_mut("parameters").and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
@@ -234,7 +234,7 @@ fn refine_parameters(operation: &mut Value) {
     }
 }
 
-/// A body that may be left out is still no null.
+/// Removes null from the type of an optional body.
 fn refine_body(operation: &mut Value) {
     let schema = operation.pointer_mut("/requestBody/content/application~1json/schema");
     let Some(schema) = schema else { return };
@@ -248,11 +248,11 @@ fn refine_body(operation: &mut Value) {
 
 type Named = (&'static str, fn() -> Value);
 
-/// The descriptions by the names of their files.
+/// The descriptions by file name.
 const DOCUMENTS: [Named; 3] =
     [("dcs-v1.0.json", dcs_v1_0), ("dcs-v2.json", dcs_v2), ("cachevault-v1.json", cachevault_v1)];
 
-/// `/openapi/…`: the descriptions, and a page that lists what is in them. None needs an identity.
+/// `/openapi/…`: the descriptions, and a page that lists their operations; without authentication.
 pub(crate) fn router() -> Router<Api> {
     let documents = DOCUMENTS.map(|(name, document)| (name, document()));
     let page: Arc<str> = page(&documents).into();
@@ -308,7 +308,7 @@ fn row(method: &str, path: &str, operation: &Value) -> String {
     )
 }
 
-/// A text as HTML.
+/// Escapes a text for HTML.
 fn text(value: &Value) -> String {
     let text = value.as_str().unwrap_or_default();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")

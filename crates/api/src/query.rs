@@ -1,7 +1,7 @@
-//! Query parameters of lists: every spelling that clients send, one meaning.
+//! Query parameters of lists, in all spellings that clients send.
 //!
-//! The documents and the clients mix `beginTime`, `begin_time` and `begin_Time` on both versions;
-//! so names are compared without `_` and without case.
+//! The documents and the clients mix `beginTime`, `begin_time` and `begin_Time` on both versions.
+//! Names are therefore compared without `_` and without case.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,28 +17,28 @@ use percent_encoding::percent_decode_str;
 
 use crate::dcs::DcsError;
 
-/// Page size where none is asked for.
+/// The default page size.
 const LIMIT_DEFAULT: u32 = 10;
-/// The largest page of backups or restores.
+/// The maximum page size of backups and restores.
 pub(crate) const LIMIT_MAX: u32 = 1000;
 
-/// Which parameter says where a page begins, and from which number it counts.
+/// The parameter that sets the start of a page, and its first number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageStart {
-    /// `start`, from 1; `offset` is understood too.
+    /// `start`, from 1; `offset` is accepted too.
     One,
-    /// `offset`, from 0; `start` is understood too.
+    /// `offset`, from 0; `start` is accepted too.
     Zero,
 }
 
-/// What becomes of the backups of an instance that goes.
+/// The fate of the backups of a removed instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BackupsOfRemoved {
     Delete,
     Keep,
 }
 
-/// The longest spelling of a name that an error repeats, bytes.
+/// Maximum length in bytes of a client's spelling in an error.
 const SPELLING_BYTES_MAX: usize = 32;
 
 /// The parameters of one request, by their normalized names.
@@ -48,13 +48,13 @@ pub(crate) struct Query(HashMap<String, Parameter>);
 /// One parameter of a request.
 #[derive(Debug)]
 struct Parameter {
-    /// Its name as the client spelled it.
+    /// The name in the client's spelling.
     spelling: String,
     value: String,
 }
 
 impl Query {
-    /// Reads the part of the URI behind the question mark.
+    /// Parses the query part of a URI.
     pub(crate) fn parse(query: Option<&str>) -> Self {
         let decode = |text: &str| {
             percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned()
@@ -65,18 +65,18 @@ impl Query {
             let spelling = decode(name);
             let name = spelling.replace('_', "").to_lowercase();
             let value = decode(value);
-            // The first of several counts.
+            // The first of several equal names counts.
             parameters.entry(name).or_insert(Parameter { spelling, value });
         }
         Self(parameters)
     }
 
-    /// A parameter that says something: an empty one counts as absent.
+    /// The value of a parameter. An empty value counts as absent.
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|found| found.value.as_str()).filter(|text| !text.is_empty())
     }
 
-    /// A name for an error: as the client spelled it, or `documented`.
+    /// The name of a parameter for an error: in the client's spelling, or `documented`.
     fn spelled(&self, name: &str, documented: &'static str) -> Cow<'static, str> {
         let spelling = self.0.get(name).map(|found| found.spelling.as_str());
         let spelling = spelling.filter(|text| text.is_ascii() && text.len() <= SPELLING_BYTES_MAX);
@@ -91,7 +91,7 @@ impl Query {
         DcsError::InvalidPage(self.spelled(name, name))
     }
 
-    /// Whether a parameter is there, whatever it says.
+    /// Whether the parameter is present, with any value.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -106,12 +106,12 @@ impl Query {
         }
     }
 
-    /// Whether all instances whose creation failed are meant, of which we have none.
+    /// Whether the request addresses all instances whose creation failed; there are none.
     pub(crate) fn all_failed(&self) -> Result<bool, DcsError> {
         self.flag("allfailure", "all_failure")
     }
 
-    /// What is to become of the backups of an instance that goes.
+    /// The requested fate of the backups of a removed instance.
     pub(crate) fn backups_of_removed(&self) -> Result<Option<BackupsOfRemoved>, DcsError> {
         match self.text("backups") {
             None => Ok(None),
@@ -131,7 +131,7 @@ impl Query {
         number.map(Some).ok_or_else(|| self.invalid_page(name))
     }
 
-    /// The page that is asked for.
+    /// The requested page.
     pub(crate) fn page(
         &self,
         start: PageStart,
@@ -151,19 +151,19 @@ impl Query {
         Ok(Page { offset: offset.unwrap_or(0), limit })
     }
 
-    /// The number of records that the client asks for.
+    /// The requested number of records.
     pub(crate) fn limit(&self, default: u32, max: u32) -> Result<u32, DcsError> {
         let limit = self.number("limit", 1..=u64::from(max))?;
         Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(default))
     }
 
-    /// The same, where a larger number counts as `max`.
+    /// The requested number of records; larger numbers count as `max`.
     fn clamped_limit(&self, default: u32, max: u32) -> Result<u32, DcsError> {
         let limit = self.number("limit", 1..=u64::MAX)?;
         Ok(limit.map_or(default, |limit| u32::try_from(limit).map_or(max, |limit| limit.min(max))))
     }
 
-    /// The recorded calls that are asked for.
+    /// The filter for audit records.
     pub(crate) fn audit_filter(&self) -> Result<AuditFilter, DcsError> {
         let (from, to) = self.created()?;
         let after = self.text("marker").map(str::parse).transpose();
@@ -180,7 +180,7 @@ impl Query {
         })
     }
 
-    /// The events that are asked for.
+    /// The filter for events.
     pub(crate) fn event_filter(
         &self,
         instance: Option<InstanceId>,
@@ -197,24 +197,24 @@ impl Query {
         })
     }
 
-    /// The event that a parameter names.
+    /// The event id in a parameter.
     pub(crate) fn event(&self, name: &'static str) -> Result<Option<EventId>, DcsError> {
         let named = self.text(name).map(str::parse).transpose();
         named.map_err(|_| self.invalid_page(name))
     }
 
-    /// The page of backups that is asked for.
+    /// The requested page of backups.
     pub(crate) fn backup_page(&self, start: PageStart) -> Result<Page, DcsError> {
         self.page(start, LIMIT_DEFAULT, LIMIT_MAX)
     }
 
-    /// The backups that are asked for.
+    /// The filter for backups.
     pub(crate) fn backup_filter(&self) -> Result<BackupFilter, DcsError> {
         let (created_from, created_to) = self.created()?;
         Ok(BackupFilter { created_from, created_to, removed_since: None })
     }
 
-    /// The restores that are asked for.
+    /// The filter for restores.
     pub(crate) fn restore_filter(&self) -> Result<RestoreFilter, DcsError> {
         let (created_from, created_to) = self.created()?;
         Ok(RestoreFilter { created_from, created_to })
@@ -222,7 +222,7 @@ impl Query {
 
     fn created(&self) -> Result<(Option<Timestamp>, Option<Timestamp>), DcsError> {
         let created_from = self.moment("begintime", "begin_time")?;
-        // The second that is named is in it to its end.
+        // The range includes the whole last second.
         let last = SignedDuration::from_micros(999_999);
         let created_to =
             self.moment("endtime", "end_time")?.map(|end| end.checked_add(last).unwrap_or(end));
@@ -234,9 +234,9 @@ impl Query {
         Ok((created_from, created_to))
     }
 
-    /// The instances that are asked for; `None` when no instance can be meant.
+    /// The filter for instances; `None` when no instance can match.
     pub(crate) fn instance_filter(&self) -> Result<Option<InstanceFilter>, DcsError> {
-        // What failed to be created and what was deleted is never listed, asked for or not.
+        // Failed and deleted instances are never listed; the parameters are only validated.
         for (name, shown) in
             [("includefailure", "include_failure"), ("includedelete", "include_delete")]
         {
@@ -272,17 +272,17 @@ impl Query {
         }))
     }
 
-    /// The project that is asked for by its id or name.
+    /// The requested project, by id or name.
     pub(crate) fn project(&self) -> Option<&str> {
         self.text("project")
     }
 
-    /// The value of `name`, as it is.
+    /// The value of `name`, unchanged.
     pub(crate) fn name(&self) -> Option<String> {
         self.text("name").map(str::to_owned)
     }
 
-    /// `yyyyMMddHHmmss`, UTC. A moment beyond the last that there is counts as the last.
+    /// Parses `yyyyMMddHHmmss`, UTC. A time beyond the supported range becomes the last one.
     fn moment(&self, name: &str, shown: &'static str) -> Result<Option<Timestamp>, DcsError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let digits = text.len() == 14 && text.bytes().all(|b| b.is_ascii_digit());
@@ -293,13 +293,13 @@ impl Query {
     }
 }
 
-/// A number of digits alone; one beyond all counts as the largest.
+/// Parses digits only. A number that is too large becomes the maximum.
 fn whole_number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
-/// The bytes that are shown as this capacity: whole GiB, or eighths of one.
+/// The byte range that is shown as this capacity: whole GiB, or eighths of one.
 fn capacity(text: &str) -> Option<(u64, u64)> {
     const GIB: f64 = (1_u64 << 30) as f64;
     let gib: f64 = text.parse().ok()?;
@@ -308,12 +308,12 @@ fn capacity(text: &str) -> Option<(u64, u64)> {
         return None;
     }
     let begin = (gib * GIB) as u64;
-    // The smallest that is shown stands for all that is less, too.
+    // The smallest capacity also stands for all smaller sizes.
     let from = if gib <= 0.125 { 0 } else { begin };
     Some((from, begin + step as u64 - 1))
 }
 
-/// `key=value,…`, or as one client writes it, `{'key':'value',…}`.
+/// Parses `key=value,…`, or the form of one client: `{'key':'value',…}`.
 fn tags(text: &str) -> Option<Vec<Tag>> {
     let braced = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
     let sign = if braced.is_some() { ':' } else { '=' };
@@ -327,7 +327,7 @@ fn tags(text: &str) -> Option<Vec<Tag>> {
         Tag::new(&unquoted(key), &unquoted(value)).ok()
     };
     let pairs = braced.unwrap_or(text);
-    // No instance has more, and what asks for each of them has to stay small.
+    // No instance has more tags, and the size of the query stays bounded.
     if pairs.split(',').count() > TAGS_MAX {
         return None;
     }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_the_times_means_the_same() {
+    fn every_spelling_of_the_times_is_accepted() {
         let wanted = query("begin_time=20170718000000&end_time=20170718235959").backup_filter();
         let wanted = wanted.unwrap();
         assert_eq!(wanted.created_from.unwrap().to_string(), "2017-07-18T00:00:00Z");
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn times_that_are_none_or_the_wrong_way_round_are_refused() {
+    fn invalid_and_reversed_times_are_refused() {
         for bad in [
             "begin_time=yesterday",
             "begin_time=2017-07-18",
@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capacity_means_what_is_shown_as_it() {
+    fn a_capacity_matches_instances_that_show_it() {
         const MIB: u64 = 1 << 20;
         for (text, from, to) in [
             ("0.125", 0, 256 * MIB - 1),
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_that_say_nothing_are_refused() {
+    fn empty_filters_are_refused() {
         for bad in [
             "status=happy",
             "capacity=much",

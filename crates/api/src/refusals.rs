@@ -1,6 +1,6 @@
-//! Which of the calls that were refused are recorded: each of the first of a kind, then fewer and
-//! fewer. Anybody can send them, so neither their number nor that of their kinds costs more than a
-//! bounded number of records.
+//! Limits the audit records of refused calls. The first calls of a kind are recorded individually,
+//! later ones with decreasing frequency. Any client can send such calls, so the number of records
+//! and kinds is bounded.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,33 +8,33 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How many of a kind are recorded one by one: as many as lock a key or a user.
+/// Individually recorded calls of a kind; equal to the failures that lock a key or a user.
 const ONE_BY_ONE: u64 = 5;
-/// A kind that has not come for so long begins anew.
+/// The time without a call after which a kind is counted from 0 again.
 const REMEMBERED: SignedDuration = SignedDuration::from_mins(10);
 const KINDS_MAX: usize = 4096;
 const RECORDS_MAX: u32 = 60;
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
 
-/// What was refused of late, as far as records need it.
+/// Counters of recently refused calls.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals(Arc<Mutex<State>>);
 
-/// Calls that are told apart in records.
+/// A kind of refused calls.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct RefusalKind {
-    /// From where.
+    /// The client address.
     pub(crate) address: Option<IpAddr>,
-    /// In whose name: a key or a user that there is.
+    /// The existing key or user that the call claimed.
     pub(crate) who: Option<String>,
-    /// The code with which they were refused.
+    /// The error code of the answer.
     pub(crate) code: &'static str,
 }
 
 #[derive(Debug, Default)]
 struct State {
     kinds: HashMap<RefusalKind, Seen>,
-    /// Records since a moment.
+    /// The number of records since a time.
     recorded: Option<(Timestamp, u32)>,
 }
 
@@ -46,7 +46,7 @@ struct Seen {
 }
 
 impl Refusals {
-    /// Counts a call. It is to be recorded where a number comes of it: for how many it stands.
+    /// Counts a call. `Some` is the number of calls that a record must now stand for.
     pub(crate) fn count(&self, kind: RefusalKind, now: Timestamp) -> Option<u32> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let State { kinds, recorded } = &mut *state;
@@ -73,7 +73,7 @@ fn seen(kinds: &mut HashMap<RefusalKind, Seen>, kind: RefusalKind, now: Timestam
     }
     let seen = kinds.entry(kind).or_insert(Seen { count: 0, unrecorded: 0, last: now });
     if is_over(seen) {
-        // What was not recorded of before is told with the next.
+        // Earlier unrecorded calls are included in the next record.
         seen.count = 0;
     }
     seen
@@ -83,7 +83,7 @@ fn is_power_of_ten(count: u64) -> bool {
     10_u64.checked_pow(count.max(1).ilog10()) == Some(count)
 }
 
-/// Whether one more may be recorded now.
+/// Takes one record from the budget, if any is left.
 fn is_free(recorded: &mut Option<(Timestamp, u32)>, now: Timestamp) -> bool {
     let (since, count) =
         recorded.filter(|(since, _)| now.duration_since(*since) < WINDOW).unwrap_or((now, 0));
@@ -104,18 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn the_first_are_recorded_one_by_one_and_then_fewer_and_fewer_with_their_number() {
+    fn first_refusals_are_recorded_individually_and_later_ones_in_sums() {
         let refusals = Refusals::default();
         let recorded: Vec<_> =
             (0..1000).filter_map(|_| refusals.count(kind("one"), at(0))).collect();
         assert_eq!(recorded, [1, 1, 1, 1, 1, 5, 90, 900]);
         assert_eq!(refusals.count(kind("two"), at(0)), Some(1));
         assert_eq!(refusals.count(kind("one"), at(599)), None);
-        assert_eq!(refusals.count(kind("one"), at(1199)), Some(2), "it begins anew");
+        assert_eq!(refusals.count(kind("one"), at(1199)), Some(2), "the count starts again");
     }
 
     #[test]
-    fn records_and_memory_are_bounded_whatever_is_sent() {
+    fn records_and_memory_are_bounded() {
         let refusals = Refusals::default();
         let send = |from: usize, seconds: i64| {
             let sent = from..from + 2 * KINDS_MAX;

@@ -1,4 +1,4 @@
-//! What happens around every request: its id, its log line, its limits.
+//! Layers around every request: its id, its log line, its limits.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, Uri, header};
@@ -13,25 +13,25 @@ use crate::gateway::GatewayError;
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const HEADER_BYTES_MAX: usize = 32 << 10;
 const HEADERS_MAX: usize = 100;
-/// No client sends a longer path and query, bytes.
+/// Maximum of bytes in path and query; clients send far less.
 const URI_BYTES_MAX: usize = 16 << 10;
 
 tokio::task_local! {
-    /// The id of the request that this task answers.
+    /// The id of the current request.
     static CURRENT: RequestId;
 }
 
-/// The id of the request that is being answered; none outside of one.
+/// The id of the current request; `None` outside of a request.
 pub(crate) fn current() -> Option<RequestId> {
     CURRENT.try_with(Clone::clone).ok()
 }
 
-/// The same as text; empty outside of one.
+/// The id of the current request as text; empty outside of a request.
 pub(crate) fn current_id() -> String {
     current().map(|id| id.to_string()).unwrap_or_default()
 }
 
-/// Gives the request an id, which every answer and log line carries.
+/// Assigns an id to the request. Every answer and log line contains it.
 pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Next) -> Response {
     let id = RequestId::mint(&*api.app.entropy);
     let span = tracing::info_span!("request", id = id.as_str());
@@ -51,7 +51,7 @@ pub(crate) async fn identify(State(api): State<Api>, request: Request, next: Nex
     CURRENT.scope(id, answering.instrument(span)).await
 }
 
-/// Refuses requests whose head no honest client sends, and ends those that take too long.
+/// Refuses requests with an oversized head and enforces the timeout.
 pub(crate) async fn bound(State(api): State<Api>, request: Request, next: Next) -> Response {
     if let Err(error) = check_head(&request) {
         return error.into_response();
@@ -69,7 +69,7 @@ fn check_head(request: &Request) -> Result<(), GatewayError> {
     if headers.len() > HEADERS_MAX || headers.iter().map(size).sum::<usize>() > HEADER_BYTES_MAX {
         return Err(GatewayError::HeadersTooLarge);
     }
-    // Proxies and services that choose different ones do not mean the same host (RFC 9112, 3.2).
+    // Proxies and services that pick different ones disagree about the host (RFC 9112, 3.2).
     if headers.get_all(header::HOST).iter().count() > 1 {
         return Err(GatewayError::HostRepeated);
     }

@@ -1,4 +1,4 @@
-//! Request signatures of the label `SDK-HMAC-SHA256`, in the two dialects that clients speak.
+//! Request signatures with the label `SDK-HMAC-SHA256`, in the two dialects of the clients.
 //!
 //! Both sign a canonical form of the request:
 //!
@@ -6,10 +6,10 @@
 //! METHOD \n URI \n QUERY \n HEADERS \n SIGNED-HEADERS \n HEX(SHA256(body))
 //! ```
 //!
-//! The URI is the decoded path, encoded anew segment by segment, always with a `/` at its end.
-//! They differ in how the query and header values are written, in what else goes into the string
-//! to sign, and in the key: [`Dialect::Access`] uses the secret key as it is (the vendor's own
-//! SDKs), [`Dialect::Credential`] derives one for a day, region and service (two Go clients).
+//! The URI is the decoded path, re-encoded segment by segment, with a `/` at its end. The dialects
+//! differ in the form of the query and the header values, in the string to sign, and in the key.
+//! [`Dialect::Access`] uses the secret key itself (the vendor's SDKs). [`Dialect::Credential`]
+//! derives a key for a day, region and service (two Go clients).
 
 use hmac::{Hmac, KeyInit, Mac};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -20,19 +20,19 @@ const LABEL: &str = "SDK-HMAC-SHA256";
 const DATE_HEADER: &str = "x-sdk-date";
 const CONTENT_HASH_HEADER: &str = "x-sdk-content-sha256";
 const UNRESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// More signed headers than any client sends.
+/// Maximum of signed headers; clients send far fewer.
 const SIGNED_HEADERS_MAX: usize = 64;
 
-/// A request as its signature covers it.
+/// The parts of a request that its signature covers.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedRequest<'a> {
     /// Method in upper case.
     pub method: &'a str,
-    /// Path as it came, percent-encoded.
+    /// Path as received, percent-encoded.
     pub path: &'a str,
-    /// Query as it came, without the question mark; empty where there is none.
+    /// Query as received, without the question mark; may be empty.
     pub query: &'a str,
-    /// Headers: names in lower case, values as they came.
+    /// Headers: names in lower case, values as received.
     pub headers: &'a [(&'a str, &'a str)],
     /// Body.
     pub body: &'a [u8],
@@ -44,7 +44,7 @@ impl SignedRequest<'_> {
     }
 }
 
-/// How the signature was made.
+/// The dialect of a signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Dialect {
     /// `Access=<key>`.
@@ -63,25 +63,26 @@ pub enum Dialect {
 /// A parsed `Authorization` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authorization {
-    /// The access key that signed.
+    /// The access key of the signer.
     pub access_key: String,
-    /// How.
+    /// The dialect of the signature.
     pub dialect: Dialect,
-    /// Names of the signed headers in lower case, in the order in which they were signed.
+    /// Names of the signed headers in lower case, in the order of signing.
     pub signed_headers: Vec<String>,
     signature: Vec<u8>,
 }
 
-/// The `Authorization` header is not one that we can check.
+/// An `Authorization` header that cannot be verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MalformedAuthorization(pub &'static str);
 
 impl Authorization {
-    /// Reads the header's value.
+    /// Parses the header's value.
     ///
     /// # Errors
-    /// [`MalformedAuthorization`] says what is wrong with it.
+    ///
+    /// [`MalformedAuthorization`] contains the reason.
     pub fn parse(value: &str) -> Result<Self, MalformedAuthorization> {
         let fields = value
             .strip_prefix(LABEL)
@@ -112,9 +113,9 @@ impl Authorization {
         })
     }
 
-    /// Whether the request was signed with this secret. Takes the same time whatever differs.
+    /// Whether this secret signed the request. The comparison takes constant time.
     pub fn verifies(&self, request: &SignedRequest<'_>, secret_key: &str) -> bool {
-        // A declared hash is signed in place of the body's own; so it must be the body's own.
+        // The signature covers the declared hash, so the hash must match the body.
         let declared = request.header(CONTENT_HASH_HEADER);
         let body_matches = declared.is_none_or(|declared| declared == hex_sha256(request.body));
         match signature(request, &self.dialect, &self.signed_headers, secret_key) {
@@ -140,15 +141,15 @@ fn parse_signed_headers(value: &str) -> Result<Vec<String>, MalformedAuthorizati
     if names.len() > SIGNED_HEADERS_MAX {
         return Err(MalformedAuthorization("too many signed headers"));
     }
-    // Without its date a signature would be good for ever.
+    // Without a signed date, the signature would be valid indefinitely.
     if !names.iter().any(|name| name == DATE_HEADER) {
         return Err(MalformedAuthorization("x-sdk-date is not signed"));
     }
     Ok(names)
 }
 
-/// The value of an `Authorization` header for a request, in the dialect of the vendor's SDKs.
-/// `None` when a header that is to be signed is missing.
+/// Creates the value of an `Authorization` header in the dialect of the vendor's SDKs. `None` when
+/// a signed header is missing.
 pub fn sign(
     request: &SignedRequest<'_>,
     signed_headers: &[String],
@@ -162,7 +163,7 @@ pub fn sign(
     ))
 }
 
-/// `None` when a signed header is not in the request.
+/// Computes the signature; `None` when a signed header is missing.
 fn signature(
     request: &SignedRequest<'_>,
     dialect: &Dialect,
@@ -199,7 +200,7 @@ fn canonical_request(
     };
     let is_credential = matches!(dialect, Dialect::Credential { .. });
     if is_credential && request.method == "POST" && request.body.is_empty() {
-        // That client treats the query of a POST without a body as if it were a form.
+        // That client treats the query of a POST without a body like a form.
         body_hash = hex_sha256(query.as_bytes());
         query.clear();
     }
@@ -250,7 +251,7 @@ fn encode(text: &str) -> String {
     utf8_percent_encode(text, &UNRESERVED).to_string()
 }
 
-/// Runs of white space become one space; what is at the ends stays.
+/// Collapses white space to single spaces, without trimming.
 fn collapse(value: &str) -> String {
     let mut collapsed = String::with_capacity(value.len());
     for c in value.chars() {
@@ -305,7 +306,7 @@ mod tests {
     }
 
     impl Vector {
-        /// The header of the client; the published example shows none, only its signature.
+        /// The client's header. The published example shows only the signature.
         fn authorization(&self) -> Authorization {
             let (signed_headers, signature) = (&self.signed_headers, &self.signature);
             let shown = self.authorization.clone().unwrap_or_else(|| {
@@ -401,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_checked_is_refused() {
+    fn unverifiable_headers_are_refused() {
         for value in [
             "",
             "Basic dXNlcjpwYXNz",

@@ -1,13 +1,12 @@
-//! Bounds on wrong credentials: how often one may be tried, and how often an address may try.
+//! Limits on wrong credentials, per key or user and per client address.
 //!
-//! What is sent is looked at first, and only what was wrong is held against anybody. Five wrong ones
-//! in a row from one address lock an access key or a user for five minutes, as the vendor does, but
-//! only for that address: whoever knows a name locks out nobody else. Of an address that has sent a
-//! hundred wrong ones within a minute whatever is wrong is told to wait, and what is right is
-//! answered all the same; but what is dear to look at waits for its turn. Of those who sign in from
-//! one address sixteen are answered at a time, so that no more than those wait for a password to be
-//! looked at. All of it is kept in memory, of bounded size, by each process for itself: a restart
-//! forgets.
+//! Credentials are verified first; only wrong ones count. Five consecutive failures from one
+//! address lock an access key or user for five minutes, as in the vendor's service. The lock
+//! applies only to that address, so a client cannot lock out others. After a hundred failures in a
+//! minute from one address, further failures from it are told to wait. Correct credentials from
+//! that address are still accepted, but expensive checks are paced. Each address may have sixteen
+//! concurrent sign-ins, which bounds the queue for password hashing. All state is in the memory of
+//! the process and bounded; a restart clears it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -25,35 +24,37 @@ const IN_A_ROW_MAX: u32 = 5;
 const LOCKED_FOR: SignedDuration = SignedDuration::from_mins(5);
 const OF_ADDRESS_MAX: u32 = 100;
 const WINDOW: SignedDuration = SignedDuration::from_mins(1);
-/// Entries of a kind; with more of them the one seen longest ago is forgotten.
+/// Maximum of entries per map. The least recently seen entry is evicted.
 const ENTRIES_MAX: usize = 4096;
 
-/// Two passwords are looked at at a time, some tens of milliseconds each: these wait no second.
+/// Two passwords are hashed at a time, each within tens of milliseconds: the queue lasts less than
+/// a second.
 const SIGN_INS_MAX: usize = 16;
-/// What an address that has sent too much that was wrong waits for each of its passwords, one after
-/// the other: those that may wait do so for no longer than ten seconds.
+/// The pause before each password check for an address over its limit. The full queue takes at most
+/// ten seconds.
 const PACE: Duration = Duration::from_millis(500);
 
-/// What is tried.
+/// The key or user of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Target {
     Key(String),
-    /// A user, by whatever it was named.
+    /// A user, independent of naming by id or name.
     User(UserId),
-    /// What names no user. It is locked too: nobody is to learn from it who there is.
+    /// A name without a user. It is locked like a user, so the lock does not reveal which users
+    /// exist.
     NoUser(String),
 }
 
-/// A request that is not looked at, because of those before it.
+/// A request that is refused because of earlier failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Throttled {
     /// The key or user is locked for this address.
     Locked,
-    /// The address has to wait.
+    /// The address is over its limit.
     Address { retry_after_seconds: u64 },
 }
 
-/// What was tried wrongly of late, and who is signing in.
+/// Recent failures, and running sign-ins.
 #[derive(Debug)]
 pub struct Throttle {
     state: Mutex<State>,
@@ -72,18 +73,18 @@ struct State {
     addresses: Bounded<IpAddr>,
 }
 
-/// Wrong tries, counted since a moment.
+/// Failures since a time.
 #[derive(Debug, Clone)]
 struct Tries {
     count: u32,
     first: Timestamp,
     last: Timestamp,
-    /// Those of an address stand here one behind the other.
+    /// The queue of paced checks for an address.
     lane: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Throttle {
-    /// Whether this target may be tried from this address now.
+    /// Refuses an attempt on a locked target.
     pub(crate) fn check(
         &self,
         target: Option<&Target>,
@@ -95,20 +96,19 @@ impl Throttle {
         self.state(|state| state.check(&of_address, now))
     }
 
-    /// Somebody who signs in from this address; `None` where too many do.
+    /// Acquires a slot for a sign-in from this address; `None` at the limit.
     pub(crate) fn begin_sign_in(&self, address: Option<IpAddr>) -> Option<Running> {
         let network = address.map(network);
         self.sign_ins.begin(network.map(|network| network.to_string()).unwrap_or_default())
     }
 
-    /// Whether this address has sent too much that was wrong.
+    /// Whether this address is over its limit of failures.
     pub(crate) fn is_over(&self, address: Option<IpAddr>, now: Timestamp) -> bool {
         address
             .is_some_and(|address| self.state(|state| state.wait(&network(address), now).is_some()))
     }
 
-    /// Waits until what is dear to look at is looked at for this address: at once, unless it has
-    /// sent too much that was wrong. Right ones are late then, and wrong ones cost no more than this.
+    /// Waits for the turn of an expensive check. Addresses below the limit of failures do not wait.
     pub(crate) async fn pace(&self, address: Option<IpAddr>, now: Timestamp) {
         let Some(address) = address.map(network) else { return };
         let lane = self.state(|state| {
@@ -121,8 +121,8 @@ impl Throttle {
         }
     }
 
-    /// Takes down how a try ended. What was locked while it was looked at is refused all the same,
-    /// so that nobody learns more by trying many at once.
+    /// Records the result of an attempt. An attempt on a target that was locked meanwhile is
+    /// refused, so parallel attempts gain nothing.
     pub(crate) fn settle(
         &self,
         target: Option<&Target>,
@@ -148,7 +148,7 @@ impl Throttle {
     }
 
     fn state<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
-        // Counts that somebody panicked over are still counts.
+        // A panic cannot leave the counters inconsistent.
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -164,7 +164,7 @@ impl State {
         Ok(())
     }
 
-    /// For how long whatever is wrong from this address is told to wait.
+    /// The remaining wait of an address over its limit.
     fn wait(&self, address: &IpAddr, now: Timestamp) -> Option<SignedDuration> {
         let tries = self.addresses.0.get(address)?;
         let left = WINDOW - now.duration_since(tries.first);
@@ -181,7 +181,7 @@ impl State {
     }
 }
 
-/// From when on the time is counted after which tries are forgotten.
+/// The time from which the expiry of failures is counted.
 #[derive(Clone, Copy)]
 enum Since {
     First,
@@ -198,7 +198,7 @@ impl<K> Default for Bounded<K> {
 }
 
 impl<K: Eq + Hash + Clone> Bounded<K> {
-    /// Counts a try. Where there is no room the oldest entry goes that is below its `limit`.
+    /// Counts a failure. When the map is full, the oldest entry below its `limit` is evicted.
     fn count(&mut self, key: &K, now: Timestamp, kept: SignedDuration, since: Since, limit: u32) {
         let is_over = |tries: &Tries| {
             let began = match since {
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn five_wrong_in_a_row_lock_for_five_minutes() {
+    fn five_consecutive_failures_lock_for_five_minutes() {
         let throttle = Throttle::default();
         let one = key("one");
         let wrong = |n| throttle.settle(Some(&one), None, at(n), false);
@@ -261,12 +261,12 @@ mod tests {
             wrong(n).unwrap();
         }
         assert_eq!(throttle.check(Some(&one), None, at(14)), Err(Throttled::Locked));
-        // Right ones are refused too, and neither they nor wrong ones make it longer.
+        // Correct attempts are refused too, and no attempt extends the lock.
         assert_eq!(throttle.settle(Some(&one), None, at(313), true), Err(Throttled::Locked));
         assert_eq!(wrong(313), Err(Throttled::Locked));
         assert!(throttle.check(Some(&Target::NoUser("one".into())), None, at(20)).is_ok());
         throttle.check(Some(&one), None, at(314)).unwrap();
-        // After the time it begins anew.
+        // The count starts again after the lock.
         wrong(314).unwrap();
         throttle.check(Some(&one), None, at(315)).unwrap();
     }
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_holds_for_the_address_that_it_is_the_fault_of() {
+    fn a_lock_applies_only_to_the_failing_address() {
         let throttle = Throttle::default();
         let one = key("one");
         for n in 0..5 {
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_waits_for_the_end_of_its_minute_and_what_is_right_does_not() {
+    fn failures_wait_for_the_end_of_the_minute_and_correct_attempts_do_not() {
         let throttle = Throttle::default();
         let here = address("2001:db8:1:2::1");
         for n in 0..OF_ADDRESS_MAX {
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_and_the_latest_are_kept() {
+    fn memory_is_bounded_and_recent_entries_are_kept() {
         let throttle = Throttle::default();
         let locked = key("locked");
         for n in 0..ENTRIES_MAX + 10 {

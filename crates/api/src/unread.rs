@@ -1,11 +1,11 @@
-//! What is left of a request's body when its answer is made.
+//! Drains unread request bodies after the answer.
 //!
-//! A connection serves another request only after all of the one before has been read (RFC 9112,
-//! 9.3). An answer for which nobody had to read the body, such as that a path does not exist, would
-//! end the connection without a word, and with it the request that the client sends next.
+//! A connection can serve another request only after the previous body was read (RFC 9112, 9.3). An
+//! answer that needs no body, such as 404, would otherwise close the connection without notice and
+//! lose the client's next request.
 //!
-//! A client that goes on sending more than is read here may find its connection reset before it has
-//! seen the answer, as with most servers.
+//! A client that keeps sending more than the limit may see a connection reset before the answer, as
+//! with most servers.
 
 use std::mem;
 use std::pin::Pin;
@@ -22,14 +22,14 @@ use futures_util::StreamExt;
 use http_body::{Frame, SizeHint};
 use tokio::sync::oneshot;
 
-/// More is not read for the sake of a connection.
+/// Maximum of drained bytes.
 const REST_BYTES_MAX: u64 = 64 << 10;
-/// Nor is a client waited for any longer that has yet to send it.
+/// Maximum time of draining.
 const REST_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Reads a short rest of the body, and says that the connection ends where it is longer.
+/// Drains a short rest of the body. Announces the end of the connection when the rest is longer.
 pub(crate) async fn read_rest(request: Request, next: Next) -> Response {
-    // Who asks first whether to send the body is told so by the answer.
+    // A client with `Expect` learns from the answer that the body is not needed.
     let is_waiting = request.headers().contains_key(header::EXPECT);
     let (giver, mut taker) = oneshot::channel();
     let request = request.map(|body| Body::new(Lent { body, giver: Some(giver) }));
@@ -42,7 +42,7 @@ pub(crate) async fn read_rest(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether the body ended before it became too much or too slow.
+/// Whether the body ends within the limits.
 async fn is_short(rest: Body) -> bool {
     if rest.size_hint().lower() > REST_BYTES_MAX {
         return false;
@@ -60,10 +60,10 @@ async fn is_short(rest: Body) -> bool {
     tokio::time::timeout(REST_TIME_MAX, reading).await.unwrap_or(false)
 }
 
-/// A body that is given back where it was not read to its end.
+/// A body that is returned when it was not read completely.
 struct Lent {
     body: Body,
-    /// None at the end.
+    /// `None` after the end of the body.
     giver: Option<oneshot::Sender<Body>>,
 }
 
@@ -96,7 +96,7 @@ impl Drop for Lent {
         if let Some(giver) = self.giver.take()
             && !self.body.is_end_stream()
         {
-            // Nobody waits for it where the client has gone.
+            // The receiver is gone when the client has disconnected.
             let _ = giver.send(mem::take(&mut self.body));
         }
     }

@@ -1,4 +1,4 @@
-//! Deleting many instances at once.
+//! Batch deletion of instances.
 
 use cachevault_domain::{Caller, InstanceId};
 use serde::{Deserialize, Serialize};
@@ -8,10 +8,10 @@ use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Schema, SchemaFormat, Type};
 use super::error::DcsError;
 use crate::Api;
 
-/// Instances that one request may delete.
+/// Maximum of instances per request.
 const INSTANCES_MAX: usize = 50;
 
-/// The instances that are to be deleted.
+/// The instances to delete.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct DeleteInstances {
     #[schema(schema_with = instances_schema, required)]
@@ -24,7 +24,7 @@ fn instances_schema() -> Schema {
     ArrayBuilder::new().items(id).min_items(Some(1)).max_items(Some(INSTANCES_MAX)).into()
 }
 
-/// What became of each of them.
+/// The result for each instance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Deletions {
     results: Vec<Deletion>,
@@ -40,7 +40,8 @@ struct Deletion {
 }
 
 impl DeleteInstances {
-    /// The instances, of which there must be some unless all that failed are meant: those are none.
+    /// The instance ids. The list must not be empty, except when the request addresses failed
+    /// instances, which do not exist here.
     pub(crate) fn wanted(self, all_failed: bool) -> Result<Vec<InstanceId>, DcsError> {
         let named = self.instances.unwrap_or_default();
         if all_failed {
@@ -65,7 +66,7 @@ pub(crate) async fn delete_each(
         let result = match removed {
             Ok(()) => "success",
             Err(error) => {
-                tracing::warn!(%id, %error, "an instance was not deleted");
+                tracing::warn!(%id, %error, "cannot delete the instance");
                 "failed"
             }
         };

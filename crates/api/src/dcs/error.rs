@@ -1,4 +1,4 @@
-//! The errors of the DCS API, and how each version writes them.
+//! The errors of the DCS API, in the format of each version.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-/// The field of ours in a request of theirs: how to reach the server that is to be adopted.
+/// The extension field of DCS requests: how to reach the server to register.
 pub(crate) const EXTENSION: &str = "cachevault";
 
 use crate::audit::ErrorCode;
 
-/// A documented error, with the text that the vendor publishes for it.
+/// A documented error with the text that the vendor publishes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DcsError {
     #[error("Invalid project ID format.")]
@@ -65,7 +65,7 @@ pub(crate) enum DcsError {
     EndBeforeStart,
     #[error("This backup record does not exist.")]
     BackupNotFound,
-    /// Words of our own: the vendor publishes none. The code is the one that clients take for "gone".
+    /// The vendor publishes no text for this case. Clients treat the code as "not found".
     #[error("The file of this backup record no longer exists.")]
     BackupFileGone,
     #[error("This operation is not allowed when the DCS instance is in the current state.")]
@@ -172,11 +172,11 @@ impl From<AppError> for DcsError {
                 Self::InvalidField(EXTENSION)
             }
             AppError::WrongPassword => Self::WrongPassword,
-            // Only our own API shows one restore, and what was recorded.
+            // Only `/api/v1` shows single restores and audit records.
             AppError::RestoreNotFound
             | AppError::AuditRecordNotFound
             | AppError::BackupPolicyNotFound => Self::InvalidField("restore_id"),
-            // Only our own API manages access and webhooks.
+            // Only `/api/v1` manages access and webhooks.
             AppError::Access(_) => Self::InvalidField("access"),
             AppError::WebhookNotFound | AppError::InvalidWebhook(_) | AppError::TooManyWebhooks => {
                 Self::InvalidField("webhook")
@@ -194,11 +194,11 @@ impl From<AppError> for DcsError {
         | AppError::CannotPlan { .. }
         | AppError::CannotAdopt(_) = &error
         {
-            // The vendor's words leave no room for the reason.
-            tracing::warn!(%error, "a request was refused");
+            // The vendor's error has no field for the reason.
+            tracing::warn!(%error, "request refused");
         }
         if found.codes().0.is_server_error() {
-            // Logged once, here; the client never sees an internal cause.
+            // Logged once, here. The client never sees an internal cause.
             tracing::error!(error = &error as &dyn std::error::Error, "request failed");
         }
         found
@@ -233,22 +233,22 @@ pub(crate) struct V2ErrorBody {
     error_ext_msg: Option<String>,
 }
 
-/// A version of the DCS API, as far as errors go.
+/// A version of the DCS API: the format of its errors.
 pub(crate) trait Version: fmt::Debug + Send + Sync + 'static {
-    /// The status with which an error is answered.
+    /// The HTTP status of an error.
     fn status(error: &DcsError) -> StatusCode {
         error.codes().0
     }
 
-    /// The code with which an error is answered.
+    /// The code of an error.
     fn code(error: &DcsError) -> &'static str;
 
-    /// The text with which an error is answered.
+    /// The text of an error.
     fn message(error: &DcsError) -> String {
         error.to_string()
     }
 
-    /// The body with which an error is answered.
+    /// The body of an error.
     fn body(error: &DcsError) -> Value;
 }
 
@@ -298,7 +298,7 @@ impl Version for V2 {
     }
 }
 
-/// An error on its way to a client of version `V`.
+/// An error in the format of version `V`.
 #[derive(Debug)]
 pub(crate) struct Error<V>(DcsError, PhantomData<V>);
 
@@ -378,8 +378,8 @@ mod tests {
         for error in &ALL {
             let (_, v2, v1) = error.codes();
             assert!(v2.len() <= 9 && v1.len() == 9, "{error:?}");
-            // The published text of 4031 speaks of another feature; and the newest table answers
-            // 1004 with 401 where the version's own page says 400.
+            // The published text of 4031 describes another feature. The newest table gives 401 for
+            // 1004, the page of this version gives 400.
             if matches!(
                 error,
                 DcsError::BackupNotFound | DcsError::BackupFileGone | DcsError::ProjectMismatch

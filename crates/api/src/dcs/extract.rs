@@ -1,4 +1,4 @@
-//! Path parameters and bodies, with the documented error for each that is bad.
+//! Extractors for path parameters and bodies, with the documented error for each invalid value.
 
 use std::marker::PhantomData;
 
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::error::{DcsError, Error, Version};
 use crate::auth::Identity;
 
-/// `/{project_id}/…`: who asks, in the project that the path names.
+/// `/{project_id}/…`: the caller, in the project of the path.
 pub(crate) struct InProject<V> {
     pub(crate) caller: Caller,
     version: PhantomData<V>,
@@ -39,7 +39,7 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for InProject<V> {
         let text = path_parameter(parts, state, "project_id").await;
         let project: ProjectId =
             text.and_then(|text| text.parse().ok()).ok_or(DcsError::InvalidProjectId)?;
-        // Without an identity nobody came through the door: refuse rather than trust the path.
+        // A request without an identity has bypassed authentication. Refuse it.
         let identity = parts.extensions.get::<Identity>().ok_or(DcsError::Internal)?;
         let named = identity.named_project.as_deref();
         if !identity.caller.is_in(&project) || named.is_some_and(|named| named != project.as_str())
@@ -70,7 +70,7 @@ impl<S: Send + Sync, V: Version> FromRequestParts<S> for OfBackup<V> {
         let OfInstance { caller, instance, version } =
             OfInstance::<V>::from_request_parts(parts, state).await?;
         let text = path_parameter(parts, state, "backup_id").await;
-        // No record has an id that is none.
+        // An invalid id cannot belong to a record.
         let backup = text.and_then(|text| text.parse().ok()).ok_or(DcsError::BackupNotFound)?;
         Ok(Self { caller, instance, backup, version })
     }
@@ -86,19 +86,19 @@ async fn path_parameter<S: Send + Sync>(
     Some(found.1.to_owned())
 }
 
-/// A JSON object, which may not be left out.
+/// Parses a JSON object. The body is required.
 pub(crate) fn parse_needed_body<T: DeserializeOwned>(body: &Bytes) -> Result<T, DcsError> {
     if body.is_empty() { Err(DcsError::EmptyBody) } else { parse_object(body) }
 }
 
-/// A JSON object; no body at all counts as an empty one.
+/// Parses a JSON object. An empty body counts as an empty object.
 pub(crate) fn parse_body<T: DeserializeOwned + Default>(body: &Bytes) -> Result<T, DcsError> {
     if body.is_empty() { Ok(T::default()) } else { parse_object(body) }
 }
 
-/// Fields that nobody knows are ignored.
+/// Unknown fields are ignored.
 fn parse_object<T: DeserializeOwned>(body: &Bytes) -> Result<T, DcsError> {
-    // A structure also reads from an array, which the documentation does not know.
+    // serde also reads structures from arrays; the API accepts only objects.
     let object: serde_json::Map<_, _> =
         serde_json::from_slice(body).map_err(|_| DcsError::MalformedBody)?;
     T::deserialize(serde_json::Value::Object(object)).map_err(|_| DcsError::MalformedBody)

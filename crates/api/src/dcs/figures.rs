@@ -1,4 +1,4 @@
-//! Figures of a project and of its instances.
+//! Quotas and statistics of a project and its instances.
 
 use cachevault_domain::{Instance, InstanceCounts, Listing, Project};
 use serde::Serialize;
@@ -6,10 +6,10 @@ use utoipa::ToSchema;
 
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
-/// There is no limit: the largest number that every client can hold.
+/// Stands for "unlimited": the largest number that every client can represent.
 const NO_LIMIT: u32 = i32::MAX as u32;
 
-/// How much of what a project may have it has.
+/// The quotas of a project and their usage.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Quotas {
     /// Always two: `instance` and `ram`.
@@ -30,7 +30,7 @@ struct Resource {
     unit: &'static str,
     min: u32,
     max: u32,
-    /// Nothing is limited: the largest number that there is.
+    /// Always the largest number: nothing is limited.
     quota: u32,
     used: u32,
 }
@@ -61,7 +61,7 @@ impl Quotas {
     }
 }
 
-/// The quotas, as v2 shows them.
+/// The quotas in the format of v2.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QuotasBody {
     quotas: Quotas,
@@ -73,8 +73,8 @@ impl From<&InstanceCounts> for QuotasBody {
     }
 }
 
-/// The quotas, as v1.0 shows them. Whose they are stands beside them in the documents, and within
-/// them where one client looks.
+/// The quotas in the format of v1.0. The documents place `resource_user` beside the quotas; one
+/// client reads it inside them.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QuotasOfUser {
     quotas: Quotas,
@@ -91,7 +91,7 @@ impl QuotasOfUser {
     }
 }
 
-/// Figures of each instance.
+/// Statistics of each instance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Statistics {
     statistics: Vec<InstanceStatistic>,
@@ -101,9 +101,9 @@ pub(crate) struct Statistics {
 struct InstanceStatistic {
     #[schema(format = "uuid")]
     instance_id: String,
-    /// Keys in all databases, when the instance was last looked at.
+    /// Keys in all databases at the last probe.
     keys: u64,
-    /// MB, likewise.
+    /// MB, at the last probe.
     used_memory: u64,
     /// MB.
     max_memory: u64,
@@ -138,7 +138,7 @@ impl From<Listing<Instance>> for Statistics {
     }
 }
 
-/// How many instances are in each status.
+/// The number of instances in each status.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub(crate) struct StatusCounts {
     paying_count: u64,
@@ -167,7 +167,7 @@ impl From<&InstanceCounts> for StatusCounts {
     }
 }
 
-/// How many instances are in each status, also by engine; all of ours count as Redis.
+/// The number of instances in each status, in total and per engine; all instances count as Redis.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StatusCountsBody {
     #[serde(flatten)]
@@ -183,7 +183,7 @@ impl From<&InstanceCounts> for StatusCountsBody {
     }
 }
 
-/// The settings of an instance's server.
+/// The configuration parameters of an instance.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Configs {
     #[schema(format = "uuid")]
@@ -193,7 +193,7 @@ pub(crate) struct Configs {
     config_time: String,
     #[schema(example = "RUNNING")]
     status: &'static str,
-    /// Always empty: a server's settings are neither shown nor changed.
+    /// Always empty: configuration parameters are neither shown nor changed.
     redis_config: Vec<String>,
 }
 
@@ -209,7 +209,7 @@ impl From<&Instance> for Configs {
     }
 }
 
-/// Who may connect to an instance: nobody is kept out by us.
+/// The IP whitelist of an instance; never enabled.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Whitelist {
     #[schema(format = "uuid")]
@@ -227,7 +227,7 @@ impl From<&Instance> for Whitelist {
     }
 }
 
-/// The automatic scan of an instance for large or hot keys: there is none.
+/// The automatic scan of an instance for large or hot keys; never enabled.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AutoScan {
     #[schema(format = "uuid")]

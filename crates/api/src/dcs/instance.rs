@@ -1,4 +1,4 @@
-//! An instance as both versions show it, in types that every typed client can read.
+//! An instance in the format of both versions, with types that every typed client can read.
 
 use cachevault_domain::{EngineKind, Instance};
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::words;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// The fields that v1.0 and v2 share. What a cloud has and an adopted server has not is null.
+/// The fields that v1.0 and v2 share. Fields that exist only for cloud instances are null.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceBody {
     #[schema(format = "uuid")]
@@ -74,9 +74,9 @@ pub(crate) struct InstanceBody {
     free: Option<String>,
     error_code: Option<String>,
     created_at: String,
-    /// The last change of the instance's settings.
+    /// Time of the last change of the instance's settings.
     updated_at: String,
-    /// The same moment, in the spelling of some examples.
+    /// The same time, in the spelling of some examples.
     update_at: String,
 }
 
@@ -154,12 +154,12 @@ impl From<&Instance> for InstanceBody {
     }
 }
 
-/// An empty description is none.
+/// An empty description is shown as null.
 fn description(text: &str) -> Option<String> {
     Some(text).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-/// Eighths of a GiB, written as `.125`, for what is smaller than one.
+/// Capacities below one GiB, in eighths, written as `.125`.
 fn capacity_minor(bytes: u64) -> Option<String> {
     if bytes >= GIB {
         return None;

@@ -1,5 +1,6 @@
-//! What a cloud offers to choose from. We make no instances, so these are only what clients need to
-//! read before they ask for anything; none of it depends on the project.
+//! The zones, maintenance windows and specifications that a cloud offers. The service creates no
+//! servers; clients only read these lists before they create an instance. The lists are the same
+//! for every project.
 
 use cachevault_app::AppError;
 use cachevault_domain::Action;
@@ -8,15 +9,15 @@ use utoipa::ToSchema;
 
 use crate::auth::Identity;
 
-/// One client's own tests want three; nothing of ours depends on which is chosen.
+/// The tests of one client expect three zones. The choice of a zone has no effect.
 const ZONES: [&str; 3] = ["cachevault-1", "cachevault-2", "cachevault-3"];
-/// The specification that clients look for before they ask for an instance.
+/// The specification that clients search for before they create an instance.
 const SPEC_CODE: &str = "redis.ha.xu1.tiny.r2.128";
 const CAPACITY: &str = "0.125";
-/// What we adopt, by its first and second number.
+/// The supported versions, by major and minor number.
 const ENGINE_VERSIONS: &str = "5.0;6.0;7.0;7.2;7.4;8.0";
 
-/// What there is to choose from is for those who may see what was chosen.
+/// Requires the permission to list instances.
 pub(crate) fn may_choose(identity: &Identity) -> Result<(), AppError> {
     identity.caller.may(Action::ListInstances)?;
     Ok(())
@@ -42,7 +43,7 @@ fn zones() -> Vec<Zone> {
     ZONES.map(zone).into()
 }
 
-/// The availability zones, as v2 shows them.
+/// The availability zones in the format of v2.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Zones {
     region_id: String,
@@ -55,8 +56,8 @@ impl Zones {
     }
 }
 
-/// The availability zones, as v1.0 shows them: the documents' table has one spelling of the
-/// region, their example the other.
+/// The availability zones in the format of v1.0. The documents spell the region's field in two
+/// ways; both are sent.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ZonesTwice {
     #[serde(rename = "regionId")]
@@ -71,7 +72,7 @@ impl ZonesTwice {
     }
 }
 
-/// The windows in which instances may be worked on: one for each hour of the day, UTC.
+/// The maintenance windows: one for each hour of the day, UTC.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Windows {
     maintain_windows: Vec<Window>,
@@ -101,7 +102,7 @@ impl Windows {
     }
 }
 
-/// The specifications, as v1.0 shows them.
+/// The specifications in the format of v1.0.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Products {
     products: Vec<Product>,
@@ -123,7 +124,7 @@ struct Product {
     spec_details: String,
     spec_details2: String,
     charging_type: &'static str,
-    /// Nothing is charged.
+    /// Always 0: the service charges nothing.
     price: f64,
     currency: &'static str,
     prod_type: &'static str,
@@ -198,7 +199,7 @@ impl Products {
     }
 }
 
-/// The specifications, as v2 shows them.
+/// The specifications in the format of v2.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Flavors {
     flavors: Vec<Flavor>,

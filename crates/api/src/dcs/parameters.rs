@@ -1,7 +1,7 @@
-//! The parameters of paths and queries, for the published descriptions. What is read is read by
-//! [`crate::query::Query`] and the extractors, which know more spellings than are documented.
+//! Path and query parameters for the published descriptions. [`crate::query::Query`] and the
+//! extractors read the requests; they accept more spellings than the documents show.
 
-#![expect(dead_code, reason = "only their descriptions are used")]
+#![expect(dead_code, reason = "only the descriptions are used")]
 
 use utoipa::IntoParams;
 
@@ -38,7 +38,7 @@ pub(crate) struct BackupPath {
     backup_id: String,
 }
 
-/// Which records of v1.0 are wanted.
+/// Query of the v1.0 record lists.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RecordsFromStart {
@@ -48,13 +48,13 @@ pub(crate) struct RecordsFromStart {
     /// Records to return; a number above 1000 counts as 1000.
     #[param(minimum = 1, default = 10)]
     limit: Option<u32>,
-    /// Created at this moment or later: `yyyyMMddHHmmss`, UTC.
+    /// Earliest time of creation: `yyyyMMddHHmmss`, UTC.
     #[param(rename = "beginTime", example = "20190510000000")]
     #[param(
         pattern = "^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|1[0-9]|2[0-8])([01][0-9]|2[0-3])([0-5][0-9]){2}$"
     )]
     begin_time: Option<String>,
-    /// Created at this moment or earlier; not before the beginning.
+    /// Latest time of creation; not before the earliest.
     #[param(rename = "endTime", example = "20190511235959")]
     #[param(
         pattern = "^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|1[0-9]|2[0-8])([01][0-9]|2[0-3])([0-5][0-9]){2}$"
@@ -62,23 +62,23 @@ pub(crate) struct RecordsFromStart {
     end_time: Option<String>,
 }
 
-/// Which records of v2 are wanted.
+/// Query of the v2 record lists.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RecordsFromOffset {
     /// Records to skip.
     #[param(minimum = 0, default = 0)]
     offset: Option<u64>,
-    /// Records to return at the most.
+    /// Maximum of returned records.
     #[param(minimum = 1, maximum = 1000, default = 10)]
     limit: Option<u32>,
-    /// Created at this moment or later: `yyyyMMddHHmmss`, UTC.
+    /// Earliest time of creation: `yyyyMMddHHmmss`, UTC.
     #[param(example = "20190510000000")]
     #[param(
         pattern = "^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|1[0-9]|2[0-8])([01][0-9]|2[0-3])([0-5][0-9]){2}$"
     )]
     begin_time: Option<String>,
-    /// Created at this moment or earlier; not before the beginning.
+    /// Latest time of creation; not before the earliest.
     #[param(example = "20190511235959")]
     #[param(
         pattern = "^20[0-9]{2}(0[1-9]|1[0-2])(0[1-9]|1[0-9]|2[0-8])([01][0-9]|2[0-3])([0-5][0-9]){2}$"
@@ -86,7 +86,7 @@ pub(crate) struct RecordsFromOffset {
     end_time: Option<String>,
 }
 
-/// Which instances of v1.0 are wanted.
+/// Query of the v1.0 instance list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct InstancesFromStart {
@@ -96,7 +96,7 @@ pub(crate) struct InstancesFromStart {
     /// Instances to return; a number above 2000 counts as 2000.
     #[param(minimum = 1, default = 1000)]
     limit: Option<u32>,
-    /// Return what follows this instance.
+    /// Return the instances that follow this one.
     marker: Option<String>,
     /// With this id.
     id: Option<String>,
@@ -115,19 +115,19 @@ pub(crate) struct InstancesFromStart {
         pattern = "^[A-Za-z0-9]{1,36}=[A-Za-z0-9]{0,43}(,[A-Za-z0-9]{1,36}=[A-Za-z0-9]{0,43})*$"
     )]
     tags: Option<String>,
-    /// Changes nothing: no instance is ever recorded whose creation failed.
+    /// No effect: an instance whose creation failed is never recorded.
     #[param(rename = "includeFailure", default = true)]
     include_failure: Option<bool>,
 }
 
-/// Which instances of v2 are wanted.
+/// Query of the v2 instance list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct InstancesFromOffset {
     /// Instances to skip.
     #[param(minimum = 0, default = 0)]
     offset: Option<u64>,
-    /// Instances to return at the most.
+    /// Maximum of returned instances.
     #[param(minimum = 1, maximum = 1000, default = 10)]
     limit: Option<u32>,
     /// With this id.
@@ -150,10 +150,10 @@ pub(crate) struct InstancesFromOffset {
         pattern = "^[A-Za-z0-9]{1,36}=[A-Za-z0-9]{0,43}(,[A-Za-z0-9]{1,36}=[A-Za-z0-9]{0,43})*$"
     )]
     tags: Option<String>,
-    /// Changes nothing: no instance is ever recorded whose creation failed.
+    /// No effect: an instance whose creation failed is never recorded.
     #[param(default = true)]
     include_failure: Option<bool>,
-    /// Changes nothing: instances that were deleted are not listed.
+    /// No effect: deleted instances are not listed.
     #[param(default = false)]
     include_delete: Option<bool>,
 }
@@ -161,7 +161,7 @@ pub(crate) struct InstancesFromOffset {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AllFailureV1 {
-    /// Delete all instances whose creation failed: there are none.
+    /// Delete all instances whose creation failed; there are none.
     #[param(rename = "allFailure", default = false)]
     all_failure: Option<bool>,
 }
@@ -169,7 +169,7 @@ pub(crate) struct AllFailureV1 {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct AllFailureV2 {
-    /// Delete all instances whose creation failed: there are none.
+    /// Delete all instances whose creation failed; there are none.
     #[param(default = false)]
     all_failure: Option<bool>,
 }

@@ -1,4 +1,4 @@
-//! The password by which an instance is reached. The server has it already: it is only told to us.
+//! The stored password of an instance. Changing it never changes the server's own password.
 
 use cachevault_app::AppError;
 use cachevault_domain::{Caller, InstanceId, ProbeError};
@@ -9,18 +9,18 @@ use utoipa::ToSchema;
 use super::error::DcsError;
 use crate::Api;
 
-/// A new password in place of the old one.
+/// A change of the stored password.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PasswordWish {
-    /// The one that was told last.
+    /// The stored password.
     #[schema(value_type = String, format = Password)]
     old_password: Option<SecretString>,
-    /// The one that the server takes now.
+    /// The password that the server accepts now.
     #[schema(value_type = String, format = Password, max_length = 1024)]
     new_password: Option<SecretString>,
 }
 
-/// The new password is taken. Nobody is locked out here, so the rest is empty.
+/// The result of a password change. The lock fields are empty: the service locks nobody out.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PasswordChanged {
     #[schema(example = "success")]
@@ -32,7 +32,7 @@ pub(crate) struct PasswordChanged {
 }
 
 impl PasswordWish {
-    /// Takes the new password, if the server does.
+    /// Stores the new password if the server accepts it.
     pub(crate) async fn grant(
         self,
         api: &Api,
@@ -62,7 +62,7 @@ fn refusal(error: AppError) -> DcsError {
         AppError::InvalidConnection(_) => DcsError::InvalidField("new_password"),
         _ => return error.into(),
     };
-    // The vendor's words leave no room for the reason.
-    tracing::warn!(%error, "a request was refused");
+    // The vendor's error has no field for the reason.
+    tracing::warn!(%error, "request refused");
     code
 }

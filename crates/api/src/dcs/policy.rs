@@ -1,4 +1,4 @@
-//! The backup policy of an instance: as it is sent, and wrapped as it is shown.
+//! The backup policy of an instance, in the request and the response format of DCS.
 
 use cachevault_domain::{
     BackupPolicy, HourWindow, ProjectId, SaveDays, StoredPolicy, Weekdays, WeeklyPlan,
@@ -14,20 +14,21 @@ const MANUAL: &str = "manual";
 const AUTO: &str = "auto";
 const WEEKLY: &str = "weekly";
 
-/// A backup policy, as it is sent.
+/// A backup policy in a request.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PolicyWish {
-    /// `auto` or `manual`; an empty text is `manual`. v2 wants it, v1.0 takes `manual` without it.
+    /// `auto` or `manual`; an empty text means `manual`. v2 requires the field, in v1.0 the default
+    /// is `manual`.
     #[schema(example = "auto", pattern = "^(auto|manual|)$", required, nullable = false)]
     backup_type: Option<String>,
-    /// Days for which backups of the plan are kept; `auto` needs it.
+    /// Days of retention for the plan's backups; required for `auto`.
     #[schema(example = 1, minimum = 1, maximum = 7)]
     save_days: Option<i64>,
-    /// `auto` needs it; kept, but not followed, with `manual`.
+    /// Required for `auto`; with `manual` the plan is stored but not followed.
     periodical_backup_plan: Option<PlanWish>,
 }
 
-/// When to back up, as it is sent.
+/// The schedule in a request.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PlanWish {
     /// Whole hours, UTC.
@@ -37,13 +38,13 @@ pub(crate) struct PlanWish {
     period_type: Option<String>,
     #[schema(schema_with = days_schema)]
     backup_at: Option<Vec<Day>>,
-    /// No longer used; taken and ignored.
+    /// Obsolete; ignored.
     #[schema(example = "+08:00")]
-    #[expect(dead_code, reason = "only its type counts")]
+    #[expect(dead_code, reason = "only the type is checked")]
     timezone_offset: Option<String>,
 }
 
-/// A day of the week. The documents' examples have texts where their tables have numbers.
+/// A day of the week. The documents use texts in examples and numbers in tables.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Day {
@@ -64,14 +65,14 @@ impl Day {
     fn number(&self) -> i64 {
         match self {
             Self::Number(number) => *number,
-            // No day is 0.
+            // Day 0 does not exist, so the text is refused.
             Self::Text(text) => text.parse().unwrap_or(0),
         }
     }
 }
 
 impl PolicyWish {
-    /// The policy; `default_type` stands for a type that is left out, if it may be.
+    /// Parses the policy. `default_type` replaces a missing type, where a version allows that.
     pub(crate) fn policy(&self, default_type: Option<&str>) -> Result<BackupPolicy, DcsError> {
         let save_days = self.save_days.map(SaveDays::new).transpose();
         let save_days = save_days.map_err(|_| DcsError::PolicySaveDays)?;
@@ -82,7 +83,7 @@ impl PolicyWish {
                 let save_days = save_days.ok_or(DcsError::PolicySaveDays)?;
                 Ok(BackupPolicy::automatic(plan, save_days))
             }
-            // One client sends an empty text where nobody has chosen.
+            // One client sends an empty text as the default.
             Some(MANUAL | "") => {
                 let plan = plan.filter(|plan| !plan.is_empty()).map(PlanWish::plan).transpose()?;
                 Ok(BackupPolicy::manual(plan, save_days))
@@ -109,7 +110,7 @@ impl PlanWish {
     }
 }
 
-/// A policy in a request of v1.0, where one client sends it as JSON in a text.
+/// A policy in a v1.0 request. One client sends JSON inside a text.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum PolicyOrText {
@@ -130,14 +131,13 @@ impl PolicyOrText {
     }
 }
 
-/// The policy of an instance, as it is shown: of one that says more than this form can, what is
-/// true in it.
+/// The backup policy of an instance. A richer policy is reduced to the fields of this form.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct StoredPolicyBody {
     backup_policy_id: String,
     created_at: String,
     updated_at: String,
-    /// The project.
+    /// The project id.
     tenant_id: String,
     policy: PolicyBody,
 }

@@ -1,4 +1,4 @@
-//! What is said about an instance when it is created or changed, and its tags.
+//! Request bodies that create and change instances, and their tags.
 
 use cachevault_app::{AddInstance, FirstSettings};
 use cachevault_domain::{
@@ -11,15 +11,15 @@ use utoipa::openapi::{ObjectBuilder, Schema, Type};
 use super::error::{DcsError, EXTENSION};
 use crate::connection::ConnectionBody;
 
-/// What both versions may change of an instance. Fields that we have no use for, such as
-/// `security_group_id`, are taken and ignored.
+/// Changes to an instance, in both versions. Unused fields, such as `security_group_id`, are
+/// accepted and ignored.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct ModifyInstance<P> {
     #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$")]
     name: Option<String>,
     #[schema(max_length = 1024)]
     description: Option<String>,
-    /// A whole hour, UTC; together with its end.
+    /// A whole hour, UTC; requires `maintain_end`.
     #[schema(example = "02:00:00", pattern = "^([01][0-9]|2[0-3]):00:00$")]
     maintain_begin: Option<String>,
     #[schema(example = "06:00:00", pattern = "^([01][0-9]|2[0-3]):00:00$")]
@@ -30,14 +30,14 @@ pub(crate) struct ModifyInstance<P> {
     port: Option<u16>,
 }
 
-/// What is sent to create an instance. Servers that exist are adopted; none is ever made.
+/// A request to create an instance. The service registers a running server and never creates one.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateInstance<P> {
     #[schema(example = "dcs-demo", pattern = "^[A-Za-z0-9_-]{1,64}$", required, nullable = false)]
     name: Option<String>,
     #[schema(max_length = 1024)]
     description: Option<String>,
-    /// A whole hour, UTC; together with its end.
+    /// A whole hour, UTC; requires `maintain_end`.
     #[schema(example = "02:00:00", pattern = "^([01][0-9]|2[0-3]):00:00$")]
     maintain_begin: Option<String>,
     #[schema(example = "06:00:00", pattern = "^([01][0-9]|2[0-3]):00:00$")]
@@ -45,7 +45,8 @@ pub(crate) struct CreateInstance<P> {
     instance_backup_policy: Option<P>,
     #[schema(max_items = 20)]
     tags: Option<Vec<TagBody>>,
-    /// An extension of ours: the server that is to be adopted. Without it `DCS.4027`.
+    /// Extension: the connection to the server that is registered. Without it the answer is
+    /// `DCS.4027`.
     #[schema(required, nullable = false)]
     cachevault: Option<ConnectionBody>,
 }
@@ -56,7 +57,7 @@ fn null_schema() -> Schema {
 }
 
 impl<P> ModifyInstance<P> {
-    /// The change; `policy` reads a policy as the version writes it.
+    /// Parses the change. `policy` parses a policy in the format of the version.
     pub(crate) fn change(
         self,
         policy: impl Fn(&P) -> Result<BackupPolicy, DcsError>,
@@ -75,7 +76,7 @@ impl<P> ModifyInstance<P> {
 }
 
 impl<P> CreateInstance<P> {
-    /// The server to adopt; `policy` reads a policy as the version writes it.
+    /// Parses the request. `policy` parses a policy in the format of the version.
     pub(crate) fn wish(
         self,
         policy: impl Fn(&P) -> Result<BackupPolicy, DcsError>,
@@ -88,8 +89,8 @@ impl<P> CreateInstance<P> {
             tags: tags(&self.tags.unwrap_or_default())?,
         };
         let target = connection.target().map_err(|reason| {
-            // The vendor's words leave no room for the reason.
-            tracing::warn!(%reason, "a request was refused");
+            // The vendor's error has no field for the reason.
+            tracing::warn!(%reason, "request refused");
             DcsError::InvalidField(EXTENSION)
         })?;
         Ok(AddInstance { name: name(&self.name.unwrap_or_default())?, target, settings })
@@ -104,7 +105,7 @@ fn description(text: &str) -> Result<Description, DcsError> {
     text.parse().map_err(|_| DcsError::DescriptionTooLong)
 }
 
-/// Both ends, or none; an empty text counts as none.
+/// Both ends are set or none. An empty text counts as absent.
 fn maintenance(begin: Option<String>, end: Option<String>) -> Result<Option<HourWindow>, DcsError> {
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     match (said(begin), said(end)) {
@@ -118,7 +119,7 @@ fn maintenance(begin: Option<String>, end: Option<String>) -> Result<Option<Hour
     }
 }
 
-/// `HH:00:00`; clients leave the ends of it out.
+/// Parses `HH:00:00`, `HH:00` or `HH`; clients send all three.
 fn hour(text: &str) -> Option<u8> {
     let text = text.strip_suffix(":00").unwrap_or(text);
     let digits = text.strip_suffix(":00").unwrap_or(text);
@@ -153,19 +154,19 @@ fn tags(wish: &[TagBody]) -> Result<Vec<Tag>, DcsError> {
     wish.iter().map(tag).collect::<Result<_, _>>().map_err(|_| DcsError::InvalidField("tags"))
 }
 
-/// What to do with tags.
+/// A change of tags.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct TagAction {
     /// `create` or `delete`.
     #[schema(example = "create", pattern = "^(create|delete)$", required, nullable = false)]
     action: Option<String>,
-    /// With `delete` a value may be left out; one that is there must be the tag's.
+    /// With `delete` the value is optional; a given value must match.
     #[schema(min_items = 1, max_items = 20, required, nullable = false)]
     tags: Option<Vec<TagBody>>,
 }
 
 impl TagAction {
-    /// The change.
+    /// Parses the change.
     pub(crate) fn change(self) -> Result<TagChange, DcsError> {
         let wish = self.tags.unwrap_or_default();
         if !(1..=TAGS_MAX).contains(&wish.len()) {
@@ -195,7 +196,7 @@ impl From<&[Tag]> for InstanceTags {
     }
 }
 
-/// The tags of a project: every key with all of its values.
+/// The tags of a project: each key with all its values.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProjectTags {
     tags: Vec<KeyBody>,
@@ -209,7 +210,7 @@ struct KeyBody {
 }
 
 impl From<&[Tag]> for ProjectTags {
-    /// They are sorted by key.
+    /// Requires tags sorted by key.
     fn from(tags: &[Tag]) -> Self {
         let of_key = |tags: &[Tag]| KeyBody {
             key: tags.first().map(|tag| tag.key().to_owned()).unwrap_or_default(),
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_is_created_only_of_a_server_that_exists() {
+    fn an_instance_requires_a_running_server() {
         let create = |json: &str| {
             let wish: CreateInstance<()> = serde_json::from_str(json).unwrap();
             wish.wish(|()| Err(DcsError::Internal)).map(|wish| wish.name.to_string())

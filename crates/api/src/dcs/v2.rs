@@ -48,6 +48,6 @@ pub(crate) fn router() -> OpenApiRouter<Api> {
         .routes(routes!(offers::zones))
         .routes(routes!(offers::windows))
         .routes(routes!(offers::flavors))
-        // An export that this service does not have, not an instance of that name.
+        // This path is the vendor's export and not an instance of that name.
         .route("/{project_id}/instances/export-job", get(unknown_route))
 }

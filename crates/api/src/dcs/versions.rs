@@ -1,4 +1,4 @@
-//! Which versions there are: the only pages that need no identity.
+//! The version documents, which require no authentication.
 
 use axum::Json;
 use axum::extract::State;
@@ -30,13 +30,13 @@ struct Version {
     #[schema(example = "v2")]
     id: &'static str,
     links: Vec<VersionLink>,
-    /// Always empty: there are no smaller versions.
+    /// Always empty: the API has no minor versions.
     version: &'static str,
     min_version: &'static str,
     /// `CURRENT` or `DEPRECATED`.
     #[schema(example = "CURRENT")]
     status: &'static str,
-    /// Always empty: when the vendor published it is not for us to say.
+    /// Always empty: the vendor's date of publication is unknown.
     updated: &'static str,
 }
 

@@ -1,11 +1,11 @@
-//! What a client asks for, from the vendor's words into ours.
+//! Converts DCS requests to requests of the use cases.
 
 use cachevault_app::{AppError, LinkLifetime, RequestBackup, RequestRestore};
 use cachevault_domain::{RdbDialect, RestoreOptions};
 
 use super::error::DcsError;
 
-/// A backup with this `remark` and in this `backup_format`. Both may be left out; an empty format
+/// A backup request with a `remark` and a `backup_format`. Both are optional; an empty format
 /// counts as absent.
 pub(crate) fn backup(
     remark: Option<&str>,
@@ -20,7 +20,7 @@ pub(crate) fn backup(
     Ok(RequestBackup { note, dialect: RdbDialect::Native })
 }
 
-/// A restore of the backup `backup_id`, which may not be left out, with this `remark`, which may.
+/// A restore request for the required `backup_id`, with an optional `remark`.
 pub(crate) fn restore(
     backup_id: Option<&str>,
     remark: Option<&str>,
@@ -31,7 +31,7 @@ pub(crate) fn restore(
     Ok(RequestRestore { backup, options: RestoreOptions::default(), note })
 }
 
-/// What is wrong with a request for a restore: here an unknown backup is a field of the body.
+/// The error of a restore request: an unknown backup is an invalid field of the body.
 pub(crate) fn restore_error(error: AppError) -> DcsError {
     match error {
         AppError::BackupNotFound => DcsError::InvalidField("backup_id"),
@@ -39,7 +39,7 @@ pub(crate) fn restore_error(error: AppError) -> DcsError {
     }
 }
 
-/// How long links are to live; it may not be left out.
+/// The required lifetime of links.
 pub(crate) fn link_lifetime(expiration: Option<i64>) -> Result<LinkLifetime, DcsError> {
     let lifetime = expiration.and_then(|seconds| LinkLifetime::from_seconds(seconds).ok());
     lifetime.ok_or(DcsError::InvalidField("expiration"))

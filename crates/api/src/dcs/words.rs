@@ -1,4 +1,4 @@
-//! The vendor's words for our things, and its way to write times.
+//! The vendor's names for states, types and codes, and its time formats.
 
 use cachevault_app::BackupLinks;
 use cachevault_domain::{
@@ -6,11 +6,11 @@ use cachevault_domain::{
 };
 use jiff::Timestamp;
 
-/// The name of a bucket where the store is a folder: clients expect one.
+/// The bucket name that clients see for a store in a local folder. Clients expect one.
 const NO_BUCKET: &str = "cachevault";
 
-/// The bucket of a backup's files. What lies in it is compressed and may be encrypted; the links
-/// give the files as they were captured.
+/// The bucket of a backup's files. Objects in the bucket are compressed and may be encrypted;
+/// download links return the files as they were captured.
 pub(crate) fn bucket_name(links: &BackupLinks) -> String {
     links.bucket.clone().unwrap_or_else(|| NO_BUCKET.to_owned())
 }
@@ -50,7 +50,7 @@ pub(crate) fn backup_name(created_at: Timestamp) -> String {
 
 pub(crate) fn backup_type(trigger: Trigger) -> &'static str {
     match trigger {
-        // The vendor knows no third.
+        // The vendor has no third type.
         Trigger::Manual | Trigger::Safety => "manual",
         Trigger::Automatic => "auto",
     }
@@ -81,7 +81,7 @@ pub(crate) fn instance_status(state: InstanceState) -> &'static str {
     }
 }
 
-/// Every status of the documents. Only three of them are ever an instance's of ours.
+/// The documented statuses. Instances of this service use only three of them.
 const INSTANCE_STATUSES: [&str; 12] = [
     "CREATING",
     "CREATEFAILED",
@@ -97,11 +97,11 @@ const INSTANCE_STATUSES: [&str; 12] = [
     "CLOSED",
 ];
 
-/// No status of the documents.
+/// A text that is not a documented status.
 #[derive(Debug)]
 pub(crate) struct UnknownStatus;
 
-/// The state of this name, where it is a documented one that one of our instances can be in.
+/// The state with this documented name, if an instance of this service can have it.
 pub(crate) fn instance_state(status: &str) -> Result<Option<InstanceState>, UnknownStatus> {
     let is_documented = INSTANCE_STATUSES.iter().any(|known| status.eq_ignore_ascii_case(known));
     let states = [InstanceState::Running, InstanceState::Restoring, InstanceState::Down];
@@ -114,7 +114,7 @@ pub(crate) fn hour(hour: u8) -> String {
     format!("{hour:02}:00:00")
 }
 
-/// What is being done with an instance; a backup shows here, never in its status.
+/// The running task of an instance. A backup appears here and never in the status.
 pub(crate) fn instance_task(instance: &Instance) -> Option<&'static str> {
     match instance.operation? {
         JobKind::Capture => Some("BACKUPING"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_state_and_code_of_the_documents_has_a_word() {
+    fn every_documented_state_and_code_has_a_name() {
         let states: Vec<_> = BackupState::ALL.into_iter().map(backup_status).collect();
         assert_eq!(states, ["waiting", "backuping", "succeed", "failed", "expired", "deleted"]);
         let states: Vec<_> = RestoreState::ALL.into_iter().map(restore_status).collect();
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_about_states_and_codes_says_what_we_say() {
+    fn the_page_about_states_and_codes_matches_the_code() {
         let page = include_str!("../../../../docs/codes.md");
         for state in BackupState::ALL {
             let row = format!("| `{}` | `{}` |", backup_status(state), state.as_str());

@@ -1,4 +1,4 @@
-//! The bytes of a download, sent by a task of its own so that a client that stalls is noticed.
+//! The body of a download. A separate task sends it, so that a stalled client is noticed.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use tracing::Instrument;
 
 use crate::audit::DownloadRecord;
 
-/// Why a body ends before the length that was announced; the connection is closed then.
+/// The reason why a body ends early. The connection is then closed before the announced length.
 #[derive(Debug, thiserror::Error)]
 enum BrokenOff {
     #[error("{0}")]
     Unreadable(#[from] RdbUnreadable),
-    #[error("the store gave nothing for {0:?}")]
+    #[error("the store returned no data for {0:?}")]
     StoreStalled(Duration),
-    #[error("the client took nothing for {0:?}")]
+    #[error("the client accepted no data for {0:?}")]
     ClientStalled(Duration),
-    #[error("the RDB has {found} bytes, not those that its manifest says")]
+    #[error("the RDB has {found} bytes, which differs from its manifest")]
     WrongSize { found: u64 },
-    #[error("the client has gone")]
+    #[error("the client closed the connection")]
     ClientGone,
 }
 
 type Pieces = mpsc::Sender<Result<Bytes, BrokenOff>>;
 
-/// The bytes `part` of an RDB; `slot` is held as long as the reading goes on, and `record` says how
-/// that ended.
+/// Streams the bytes `part` of an RDB. `slot` is held while the store is read; `record` receives
+/// the result.
 pub(super) fn stream(
     rdb: Box<dyn RdbPieces>,
     part: Range<u64>,
@@ -48,21 +48,21 @@ pub(super) fn stream(
             record.error = None;
         }
         drop(record);
-        // The slot is free from here on, however long the client keeps the connection.
+        // The slot is free now, however long the client keeps the connection open.
         drop(slot);
         if let Err(error) = sent {
             match error {
                 BrokenOff::ClientGone | BrokenOff::ClientStalled(_) => {
-                    tracing::info!(%error, "a download was broken off");
+                    tracing::info!(%error, "download ended early");
                 }
-                _ => tracing::error!(%error, "a download was broken off"),
+                _ => tracing::error!(%error, "download ended early"),
             }
-            // A stalled client takes it when it takes the rest, if ever.
+            // A stalled client receives the error with the rest, if at all.
             let _ = sender.send(Err(error)).await;
         }
     };
     task.spawn(sending.in_current_span());
-    // The task ends with the body: when it was sent, or the client has gone.
+    // Dropping the body ends the task: after the last chunk, or when the client disconnects.
     let state = (pieces, task);
     Body::from_stream(stream::unfold(state, |(mut pieces, task)| async move {
         let piece = pieces.recv().await?;
@@ -70,7 +70,7 @@ pub(super) fn stream(
     }))
 }
 
-/// Sends the bytes `part`, the last of them only when the whole RDB was read and proved.
+/// Sends the bytes `part`. The last chunk is sent only after the whole RDB was read and compared.
 async fn send(
     mut rdb: Box<dyn RdbPieces>,
     part: Range<u64>,
@@ -117,10 +117,10 @@ async fn give(
     }
 }
 
-/// What of a piece of `len` bytes at `offset` is in `part`.
+/// The intersection of `part` with a chunk of `len` bytes at `offset`, relative to the chunk.
 fn overlap(part: &Range<u64>, offset: u64, len: usize) -> Range<usize> {
     let within = |position: u64| {
-        // What lies behind the piece counts as its end.
+        // Positions behind the chunk are cut to its end.
         usize::try_from(position.saturating_sub(offset)).map_or(len, |at| at.min(len))
     };
     within(part.start)..within(part.end)
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_are_cut_to_the_part() {
+    fn chunks_are_cut_to_the_range() {
         for (part, offset, expected) in [
             (0..30, 0, 0..10),
             (5..30, 0, 5..10),

@@ -1,4 +1,4 @@
-//! A link's URL, written and read in one way only.
+//! Writes and parses the URLs of download links. Each link has exactly one spelling.
 
 use axum::http::{HeaderMap, Uri, header};
 use cachevault_app::{FileLink, Ticket};
@@ -10,8 +10,8 @@ pub(crate) fn url(api: &Api, headers: &HeaderMap, link: &FileLink) -> String {
     format!("{}{}", base(api, headers), path(&link.ticket, &link.signature))
 }
 
-/// The URL of the service, without a path: what is configured; else the host by which the client
-/// has found us; else the address listened on.
+/// The base URL of the service: the configured one, otherwise the request's host, otherwise the
+/// listen address.
 pub(crate) fn base(api: &Api, headers: &HeaderMap) -> String {
     if let Some(url) = &api.public_url {
         return url.clone();
@@ -34,8 +34,8 @@ fn path(ticket: &Ticket, signature: &str) -> String {
     )
 }
 
-/// Reads path and query of a link. Nothing but what [`url`] writes is one: another spelling of the
-/// same, or a parameter more, is none.
+/// Parses the path and query of a link. Only the exact text that [`url`] writes is valid: other
+/// spellings and extra parameters are refused.
 pub(super) fn parse(uri: &Uri) -> Option<(Ticket, String)> {
     let mut parts = uri.path().strip_prefix("/download/")?.split('/');
     let mut next = || parts.next();

@@ -1,21 +1,21 @@
-//! Which part of a file a request asks for (RFC 9110, section 14).
+//! The range of a file that a request asks for (RFC 9110, section 14).
 
 use axum::http::{HeaderMap, header};
 
-/// A part of a file, or all of it.
+/// A range of a file, or the whole file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Range {
-    /// Nothing less was asked for, or not in a way that has to be understood.
+    /// No range was requested, or in a form that a server may ignore.
     Whole,
-    /// From `first` up to, not including, `end`; at least one byte.
+    /// From `first` to `end`, exclusive; at least one byte.
     Part { first: u64, end: u64 },
-    /// Nothing of the file is in the part.
+    /// The range contains no byte of the file.
     Unsatisfiable,
 }
 
-/// The part that a request with these headers wants of a file with this tag and size.
+/// The range that a request with these headers asks for.
 pub(super) fn asked_for(headers: &HeaderMap, entity_tag: &str, size_bytes: u64) -> Range {
-    // A date never matches: it is no strong validator.
+    // A date never matches, because it is not a strong validator.
     let is_current = headers.get(header::IF_RANGE).is_none_or(|tag| tag == entity_tag);
     let mut ranges = headers.get_all(header::RANGE).iter();
     match (ranges.next().map(|range| range.to_str()), ranges.next()) {
@@ -24,7 +24,7 @@ pub(super) fn asked_for(headers: &HeaderMap, entity_tag: &str, size_bytes: u64) 
     }
 }
 
-/// One range of bytes; `None` for several, for another unit, and for what is no range.
+/// Parses a single byte range. `None` for several ranges, another unit, and invalid ranges.
 fn parse(text: &str, size_bytes: u64) -> Option<Range> {
     let (unit, range) = text.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
@@ -45,7 +45,7 @@ fn parse(text: &str, size_bytes: u64) -> Option<Range> {
     Some(if first < end { Range::Part { first, end } } else { Range::Unsatisfiable })
 }
 
-/// Digits; more than fit count as the most that does.
+/// Parses digits. A number that is too large becomes the maximum.
 fn number(text: &str) -> Option<u64> {
     let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u64::MAX))

@@ -1,4 +1,4 @@
-//! What Keystone's answers hold.
+//! Parts of Keystone's response bodies.
 
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::AppendHeaders;
@@ -12,7 +12,7 @@ use super::catalog::services;
 use super::{DOMAIN_ID, DOMAIN_NAME};
 use crate::Api;
 
-/// The header in which a token is told.
+/// The response header that contains the token.
 pub(super) fn subject_token(text: &str) -> AppendHeaders<Option<(HeaderName, HeaderValue)>> {
     let value = HeaderValue::from_str(text).ok().map(|mut value| {
         value.set_sensitive(true);
@@ -21,7 +21,7 @@ pub(super) fn subject_token(text: &str) -> AppendHeaders<Option<(HeaderName, Hea
     AppendHeaders(value)
 }
 
-/// All of a token but itself, with the catalog where its base URL is given.
+/// The description of a token. `catalog_base` adds the service catalog.
 pub(super) fn token_body(api: &Api, detail: &TokenDetail, catalog_base: Option<&str>) -> Value {
     let TokenDetail { token, user, grant } = detail;
     let methods: &[&str] = match token.sign_in {
@@ -75,7 +75,7 @@ fn domain() -> Value {
     json!({"id": DOMAIN_ID, "name": DOMAIN_NAME})
 }
 
-/// An id that is the same in every answer: 32 hexadecimal digits.
+/// A stable id of 32 hexadecimal digits, derived from the parts.
 pub(super) fn stable_id(parts: &[&str]) -> String {
     hex::encode(&Sha256::digest(parts.join("/"))[..16])
 }

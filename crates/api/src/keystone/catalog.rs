@@ -1,4 +1,4 @@
-//! The catalog of services: where DCS and Keystone are.
+//! The service catalog: the endpoints of DCS and Keystone.
 
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -26,16 +26,16 @@ pub(super) async fn show(
     }))
 }
 
-/// Whether the catalog is to be told with a token: unless `nocatalog` is there.
+/// Whether a token response contains the catalog: unless `nocatalog` is given.
 pub(super) fn wants_catalog(query: Option<&str>) -> bool {
     !Query::parse(query).has("nocatalog")
 }
 
-/// The services for a caller in this project; DCS is nowhere for one in none.
+/// The services for a caller in this project. Without a project, DCS has no endpoint.
 pub(super) fn services(region: &str, base: &str, project: Option<&ProjectId>) -> Vec<Value> {
     let mut services = vec![service("identity", "keystone", region, &format!("{base}/v3"))];
     if let Some(project) = project {
-        // Clients make the address of v2 from this one; some look for it under the second name.
+        // Clients derive the URL of v2 from this one. Some clients search for the second name.
         let url = format!("{base}/v1.0/{project}");
         services.push(service("dcs", "dcs", region, &url));
         services.push(service("dcsv1", "dcsv1", region, &url));
@@ -47,7 +47,7 @@ fn service(kind: &str, name: &str, region: &str, url: &str) -> Value {
     let endpoint = json!({
         "id": stable_id(&["endpoint", kind, region]),
         "interface": "public",
-        // Some clients read one of the two, some the other.
+        // Clients read one field or the other.
         "region": region,
         "region_id": region,
         "url": url,

@@ -1,4 +1,4 @@
-//! Errors as Keystone writes them: `{"error": {"code", "message", "title"}}`.
+//! Errors in the format of Keystone: `{"error": {"code", "message", "title"}}`.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -9,20 +9,20 @@ use serde_json::json;
 use crate::audit::ErrorCode;
 use crate::gateway::GatewayError;
 
-/// An error on its way to a client of Keystone.
+/// An error for a client of Keystone.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// The request is not one that can be understood; says why.
+    /// The request is invalid, with the reason.
     BadRequest(String),
-    /// Who asks has not proven who it is; what was wrong is not told.
+    /// The credentials are wrong. The answer does not say why.
     Unauthorized,
-    /// There is nothing at this path.
+    /// The path does not exist.
     NotFound,
-    /// The token is none that the caller may see.
+    /// The caller may not see such a token.
     TokenNotFound,
-    /// Who asks has proven who it is, and may not do this; says why.
+    /// The authenticated caller lacks the permission, with the reason.
     Forbidden(AccessError),
-    /// Refused before Keystone.
+    /// The request was refused before it reached Keystone.
     Gateway(GatewayError),
     /// The service failed.
     Internal,
@@ -35,7 +35,7 @@ impl From<AppError> for Error {
             AppError::Access(error @ AccessError::TokenChain) => return Self::Forbidden(error),
             _ => {}
         }
-        // Logged once, here; the client never sees an internal cause.
+        // Logged once, here. The client never sees an internal cause.
         tracing::error!(error = &error as &dyn std::error::Error, "request failed");
         Self::Internal
     }
@@ -48,7 +48,7 @@ impl From<GatewayError> for Error {
 }
 
 impl Error {
-    /// The status, and the word for programs that Keystone has none for: the audit's.
+    /// The HTTP status, and the error code of the audit record. Keystone itself has no codes.
     pub(super) fn status_and_code(&self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "bad_request"),
@@ -61,7 +61,7 @@ impl Error {
         }
     }
 
-    /// Whether what was to prove who it is was wrong.
+    /// Whether the credentials were wrong.
     pub(super) fn is_wrong_proof(&self) -> bool {
         match self {
             Self::Unauthorized => true,

@@ -90,7 +90,7 @@ enum Scope {
         #[serde(rename = "unscoped")]
         _unscoped: serde_json::Value,
     },
-    /// The word alone, as some clients write it.
+    /// The plain word, as some clients send it.
     Word(String),
 }
 
@@ -111,9 +111,9 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Error> {
     let body = body.map_err(|rejection| Error::BadRequest(rejection.body_text()))?;
     let Body { auth } = serde_json::from_slice(&body).map_err(|error| {
-        // What is wrong with it is told by its place alone: the text holds a password.
+        // The error names only the position: the text contains a password.
         let (line, column) = (error.line(), error.column());
-        Error::BadRequest(format!("the body is not what is expected, at {line}:{column}"))
+        Error::BadRequest(format!("invalid request body at {line}:{column}"))
     })?;
     let address = client_address(&extensions);
     let named = auth.identity.named(&api).await?;
@@ -133,7 +133,7 @@ pub(super) async fn sign_in(
     Ok((StatusCode::CREATED, subject_token(text.expose_secret()), body).into_response())
 }
 
-/// A token for whoever proves to be the user that was named.
+/// Verifies the login and creates a token.
 async fn prove(
     api: &Api,
     auth: Auth,
@@ -146,9 +146,9 @@ async fn prove(
     let _running = api.throttle.begin_sign_in(address).ok_or(GatewayError::TooManyAtOnce)?;
     api.throttle.pace(address, api.app.clock.now()).await;
     let proof = auth.identity.proof(api).await?;
-    // There may have been too many wrong ones while this one waited for its turn.
+    // Other attempts may have failed while this one waited for its turn.
     check().map_err(refused)?;
-    // A scope that can be none is refused like one that the user does not have.
+    // An impossible scope is refused like a scope that the user does not have.
     let scope = wanted(auth.scope);
     let signed_in = match scope {
         Some(scope) => api.app.sign_in(proof, scope).await,
@@ -161,7 +161,7 @@ async fn prove(
     Ok(signed_in?)
 }
 
-/// Records who has signed in. A token that cannot be recorded is told to nobody.
+/// Records a sign-in. Without the record, the token is not returned.
 async fn record_sign_in(
     api: &Api,
     detail: &TokenDetail,
@@ -182,7 +182,7 @@ async fn record_sign_in(
     api.app.end_audit(&call.request, StatusCode::CREATED.as_u16(), None).await
 }
 
-/// A user that is locked learns no more than one with a wrong password.
+/// A locked user gets the same answer as a wrong password.
 fn refused(reason: Throttled) -> Error {
     match reason {
         Throttled::Locked => Error::Unauthorized,
@@ -190,18 +190,18 @@ fn refused(reason: Throttled) -> Error {
     }
 }
 
-/// Who is named by a request to sign in.
+/// The user that a sign-in request names.
 struct NamedUser {
-    /// Whose tries are counted: a user's, whether it is named by id or by name.
+    /// The user whose attempts are counted, independent of naming by id or by name.
     target: Target,
     claimed: Claimed,
 }
 
 impl IdentityBody {
-    /// Who signs in by a password; none where that can be nobody here.
+    /// The user who signs in with a password; `None` when no such user can exist.
     async fn named(&self, api: &Api) -> Result<Option<NamedUser>, AppError> {
         let Some(PasswordMethod { user }) = &self.password else { return Ok(None) };
-        // What nobody can have is wrong however often it is tried.
+        // A name that no user can have always fails.
         let Some(key) = user.key() else { return Ok(None) };
         let found = api.app.find_named(&key).await?;
         let target = match (&found, key) {
@@ -219,7 +219,7 @@ impl IdentityBody {
             }
             ([method], _, Some(TokenMethod { id })) if method == "token" => Ok(Proof::Token(id)),
             _ => {
-                let reason = "one of the methods `password` and `token` is expected";
+                let reason = "expected one of the methods `password` and `token`";
                 Err(Error::BadRequest(reason.to_owned()))
             }
         }
@@ -227,7 +227,7 @@ impl IdentityBody {
 }
 
 impl UserBody {
-    /// Whom it names; `None` where that can be nobody here.
+    /// The user that the body names; `None` when no such user can exist.
     fn key(&self) -> Option<UserKey> {
         match (&self.id, &self.name) {
             (Some(id), _) => id.parse().ok().map(UserKey::Id),
@@ -243,7 +243,7 @@ impl UserBody {
     }
 }
 
-/// What is to be opened; `None` where no such thing can be.
+/// The requested scope; `None` when no such scope can exist.
 fn wanted(scope: Option<Scope>) -> Option<WantedScope> {
     match scope {
         None | Some(Scope::Unscoped { .. }) => Some(WantedScope::Unscoped),

@@ -1,4 +1,4 @@
-//! `GET`, `HEAD` and `DELETE /v3/auth/tokens`: about the token in `X-Subject-Token`.
+//! `GET`, `HEAD` and `DELETE /v3/auth/tokens` for the token in `X-Subject-Token`.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};

@@ -1,4 +1,4 @@
-//! What was recorded of calls.
+//! `/api/v1/audit`: recorded calls.
 
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
@@ -13,7 +13,7 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::Query;
 
-/// A call that changed something, or tried to; a download; or a call that did not prove who it is.
+/// A changing call, a download, or a call that failed authentication.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditBody {
     request_id: String,
@@ -23,19 +23,18 @@ pub(super) struct AuditBody {
     operation: String,
     resource: String,
     at: String,
-    /// The HTTP status; none while the call runs, and where the service or the client went away
-    /// meanwhile.
+    /// The HTTP status; null while the call runs, and after the service or the client disconnected.
     status: Option<u16>,
     error: Option<String>,
-    /// Of a download: how many bytes were sent.
+    /// Bytes sent; only for downloads.
     bytes: Option<u64>,
-    /// How many calls alike the record stands for: of those that did not prove who they are not each
-    /// has its own.
+    /// The number of similar calls that the record stands for. Records of unauthenticated calls are
+    /// sampled.
     times: u32,
     answered_at: Option<String>,
 }
 
-/// Recorded calls.
+/// A page of recorded calls.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct AuditPageBody {
     items: Vec<AuditBody>,
@@ -60,7 +59,7 @@ impl From<&AuditRecord> for AuditBody {
     }
 }
 
-/// List calls that changed something or tried to, downloads, and refused credentials
+/// List changing calls, downloads and refused credentials
 #[utoipa::path(get, path = "/audit", operation_id = "ListAudit", tag = "Audit",
     params(AuditQuery),
     responses((status = 200, body = AuditPageBody)))]

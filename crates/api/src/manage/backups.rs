@@ -19,7 +19,7 @@ use crate::auth::Identity;
 use crate::download;
 use crate::query::{PageStart, Query};
 
-/// Ask for a backup
+/// Create a backup of an instance
 #[utoipa::path(post, path = "/instances/{instance_id}/backups", operation_id = "CreateBackup", tag = "Backups",
     params(InstancePath),
     request_body = Option<CreateBackupBody>,
@@ -60,7 +60,7 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
-/// Show a backup with what is stored of it
+/// Show a backup with its stored artifacts
 #[utoipa::path(get, path = "/backups/{backup_id}", operation_id = "ShowBackup", tag = "Backups",
     params(BackupPath),
     responses((status = 200, body = BackupDetailBody)))]
@@ -75,10 +75,10 @@ pub(super) async fn show(
 
 /// Delete a backup's files
 ///
-/// The record stays listed for a while.
+/// The record stays listed for the configured time.
 #[utoipa::path(delete, path = "/backups/{backup_id}", operation_id = "RemoveBackup", tag = "Backups",
     params(BackupPath),
-    responses((status = 204, description = "The files are gone")))]
+    responses((status = 204, description = "The files are deleted")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -90,10 +90,10 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Cancel a backup that waits or runs
+/// Cancel a waiting or running backup
 ///
-/// A waiting one has failed with the answer, a running one within seconds; the reason says who
-/// cancelled it.
+/// A waiting backup is cancelled before the answer, a running one within seconds. The failure's
+/// reason names the caller.
 #[utoipa::path(post, path = "/backups/{backup_id}/cancel", operation_id = "CancelBackup", tag = "Backups",
     params(BackupPath),
     responses((status = 202, body = BackupDetailBody)))]
@@ -108,9 +108,9 @@ pub(super) async fn cancel(
     Ok((StatusCode::ACCEPTED, Json(detail.into())))
 }
 
-/// Have a backup's files read again
+/// Verify a backup's files
 ///
-/// It is asked for until `check_requested_at` is null, or another moment.
+/// The verification is done when `check_requested_at` becomes null or changes.
 #[utoipa::path(post, path = "/backups/{backup_id}/check", operation_id = "CheckBackup", tag = "Backups",
     params(BackupPath),
     responses((status = 202, body = BackupBody)))]
@@ -126,7 +126,7 @@ pub(super) async fn check(
     Ok((StatusCode::ACCEPTED, Json(BackupBody::from(&found))))
 }
 
-/// Have a backup loaded into a throw-away server
+/// Restore a backup into a temporary server and compare
 #[utoipa::path(post, path = "/backups/{backup_id}/drill", operation_id = "DrillBackup", tag = "Backups",
     params(BackupPath),
     responses((status = 202, body = BackupBody)))]
@@ -142,10 +142,10 @@ pub(super) async fn drill(
     Ok((StatusCode::ACCEPTED, Json(BackupBody::from(&found))))
 }
 
-/// Hold a backup: nothing removes it by itself
+/// Hold a backup: retention does not remove it
 #[utoipa::path(put, path = "/backups/{backup_id}/hold", operation_id = "HoldBackup", tag = "Backups",
     params(BackupPath),
-    responses((status = 204, description = "It is held")))]
+    responses((status = 204, description = "The backup is held")))]
 pub(super) async fn hold(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -155,10 +155,10 @@ pub(super) async fn hold(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Hold a backup no longer
+/// Release a held backup
 #[utoipa::path(delete, path = "/backups/{backup_id}/hold", operation_id = "ReleaseBackup", tag = "Backups",
     params(BackupPath),
-    responses((status = 204, description = "It is not held")))]
+    responses((status = 204, description = "The backup is not held")))]
 pub(super) async fn release(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -168,7 +168,7 @@ pub(super) async fn release(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Get links to a backup's files
+/// Create download links for a backup's files
 #[utoipa::path(post, path = "/backups/{backup_id}/links", operation_id = "LinkBackup", tag = "Backups",
     params(BackupPath),
     request_body = Option<AskForLinksBody>,

@@ -1,4 +1,4 @@
-//! Bodies that have to be there.
+//! Parsing of required request bodies.
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
@@ -7,22 +7,22 @@ use utoipa::ToSchema;
 
 use super::error::Error;
 
-/// The body of a request.
+/// Parses the body of a request.
 pub(super) fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(unexpected)
 }
 
-/// What is wrong with a body, by its place alone where the text could hold a secret: an unknown or
-/// missing field is named, a value never.
+/// The error of an invalid body. Unknown and missing fields are named. Other errors give only the
+/// position, because the value may be a secret.
 pub(super) fn unexpected(error: serde_json::Error) -> Error {
     let (line, column) = (error.line(), error.column());
     let text = error.to_string();
     let names_fields = text.starts_with("unknown field") || text.starts_with("missing field");
-    let what = if names_fields { text } else { format!("see line {line} column {column}") };
-    Error::BadRequest(format!("the body is not what is expected: {what}"))
+    let what = if names_fields { text } else { format!("error at line {line} column {column}") };
+    Error::BadRequest(format!("invalid request body: {what}"))
 }
 
-/// What a field says, in the words of its error where it cannot be.
+/// Parses a field. The error names the field and the reason.
 pub(super) fn field<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     text: &str,
@@ -30,7 +30,7 @@ pub(super) fn field<T: std::str::FromStr<Err: std::fmt::Display>>(
     text.parse().map_err(|e| Error::BadRequest(format!("`{name}`: {e}")))
 }
 
-/// The same of a field that may be left out.
+/// Parses an optional field.
 pub(super) fn field_if<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
     text: Option<&str>,
@@ -38,14 +38,14 @@ pub(super) fn field_if<T: std::str::FromStr<Err: std::fmt::Display>>(
     text.map(|text| field(name, text)).transpose()
 }
 
-/// A field that is left out is told from one that is null.
+/// Distinguishes a missing field from a null one.
 pub(super) fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A credential with its secret: shown once.
+/// A credential with its secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WithSecret<T> {
     #[serde(flatten)]

@@ -1,5 +1,5 @@
-//! `/api/v1/credentials`: of the caller's project, or for an administrator of the service of the
-//! one that `project` names, by its id or its name.
+//! `/api/v1/credentials`: credentials of the caller's project. An administrator of the service may
+//! name another `project` by id or name.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -42,7 +42,7 @@ struct CreateBody {
     administers_service: bool,
 }
 
-/// What to change of a credential; what is left out stays, and null takes a description or an end away.
+/// Changes to a credential. Omitted fields stay unchanged; null removes a description or an expiry.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateCredentialBody)]
@@ -58,7 +58,7 @@ struct UpdateBody {
     expires_at: Option<Option<String>>,
 }
 
-/// How long the old credential goes on working.
+/// The lifetime of the old credential after a rotation.
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RotateBody {
@@ -106,7 +106,7 @@ fn shown(shown: &ShownCredential) -> Shown {
     (StatusCode::CREATED, Json(body))
 }
 
-/// Create a credential; its secret is told this once
+/// Create a credential; the answer contains its secret once
 #[utoipa::path(post, path = "/credentials", operation_id = "CreateCredential", tag = "Access",
     request_body = CreateBody,
     responses((status = 201, body = WithSecret<CredentialBody>)))]
@@ -180,9 +180,9 @@ pub(super) async fn update(
     Ok(Json(CredentialBody::from(&changed)))
 }
 
-/// Create a credential in place of another; its secret is told this once
+/// Create a credential that replaces another; the answer contains its secret once
 ///
-/// It has the end of the other; one that is over is refused.
+/// The new credential keeps the expiry of the old one. An expired credential is refused.
 #[utoipa::path(post, path = "/credentials/{access_key}/rotate", operation_id = "RotateCredential", tag = "Access",
     params(AccessKeyPath),
     request_body = Option<RotateBody>,
@@ -203,7 +203,7 @@ pub(super) async fn rotate(
 /// Delete a credential
 #[utoipa::path(delete, path = "/credentials/{access_key}", operation_id = "RemoveCredential", tag = "Access",
     params(AccessKeyPath),
-    responses((status = 204, description = "The credential is gone")))]
+    responses((status = 204, description = "The credential is deleted")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

@@ -1,4 +1,4 @@
-//! Errors of our own API: a word for programs, a sentence for people.
+//! Errors of the management API: a code for programs and a message for people.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -20,20 +20,20 @@ pub(crate) struct ErrorBody {
 
 #[derive(Debug, Serialize, ToSchema)]
 struct ErrorDetail {
-    /// A word for programs.
+    /// A code for programs.
     #[schema(example = "instance_not_found")]
     code: &'static str,
-    /// A sentence for people.
+    /// A message for people.
     #[schema(example = "this instance does not exist")]
     message: String,
     request_id: String,
 }
 
-/// An error on its way to a client of `/api/v1`.
+/// An error for a client of `/api/v1`.
 #[derive(Debug)]
 pub(crate) enum Error {
     App(AppError),
-    /// The request itself is wrong; says what.
+    /// The request is invalid, with the reason.
     BadRequest(String),
 }
 
@@ -158,7 +158,7 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, code) = self.status_and_code();
         if let (true, Self::App(error)) = (status.is_server_error(), &self) {
-            // Logged once, here; the client never sees an internal cause.
+            // Logged once, here. The client never sees an internal cause.
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
         }
         let error = ErrorDetail { code, message: self.message(), request_id: current_id() };

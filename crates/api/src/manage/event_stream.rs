@@ -1,9 +1,9 @@
-//! What happens, as it happens: server-sent events.
+//! Streams of events as server-sent events.
 //!
-//! A stream is a list that goes on. It reads what is behind the last event that it sent, and waits
-//! until this process records another, or a moment for those of other processes. It proves again and
-//! again who follows, and ends with the permission, after its time, and when the service stops:
-//! whoever comes back with `Last-Event-ID` misses nothing.
+//! A stream reads the events after the last one it sent, then waits. New events of this process
+//! wake it at once; events of other processes are polled. The stream authenticates its client again
+//! at intervals. It ends with the client's permission, with its lifetime, or with the service. A
+//! client that reconnects with `Last-Event-ID` misses no event.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -32,37 +32,37 @@ use crate::concurrency::{Concurrency, Running};
 use crate::gateway::GatewayError;
 use crate::query::Query;
 
-/// Events that are read at a time.
+/// Maximum of events per read.
 const PIECE: u32 = 100;
-/// How often it is looked for what other processes have recorded.
+/// The interval of polling for events of other processes.
 const LOOK: Duration = Duration::from_secs(1);
-/// When a client comes back after its stream has ended.
+/// The delay after which clients reconnect.
 const RETRY: Duration = Duration::from_secs(2);
-/// Proxies that collect an answer before they pass it on are asked not to.
+/// Asks buffering proxies to pass each message on at once.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Bounds of one stream.
+/// Limits of event streams.
 #[derive(Debug, Clone, Copy)]
 pub struct EventStreamLimits {
-    /// Streams of the whole service that are open at a time. One project gets a quarter of them.
+    /// Maximum of open streams. One project may use a quarter of them.
     pub open_max: usize,
-    /// How long one goes on; its client comes back.
+    /// Lifetime of a stream; the client reconnects afterwards.
     pub lifetime: Duration,
-    /// How long somebody whose permission has ended may go on.
+    /// The interval at which the client is authenticated again.
     pub prove_every: Duration,
-    /// How often something is sent where nothing happens.
+    /// The interval of heartbeats on an idle stream.
     pub heartbeat: Duration,
 }
 
 impl EventStreamLimits {
-    /// So many streams of this length, with the other bounds that suit most.
+    /// Limits with the given maximum and lifetime, and defaults for the rest.
     pub fn new(open_max: usize, lifetime: Duration) -> Self {
         let (prove_every, heartbeat) = (Duration::from_secs(10), Duration::from_secs(15));
         Self { open_max, lifetime, prove_every, heartbeat }
     }
 }
 
-/// The streams of events that are open.
+/// The open event streams.
 #[derive(Debug, Clone)]
 pub struct EventStreams {
     limits: EventStreamLimits,
@@ -72,7 +72,7 @@ pub struct EventStreams {
 }
 
 impl EventStreams {
-    /// None is open yet; all end with `stop`.
+    /// Creates the registry of streams. All streams end with `stop`.
     pub fn new(limits: EventStreamLimits, stop: CancellationToken) -> Self {
         Self {
             limits,
@@ -90,17 +90,17 @@ impl EventStreams {
     }
 }
 
-/// The place of one stream, until it is dropped.
+/// The slot of one stream. Dropping it frees the slot.
 struct Slot {
     _of_project: Running,
     _of_service: OwnedSemaphorePermit,
 }
 
-/// A stream that is open.
+/// An open stream.
 struct Following {
     api: Api,
     identity: Identity,
-    /// Behind the last event that was sent.
+    /// Selects the events after the last one sent.
     filter: EventFilter,
     ready: VecDeque<Event>,
     proven_at: Instant,
@@ -108,26 +108,26 @@ struct Following {
     _slot: Slot,
 }
 
-/// One message of a stream, as those see it who read server-sent events.
+/// One message of a stream, in terms of server-sent events.
 #[derive(utoipa::ToSchema)]
-#[expect(dead_code, reason = "only its description is used")]
+#[expect(dead_code, reason = "only the description is used")]
 pub(crate) struct EventMessage {
     /// The number of the event.
     id: String,
     /// The kind of the event.
     event: String,
-    /// What `ListEvents` tells of the event, as JSON.
+    /// The event as in `ListEvents`, as JSON.
     data: String,
 }
 
-/// Follow what happens in the project, as server-sent events
+/// Follow the events of the project, as server-sent events
 ///
-/// The id of a message is the number of its event, the name its kind, the data what `ListEvents`
-/// tells of it. The stream ends from time to time; come back with `Last-Event-ID`.
+/// The message id is the event's number, the message name its kind, and the data the event as in
+/// `ListEvents`. The stream ends after its lifetime; reconnect with `Last-Event-ID`.
 #[utoipa::path(get, path = "/events/stream", operation_id = "FollowEvents", tag = "Events",
     params(EventStreamQuery, LastEventHeader),
     responses((status = 200, body = EventMessage, content_type = "text/event-stream",
-        description = "What happens, until the client leaves or the stream's time is over")))]
+        description = "Events, until the client disconnects or the stream's lifetime ends")))]
 pub(super) async fn follow(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -137,12 +137,12 @@ pub(super) async fn follow(
     open(api, identity, None, query.as_deref(), &headers).await
 }
 
-/// Follow what happens to an instance, as server-sent events
+/// Follow the events of an instance, as server-sent events
 #[utoipa::path(get, path = "/instances/{instance_id}/events/stream",
     operation_id = "FollowInstanceEvents", tag = "Events",
     params(InstancePath, EventStreamQuery, LastEventHeader),
     responses((status = 200, body = EventMessage, content_type = "text/event-stream",
-        description = "What happens, until the client leaves or the stream's time is over")))]
+        description = "Events, until the client disconnects or the stream's lifetime ends")))]
 pub(super) async fn follow_instance(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -178,7 +178,7 @@ async fn open(
         ends_at: now + limits.lifetime,
         _slot: slot,
     };
-    let greeting = Message::default().retry(RETRY).comment("here is what happens");
+    let greeting = Message::default().retry(RETRY).comment("events follow");
     let messages = stream::unfold((Some(greeting), following), |(greeting, mut following)| async {
         let message = match greeting {
             Some(greeting) => greeting,
@@ -186,20 +186,20 @@ async fn open(
         };
         Some((Ok::<_, Infallible>(message), (None, following)))
     });
-    let heartbeat = KeepAlive::new().interval(limits.heartbeat).text("still here");
+    let heartbeat = KeepAlive::new().interval(limits.heartbeat).text("heartbeat");
     let mut response = Sse::new(messages).keep_alive(heartbeat).into_response();
     response.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     Ok(response)
 }
 
-/// Where a client that comes back has been.
+/// The last event that a reconnecting client has seen.
 fn last_event(headers: &HeaderMap) -> Result<Option<EventId>, Error> {
     const NAME: &str = "last-event-id";
     if !headers.contains_key(NAME) {
         return Ok(None);
     }
     let text = header(headers, NAME).unwrap_or_default();
-    // Browsers that have seen no event yet say nothing there.
+    // Browsers that have not seen an event send an empty value.
     if text.is_empty() {
         return Ok(None);
     }
@@ -223,12 +223,12 @@ impl Following {
         let event = self.ready.pop_front()?;
         self.filter.after = event.id;
         let message = Message::default().id(event.id.to_string()).event(event.kind.as_str());
-        // What is made of plain values always becomes JSON.
+        // Plain values always serialize to JSON.
         message.json_data(EventBody::from(&event)).ok()
     }
 
-    /// What has happened since, as soon as there is something; `None` where it may be told no more,
-    /// or cannot be.
+    /// Waits for further events; `None` when the caller may no longer read them or the catalog
+    /// fails.
     async fn read(&mut self) -> Option<VecDeque<Event>> {
         loop {
             if self.proven_at.elapsed() >= self.api.events.limits.prove_every {
@@ -240,7 +240,7 @@ impl Following {
             if !found.items.is_empty() {
                 return Some(found.items.into());
             }
-            // Behind what others have: else what they do would wake us for ever.
+            // Skip the events of other projects; otherwise they would wake this stream repeatedly.
             self.filter.after = found.newest;
             let look = LOOK.min(self.api.events.limits.prove_every);
             let _ = timeout(look, app.catalog.wait_for_event(found.newest)).await;

@@ -1,4 +1,4 @@
-//! `/api/v1/events`: what has happened.
+//! `/api/v1/events`: recorded events.
 
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
@@ -14,29 +14,29 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::Query;
 
-/// Something that has happened.
+/// A recorded event.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventBody {
-    /// A later event has a higher number.
+    /// The number of the event; later events have higher numbers.
     #[schema(example = 17)]
     id: u64,
     at: String,
     #[schema(example = "backup_failed")]
     kind: &'static str,
     project_id: String,
-    /// The instance; of a restore its target. `null` for an event of the whole service.
+    /// The instance, or the target of a restore; null for an event of the whole service.
     instance_id: Option<String>,
     /// The current name of the instance.
     #[schema(example = "orders")]
     instance_name: Option<String>,
-    /// The backup that it is about; of a restore the one that is restored.
+    /// The backup, or the backup that is restored.
     backup_id: Option<String>,
     restore_id: Option<String>,
-    /// What there is to say, for people.
+    /// Details for people.
     detail: Option<String>,
 }
 
-/// What has happened.
+/// A page of events.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct EventPageBody {
     items: Vec<EventBody>,
@@ -58,7 +58,7 @@ impl From<&Event> for EventBody {
     }
 }
 
-/// List what has happened in the project
+/// List the events of the project
 #[utoipa::path(get, path = "/events", operation_id = "ListEvents", tag = "Events",
     params(EventsQuery),
     responses((status = 200, body = EventPageBody)))]
@@ -70,7 +70,7 @@ pub(super) async fn list(
     page(&api, &identity, None, query.as_deref()).await
 }
 
-/// List what has happened to an instance
+/// List the events of an instance
 #[utoipa::path(get, path = "/instances/{instance_id}/events", operation_id = "ListInstanceEvents",
     tag = "Events",
     params(InstancePath, EventsQuery),

@@ -15,13 +15,13 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::{self, PageStart, Query};
 
-/// Page size of our own lists where none is asked for, and the largest.
+/// Default and maximum page size of the lists under `/api/v1`.
 pub(super) const PAGE_DEFAULT: u32 = 100;
 pub(super) const PAGE_MAX: u32 = 1000;
 
-/// Adopt a running server
+/// Register a running server
 ///
-/// It is looked at first: the error says what is wrong with it.
+/// The server is probed first; the error gives the reason when it cannot be registered.
 #[utoipa::path(post, path = "/instances", operation_id = "AddInstance", tag = "Instances",
     request_body = AddInstanceBody,
     responses((status = 201, body = InstanceBody)))]
@@ -73,11 +73,10 @@ pub(super) async fn show(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
-/// Change an instance's name, description, window or backup policy, or how it is reached
+/// Change an instance's name, description, maintenance window, backup policy or connection
 ///
-/// What is left out stays. A server is looked at first where it is to be reached in another way, and
-/// nothing changes unless it answers: the error says what is wrong with it. Nothing is ever changed
-/// at the server. During a restore its address stays.
+/// Omitted fields stay unchanged. A changed connection is probed first, and takes effect only if
+/// the server answers. The server itself never changes. The address cannot change during a restore.
 #[utoipa::path(patch, path = "/instances/{instance_id}", operation_id = "ChangeInstance", tag = "Instances",
     params(InstancePath),
     request_body = ChangeInstanceBody,
@@ -101,13 +100,13 @@ pub(super) async fn change(
     Ok(Json(InstanceBody::from(&instance)))
 }
 
-/// Let an instance go
+/// Remove an instance
 ///
-/// The server itself is not touched. While backups have files this is refused unless it is told what
-/// becomes of them. Those that are kept are found by their ids and by that of the instance.
+/// The server itself does not change. The parameter `backups` is required while backups have files.
+/// Kept backups remain accessible by their ids and by the instance's id.
 #[utoipa::path(delete, path = "/instances/{instance_id}", operation_id = "RemoveInstance", tag = "Instances",
     params(InstancePath, BackupsOfRemoved),
-    responses((status = 204, description = "The instance is gone")))]
+    responses((status = 204, description = "The instance is removed")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

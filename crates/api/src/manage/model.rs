@@ -1,4 +1,4 @@
-//! What `/api/v1` reads and writes.
+//! Request and response bodies of `/api/v1`.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use super::settings::PolicyBody;
 use crate::connection::ConnectionBody;
 use crate::dcs::failure_word;
 
-/// A server to adopt.
+/// A server to register.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AddInstanceBody {
@@ -28,23 +28,23 @@ pub(crate) struct AddInstanceBody {
     host: String,
     #[schema(example = 6379, minimum = 1, maximum = 65535)]
     port: u16,
-    /// ACL user; needs a password.
+    /// ACL user; requires a password.
     #[schema(max_length = 1024)]
     username: Option<String>,
     #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
     password: Option<SecretString>,
     #[serde(default)]
     tls: bool,
-    /// Certificates to trust instead of the operating system's; only with `tls`.
+    /// Trusted CA certificates, instead of those of the operating system; only with `tls`.
     tls_ca_pem: Option<String>,
-    /// The certificate chain to present; needs its key.
+    /// The client certificate chain; requires the key.
     tls_certificate_pem: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     tls_key_pem: Option<SecretString>,
 }
 
 impl AddInstanceBody {
-    /// How to reach the server, or what is wrong with the body.
+    /// The target of the connection, or the invalid field.
     pub(crate) fn target(self) -> Result<Target, InvalidConnection> {
         let connection = ConnectionBody {
             host: self.host,
@@ -83,16 +83,17 @@ pub(crate) struct InstanceBody {
     operation: Option<&'static str>,
     created_at: String,
     description: String,
-    /// When it may be worked on: whole hours, UTC.
+    /// The maintenance window: whole hours, UTC.
     maintenance: String,
-    /// Whether, and when, it is backed up by itself; null as long as nobody has said.
+    /// The backup policy in the form of DCS; null without a policy.
     policy: Option<PolicyBody>,
     tags: BTreeMap<String, String>,
-    /// Of its proven backups, the one made last: when it was made, and when it was proven.
+    /// The newest proven backup: its id, its time of creation and the time of its last proof.
     proven_backup_id: Option<String>,
     proven_backup_created_at: Option<String>,
     proven_at: Option<String>,
-    /// What to know of the instance, such as a server that is newer than this service knows.
+    /// Warnings about the instance, such as a server version that is newer than this service
+    /// supports.
     warnings: Vec<String>,
 }
 
@@ -137,13 +138,13 @@ impl From<&Instance> for InstanceBody {
     }
 }
 
-/// What a client may say about a backup that it asks for.
+/// Options of a new backup.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateBackupBody {
     #[schema(max_length = 128)]
     pub(crate) note: Option<String>,
-    /// Ask Valkey 9 for RDB 11, which Redis 7.2 and Valkey 8 load too.
+    /// Request RDB version 11 from Valkey 9, which Redis 7.2 and Valkey 8 can load too.
     #[serde(default)]
     pub(crate) portable: bool,
 }
@@ -152,54 +153,54 @@ pub(crate) struct CreateBackupBody {
 pub(crate) struct BackupBody {
     id: String,
     instance_id: String,
-    /// What made it start: `manual`, `automatic`, or `safety` of one that a restore made of its target.
+    /// The trigger: `manual`, `automatic`, or `safety` for a restore's backup of its target.
     trigger: &'static str,
     format: &'static str,
     dialect: &'static str,
     note: Option<String>,
     state: &'static str,
-    /// Whether it can be restored by default.
+    /// Whether the backup can be restored by default.
     restorable: bool,
-    /// Whether its content was verified: `unknown`, `verified` or `opaque`. An opaque backup can be
-    /// restored only with `unverified`.
+    /// The state of the content: `unknown`, `verified` or `opaque`. Restoring an opaque backup
+    /// requires `unverified`.
     content: &'static str,
     progress_percent: f64,
     received_bytes: u64,
     phase: Option<String>,
     size_bytes: u64,
     failure: Option<FailureBody>,
-    /// Who wanted it to end before it was done, and when.
+    /// The caller that cancelled the backup, and the time.
     cancelled_by: Option<String>,
     cancelled_at: Option<String>,
-    /// Which attempt at it this is, and why the one before ended or what the next waits for; only
-    /// until it has ended.
+    /// The number of the running attempt, and the error of the previous one; only until the backup
+    /// has ended.
     attempt: Option<u32>,
     last_error: Option<String>,
     created_at: String,
     started_at: Option<String>,
     completed_at: Option<String>,
     removed_at: Option<String>,
-    /// When a throw-away server last loaded it and held the same data, and which.
+    /// The time of the last successful drill, and its server.
     proven_at: Option<String>,
     proven_by: Option<String>,
-    /// Values of modules that this drill counted, and did not compare.
+    /// Module values that this drill counted without comparing them.
     proven_uncompared: Option<u64>,
     drilling: bool,
-    /// Why the last drill did not prove it.
+    /// The reason why the last drill failed.
     drill_failure: Option<String>,
-    /// Since when a check is asked for that was not made yet.
+    /// The time of the pending request for a verification.
     check_requested_at: Option<String>,
-    /// When its files were last read again, and what was wrong with them.
+    /// The time of the last verification, and the damage that it found.
     checked_at: Option<String>,
     damage: Option<String>,
-    /// The hours, UTC, of the window of an automatic backup, and until when it is kept.
+    /// The window of an automatic backup (hours, UTC), and the time of its expiry.
     window: Option<String>,
     keep_until: Option<String>,
-    /// How many keys it holds, where they were counted.
+    /// The number of keys, where they were counted.
     keys: Option<u64>,
-    /// Whether it may not be removed.
+    /// Whether the backup is held: neither retention nor a client can remove it.
     held: bool,
-    /// The backup that held far fewer keys, where that is why the service holds this one.
+    /// The later backup with far fewer keys; set when the service holds this backup because of it.
     held_for: Option<String>,
 }
 
@@ -207,9 +208,9 @@ pub(crate) struct BackupBody {
 struct FailureBody {
     code: &'static str,
     dcs_code: &'static str,
-    /// What happened, to what.
+    /// The failure and the affected object.
     reason: String,
-    /// What to do about it.
+    /// The next step.
     hint: &'static str,
 }
 
@@ -266,14 +267,14 @@ impl From<&Backup> for BackupBody {
     }
 }
 
-/// A backup with what is stored of it: the manifest's artifacts, and where they lie.
+/// A backup with the artifacts and locations of its manifest.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupDetailBody {
     #[serde(flatten)]
     backup: BackupBody,
     artifacts: Value,
     locations: Vec<String>,
-    /// Why the store does not tell now what is stored.
+    /// The reason why the store cannot read the manifest now.
     store_error: Option<String>,
 }
 
@@ -284,15 +285,12 @@ impl From<BackupDetail> for BackupDetailBody {
         match detail.manifest {
             None => {}
             Some(Ok(manifest)) => artifacts = manifest.artifacts,
-            // What no check has found yet is known now.
+            // The damage is known now, before any verification has found it.
             Some(Err(StoredError::Damaged(damage))) => {
                 (backup.restorable, backup.damage) = (false, Some(damage));
             }
             Some(Err(StoredError::Unavailable(error))) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a manifest cannot be read"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read a manifest");
                 store_error = Some(error.to_string());
             }
         }
@@ -301,7 +299,7 @@ impl From<BackupDetail> for BackupDetailBody {
     }
 }
 
-/// What a client may say about the restore that it asks for, or has planned.
+/// Options of a restore or a restore plan.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RestoreWishBody {
@@ -309,7 +307,7 @@ pub(crate) struct RestoreWishBody {
     backup_id: String,
     #[schema(max_length = 128)]
     note: Option<String>,
-    /// `replica` or `keys`; left out, the plan chooses.
+    /// `replica` or `keys`; the plan chooses by default.
     #[schema(pattern = "^(replica|keys)$")]
     way: Option<String>,
     safety_backup: Option<bool>,
@@ -318,21 +316,21 @@ pub(crate) struct RestoreWishBody {
     /// `keep`, `shift` or `strip`.
     #[schema(pattern = "^(keep|shift|strip)$")]
     ttl: Option<String>,
-    /// Only keys that match, as `KEYS` has it.
+    /// Restore only matching keys, with the pattern syntax of `KEYS`.
     pattern: Option<String>,
-    /// Only keys of this database.
+    /// Restore only keys of this database.
     database: Option<u32>,
     /// `replace_all`, `replace`, `skip` or `fail`.
     #[schema(pattern = "^(replace_all|replace|skip|fail)$")]
     conflict: Option<String>,
-    /// Restore a backup whose content is not verified: by native loading, into a server of the same
-    /// vendor and of at least the source's version.
+    /// Restore a backup whose content is not verified. The restore loads the RDB natively, into a
+    /// server of the same vendor and of at least the source's version.
     unverified: Option<bool>,
-    /// Memory that the data needs, bytes, where the estimate is wrong.
+    /// Required memory in bytes, instead of the estimate.
     needed_bytes: Option<u64>,
 }
 
-/// The value of this name, or which names there are.
+/// The value with this name. The error lists the valid names.
 pub(super) fn named<T: Copy>(
     field: &str,
     all: &[T],
@@ -343,22 +341,22 @@ pub(super) fn named<T: Copy>(
     let found = all.iter().copied().find(|value| name(*value) == text);
     found.map(Some).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
-        format!("`{field}` is `{text}`; it must be one of {}", names.join(", "))
+        format!("invalid value `{text}` for `{field}`: expected one of {}", names.join(", "))
     })
 }
 
-/// What the catalog can keep.
+/// Refuses values that exceed the catalog's integer type.
 fn needed_bytes(wanted: Option<u64>) -> Result<Option<u64>, String> {
     match wanted {
         Some(bytes) if i64::try_from(bytes).is_err() => {
-            Err(format!("`needed_bytes` is {bytes}; no machine has so much memory"))
+            Err(format!("invalid value {bytes} for `needed_bytes`: expected at most 2^63-1"))
         }
         wanted => Ok(wanted),
     }
 }
 
 impl RestoreWishBody {
-    /// The wish, or what is wrong with the body.
+    /// The request, or the invalid field.
     pub(crate) fn wish(self) -> Result<RequestRestore, String> {
         let backup = self.backup_id.parse().map_err(|e| format!("`backup_id`: {e}"))?;
         let note = self.note.as_deref().map(str::parse).transpose();
@@ -384,7 +382,7 @@ impl RestoreWishBody {
     }
 }
 
-/// What a restore would do.
+/// The plan of a restore.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PlanBody {
     possible: bool,
@@ -398,7 +396,7 @@ pub(crate) struct PlanBody {
     replaced_keys: u64,
     needed_bytes: u64,
     prove: bool,
-    /// Why the data cannot be compared afterwards, or not all of it; null where it can.
+    /// The reason why the data cannot be compared afterwards, or only partly; null otherwise.
     unprovable: Option<String>,
     blockers: Vec<String>,
     notes: Vec<String>,
@@ -433,31 +431,31 @@ pub(crate) struct RestoreBody {
     source_instance_id: String,
     source_instance_name: String,
     note: Option<String>,
-    /// Whether a backup may be restored whose content is not verified.
+    /// Whether the restore accepts a backup whose content is not verified.
     unverified: bool,
     state: &'static str,
     progress_percent: f64,
     phase: Option<String>,
     failure: Option<FailureBody>,
-    /// Who wanted it to end before it was done, and when.
+    /// The caller that cancelled the restore, and the time.
     cancelled_by: Option<String>,
     cancelled_at: Option<String>,
-    /// When its target was about to be touched: from then on it is no longer cancelled.
+    /// The time of the first change to the target. A restore cannot be cancelled after it.
     touched_at: Option<String>,
-    /// Which attempt at it this is, and why the one before ended or what the next waits for; only
-    /// until it has ended.
+    /// The number of the running attempt, and the error of the previous one; only until the restore
+    /// has ended.
     attempt: Option<u32>,
     last_error: Option<String>,
     safety_backup_id: Option<String>,
     way: Option<&'static str>,
-    /// What the target holds: `untouched`, `new`, `old`, `uncertain`.
+    /// The data in the target: `untouched`, `new`, `old`, `uncertain`.
     target_data: Option<&'static str>,
-    /// For how long it took no writes, milliseconds.
+    /// The time without writes, in milliseconds.
     unavailable_ms: Option<u64>,
     proven: Option<bool>,
-    /// Why the data was not compared, where it should have been, or which of it was left out.
+    /// The reason why the data was not compared, or the part that was omitted.
     unproven: Option<String>,
-    /// Values of modules that were counted, and not compared.
+    /// Module values that were counted without comparing them.
     uncompared: Option<u64>,
     keys: Option<u64>,
     created_at: String,
@@ -517,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn contradictory_fields_are_refused() {
         assert!(target(r#"{"name": "a", "host": "h", "port": 6379}"#).is_ok());
         let without_password =
             target(r#"{"name": "a", "host": "h", "port": 1, "username": "u"}"#).unwrap();
@@ -541,11 +539,11 @@ mod tests {
     }
 }
 
-/// A wish for links to a backup's files.
+/// Options of download links.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AskForLinksBody {
-    /// Seconds for which the links work.
+    /// Lifetime of the links in seconds.
     #[serde(default = "an_hour")]
     #[schema(minimum = 300, maximum = 86_400)]
     pub(crate) expires_seconds: i64,
@@ -566,7 +564,7 @@ pub(crate) struct LinksBody {
     pub(crate) links: Vec<LinkBody>,
 }
 
-/// A link that needs no signature of a request, for whoever has it.
+/// A download link; requests with it need no signature.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct LinkBody {
     url: String,

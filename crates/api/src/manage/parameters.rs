@@ -1,6 +1,6 @@
-//! The parameters of paths and queries, for the published description.
+//! Path and query parameters for the published description.
 
-#![expect(dead_code, reason = "only their descriptions are used")]
+#![expect(dead_code, reason = "only the descriptions are used")]
 
 use utoipa::IntoParams;
 
@@ -34,7 +34,7 @@ pub(super) struct PageQuery {
     /// Records to skip.
     #[param(minimum = 0, default = 0)]
     offset: Option<u64>,
-    /// Records to return at the most.
+    /// Maximum of returned records.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
 }
@@ -45,7 +45,7 @@ pub(super) struct InstancesQuery {
     /// Instances to skip.
     #[param(minimum = 0, default = 0)]
     offset: Option<u64>,
-    /// Instances to return at the most.
+    /// Maximum of returned instances.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
     /// With this name.
@@ -55,7 +55,7 @@ pub(super) struct InstancesQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct BackupsOfRemoved {
-    /// What becomes of its backups that have files: `delete`, or `keep` until somebody deletes them.
+    /// The fate of the instance's backups with files: `delete`, or `keep` until they are deleted.
     #[param(pattern = "^(delete|keep)$")]
     backups: Option<String>,
 }
@@ -63,7 +63,7 @@ pub(super) struct BackupsOfRemoved {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct ProjectPath {
-    /// The project, by its id or its name.
+    /// The project's id or name.
     #[param(example = "eu-test")]
     project: String,
 }
@@ -71,7 +71,7 @@ pub(super) struct ProjectPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct UserPath {
-    /// The user, by its id or its name.
+    /// The user's id or name.
     #[param(example = "ada")]
     user: String,
 }
@@ -79,7 +79,7 @@ pub(super) struct UserPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct AccessKeyPath {
-    /// The public half of the credential.
+    /// The access key of the credential.
     #[param(example = "AKEXAMPLE1")]
     access_key: String,
 }
@@ -87,7 +87,7 @@ pub(super) struct AccessKeyPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(super) struct PolicyPath {
-    /// The name of the policy.
+    /// The name of the custom role.
     #[param(example = "night-watch")]
     policy: String,
 }
@@ -95,24 +95,23 @@ pub(super) struct PolicyPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct OfProjectQuery {
-    /// The project, by its id or its name, where it is not the caller's own: for administrators of
-    /// the service.
+    /// The id or name of another project; only for administrators of the service.
     project: Option<String>,
 }
 
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventsQuery {
-    /// Events to return at the most.
+    /// Maximum of returned events.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
-    /// Only events behind this one.
+    /// Only events after this one.
     #[param(minimum = 0, maximum = 9223372036854775807_u64, default = 0)]
     after: Option<u64>,
     /// Only events before this one.
     #[param(minimum = 0, maximum = 9223372036854775807_u64)]
     before: Option<u64>,
-    /// Which come first.
+    /// The order of events.
     #[param(pattern = "^(newest|oldest)$", default = "oldest")]
     order: Option<String>,
 }
@@ -120,7 +119,7 @@ pub(super) struct EventsQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct EventStreamQuery {
-    /// Begin behind this event; otherwise with what happens from now on.
+    /// Start after this event; by default the stream contains only new events.
     #[param(minimum = 0, maximum = 9223372036854775807_u64)]
     after: Option<u64>,
 }
@@ -128,7 +127,7 @@ pub(super) struct EventStreamQuery {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(super) struct LastEventHeader {
-    /// The last event that was seen: the stream goes on behind it. Counts more than `after`.
+    /// The last event seen: the stream continues after it. Takes precedence over `after`.
     #[param(rename = "Last-Event-ID", minimum = 0, maximum = 9223372036854775807_u64)]
     last_event_id: Option<u64>,
 }
@@ -144,19 +143,19 @@ pub(super) struct WebhookPath {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AuditQuery {
-    /// Records to return at the most.
+    /// Maximum of returned records.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
-    /// Which come first.
+    /// The order of records.
     #[param(pattern = "^(newest|oldest)$", default = "newest")]
     order: Option<String>,
-    /// Go on behind the record of this request.
+    /// Continue after the record of this request.
     #[param(pattern = "^[0-9a-f]{32}$")]
     marker: Option<String>,
-    /// From this second on, UTC.
+    /// Earliest time, `yyyyMMddHHmmss`, UTC.
     #[param(pattern = "^[0-9]{14}$", example = "20261121083000")]
     begin_time: Option<String>,
-    /// Until this second, UTC.
+    /// Latest time, `yyyyMMddHHmmss`, UTC.
     #[param(pattern = "^[0-9]{14}$", example = "20261121083000")]
     end_time: Option<String>,
 }

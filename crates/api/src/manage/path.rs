@@ -1,11 +1,11 @@
-//! The id at the end of a path.
+//! Extractor for the last path segment.
 
 use axum::extract::{FromRequestParts, Path};
 use axum::http::request::Parts;
 
 use super::error::Error;
 
-/// The only parameter of a path, as text.
+/// The only path parameter, as text.
 pub(crate) struct PathId(pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathId {

@@ -1,5 +1,5 @@
-//! `/api/v1/policies`: of the caller's project, or for an administrator of the service of the one
-//! that `project` names, by its id or its name.
+//! Custom roles of the caller's project. An administrator of the service may name another `project`
+//! by id or name.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -20,10 +20,10 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 
-/// More patterns than there are actions say nothing that fewer would not.
+/// Maximum of patterns in a role. There are fewer actions than this.
 const ACTIONS_MAX: usize = 64;
 
-/// A policy to create.
+/// A custom role to create.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = CreatePolicyBody)]
@@ -34,7 +34,7 @@ struct CreateBody {
     actions: Vec<String>,
 }
 
-/// What a policy allows from now on.
+/// The new permissions of a custom role.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdatePolicyBody)]
@@ -43,7 +43,7 @@ struct UpdateBody {
     actions: Vec<String>,
 }
 
-/// A role of a project: patterns of actions that it allows.
+/// A custom role: the actions that it allows, as patterns.
 #[derive(Serialize, ToSchema)]
 #[schema(as = AccessPolicyBody)]
 pub(super) struct PolicyBody {
@@ -66,7 +66,7 @@ impl From<&AccessPolicy> for PolicyBody {
     }
 }
 
-/// Create a policy of a project
+/// Create a custom role
 #[utoipa::path(post, path = "/policies", operation_id = "CreatePolicy", tag = "Access",
     params(OfProjectQuery),
     request_body = CreateBody,
@@ -84,7 +84,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(PolicyBody::from(&policy))))
 }
 
-/// List the policies of a project
+/// List the custom roles of a project
 #[utoipa::path(get, path = "/policies", operation_id = "ListPolicies", tag = "Access",
     params(OfProjectQuery, PageQuery),
     responses((status = 200, body = PageBody<PolicyBody>)))]
@@ -100,7 +100,7 @@ pub(super) async fn list(
     Ok(Json(PageBody { items, total: listing.total }))
 }
 
-/// Show a policy
+/// Show a custom role
 #[utoipa::path(get, path = "/policies/{policy}", operation_id = "ShowPolicy", tag = "Access",
     params(PolicyPath, OfProjectQuery),
     responses((status = 200, body = PolicyBody)))]
@@ -115,7 +115,7 @@ pub(super) async fn show(
     Ok(Json(PolicyBody::from(&found)))
 }
 
-/// Change what a policy allows
+/// Change the permissions of a custom role
 #[utoipa::path(put, path = "/policies/{policy}", operation_id = "UpdatePolicy", tag = "Access",
     params(PolicyPath, OfProjectQuery),
     request_body = UpdateBody,
@@ -134,10 +134,10 @@ pub(super) async fn update(
     Ok(Json(PolicyBody::from(&changed)))
 }
 
-/// Delete a policy that nobody has
+/// Delete a custom role that is not in use
 #[utoipa::path(delete, path = "/policies/{policy}", operation_id = "RemovePolicy", tag = "Access",
     params(PolicyPath, OfProjectQuery),
-    responses((status = 204, description = "The policy is gone")))]
+    responses((status = 204, description = "The custom role is deleted")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,

@@ -1,4 +1,4 @@
-//! `/api/v1/projects`. In a path a project is named by its id or its name.
+//! `/api/v1/projects`. Paths name a project by its id or name.
 
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
@@ -28,7 +28,7 @@ struct CreateBody {
     name: String,
 }
 
-/// What to change of a project; what is left out or null stays.
+/// Changes to a project. Omitted and null fields stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateProjectBody)]

@@ -15,7 +15,7 @@ use crate::Api;
 use crate::auth::Identity;
 use crate::query::{PageStart, Query};
 
-/// Tell what a restore would do
+/// Show the plan of a restore
 #[utoipa::path(post, path = "/instances/{instance_id}/restores/plan", operation_id = "PlanRestore", tag = "Restores",
     params(InstancePath),
     request_body = RestoreWishBody,
@@ -32,7 +32,7 @@ pub(super) async fn plan(
     Ok(Json((&plan).into()))
 }
 
-/// Ask for a restore
+/// Create a restore into an instance
 #[utoipa::path(post, path = "/instances/{instance_id}/restores", operation_id = "CreateRestore", tag = "Restores",
     params(InstancePath),
     request_body = RestoreWishBody,
@@ -81,11 +81,11 @@ pub(super) async fn show(
     Ok(Json((&restore).into()))
 }
 
-/// Cancel a restore that has not touched its target
+/// Cancel a restore before it changes its target
 ///
-/// A waiting one has failed with the answer, a running one within seconds; the reason says who
-/// cancelled it, and the target is as it was. From the moment on at which the target is touched it is
-/// too late (`restore_touched_target`).
+/// A waiting restore is cancelled before the answer, a running one within seconds. The failure's
+/// reason names the caller. After the first change to the target, the answer is
+/// `restore_touched_target`.
 #[utoipa::path(post, path = "/restores/{restore_id}/cancel", operation_id = "CancelRestore", tag = "Restores",
     params(RestorePath),
     responses((status = 202, body = RestoreBody)))]

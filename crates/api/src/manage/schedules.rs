@@ -1,4 +1,4 @@
-//! The backup policy of an instance, in all that it can say.
+//! The complete backup policy of an instance.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -22,21 +22,21 @@ use super::{body, settings};
 use crate::Api;
 use crate::auth::Identity;
 
-/// When an instance is backed up by itself, and what is kept.
+/// A backup policy: schedule and retention.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetPolicyBody {
-    /// Whether backups are made by themselves; `false` keeps the rest for later.
+    /// Whether backups are scheduled; `false` keeps the policy for later.
     #[serde(default = "by_default")]
     #[schema(default = true)]
     enabled: bool,
-    /// Whole hours of days of the week; either this or `schedule`.
+    /// A window on days of the week; either this or `schedule`.
     weekly: Option<WeeklyBody>,
-    /// A pattern in a time zone; either this or `weekly`.
+    /// A cron pattern in a time zone; either this or `weekly`.
     schedule: Option<ScheduleBody>,
     keep: KeepBody,
-    /// What to do about a window in which no service ran: `skip` or `catch_up`; left out, the
-    /// service's setting `missed_windows` holds.
+    /// The action for a missed window: `skip` or `catch_up`. The default is the service's setting
+    /// `missed_windows`.
     #[schema(pattern = "^(skip|catch_up)$")]
     missed: Option<String>,
 }
@@ -51,7 +51,7 @@ struct WeeklyBody {
     /// Days of the week, 1 for Monday to 7 for Sunday.
     #[schema(example = json!([1, 4]), min_items = 1)]
     days: Vec<i64>,
-    /// The window: whole hours, UTC, over midnight too.
+    /// The backup window: whole hours, UTC; it may span midnight.
     #[schema(example = "22:00-02:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
     hours: String,
 }
@@ -59,14 +59,15 @@ struct WeeklyBody {
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ScheduleBody {
-    /// When windows begin: minute, hour, day of the month, month and day of the week, as cron has it.
+    /// The start of windows as a cron pattern: minute, hour, day of the month, month, day of the
+    /// week.
     #[schema(example = "30 2 * * *", min_length = 9, max_length = 128)]
     pattern: String,
-    /// The time zone of the pattern, by its name in the IANA database.
+    /// The time zone of the pattern, by its IANA name.
     #[serde(default = "utc")]
     #[schema(example = "Europe/Berlin", default = "UTC", max_length = 128)]
     zone: String,
-    /// How long each window lasts.
+    /// The length of each window.
     #[serde(default = "an_hour")]
     #[schema(default = 60, minimum = 1, maximum = 1440)]
     window_minutes: i64,
@@ -80,30 +81,30 @@ fn an_hour() -> i64 {
     60
 }
 
-/// What is kept of the policy's backups: something at least. What any part keeps stays, up to the
-/// service's setting `backups_max`.
+/// The retention rules: at least one is required. A backup is kept while any rule keeps it, up to
+/// the service's setting `backups_max`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct KeepBody {
-    /// What was made in so many days.
+    /// Keep backups of the last days.
     #[schema(example = 7, minimum = 1, maximum = 3650)]
     days: Option<i64>,
-    /// So many of the newest.
+    /// Keep the newest backups, up to this number.
     #[schema(example = 3, minimum = 0, maximum = 10000)]
     count: Option<i64>,
-    /// Of each of so many days that have backups, the newest.
+    /// Keep the newest backup of each of the last days with backups.
     #[schema(example = 7, minimum = 0, maximum = 10000)]
     daily: Option<i64>,
-    /// Of each of so many weeks, which begin on Monday.
+    /// Keep the newest backup of each of the last weeks, which begin on Monday.
     #[schema(example = 4, minimum = 0, maximum = 10000)]
     weekly: Option<i64>,
-    /// Of each of so many months.
+    /// Keep the newest backup of each of the last months.
     #[schema(example = 12, minimum = 0, maximum = 10000)]
     monthly: Option<i64>,
-    /// Of each of so many years.
+    /// Keep the newest backup of each of the last years.
     #[schema(example = 2, minimum = 0, maximum = 10000)]
     yearly: Option<i64>,
-    /// Where days begin; left out, where the pattern's do, or in UTC.
+    /// The time zone of day boundaries. The default is the zone of the pattern, or UTC.
     #[schema(example = "Europe/Berlin", max_length = 128)]
     zone: Option<String>,
 }
@@ -119,10 +120,10 @@ pub(crate) struct PolicyShown {
     missed: Option<&'static str>,
     created_at: String,
     updated_at: String,
-    /// The first window whose backup is still to begin; null where none is made by itself.
+    /// The first window without a backup; null when nothing is scheduled.
     next_window: Option<WindowBody>,
-    /// When the backup begins in that window. A policy that is new begins at once where a window is
-    /// open, unless its place in it is still to come.
+    /// The time at which the backup of that window starts. A new policy starts at once inside an
+    /// open window, unless its start is still to come.
     next_start: Option<String>,
 }
 
@@ -130,18 +131,18 @@ pub(crate) struct PolicyShown {
 struct WindowBody {
     #[schema(example = "2026-11-23T01:30:00Z")]
     begin: String,
-    /// The first moment behind it.
+    /// The end of the window, exclusive.
     #[schema(example = "2026-11-23T03:00:00Z")]
     end: String,
 }
 
 impl SetPolicyBody {
-    /// The policy, or what is wrong with the body; `now` tells patterns that never come.
+    /// The policy, or the invalid field. `now` detects patterns that never match.
     fn policy(&self, now: Timestamp) -> Result<BackupPolicy, String> {
         let plan = match (&self.weekly, &self.schedule) {
             (Some(weekly), None) => Plan::Weekly(weekly.plan()?),
             (None, Some(schedule)) => Plan::Schedule(Box::new(schedule.schedule(now)?)),
-            _ => return Err("a policy needs either `weekly` or `schedule`".into()),
+            _ => return Err("invalid policy: expected either `weekly` or `schedule`".into()),
         };
         let zone = self.schedule.as_ref().map_or("UTC", |schedule| &schedule.zone);
         let keep = self.keep.keep(zone)?;
@@ -159,7 +160,7 @@ impl WeeklyBody {
 
 impl ScheduleBody {
     fn schedule(&self, now: Timestamp) -> Result<Schedule, String> {
-        // Longer than any that is taken, and far from what cannot be counted.
+        // Longer than every valid length, and safe for the arithmetic.
         let minutes = self.window_minutes.clamp(0, 24 * 60 + 1);
         let length = SignedDuration::from_mins(minutes);
         Schedule::new(&self.pattern, &self.zone, length, now).map_err(|error| {
@@ -179,7 +180,7 @@ impl KeepBody {
         let days = days.map_err(|e| format!("`keep.days`: {e}"))?;
         let number = |name, number: Option<i64>| {
             u32::try_from(number.unwrap_or(0))
-                .map_err(|_| format!("`keep.{name}` is not from 0 to 10000"))
+                .map_err(|_| format!("invalid value for `keep.{name}`: expected 0 to 10000"))
         };
         let generations = Generations {
             daily: number("daily", self.daily)?,
@@ -264,7 +265,7 @@ pub(super) async fn show(
 
 /// Set an instance's backup policy
 ///
-/// It takes the place of the one that there is.
+/// The new policy replaces the previous one.
 #[utoipa::path(put, path = "/instances/{instance_id}/policy", operation_id = "SetBackupPolicy", tag = "Instances",
     params(InstancePath),
     request_body = SetPolicyBody,
@@ -283,13 +284,13 @@ pub(super) async fn set(
     Ok(Json(shown.into()))
 }
 
-/// Take an instance's backup policy away
+/// Remove an instance's backup policy
 ///
-/// Its backups stay as long as each was promised; those that only count and generations kept stay
-/// until somebody deletes them or there are too many.
+/// Existing backups keep their expiry. Backups that only a count or a generation kept stay until
+/// they are deleted or exceed the maximum.
 #[utoipa::path(delete, path = "/instances/{instance_id}/policy", operation_id = "RemoveBackupPolicy", tag = "Instances",
     params(InstancePath),
-    responses((status = 204, description = "There is none any more")))]
+    responses((status = 204, description = "The instance has no backup policy")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused_by_its_field() {
+    fn invalid_values_are_refused_with_their_field() {
         let good = json!({"schedule": {"pattern": "30 2 * * *"}, "keep": {"days": 1}});
         assert!(policy(good.clone()).unwrap().is_automatic());
         let weekly = json!({"days": [1], "hours": "00:00-01:00"});
@@ -349,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn days_begin_where_the_pattern_says_unless_somebody_says_otherwise() {
+    fn retention_days_follow_the_patterns_zone_by_default() {
         let zone_of = |zone: Option<&str>| {
             let schedule = json!({"pattern": "30 2 * * *", "zone": "Europe/Berlin"});
             let policy = policy(json!({"schedule": schedule, "keep": {"daily": 7, "zone": zone}}));

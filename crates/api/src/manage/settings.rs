@@ -1,4 +1,4 @@
-//! What is said about an instance, in our own words.
+//! Changes to an instance, in the format of `/api/v1`.
 
 use cachevault_domain::{
     BackupPolicy, ConnectionChange, HourWindow, InstanceChange, InvalidPolicy, SaveDays,
@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What to change of an instance; what is left out or null stays.
+/// Changes to an instance. Omitted and null fields stay unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChangeInstanceBody {
@@ -16,7 +16,7 @@ pub(crate) struct ChangeInstanceBody {
     name: Option<String>,
     #[schema(max_length = 1024)]
     description: Option<String>,
-    /// When it may be worked on: whole hours, UTC.
+    /// The maintenance window: whole hours, UTC.
     #[schema(example = "02:00-06:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
     maintenance: Option<String>,
     policy: Option<PolicyBody>,
@@ -25,43 +25,43 @@ pub(crate) struct ChangeInstanceBody {
     host: Option<String>,
     #[schema(example = 6379, minimum = 1, maximum = 65535)]
     port: Option<u16>,
-    /// ACL user; an empty text stands for the server's default user.
+    /// ACL user; an empty text selects the server's default user.
     #[schema(max_length = 1024)]
     username: Option<String>,
-    /// Needed with another address, and to go without TLS, where one is stored; an empty text stands
-    /// for none.
+    /// A stored password must be repeated when the address changes or TLS is turned off. An empty
+    /// text removes it.
     #[schema(value_type = Option<String>, format = Password, max_length = 1024)]
     password: Option<SecretString>,
-    /// Without it no certificate stays.
+    /// Turning TLS off removes all certificates.
     tls: Option<bool>,
-    /// Certificates to trust; an empty text stands for the operating system's.
+    /// Trusted CA certificates; an empty text selects those of the operating system.
     tls_ca_pem: Option<String>,
-    /// The certificate chain to present, together with its key; empty texts stand for none.
+    /// The client certificate chain; requires the key. Empty texts remove both.
     tls_certificate_pem: Option<String>,
     #[schema(value_type = Option<String>, format = Password)]
     tls_key_pem: Option<SecretString>,
 }
 
-/// Whether, and when, an instance is backed up by itself, as DCS has it; of a policy that says more,
-/// what this form can say is shown (see `/policy`). A plan that is not followed is kept.
+/// The backup policy in the form of DCS. A richer policy is reduced to these fields; `/policy`
+/// shows all of it. A disabled plan is kept.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PolicyBody {
-    /// Whether the plan is followed; it then needs all of the rest.
+    /// Whether the plan is followed; requires all other fields.
     automatic: bool,
-    /// Days of the week, 1 for Monday to 7 for Sunday; together with `window`.
+    /// Days of the week, 1 for Monday to 7 for Sunday; requires `window`.
     #[schema(example = json!([1, 4]), min_items = 1)]
     days: Option<Vec<i64>>,
-    /// Whole hours, UTC, in which backups begin; together with `days`.
+    /// The backup window: whole hours, UTC; requires `days`.
     #[schema(example = "00:00-01:00", pattern = "^([01][0-9]|2[0-3]):00-([01][0-9]|2[0-4]):00$")]
     window: Option<String>,
-    /// Days for which backups are kept.
+    /// Days of retention.
     #[schema(example = 7, minimum = 1, maximum = 7)]
     save_days: Option<i64>,
 }
 
 impl ChangeInstanceBody {
-    /// The change, or what is wrong with the body.
+    /// The change, or the invalid field.
     pub(crate) fn change(&self) -> Result<InstanceChange, String> {
         let name = self.name.as_deref().map(str::parse).transpose();
         let description = self.description.as_deref().map(str::parse).transpose();
@@ -77,7 +77,7 @@ impl ChangeInstanceBody {
         })
     }
 
-    /// What to change of how the instance is reached.
+    /// The change of the connection.
     pub(crate) fn connection(self) -> ConnectionChange {
         ConnectionChange {
             host: self.host,
@@ -97,7 +97,7 @@ impl PolicyBody {
         let plan = match (&self.days, &self.window) {
             (Some(days), Some(window)) => Some(plan(days, window).map_err(|e| e.to_string())?),
             (None, None) => None,
-            _ => return Err("a plan needs both `days` and `window`".into()),
+            _ => return Err("invalid plan: expected both `days` and `window`".into()),
         };
         let save_days = self.save_days.map(SaveDays::new).transpose();
         let save_days = save_days.map_err(|e| e.to_string())?;
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_whole_or_says_what_is_missing() {
+    fn an_incomplete_policy_names_the_missing_field() {
         let change = |json: &str| {
             let body: ChangeInstanceBody = serde_json::from_str(json).unwrap();
             body.change()

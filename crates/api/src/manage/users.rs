@@ -1,4 +1,4 @@
-//! `/api/v1/users`. In a path a user is named by its id or its name.
+//! `/api/v1/users`. Paths name a user by its id or name.
 
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{Extensions, StatusCode};
@@ -37,7 +37,7 @@ struct CreateBody {
     administers_service: bool,
 }
 
-/// What to change of a user; what is left out or null stays.
+/// Changes to a user. Omitted and null fields stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = UpdateUserBody)]
@@ -50,7 +50,7 @@ struct UpdateBody {
     administers_service: Option<bool>,
 }
 
-/// A role to give.
+/// A role to grant.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct GrantRoleBody {
@@ -58,7 +58,7 @@ struct GrantRoleBody {
     role: String,
 }
 
-/// A change of the own password.
+/// A change of the caller's own password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PasswordBody {
@@ -68,7 +68,7 @@ struct PasswordBody {
     new: SecretString,
 }
 
-/// Somebody that signs in with a password.
+/// A user who signs in with a password.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserBody {
     id: String,
@@ -117,7 +117,7 @@ impl From<&UserDetail> for UserDetailBody {
     }
 }
 
-/// Create a user, who has no role yet; for administrators of the service
+/// Create a user without any role; for administrators of the service
 #[utoipa::path(post, path = "/users", operation_id = "CreateUser", tag = "Access",
     request_body = CreateBody,
     responses((status = 201, body = UserDetailBody)))]
@@ -181,7 +181,7 @@ pub(super) async fn update(
 /// Delete a user with its roles, tokens and credentials; for administrators of the service
 #[utoipa::path(delete, path = "/users/{user}", operation_id = "RemoveUser", tag = "Access",
     params(UserPath),
-    responses((status = 204, description = "The user is gone")))]
+    responses((status = 204, description = "The user is deleted")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -191,7 +191,8 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Give a user a role in a project, in place of one that it has there; for administrators of the service
+/// Grant a user a role in a project and replace the previous role; for administrators of the
+/// service
 #[utoipa::path(put, path = "/users/{user}/grants/{project}", operation_id = "SetGrant", tag = "Access",
     params(UserPath, ProjectPath),
     request_body = GrantRoleBody,
@@ -208,10 +209,10 @@ pub(super) async fn set_grant(
     Ok(Json(UserDetailBody::from(&detail)))
 }
 
-/// Take away the role that a user has in a project; for administrators of the service
+/// Revoke a user's role in a project; for administrators of the service
 #[utoipa::path(delete, path = "/users/{user}/grants/{project}", operation_id = "RemoveGrant", tag = "Access",
     params(UserPath, ProjectPath),
-    responses((status = 204, description = "The user has no role there")))]
+    responses((status = 204, description = "The user has no role in the project")))]
 pub(super) async fn remove_grant(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -222,10 +223,10 @@ pub(super) async fn remove_grant(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Change the password of the user that asks
+/// Change the caller's own password
 #[utoipa::path(post, path = "/password", operation_id = "ChangeOwnPassword", tag = "Access",
     request_body = PasswordBody,
-    responses((status = 204, description = "The new one holds; tokens have ended")))]
+    responses((status = 204, description = "The password is changed, and all tokens are revoked")))]
 pub(super) async fn change_own_password(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -233,7 +234,7 @@ pub(super) async fn change_own_password(
     body: Bytes,
 ) -> Result<StatusCode, Error> {
     let PasswordBody { current, new } = body::parse(&body)?;
-    // Who has found a token is not to find the password with it.
+    // A stolen token must not help to guess the password.
     let target = match identity.caller.subject() {
         Subject::User(user) => Some(Target::User(user.id.clone())),
         Subject::Key { .. } | Subject::Service => None,
@@ -244,7 +245,8 @@ pub(super) async fn change_own_password(
     api.throttle.check(target.as_ref(), address, api.app.clock.now()).map_err(refused)?;
     let proven = api.app.prove_own_password(&identity.caller, current, turn).await;
     if let Ok(_) | Err(AppError::Access(AccessError::SignInRefused)) = &proven {
-        // Before anything changes: of many tries at once those beyond the limit must gain nothing.
+        // Record the attempt before any change. Parallel attempts beyond the limit must gain
+        // nothing.
         let (now, is_right) = (api.app.clock.now(), proven.is_ok());
         api.throttle.settle(target.as_ref(), address, now, is_right).map_err(refused)?;
     }
@@ -252,7 +254,7 @@ pub(super) async fn change_own_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// An id where the text is one, else a name.
+/// Parses a user's id, otherwise its name.
 pub(super) fn key(text: &str) -> Result<UserKey, Error> {
     let name = || text.parse().map(UserKey::Name);
     let key = text.parse().map(UserKey::Id).or_else(|_| name());

@@ -1,4 +1,4 @@
-//! `/api/v1/webhooks`: URLs that are told what happens in the project.
+//! `/api/v1/webhooks`: delivery of the project's events to URLs.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -21,17 +21,17 @@ use crate::auth::Identity;
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateWebhookBody {
-    /// `https://`, without user, password and fragment.
+    /// An `https://` URL without user, password and fragment.
     #[schema(example = "https://hooks.example.org/cachevault", max_length = 2048)]
     url: String,
-    /// The kinds of events that it is told of, as `ListEvents` names them.
+    /// The kinds of events to deliver, as in `ListEvents`.
     #[schema(example = json!(["backup_failed", "window_missed", "backup_expired"]), min_items = 1, max_items = 64)]
     kinds: Option<Vec<String>>,
     #[schema(default = true)]
     enabled: Option<bool>,
 }
 
-/// What to change of a webhook; what is left out stays.
+/// Changes to a webhook. Omitted fields stay unchanged.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ChangeWebhookBody {
@@ -39,7 +39,7 @@ struct ChangeWebhookBody {
     url: Option<String>,
     #[schema(min_items = 1, max_items = 64)]
     kinds: Option<Vec<String>>,
-    /// One that is enabled again is told of what happens from then on.
+    /// A webhook that is enabled again receives only new events.
     enabled: Option<bool>,
 }
 
@@ -51,23 +51,23 @@ pub(super) struct WebhookBody {
     kinds: Vec<&'static str>,
     enabled: bool,
     created_at: String,
-    /// Deliveries in a row that failed.
+    /// Consecutive failed deliveries.
     failures: u32,
-    /// Events that it was never told of, because that failed for too long.
+    /// Events whose delivery was abandoned after the configured time.
     given_up: u64,
-    /// What was wrong with the last delivery that failed.
+    /// The error of the last failed delivery.
     last_error: Option<String>,
     last_error_at: Option<String>,
-    /// When it was told of an event last.
+    /// The time of the last delivered event.
     delivered_at: Option<String>,
 }
 
-/// A webhook with its secret: shown once.
+/// A webhook with its secret, which is shown only once.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ShownWebhookBody {
     #[serde(flatten)]
     webhook: WebhookBody,
-    /// What its messages are signed with.
+    /// The secret that signs the messages.
     #[schema(example = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD")]
     secret: String,
 }
@@ -78,11 +78,11 @@ pub(super) struct WebhooksBody {
     items: Vec<WebhookBody>,
 }
 
-/// Whether a message was taken.
+/// The result of a test delivery.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WebhookTestBody {
     delivered: bool,
-    /// Why not.
+    /// The reason of a failure.
     error: Option<String>,
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn list(
     Ok(Json(WebhooksBody { items: found.iter().map(WebhookBody::from).collect() }))
 }
 
-/// Create a webhook; its secret is told this once
+/// Create a webhook; the answer contains its secret once
 #[utoipa::path(post, path = "/webhooks", operation_id = "CreateWebhook", tag = "Events",
     request_body = CreateWebhookBody,
     responses((status = 201, body = ShownWebhookBody)))]
@@ -170,7 +170,7 @@ pub(super) async fn change(
 /// Delete a webhook
 #[utoipa::path(delete, path = "/webhooks/{webhook_id}", operation_id = "RemoveWebhook", tag = "Events",
     params(WebhookPath),
-    responses((status = 204, description = "The webhook is gone")))]
+    responses((status = 204, description = "The webhook is deleted")))]
 pub(super) async fn remove(
     State(api): State<Api>,
     Extension(identity): Extension<Identity>,
@@ -180,7 +180,7 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Send a message that tells of nothing to a webhook, once
+/// Deliver a test message to a webhook
 #[utoipa::path(post, path = "/webhooks/{webhook_id}/test", operation_id = "TestWebhook", tag = "Events",
     params(WebhookPath),
     responses((status = 200, body = WebhookTestBody)))]

@@ -1,4 +1,4 @@
-//! What is recorded of calls, and what is not.
+//! Audit records: the calls that they contain, and those that they omit.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,7 @@ async fn recorded(rig: &Rig, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn what_changes_something_is_recorded_with_its_result() {
+async fn changing_calls_are_recorded_with_their_results() {
     let rig = Rig::new().await;
     let backups = rig.path("v2", &format!("/instances/{}/backups", rig.instance()));
     let made = rig.call("POST", &backups, "").await;
@@ -51,7 +51,7 @@ async fn what_changes_something_is_recorded_with_its_result() {
 }
 
 #[tokio::test]
-async fn nothing_of_a_body_is_recorded() {
+async fn request_bodies_are_not_recorded() {
     let rig = Rig::new().await;
     let body = r#"{"name": "x", "host": "h", "port": 1, "password": "hunter2"}"#;
     rig.call("POST", "/api/v1/instances?password=hunter2", body).await;
@@ -104,20 +104,19 @@ async fn signing_in_and_ending_a_token_is_recorded() {
 }
 
 #[tokio::test]
-async fn a_project_does_not_learn_what_is_done_to_others() {
+async fn a_project_sees_no_records_of_other_projects() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
     rig.call("POST", "/api/v1/policies?project=second", r#"{"name": "some", "actions": []}"#).await;
     let auditor = rig.key(json!({"role": "admin"})).await;
     let seen = rig.call_as(&auditor, "GET", "/api/v1/audit", "").await;
     let seen = seen.body["items"].as_array().unwrap().clone();
-    assert_eq!(seen.len(), 1, "only the key of the auditor: {seen:?}");
-    // Who administers the service sees all of it.
+    assert_eq!(seen.len(), 1, "only the auditor's own key: {seen:?}");
+    // An administrator of the service sees all records.
     assert_eq!(recorded(&rig, "").await.len(), 3);
 }
 
-/// Operations that a key of the first project, which administers nothing, finds recorded; the newest
-/// first.
+/// The operations that a project key finds in the audit, newest first.
 async fn seen_by(rig: &Rig, auditor: &NewCredential) -> Vec<String> {
     let answer = rig.call_as(auditor, "GET", "/api/v1/audit", "").await;
     let records = answer.body["items"].as_array().unwrap().clone();
@@ -125,7 +124,7 @@ async fn seen_by(rig: &Rig, auditor: &NewCredential) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn no_word_in_a_query_hides_a_call_from_its_project() {
+async fn query_parameters_cannot_hide_a_call_from_its_project() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
     let auditor = rig.key(json!({"role": "admin"})).await;
@@ -150,7 +149,7 @@ async fn no_word_in_a_query_hides_a_call_from_its_project() {
 }
 
 #[tokio::test]
-async fn what_an_administrator_does_to_a_key_is_told_to_its_own_project_alone() {
+async fn an_administrators_change_of_a_key_is_visible_only_to_the_keys_project() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
     let auditor = rig.key(json!({"role": "admin"})).await;
@@ -169,7 +168,11 @@ async fn what_an_administrator_does_to_a_key_is_told_to_its_own_project_alone() 
     assert_eq!(seen[..seen.len() - before], expected);
     let records = recorded(&rig, "?limit=1000").await;
     let of_theirs = |record: &&Value| record.to_string().contains(theirs.access_key.as_str());
-    assert_eq!(records.iter().filter(of_theirs).count(), 3, "administrators see all: {records:?}");
+    assert_eq!(
+        records.iter().filter(of_theirs).count(),
+        3,
+        "administrators see all records: {records:?}"
+    );
 }
 
 #[tokio::test]
@@ -185,7 +188,7 @@ async fn a_refusal_of_keystone_is_recorded_with_a_code() {
     assert_eq!(shown, [json!([400, "bad_request"]), json!([404, "token_not_found"])]);
 }
 
-/// The newest records as `[operation, who, address, status, error, times]`.
+/// The newest records as `[operation, caller, address, status, error, times]`.
 async fn refused(rig: &Rig, limit: usize) -> Vec<Value> {
     let records = recorded(rig, &format!("?limit={limit}")).await;
     let shown = records.iter().map(|r| {
@@ -196,7 +199,7 @@ async fn refused(rig: &Rig, limit: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn failed_sign_ins_are_recorded_with_the_user_that_there_is_and_the_address() {
+async fn failed_sign_ins_are_recorded_with_existing_user_and_address() {
     let rig = Rig::new().await;
     rig.user("ada", "admin").await;
     let sign_in = "POST /v3/auth/tokens";
@@ -216,14 +219,14 @@ async fn failed_sign_ins_are_recorded_with_the_user_that_there_is_and_the_addres
     let records = recorded(&rig, "?limit=3").await;
     assert_eq!(refused(&rig, 3).await, expected, "{records:?}");
     let told = records.iter().map(ToString::to_string).collect::<String>();
-    assert!(!told.contains("wrong"), "neither passwords nor names of nobody: {told}");
-    // Users are of the whole service: no project learns of it.
+    assert!(!told.contains("wrong"), "neither passwords nor unknown names: {told}");
+    // Users belong to the whole service: their records are invisible to projects.
     let auditor = rig.key(json!({"role": "admin"})).await;
     assert!(!seen_by(&rig, &auditor).await.iter().any(|operation| operation == sign_in));
 }
 
 #[tokio::test]
-async fn refused_signatures_and_tokens_are_recorded_and_many_alike_in_few_records() {
+async fn refused_signatures_and_tokens_are_recorded_in_samples() {
     let rig = Rig::new().await;
     let auditor = rig.key(json!({"role": "admin"})).await;
     let before = recorded(&rig, "?limit=1000").await.len();
@@ -235,7 +238,7 @@ async fn refused_signatures_and_tokens_are_recorded_and_many_alike_in_few_record
     let (list, code) = ("GET /api/v1/instances", "APIGW.0301");
     rig.clock.advance(SignedDuration::from_mins(6));
     assert_eq!(refused(&rig, 5).await, vec![json!([list, key, null, 401, code, 1]); 5]);
-    assert_eq!(seen_by(&rig, &auditor).await[..5], [list; 5], "it is the project's key");
+    assert_eq!(seen_by(&rig, &auditor).await[..5], [list; 5], "the key belongs to the project");
     for _ in 0..1000 {
         assert_eq!(rig.with_token("guess", "GET", "/api/v1/instances", "").await.status, 401);
     }
@@ -245,7 +248,7 @@ async fn refused_signatures_and_tokens_are_recorded_and_many_alike_in_few_record
     assert_eq!(times, [1, 1, 1, 1, 1, 5, 90, 900]);
     assert_eq!(of_tokens[0], json!([list, null, null, 401, code, 900]));
     assert!(!recorded(&rig, "?limit=1000").await.iter().any(|r| r.to_string().contains("guess")));
-    // What only came too late is no sign of anybody who tries.
+    // An expired signature is not an attempt to guess.
     let late = rig.signed(&rig.credential, "GET", "/api/v1/instances", "");
     rig.clock.advance(SignedDuration::from_mins(16));
     assert_eq!(rig.send(late).await.status, 401);

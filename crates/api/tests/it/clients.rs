@@ -1,4 +1,4 @@
-//! What clients rely on without saying so.
+//! Behavior that clients rely on without documenting it.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl Rig {
         self.path(version, &format!("/instances/{INSTANCE}{rest}"))
     }
 
-    /// A GET signed as two Go clients do, with headers that they add after they signed.
+    /// A GET signed as two Go clients do: they add headers after signing.
     async fn get_as_go(&self, uri: &str, added: &[(&str, &str)]) -> Answer {
         let date = self.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
         let day = &date[..8];
@@ -78,7 +78,7 @@ async fn a_deleted_backup_is_204_without_a_body_and_stays_listed_as_deleted() {
 }
 
 #[tokio::test]
-async fn deleting_a_backup_that_is_none_has_the_code_that_means_gone() {
+async fn deleting_an_unknown_backup_has_the_not_found_code() {
     let rig = Rig::new().await;
     let path = rig.of_instance("v2", &format!("/backups/{UNKNOWN}"));
     let answer = rig.call("DELETE", &path, "").await;
@@ -87,7 +87,7 @@ async fn deleting_a_backup_that_is_none_has_the_code_that_means_gone() {
 }
 
 #[tokio::test]
-async fn a_restore_is_in_the_list_when_its_id_is_told() {
+async fn a_restore_is_listed_before_its_id_is_answered() {
     for version in VERSIONS {
         let rig = Rig::new().await;
         rig.stored(BACKUP, &rdb(1000)).await;
@@ -107,7 +107,7 @@ async fn a_restore_is_in_the_list_when_its_id_is_told() {
 }
 
 #[tokio::test]
-async fn lists_of_nothing_are_200_and_empty() {
+async fn empty_lists_are_answered_with_200() {
     let rig = Rig::new().await;
     for version in VERSIONS {
         for (rest, records) in
@@ -122,7 +122,7 @@ async fn lists_of_nothing_are_200_and_empty() {
 }
 
 #[tokio::test]
-async fn the_number_of_instances_is_of_all_whatever_the_page() {
+async fn the_number_of_instances_is_independent_of_the_page() {
     let rig = Rig::new().await;
     rig.adopt("00000000-0000-4000-8000-000000000001", "carts-1").await;
     for version in VERSIONS {
@@ -146,7 +146,7 @@ async fn the_number_of_instances_is_of_all_whatever_the_page() {
 }
 
 #[tokio::test]
-async fn fields_of_a_query_that_nobody_knows_change_nothing() {
+async fn unknown_query_fields_change_nothing() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     for version in VERSIONS {
@@ -161,7 +161,7 @@ async fn fields_of_a_query_that_nobody_knows_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_header_that_names_a_project_must_name_the_one_of_the_path() {
+async fn a_project_header_must_match_the_path() {
     let rig = Rig::new().await;
     let own = rig.credential.project.to_string();
     let other = "ffffffffffffffffffffffffffffffff";
@@ -184,7 +184,7 @@ async fn a_header_that_names_a_project_must_name_the_one_of_the_path() {
 }
 
 #[tokio::test]
-async fn what_terraform_asks_in_vain_is_a_404_in_json() {
+async fn unsupported_terraform_calls_are_404_in_json() {
     let rig = Rig::new().await;
     for uri in [
         rig.of_instance("v2", "/scan-expire-keys/autoscan-config"),
@@ -239,7 +239,7 @@ async fn an_instance_is_idle_at_once_with_the_policy_that_it_was_created_with() 
 }
 
 #[tokio::test]
-async fn empty_fields_of_the_go_client_are_as_if_they_were_not_there() {
+async fn empty_fields_of_the_go_client_count_as_absent() {
     let rig = Rig::new().await;
     for (n, version) in VERSIONS.into_iter().enumerate() {
         let body = json!({
@@ -268,7 +268,7 @@ async fn empty_fields_of_the_go_client_are_as_if_they_were_not_there() {
 }
 
 #[tokio::test]
-async fn the_url_of_the_catalog_leads_to_v2_and_to_what_is_of_no_project() {
+async fn the_url_of_the_catalog_leads_to_v2_and_to_shared_lists() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let user = json!({"name": "jane", "password": PASSWORD});
@@ -335,7 +335,7 @@ async fn the_pages_between_two_moments_add_up_to_the_total() {
 }
 
 #[tokio::test]
-async fn who_signs_as_go_clients_do_is_told_the_same_each_time() {
+async fn repeated_requests_of_go_clients_get_the_same_answer() {
     let rig = Rig::new().await;
     let named = format!("/v3/projects?name={REGION}");
     for (uri, list) in [
@@ -355,10 +355,10 @@ async fn who_signs_as_go_clients_do_is_told_the_same_each_time() {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_too_long_is_the_gateways_504() {
+async fn a_request_beyond_the_timeout_is_the_gateways_504() {
     let rig = Rig::new().await.hurried(Duration::from_millis(50));
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
-    // Nobody removes it: this waits.
+    // No worker removes the files, so the request waits.
     let path = rig.of_instance("v2", &format!("/backups/{BACKUP}"));
     let answer = rig.call("DELETE", &path, "").await;
     assert_eq!(answer.outcome(), (504, "APIGW.0201"), "{}", answer.text);

@@ -1,4 +1,4 @@
-//! Many clients, of which some do harm: what the others notice of it.
+//! Well-behaved clients that share an address or a proxy with an attacker.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ fn from(address: &str, mut request: Request<Body>) -> Request<Body> {
     request
 }
 
-/// What a proxy passes on of a request that it got from this client.
+/// A request as a proxy forwards it for this client.
 fn through(proxy: &str, client: &'static str, request: Request<Body>) -> Request<Body> {
     let mut request = from(proxy, request);
     request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static(client));
@@ -43,7 +43,7 @@ fn signing_in(user: &Value, password: &str) -> Request<Body> {
     Request::builder().method("POST").uri("/v3/auth/tokens").body(Body::from(body)).unwrap()
 }
 
-/// The first key, with a secret that is not its own.
+/// The first access key with a wrong secret.
 fn forged(rig: &Rig) -> NewCredential {
     NewCredential { secret_key: "wrong".to_owned().into(), ..rig.credential.clone() }
 }
@@ -53,7 +53,7 @@ async fn listed(rig: &Rig, who: &NewCredential, address: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn right_credentials_are_answered_whatever_others_send_from_the_same_address() {
+async fn correct_credentials_are_accepted_from_an_attackers_address() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let token = rig.token("jane").await;
@@ -69,14 +69,14 @@ async fn right_credentials_are_answered_whatever_others_send_from_the_same_addre
     let jane = json!({"name": "jane"});
     let answer = rig.send(from(HERE, signing_in(&jane, PASSWORD))).await;
     assert_eq!(answer.status, 201, "{}", answer.text);
-    // What is wrong learns no more than before.
+    // Wrong credentials get the same answer as before.
     let wrong = rig.send(from(HERE, signing_in(&jane, "wrong password"))).await;
     assert_eq!(wrong.status, 429, "{}", wrong.text);
     assert_eq!(listed(&rig, &forged(&rig), HERE).await.status, 429);
 }
 
 #[tokio::test]
-async fn a_key_and_a_user_are_locked_for_the_address_that_guesses_alone() {
+async fn a_key_and_a_user_are_locked_only_for_the_guessing_address() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let jane = json!({"name": "jane"});
@@ -94,7 +94,7 @@ async fn a_key_and_a_user_are_locked_for_the_address_that_guesses_alone() {
 }
 
 #[tokio::test]
-async fn a_user_has_one_budget_of_tries_by_id_by_name_and_where_it_changes_its_password() {
+async fn attempts_by_id_by_name_and_by_password_change_share_one_limit() {
     let rig = Rig::new().await;
     let id = rig.user("jane", "reader").await;
     let token = rig.token("jane").await;
@@ -115,11 +115,11 @@ async fn a_user_has_one_budget_of_tries_by_id_by_name_and_where_it_changes_its_p
 }
 
 #[tokio::test]
-async fn wrong_signatures_keep_no_place_from_large_bodies() {
+async fn wrong_signatures_do_not_block_large_bodies() {
     let rig = Rig::new().await;
     let path = rig.path("v2", &format!("/instances/{INSTANCE}"));
     let mut sent = JoinSet::new();
-    // Nobody can tell yet that they are wrong: the bodies that they are over never end.
+    // The signatures cannot be verified yet: their bodies never end.
     for _ in 0..9 {
         let endless = futures_util::stream::pending::<Result<Bytes, Infallible>>();
         let request =
@@ -127,21 +127,21 @@ async fn wrong_signatures_keep_no_place_from_large_bodies() {
         sent.spawn(rig.router.clone().oneshot(request));
     }
     let refused = sent.join_next().await.unwrap().unwrap().unwrap();
-    assert_eq!(refused.status(), 429, "there are eight places");
+    assert_eq!(refused.status(), 429, "the service has eight slots");
     let large = format!(r#"{{"description": "{}"}}"#, "x".repeat(100_000));
     let answer = rig.call("PUT", &path, &large).await;
     assert_eq!(answer.outcome(), (400, "DCS.4011"), "{}", answer.text);
     sent.shutdown().await;
 }
 
-/// Where the newest call came from, as it was recorded.
+/// The address in the newest audit record.
 async fn recorded_address(rig: &Rig) -> Value {
     let records = rig.call("GET", "/api/v1/audit?limit=1", "").await;
     records.body["items"][0]["address"].clone()
 }
 
 #[tokio::test]
-async fn only_a_listed_proxy_says_where_a_request_comes_from() {
+async fn only_a_trusted_proxy_sets_the_client_address() {
     let rig = Rig::new().await;
     let call = || rig.signed(&rig.credential, "DELETE", "/api/v1/instances/none", "");
     for (proxy, client, expected) in [

@@ -1,4 +1,4 @@
-//! The vendor's published examples, field for field.
+//! The vendor's published examples, compared field by field.
 
 use cachevault_catalog::{BackupCatalog, JobQueue, RestoreCatalog};
 use cachevault_domain::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::rig::{INSTANCE, Rig};
 
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
-/// Asked for, started, completed: the moments of both pages' examples.
+/// The times of creation, start and completion in the examples of both pages.
 const MOMENTS: [&str; 3] =
     ["2019-05-10T08:31:16.166Z", "2019-05-10T08:31:21.461Z", "2019-05-10T08:32:30.546Z"];
 
@@ -20,8 +20,8 @@ fn examples() -> Value {
     serde_json::from_slice(include_bytes!("../../../../fixtures/dcs/docs_examples.json")).unwrap()
 }
 
-/// The example with what the documents print as `{}` as null, and its name in UTC: the vendor
-/// names a backup in the local time of its region.
+/// The example with null instead of the documented `{}`, and with its name in UTC: the vendor uses
+/// the region's local time.
 fn expected(mut example: Value) -> Value {
     let record = &mut example["backup_record_response"][0];
     for value in record.as_object_mut().unwrap().values_mut() {
@@ -59,7 +59,7 @@ async fn a_request_as_documented_is_answered_as_documented() {
     let rig = Rig::new().await;
     let example = &examples()["create_backup"];
     let path = |version| rig.path(version, &format!("/instances/{INSTANCE}/backups"));
-    // The v2 example asks for an AOF, which is refused until there is one.
+    // The v2 example asks for an AOF, which the service does not support.
     let answer = rig.call("POST", &path("v2"), &example["v2_request"].to_string()).await;
     assert_eq!(
         (answer.status.as_u16(), answer.body["error_code"].as_str()),
@@ -76,7 +76,7 @@ async fn a_request_as_documented_is_answered_as_documented() {
         let documented: Vec<_> =
             example["response_200"].as_object().unwrap().keys().cloned().collect();
         assert_eq!(names, documented);
-        // The record is there before the request was answered.
+        // The record exists before the answer.
         let list = rig.call("GET", &path("v2"), "").await.body;
         let record = &list["backup_record_response"][0];
         assert_eq!(
@@ -115,10 +115,10 @@ async fn links_are_given_as_both_examples_show() {
         assert_eq!(keys(&body["links"][0]), keys(&shown["links"][0]));
         assert_eq!(body["links"].as_array().unwrap().len(), 1);
         let (name, link) = (&body["links"][0]["file_name"], &body["links"][0]["link"]);
-        // As in the v2 example, but for the slots, which a standalone instance does not have.
+        // As in the v2 example, except for the slots of a cluster.
         let name = name.as_str().unwrap();
         assert_eq!(name, "redis_192.168.63.250_6379_20190510083116.rdb");
-        // In the v2 example the path is the folder, in that of v1.0 the whole key.
+        // The path is the folder in the v2 example, and the object's name in that of v1.0.
         let shown_path = shown["file_path"].as_str().unwrap();
         assert_eq!(shown_path.ends_with('/'), version == "v2");
         let object = format!("{folder}shard-0000.rdb.zst");
@@ -259,7 +259,7 @@ async fn both_restore_pages_answer_as_their_examples_show() {
         for value in record.values_mut().filter(|value| **value == json!({})) {
             *value = Value::Null;
         }
-        // The instance of the example is another; the table spells its id in two ways.
+        // The example shows another instance; the table spells its id in two ways.
         if version == "v1.0" {
             record.insert("sourceInstanceId".into(), json!(INSTANCE));
             record.insert("sourceInstanceID".into(), json!(INSTANCE));

@@ -1,4 +1,4 @@
-//! What has happened: lists, and streams that go on.
+//! Events: lists and streams.
 
 use std::time::{Duration, Instant};
 
@@ -18,16 +18,16 @@ use crate::rig::{INSTANCE, Rig};
 
 const OTHER: &str = "8d3f5c2a-1b7e-4c6d-9f00-2a4b6c8d0e1f";
 const STREAM: &str = "/api/v1/events/stream";
-/// How long a test waits for what has to come.
+/// Timeout for an expected message.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Streams that outlive every test.
+/// Limits of streams that outlive every test.
 fn long_streams() -> EventStreamLimits {
     let limits = EventStreamLimits::new(64, PATIENCE * 2);
     EventStreamLimits { prove_every: Duration::from_millis(20), ..limits }
 }
 
-/// A stream that is read message by message.
+/// Reads a stream message by message.
 struct Reader {
     status: StatusCode,
     headers: HeaderMap,
@@ -49,7 +49,7 @@ impl Reader {
         Self { status: parts.status, headers: parts.headers, body, text: String::new() }
     }
 
-    /// More of the text; `false` at the end of the stream.
+    /// Reads more text; `false` at the end of the stream.
     async fn more(&mut self) -> bool {
         let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await;
         let Some(frame) = frame.unwrap() else { return false };
@@ -58,7 +58,7 @@ impl Reader {
         true
     }
 
-    /// The next event: its id, its kind, what is told of it.
+    /// The next event: its id, kind and data.
     async fn event(&mut self) -> (u64, String, Value) {
         loop {
             while let Some((message, rest)) = self.text.split_once("\n\n") {
@@ -100,7 +100,7 @@ async fn listed(rig: &Rig, uri: &str) -> Vec<(u64, String)> {
 }
 
 #[tokio::test]
-async fn what_has_happened_is_listed_by_project_and_by_instance() {
+async fn events_are_listed_by_project_and_by_instance() {
     let rig = Rig::new().await;
     rig.adopt(OTHER, "sessions").await;
     let at = "2019-05-10T08:31:16.166Z";
@@ -138,7 +138,7 @@ async fn what_has_happened_is_listed_by_project_and_by_instance() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
+async fn a_stream_continues_after_the_last_event_seen() {
     let rig = Rig::new().await.streaming(long_streams(), CancellationToken::new());
     let who = rig.credential.clone();
     let mut stream = Reader::open(&rig, &who, STREAM, None).await;
@@ -146,7 +146,7 @@ async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
     assert_eq!(stream.headers["content-type"], "text/event-stream");
     assert_eq!(stream.headers["cache-control"], "no-cache");
     assert!(stream.more().await && stream.text.contains("retry: 2000"), "{}", stream.text);
-    // What was before is not told without being asked for.
+    // A new stream contains no earlier events.
     for name in ["a", "b", "c"] {
         rename(&rig, INSTANCE, name).await;
     }
@@ -158,13 +158,13 @@ async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
     }
     let mut again = Reader::open(&rig, &who, STREAM, Some(&seen[0].to_string())).await;
     assert_eq!((again.event().await.0, again.event().await.0), (seen[1], seen[2]));
-    // The header counts more: browsers say it when they come back to the same URL.
+    // The header takes precedence: browsers send it when they reconnect to the same URL.
     let uri = format!("{STREAM}?after=0");
     let mut header = Reader::open(&rig, &who, &uri, Some(&seen[1].to_string())).await;
     assert_eq!(header.event().await.0, seen[2]);
     let mut all = Reader::open(&rig, &who, &uri, None).await;
     assert_eq!(all.event().await.1, "instance_adopted");
-    // An event that there never was is one of a catalog that was lost since.
+    // An unknown event id belongs to a lost catalog.
     let mut lost = Reader::open(&rig, &who, STREAM, Some("9000")).await;
     assert_eq!(lost.event().await.1, "instance_adopted");
     for bad in ["-1", "x", "1 2"] {
@@ -173,7 +173,7 @@ async fn a_stream_goes_on_behind_the_last_event_that_was_seen() {
 }
 
 #[tokio::test]
-async fn a_stream_tells_of_nothing_else_than_it_was_asked_for() {
+async fn a_stream_contains_only_the_requested_events() {
     let rig = Rig::new().await.streaming(long_streams(), CancellationToken::new());
     rig.adopt(OTHER, "sessions").await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
@@ -196,13 +196,13 @@ async fn a_stream_tells_of_nothing_else_than_it_was_asked_for() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_make_room_again() {
+async fn streams_are_limited_and_free_their_slots() {
     let limits = EventStreamLimits { open_max: 4, ..long_streams() };
     let rig = Rig::new().await.streaming(limits, CancellationToken::new());
     let who = rig.credential.clone();
     let first = Reader::open(&rig, &who, STREAM, None).await;
     assert_eq!(first.status, 200);
-    // One of four is this project's share.
+    // One of four streams is the project's share.
     let refused = Reader::open(&rig, &who, STREAM, None).await;
     assert_eq!(
         (refused.status.as_u16(), &refused.headers["retry-after"]),
@@ -233,7 +233,7 @@ async fn a_stream_ends_with_the_credential_that_opened_it() {
     let disabled = rig.call("PATCH", "/api/v1/users/bob", r#"{"enabled": false}"#).await;
     assert_eq!(disabled.status, 200, "{}", disabled.text);
     by_token.end().await;
-    // Those that still may go on.
+    // Streams whose credentials are still valid.
     let mut own = Reader::open(&rig, &rig.credential, STREAM, None).await;
     rename(&rig, INSTANCE, "a").await;
     own.event().await;
@@ -252,19 +252,19 @@ async fn streams_end_when_the_service_stops() {
 }
 
 #[tokio::test]
-async fn a_stream_lives_longer_than_a_request_may_take_and_ends_by_itself() {
+async fn a_stream_outlives_the_request_timeout_and_ends_with_its_lifetime() {
     let limits = EventStreamLimits { heartbeat: Duration::from_millis(20), ..long_streams() };
     let limits = EventStreamLimits { lifetime: Duration::from_secs(3), ..limits };
     let rig = Rig::new().await.streaming(limits, CancellationToken::new());
     let began = Instant::now();
-    // A machine that is very slow takes longer for the head than the rig allows; it is asked again.
+    // A slow machine may exceed the rig's request timeout, so the request is repeated.
     let text = loop {
         let stream = Reader::open(&rig, &rig.credential, STREAM, None).await;
         if stream.status == 200 {
             break stream.end().await;
         }
-        assert!(began.elapsed() < PATIENCE, "no stream was opened");
+        assert!(began.elapsed() < PATIENCE, "no stream opened");
     };
     assert!(began.elapsed() >= limits.lifetime);
-    assert!(text.contains(": still here"), "{text}");
+    assert!(text.contains(": heartbeat"), "{text}");
 }

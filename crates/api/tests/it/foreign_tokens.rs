@@ -1,4 +1,4 @@
-//! Tokens of another Keystone.
+//! Tokens of an external Keystone.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +55,7 @@ async fn list(rig: &Rig, text: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn its_project_is_adopted_and_its_answer_holds_for_a_minute() {
+async fn an_external_project_is_created_and_a_validation_is_cached_for_a_minute() {
     let (rig, keystone) = rig(token("member", "their-project")).await;
     for _ in 0..3 {
         assert_eq!(list(&rig, "gAAAAA").await.0, 200);
@@ -85,7 +85,7 @@ async fn its_project_is_adopted_and_its_answer_holds_for_a_minute() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_here_is_left_and_other_roles_open_nothing() {
+async fn an_external_project_never_takes_a_local_name_and_unknown_roles_grant_nothing() {
     let (rig, keystone) = rig(token("reader", REGION)).await;
     assert_eq!(list(&rig, "gAAAAA").await.0, 200);
     let adopted = rig.call("GET", &format!("/api/v1/projects/{PROJECT}"), "").await;
@@ -105,7 +105,7 @@ async fn a_name_that_is_taken_here_is_left_and_other_roles_open_nothing() {
 }
 
 #[tokio::test]
-async fn while_it_does_not_answer_ours_go_on() {
+async fn local_tokens_work_while_keystone_is_unreachable() {
     let (rig, keystone) = rig(token("reader", "theirs")).await;
     *keystone.answer.lock().unwrap() = Err("connection refused".into());
     assert_eq!(list(&rig, "gAAAAA").await.0, 500);
@@ -118,13 +118,13 @@ async fn while_it_does_not_answer_ours_go_on() {
 }
 
 #[tokio::test]
-async fn a_user_there_is_never_one_of_ours_though_id_and_name_are_the_same() {
+async fn an_external_user_is_never_a_local_one() {
     let (rig, keystone) = rig(token("admin", "theirs")).await;
     let id = rig.user("jane", "admin").await;
     let same = ForeignToken { user_id: id.clone(), ..token("admin", "theirs") };
     *keystone.answer.lock().unwrap() = Ok(Some(same));
     let ours = rig.token("jane").await;
-    // Nothing that ours has is theirs: no project, no token, no key.
+    // External users have no access to local projects, tokens and keys.
     let projects = rig.with_token("gAAAAA", "GET", "/v3/auth/projects", "").await.body;
     assert_eq!(projects["projects"].as_array().unwrap().len(), 1, "{projects}");
     let headers = [("x-auth-token", "gAAAAA"), ("x-subject-token", ours.as_str())];
@@ -134,7 +134,7 @@ async fn a_user_there_is_never_one_of_ours_though_id_and_name_are_the_same() {
         let answer = rig.with_token("gAAAAA", "POST", "/api/v1/credentials", &wish).await;
         assert_eq!(answer.outcome(), (403, "not_administrator"), "{user}");
     }
-    // Nor does it lock ours out by guessing.
+    // Guessing by external users does not lock local users.
     let wrong = r#"{"current": "wrong wrong", "new": "another password"}"#;
     for _ in 0..6 {
         let answer = rig.with_token("gAAAAA", "POST", "/api/v1/password", wrong).await;
@@ -148,7 +148,7 @@ async fn a_user_there_is_never_one_of_ours_though_id_and_name_are_the_same() {
 }
 
 #[tokio::test]
-async fn while_it_does_not_answer_guessing_is_counted() {
+async fn guessing_is_counted_while_keystone_is_unreachable() {
     let (rig, keystone) = rig(token("reader", "theirs")).await;
     *keystone.answer.lock().unwrap() = Err("connection refused".into());
     let guess = async |address: [u8; 4]| {

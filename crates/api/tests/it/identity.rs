@@ -1,4 +1,4 @@
-//! Who may get in, and what is allowed there, over our own API.
+//! Projects, users, credentials and custom roles in `/api/v1`.
 
 use cachevault_app::NewCredential;
 use jiff::SignedDuration;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::links::rdb;
 use crate::rig::{Answer, INSTANCE, PASSWORD, REGION, Rig};
 
-/// A project of its own with a key of this role, made by the first key.
+/// A second project with a key of this role, created by the first key.
 async fn second_project(rig: &Rig, role: &str) -> NewCredential {
     let project = rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
     assert_eq!(project.status.as_u16(), 201, "{}", project.text);
@@ -70,7 +70,7 @@ async fn a_key_does_what_its_role_allows_in_its_project() {
         ];
         for ((method, uri, body), status) in calls.into_iter().zip(statuses) {
             let answer = as_key(&rig, &key, method, uri, body).await;
-            // Busy: the backup that an earlier role has asked for.
+            // An earlier role has created a backup that is still waiting, so the instance is busy.
             let seen = if answer.status.as_u16() == 201 { 409 } else { answer.status.as_u16() };
             assert_eq!(seen, status, "{role} {method} {uri}: {}", answer.text);
         }
@@ -84,7 +84,7 @@ async fn a_key_does_what_its_role_allows_in_its_project() {
 }
 
 #[tokio::test]
-async fn a_secret_is_shown_once_and_a_key_is_changed_over_in_time() {
+async fn a_secret_is_shown_once_and_a_key_is_rotated_with_an_overlap() {
     let rig = Rig::new().await;
     let wish = json!({"role": "reader", "description": "for the dashboard"});
     let key = rig.key(wish).await;
@@ -127,7 +127,7 @@ async fn a_secret_is_shown_once_and_a_key_is_changed_over_in_time() {
 }
 
 #[tokio::test]
-async fn nobody_takes_away_what_it_makes_the_request_with() {
+async fn a_caller_cannot_remove_its_own_access() {
     let rig = Rig::new().await;
     let uri = format!("/api/v1/credentials/{}", rig.credential.access_key);
     for body in [json!({"enabled": false}), json!({"role": "reader"}), json!({"expires_at": null})]
@@ -153,7 +153,7 @@ async fn nobody_takes_away_what_it_makes_the_request_with() {
 }
 
 #[tokio::test]
-async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
+async fn grants_never_exceed_the_callers_permissions() {
     let rig = Rig::new().await;
     let actions = ["cachevault:*:*", "*:*:get*", "*:*:list*", "dcs:instance:backupData"];
     let policy = json!({"name": "keeper", "actions": actions}).to_string();
@@ -174,7 +174,7 @@ async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
         create(&keeper, json!({"role": "nothing"})).await.outcome(),
         (422, "role_not_found")
     );
-    // Not by rotating, changing or removing a stronger key either.
+    // Rotating, changing and removing a stronger key are refused too.
     let admin_uri = format!("/api/v1/credentials/{}", admin.access_key);
     for (method, uri, body) in [
         ("POST", format!("{admin_uri}/rotate"), json!({})),
@@ -185,7 +185,7 @@ async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
         let answer = as_key(&rig, &keeper, method, &uri, body).await;
         assert_eq!(answer.outcome(), (403, "grants_too_much"), "{method} {uri}");
     }
-    // Nor by a policy, its own included.
+    // A custom role cannot exceed its creator's permissions either.
     let everything = json!({"actions": ["dcs:*:*"]});
     let widened = as_key(&rig, &keeper, "PUT", "/api/v1/policies/keeper", everything.clone()).await;
     assert_eq!(widened.outcome(), (403, "grants_too_much"));
@@ -203,7 +203,7 @@ async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
     assert_eq!(raised.outcome(), (403, "grants_too_much"));
     let kept = as_key(&rig, &keeper, "PATCH", &reader_uri, json!({"role": "keeper"})).await;
     assert_eq!(kept.body["role"], "keeper");
-    // An admin of the project gives everything in it, and nothing beyond.
+    // A project administrator may grant every permission in the project, and none beyond.
     assert_eq!(create(&admin, json!({"role": "admin"})).await.status.as_u16(), 201);
     let answer = create(&admin, json!({"role": "reader", "administers_service": true})).await;
     assert_eq!(answer.outcome(), (403, "changes_administrator"));
@@ -219,7 +219,7 @@ async fn nobody_gives_or_changes_more_than_it_may_do_itself() {
 }
 
 #[tokio::test]
-async fn keys_and_policies_of_another_project_do_not_exist() {
+async fn keys_and_custom_roles_of_another_project_are_not_found() {
     let rig = Rig::new().await;
     let second = second_project(&rig, "admin").await;
     let mine = rig.key(json!({"role": "reader"})).await;
@@ -243,13 +243,13 @@ async fn keys_and_policies_of_another_project_do_not_exist() {
     let wish = json!({"project": REGION, "role": "reader"});
     let answer = as_key(&rig, &second, "POST", "/api/v1/credentials", wish).await;
     assert_eq!(answer.outcome(), (404, "project_not_found"));
-    // An administrator of the service reaches the keys of all.
+    // An administrator of the service can change the keys of all projects.
     let other = format!("/api/v1/credentials/{}", second.access_key);
     assert_eq!(rig.call("DELETE", &other, "").await.status.as_u16(), 204);
 }
 
 #[tokio::test]
-async fn a_policy_is_a_role_by_its_name() {
+async fn a_custom_role_is_granted_by_its_name() {
     let rig = Rig::new().await;
     let create =
         |name: &str, actions: &[&str]| json!({"name": name, "actions": actions}).to_string();
@@ -278,7 +278,7 @@ async fn a_policy_is_a_role_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_users_key_goes_with_the_user() {
+async fn deleting_a_user_deletes_its_key() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let key = rig.key(json!({"role": "admin", "user": "jane"})).await;
@@ -347,7 +347,7 @@ async fn users_are_managed_and_change_their_own_password() {
 }
 
 #[tokio::test]
-async fn what_was_allowed_is_answered_though_reading_it_is_not() {
+async fn a_permitted_change_is_answered_without_the_permission_to_read() {
     let rig = Rig::new().await;
     let policy =
         json!({"name": "asks", "actions": ["dcs:instance:backupData", "dcs:instance:modify"]});
@@ -364,7 +364,7 @@ async fn what_was_allowed_is_answered_though_reading_it_is_not() {
 }
 
 #[tokio::test]
-async fn a_key_of_a_user_is_for_the_user_alone() {
+async fn only_the_user_may_use_its_key() {
     let rig = Rig::new().await;
     rig.user("ada", "admin").await;
     rig.user("bob", "admin").await;
@@ -375,7 +375,7 @@ async fn a_key_of_a_user_is_for_the_user_alone() {
     };
     let bob = ask("bob").await;
     assert_eq!(bob.outcome(), (403, "not_administrator"));
-    // Nor does anybody learn who else there is.
+    // The answer does not reveal which users exist.
     for nobody in ["nobody", "0123456789abcdef0123456789abcdef"] {
         let answer = ask(nobody).await;
         assert_eq!(answer.outcome(), (403, "not_administrator"), "{nobody}");
@@ -390,7 +390,7 @@ async fn a_key_of_a_user_is_for_the_user_alone() {
 }
 
 #[tokio::test]
-async fn a_password_beyond_the_limit_of_tries_changes_nothing_though_it_is_right() {
+async fn a_correct_password_beyond_the_limit_changes_nothing() {
     let rig = Rig::new().await;
     rig.user("ada", "admin").await;
     let token = rig.token("ada").await;
@@ -407,7 +407,7 @@ async fn a_password_beyond_the_limit_of_tries_changes_nothing_though_it_is_right
 }
 
 #[tokio::test]
-async fn no_value_of_a_body_is_told_back() {
+async fn errors_repeat_no_value_of_a_body() {
     let rig = Rig::new().await;
     for (method, uri, body) in [
         ("POST", "/api/v1/users", r#"{"name": "x", "password": 12345678}"#),
@@ -427,7 +427,7 @@ async fn no_value_of_a_body_is_told_back() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_over_is_not_rotated_and_an_end_is_kept() {
+async fn an_expired_key_cannot_be_rotated_and_an_expiry_is_kept() {
     let rig = Rig::new().await;
     let end = "2019-05-10T09:40:00Z";
     let key = rig.key(json!({"role": "reader", "expires_at": end})).await;
@@ -442,7 +442,7 @@ async fn a_key_that_is_over_is_not_rotated_and_an_end_is_kept() {
     assert_eq!(rig.call("POST", &rotate, "").await.status.as_u16(), 201);
 }
 
-/// A key of the first project that may do this alone.
+/// A key of the first project with exactly these permissions.
 async fn key_for(rig: &Rig, actions: &[&str]) -> NewCredential {
     let name = actions.join("-").replace(':', "_");
     let policy = json!({"name": name, "actions": actions}).to_string();
@@ -473,7 +473,7 @@ async fn removing_and_linking_a_backup_need_no_permission_to_read_it() {
 }
 
 #[tokio::test]
-async fn what_asks_for_nothing_needs_the_permission_too() {
+async fn requests_without_effect_require_the_permission_too() {
     let rig = Rig::new().await;
     let powerless = key_for(&rig, &["dcs:instance:backupData"]).await;
     for (version, code) in [("v1.0", "111403003"), ("v2", "DCS.2007")] {
@@ -486,7 +486,7 @@ async fn what_asks_for_nothing_needs_the_permission_too() {
 }
 
 #[tokio::test]
-async fn of_many_instances_those_that_may_not_go_fail_each_for_itself() {
+async fn a_batch_deletion_fails_only_for_forbidden_instances() {
     let rig = Rig::new().await;
     rig.stored("4631832a-14c6-45b0-a0b3-3abd8f591ad1", &rdb(1000)).await;
     let empty = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";

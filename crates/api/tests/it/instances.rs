@@ -1,4 +1,4 @@
-//! Instances through both versions: lists, changes, adoption, deletion, tags and figures.
+//! Instances in both versions: lists, changes, registration, deletion, tags and statistics.
 
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ fn at(version: &str, rig: &Rig) -> String {
     rig.path(version, &format!("/instances/{INSTANCE}"))
 }
 
-/// The code of an error in the shape of its version, as v2 writes it.
+/// The error code of an answer, in the spelling of v2.
 #[track_caller]
 fn refused(answer: &Answer, version: &str, status: u16) -> String {
     assert_eq!(answer.status.as_u16(), status, "{}", answer.text);
@@ -90,7 +90,7 @@ async fn instances_are_found_by_every_filter_of_both_versions() {
 async fn a_change_is_204_and_shown_in_both_versions() {
     let rig = Rig::new().await;
     for (n, version) in VERSIONS.into_iter().enumerate() {
-        // One client sends the id too, another a security group.
+        // One client also sends the id, another a security group.
         let body = json!({
             "instance_id": INSTANCE,
             "security_group_id": "securityGroupId",
@@ -107,7 +107,7 @@ async fn a_change_is_204_and_shown_in_both_versions() {
                 assert_eq!(shown[field], body[field], "{field}");
             }
         }
-        // Nothing is a change, too.
+        // An empty change is valid.
         assert_eq!(rig.call("PUT", &at(version, &rig), "{}").await.status.as_u16(), 204);
         let cleared = rig.call("PUT", &at(version, &rig), r#"{"description":""}"#).await;
         assert_eq!(cleared.status.as_u16(), 204);
@@ -117,7 +117,7 @@ async fn a_change_is_204_and_shown_in_both_versions() {
 }
 
 #[tokio::test]
-async fn a_change_that_is_none_has_its_error_and_changes_nothing() {
+async fn an_invalid_change_has_its_error_and_no_effect() {
     let rig = Rig::new().await;
     rig.adopt(OTHER, "taken").await;
     for version in VERSIONS {
@@ -178,7 +178,7 @@ async fn a_policy_is_stored_and_shown_wrapped() {
     assert_eq!(first["created_at"], "2019-05-10T08:40:00.000Z");
     assert_eq!(first["backup_policy_id"].as_str().unwrap().len(), 36);
     assert_eq!(shown("v1.0").await, first);
-    // Becoming manual keeps the plan, and the policy its id.
+    // A manual policy keeps its plan and id.
     rig.clock.advance(jiff::SignedDuration::from_secs(1));
     let manual = r#"{"instance_backup_policy":{"backup_type":"manual"}}"#;
     assert_eq!(rig.call("PUT", &at("v1.0", &rig), manual).await.status.as_u16(), 204);
@@ -193,7 +193,7 @@ async fn a_policy_is_stored_and_shown_wrapped() {
 }
 
 #[tokio::test]
-async fn an_instance_that_lost_its_replica_keeps_a_policy_that_can_be_switched_off() {
+async fn an_instance_that_lost_its_replica_keeps_its_policy() {
     let rig = Rig::new().await;
     let automatic =
         format!(r#"{{"instance_backup_policy":{{"backup_type":"auto","save_days":1,{PLAN}}}}}"#);
@@ -211,7 +211,7 @@ async fn an_instance_that_lost_its_replica_keeps_a_policy_that_can_be_switched_o
 }
 
 #[tokio::test]
-async fn v1_takes_a_policy_as_text_and_without_its_type() {
+async fn v1_accepts_a_policy_as_text_and_without_its_type() {
     let rig = Rig::new().await;
     let policy = format!(r#"{{"save_days":1,{PLAN}}}"#);
     let as_text = json!({"instance_backup_policy": policy}).to_string();
@@ -226,7 +226,7 @@ async fn v1_takes_a_policy_as_text_and_without_its_type() {
     }
     let cut = rig.call("PUT", &at("v1.0", &rig), r#"{"instance_backup_policy":"{"}"#).await;
     assert_eq!(refused(&cut, "v1.0", 400), "DCS.4005");
-    // v2 knows neither, but an empty type, which one client sends.
+    // v2 accepts neither, except for the empty type that one client sends.
     let answer = rig.call("PUT", &at("v2", &rig), &as_text).await;
     assert_eq!(refused(&answer, "v2", 400), "DCS.4005");
     let answer = rig.call("PUT", &at("v2", &rig), &as_object).await;
@@ -260,7 +260,7 @@ async fn the_bounds_of_a_policy_have_their_errors() {
 }
 
 #[tokio::test]
-async fn an_instance_is_adopted_or_not_supported() {
+async fn creating_an_instance_registers_a_server_or_is_not_supported() {
     let rig = Rig::new().await;
     let unsupported = r#"{"name":"new","engine":"Redis","capacity":0.125,"backup_type":""}"#;
     for (n, version) in VERSIONS.into_iter().enumerate() {
@@ -300,7 +300,7 @@ async fn an_instance_is_adopted_or_not_supported() {
 }
 
 #[tokio::test]
-async fn a_deleted_instance_is_gone_with_its_backups_files() {
+async fn deleting_an_instance_deletes_its_backups_files() {
     for version in VERSIONS {
         let rig = Rig::new().await;
         let times = ["2019-05-10T08:31:16Z", "2019-05-10T08:31:17Z", "2019-05-10T08:31:18Z"];
@@ -320,7 +320,7 @@ async fn a_deleted_instance_is_gone_with_its_backups_files() {
 }
 
 #[tokio::test]
-async fn nothing_is_deleted_of_an_instance_that_is_needed() {
+async fn an_instance_in_use_keeps_its_backups() {
     let rig = Rig::new().await;
     let times = ["2019-05-10T08:31:16Z"; 3];
     let kept = rig.succeeded(BACKUP, None, times, 5).await;
@@ -341,7 +341,7 @@ async fn nothing_is_deleted_of_an_instance_that_is_needed() {
 }
 
 #[tokio::test]
-async fn our_own_api_deletes_backups_only_when_it_is_told_to() {
+async fn the_management_api_deletes_backups_only_on_request() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let path = format!("/api/v1/instances/{INSTANCE}");
@@ -355,7 +355,7 @@ async fn our_own_api_deletes_backups_only_when_it_is_told_to() {
 }
 
 #[tokio::test]
-async fn backups_are_kept_of_an_instance_that_is_let_go() {
+async fn backups_of_a_removed_instance_can_be_kept() {
     let rig = Rig::new().await;
     let rdb = rdb(1000);
     rig.stored(BACKUP, &rdb).await;
@@ -366,7 +366,7 @@ async fn backups_are_kept_of_an_instance_that_is_let_go() {
     for version in VERSIONS {
         assert_eq!(names(&rig, version, "").await, [""; 0]);
     }
-    // Its name is free, and its backups are still there.
+    // The name is free, and the backups still exist.
     rig.adopt(OTHER, "orders").await;
     let list = rig.call("GET", &format!("{path}/backups"), "").await;
     assert_eq!(list.body["items"][0]["id"], json!(BACKUP), "{}", list.text);
@@ -383,11 +383,11 @@ async fn backups_are_kept_of_an_instance_that_is_let_go() {
     assert_eq!(deleted.status.as_u16(), 204, "{}", deleted.text);
     assert_eq!(rig.call("GET", &backup, "").await.body["state"], "deleted");
     let list = rig.call("GET", &format!("{path}/backups"), "").await;
-    assert_eq!(list.body["error"]["code"], "instance_not_found", "nothing is left of it");
+    assert_eq!(list.body["error"]["code"], "instance_not_found", "no file must be left");
 }
 
 #[tokio::test]
-async fn our_own_api_changes_an_instance_in_our_words() {
+async fn the_management_api_changes_an_instance() {
     let rig = Rig::new().await;
     let path = format!("/api/v1/instances/{INSTANCE}");
     let policy =
@@ -406,7 +406,7 @@ async fn our_own_api_changes_an_instance_in_our_words() {
 }
 
 #[tokio::test]
-async fn many_instances_are_deleted_each_for_itself() {
+async fn a_batch_deletion_reports_each_instance() {
     for version in VERSIONS {
         let rig = Rig::new().await;
         rig.adopt(OTHER, "other").await;
@@ -440,7 +440,7 @@ async fn many_instances_are_deleted_each_for_itself() {
 }
 
 #[tokio::test]
-async fn tags_are_given_taken_away_and_listed() {
+async fn tags_are_added_removed_and_listed() {
     let rig = Rig::new().await;
     let action = rig.path("v2", &format!("/dcs/{INSTANCE}/tags/action"));
     let of_instance = format!("{}/tags", at("v2", &rig));
@@ -478,7 +478,7 @@ async fn tags_are_given_taken_away_and_listed() {
 }
 
 #[tokio::test]
-async fn the_figures_are_real() {
+async fn the_statistics_match_the_instances() {
     let rig = Rig::new().await;
     rig.adopt(OTHER, "other").await;
     for version in VERSIONS {
@@ -520,7 +520,7 @@ async fn the_figures_are_real() {
 }
 
 #[tokio::test]
-async fn what_clients_choose_from_is_offered_to_whoever_is_known() {
+async fn zones_windows_and_products_require_only_the_list_permission() {
     let rig = Rig::new().await;
     for (path, region) in
         [("/v1.0/availableZones", "regionId"), ("/v2/available-zones", "region_id")]
@@ -552,7 +552,7 @@ async fn what_clients_choose_from_is_offered_to_whoever_is_known() {
 }
 
 #[tokio::test]
-async fn the_versions_are_told_to_everybody() {
+async fn the_version_documents_require_no_authentication() {
     use axum::body::Body;
     use axum::http::Request;
     let rig = Rig::new().await;

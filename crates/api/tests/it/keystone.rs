@@ -1,4 +1,4 @@
-//! Signing in as OpenStack clients do, and what tokens open.
+//! Sign-in as OpenStack clients do it, and the permissions of tokens.
 
 use std::net::SocketAddr;
 
@@ -26,7 +26,7 @@ fn is_unauthorized(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn a_user_signs_in_for_every_scope_that_clients_ask_for() {
+async fn a_user_signs_in_with_every_scope_that_clients_send() {
     let rig = Rig::new().await;
     let id = rig.user("jane", "operator").await;
     let project = rig.credential.project.to_string();
@@ -88,7 +88,7 @@ async fn the_catalog_leads_to_dcs_under_both_names() {
 }
 
 #[tokio::test]
-async fn nothing_is_told_of_why_a_user_does_not_get_in() {
+async fn a_refused_sign_in_reveals_no_reason() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "other"}"#).await;
@@ -124,7 +124,7 @@ async fn nothing_is_told_of_why_a_user_does_not_get_in() {
 }
 
 #[tokio::test]
-async fn a_token_opens_what_its_role_allows_in_its_project_alone() {
+async fn a_token_grants_its_role_only_in_its_project() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let token = rig.token("jane").await;
@@ -147,14 +147,14 @@ async fn a_token_opens_what_its_role_allows_in_its_project_alone() {
         let denied = rig.with_token(&token, "GET", "/api/v1/instances", "").await;
         assert_eq!(denied.outcome(), (403, "denied"));
     }
-    // What a token opens is decided when it is used.
+    // Permissions of a token are evaluated at each use.
     rig.call("PUT", &format!("/api/v1/users/jane/grants/{REGION}"), r#"{"role": "admin"}"#).await;
     let answer = rig.with_token(&token, "GET", "/api/v1/credentials", "").await;
     assert_eq!(answer.status.as_u16(), 200);
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_work_says_what_the_gateway_says() {
+async fn an_unusable_token_has_the_gateways_errors() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let path = rig.path("v2", "/instances");
@@ -192,7 +192,7 @@ async fn a_token_that_does_not_work_says_what_the_gateway_says() {
 }
 
 #[tokio::test]
-async fn a_token_is_shown_and_revoked_only_by_those_whom_it_concerns() {
+async fn a_token_is_shown_and_revoked_only_by_its_user() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     rig.user("john", "admin").await;
@@ -247,7 +247,7 @@ async fn a_token_for_a_token_ends_with_the_first() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_revoked_takes_those_along_that_were_got_with_it() {
+async fn revoking_a_token_revokes_the_tokens_derived_from_it() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let first = rig.sign_in(jane(), Value::Null).await.token();
@@ -264,7 +264,7 @@ async fn a_token_that_is_revoked_takes_those_along_that_were_got_with_it() {
 }
 
 #[tokio::test]
-async fn whoever_signs_finds_its_project_by_the_region_and_no_other() {
+async fn a_signed_request_finds_only_its_own_project_by_region() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "other"}"#).await;
     let project = rig.credential.project.to_string();
@@ -281,7 +281,7 @@ async fn whoever_signs_finds_its_project_by_the_region_and_no_other() {
     }
     let domains = rig.call("GET", "/v3/auth/domains", "").await.body;
     assert_eq!(domains["domains"][0]["id"], "default");
-    // A user that administers the service sees here only what it can work in.
+    // An administrator of the service sees only the projects with a role of its own.
     rig.user("jane", "reader").await;
     rig.call("PATCH", "/api/v1/users/jane", r#"{"administers_service": true}"#).await;
     let token = rig.token("jane").await;
@@ -292,7 +292,7 @@ async fn whoever_signs_finds_its_project_by_the_region_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_version_and_what_is_not_there_look_like_keystones() {
+async fn the_version_and_unknown_paths_look_like_keystones() {
     let rig = Rig::new().await;
     for uri in ["/v3", "/v3/"] {
         let body = rig.plain("GET", uri, &[], "").await.body;
@@ -334,7 +334,7 @@ async fn five_wrong_signatures_in_a_row_lock_the_key_for_five_minutes() {
 }
 
 #[tokio::test]
-async fn five_wrong_passwords_lock_the_user_and_say_no_more_than_one() {
+async fn five_wrong_passwords_lock_the_user_without_another_answer() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let wrong = json!({"name": "jane", "password": "wrong password"});
@@ -347,7 +347,7 @@ async fn five_wrong_passwords_lock_the_user_and_say_no_more_than_one() {
 }
 
 #[tokio::test]
-async fn an_address_that_guesses_has_to_wait() {
+async fn a_guessing_address_has_to_wait() {
     let rig = Rig::new().await;
     let from = async |address: [u8; 4], uri: &str| {
         let request = Request::builder().uri(uri).header("x-auth-token", "guess");
@@ -369,7 +369,7 @@ async fn an_address_that_guesses_has_to_wait() {
 }
 
 #[tokio::test]
-async fn a_security_token_goes_with_keys_that_nobody_has() {
+async fn a_security_token_is_always_refused() {
     let rig = Rig::new().await;
     let path = rig.path("v2", "/instances");
     let date = "20190510T084000Z";
@@ -406,7 +406,7 @@ async fn sign_in_from(rig: &Rig, address: [u8; 4]) -> Answer {
 }
 
 #[tokio::test]
-async fn of_one_address_only_some_wait_for_their_password_to_be_looked_at() {
+async fn sign_ins_of_one_address_are_limited() {
     const WAITING_MAX: usize = 16;
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
@@ -414,7 +414,7 @@ async fn of_one_address_only_some_wait_for_their_password_to_be_looked_at() {
     let one = [10, 0, 0, 1];
     let signing_in = (0..=WAITING_MAX).map(|_| sign_in_from(&rig, one));
     let mut signing_in: FuturesUnordered<_> = signing_in.collect();
-    // All others wait.
+    // All other sign-ins wait.
     let refused = signing_in.next().await.unwrap();
     assert_eq!((refused.status.as_u16(), &refused.body["error"]["code"]), (429, &json!(429)));
     assert!(refused.headers.contains_key("retry-after"));
@@ -427,7 +427,7 @@ async fn of_one_address_only_some_wait_for_their_password_to_be_looked_at() {
 }
 
 #[tokio::test]
-async fn tokens_are_not_got_with_tokens_for_ever() {
+async fn chains_of_tokens_are_limited() {
     let rig = Rig::new().await;
     rig.user("jane", "reader").await;
     let mut token = rig.sign_in(jane(), Value::Null).await.token();

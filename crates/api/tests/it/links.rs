@@ -1,4 +1,4 @@
-//! Links, and what they open.
+//! Download links and downloads.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,10 +24,10 @@ use crate::rig::{Answer, DOWNLOADS_MAX, INSTANCE, Rig};
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 const HOST: &str = "http://cachevault.test";
 const CRC64: &str = "x-cachevault-rdb-crc64";
-/// More than waits anywhere between the store and a client that takes nothing.
+/// Larger than all buffers between the store and a stalled client.
 const LARGE: usize = 24 << 20;
 
-/// A frame of so many bytes that no compressor makes smaller: only a server looks inside.
+/// A valid frame of incompressible bytes; only a server would decode it.
 pub(crate) fn rdb(bytes: usize) -> Vec<u8> {
     let mut rdb = b"REDIS0010".to_vec();
     let mut state = 1u64;
@@ -50,14 +50,14 @@ impl Rig {
         self.call("POST", &path, body).await
     }
 
-    /// Path and query of the only link, which lives five minutes.
+    /// The path and query of the only link, valid for five minutes.
     async fn link(&self, backup: BackupId) -> String {
         let answer = self.ask_for_links("v2", &backup.to_string(), r#"{"expiration": 300}"#).await;
         let link = answer.body["links"][0]["link"].as_str().unwrap();
         link.strip_prefix(HOST).unwrap().to_owned()
     }
 
-    /// The removal that is due now.
+    /// The removal job that is due now.
     async fn claimed_removal(&self) -> Option<Lease> {
         let (node, now) = (NodeId::mint(&SeededEntropy::new(1)), self.clock.now());
         self.catalog.claim_job(JobKind::Remove, node, now, now).await.unwrap()
@@ -79,7 +79,7 @@ impl Rig {
         self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
-    /// Flips one bit of the stored artifact, `at` of its length.
+    /// Flips one bit of the stored artifact, at the fraction `at` of its length.
     async fn damage(&self, backup: BackupId, at: f64) {
         let path = self.app.store.locate(&self.artifact(backup));
         let mut bytes = std::fs::read(&path).unwrap();
@@ -97,17 +97,17 @@ fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
     response.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-/// Refused in the one way that tells nothing.
+/// Asserts the uniform refusal, which reveals no reason.
 async fn assert_refused(response: Response<Body>, what: &str) {
     let status = response.status().as_u16();
     let body: Value = serde_json::from_slice(&bytes(response).await).unwrap();
     assert_eq!((status, &body["error_code"]), (403, &json!("APIGW.0302")), "{what}: {body}");
-    let message = "This download link is not valid, or no longer; ask for a new one";
+    let message = "Invalid or expired download link; request a new one";
     assert_eq!(body["error_msg"], message, "{what}");
 }
 
 #[tokio::test]
-async fn a_link_gives_the_whole_rdb_with_all_that_can_be_said_of_it() {
+async fn a_link_returns_the_whole_rdb_with_all_headers() {
     let rig = Rig::new().await;
     let rdb = rdb(3_000_000);
     let backup = rig.stored(BACKUP, &rdb).await;
@@ -135,7 +135,7 @@ async fn a_link_gives_the_whole_rdb_with_all_that_can_be_said_of_it() {
 }
 
 #[tokio::test]
-async fn without_a_checksum_none_is_claimed_and_any_host_gives_a_harmless_name() {
+async fn links_omit_a_missing_checksum_and_file_names_are_safe() {
     let rig = Rig::new().await;
     let mut rdb = rdb(1000);
     rdb[992..].fill(0);
@@ -201,7 +201,7 @@ async fn a_link_of_another_service_opens_nothing() {
 }
 
 #[tokio::test]
-async fn a_link_ends_by_the_services_clock() {
+async fn a_link_expires_by_the_services_clock() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
     let link = rig.link(backup).await;
@@ -227,14 +227,14 @@ async fn deleting_a_backup_ends_its_links_and_lets_a_running_download_end_with_t
     let job = JobId::mint(&SeededEntropy::new(98));
     rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
     assert_refused(rig.fetch(&link).await, "removed").await;
-    assert!(rig.claimed_removal().await.is_none(), "it is still read");
+    assert!(rig.claimed_removal().await.is_none(), "the backup is still being downloaded");
     received.extend(running.collect().await.unwrap().to_bytes());
     assert!(received == rdb);
-    assert!(rig.claimed_removal().await.is_some(), "nobody reads it any more");
+    assert!(rig.claimed_removal().await.is_some(), "no download is running");
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_keeps_nobody_from_deleting() {
+async fn a_disconnected_client_does_not_block_deletion() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(LARGE)).await;
     let mut running = rig.fetch(&rig.link(backup).await).await.into_body();
@@ -242,27 +242,27 @@ async fn a_client_that_goes_away_keeps_nobody_from_deleting() {
     let (project, now) = (&rig.credential.project, rig.clock.now());
     let job = JobId::mint(&SeededEntropy::new(98));
     rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
-    assert!(rig.claimed_removal().await.is_none(), "it is still read");
+    assert!(rig.claimed_removal().await.is_none(), "the backup is still being downloaded");
     drop(running);
-    // The reading ends with its task, which is told to end.
+    // The download lease ends with its task, which was cancelled.
     while rig.claimed_removal().await.is_none() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn a_backup_that_is_about_to_go_is_not_downloaded_any_more() {
+async fn a_backup_with_a_due_removal_cannot_be_downloaded() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
     let link = rig.link(backup).await;
     let job = JobId::mint(&SeededEntropy::new(98));
     let (project, now) = (&rig.credential.project, rig.clock.now());
     rig.catalog.request_removal(project, rig.instance(), backup, job, now).await.unwrap();
-    assert_refused(rig.fetch(&link).await, "about to go").await;
+    assert_refused(rig.fetch(&link).await, "about to be removed").await;
 }
 
 #[tokio::test]
-async fn an_artifact_that_is_missing_is_refused_like_a_removed_one() {
+async fn a_missing_artifact_is_refused_like_a_removed_one() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
     let link = rig.link(backup).await;
@@ -304,7 +304,7 @@ async fn every_range_is_that_part_of_the_rdb() {
 }
 
 #[tokio::test]
-async fn ranges_that_are_not_served_are_the_whole_or_none() {
+async fn unsupported_ranges_return_the_whole_file_or_nothing() {
     let rig = Rig::new().await;
     let rdb = rdb(1000);
     let backup = rig.stored(BACKUP, &rdb).await;
@@ -324,7 +324,7 @@ async fn ranges_that_are_not_served_are_the_whole_or_none() {
         assert_eq!(response.status().as_u16(), 416, "{range}");
         assert_eq!(header(&response, "content-range"), Some("bytes */1000"));
     }
-    // A range says nothing to a request for the headers.
+    // `HEAD` ignores the range.
     let response = rig.fetch_with("HEAD", &link, &[("range", "bytes=0-1")]).await;
     assert_eq!(
         (response.status().as_u16(), header(&response, "content-length")),
@@ -333,7 +333,7 @@ async fn ranges_that_are_not_served_are_the_whole_or_none() {
 }
 
 #[tokio::test]
-async fn a_damaged_artifact_never_gives_a_complete_body_nor_a_complete_part() {
+async fn a_damaged_artifact_never_completes_a_download() {
     let rig = Rig::new().await;
     let rdb = rdb(2_000_000);
     let backup = rig.stored(BACKUP, &rdb).await;
@@ -360,7 +360,7 @@ async fn a_damaged_artifact_never_gives_a_complete_body_nor_a_complete_part() {
 }
 
 #[tokio::test]
-async fn on_the_wire_a_damaged_artifact_closes_the_connection_before_the_end() {
+async fn a_damaged_artifact_closes_the_connection_early() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(2_000_000)).await;
     let link = rig.link(backup).await;
@@ -374,7 +374,7 @@ async fn on_the_wire_a_damaged_artifact_closes_the_connection_before_the_end() {
     let request = format!("GET {link} HTTP/1.1\r\nhost: cachevault.test\r\n\r\n");
     client.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    // The connection is not asked to close: it is the breaking off that ends it.
+    // The client does not ask to close the connection: the error closes it.
     let read = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut answer)).await;
     assert!(read.is_ok(), "the connection stays open");
     let head = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
@@ -384,7 +384,7 @@ async fn on_the_wire_a_damaged_artifact_closes_the_connection_before_the_end() {
 }
 
 #[tokio::test]
-async fn so_many_downloads_run_at_a_time_and_one_that_is_given_up_makes_room() {
+async fn concurrent_downloads_are_limited_and_an_aborted_one_frees_its_slot() {
     let rig = Rig::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(3600)), None).await;
     let rdb = rdb(LARGE);
     let backup = rig.stored(BACKUP, &rdb).await;
@@ -404,7 +404,7 @@ async fn so_many_downloads_run_at_a_time_and_one_that_is_given_up_makes_room() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_gives_its_slot_back_and_gets_no_complete_body() {
+async fn a_stalled_client_loses_its_slot_and_gets_no_complete_body() {
     let rig = Rig::with(Downloads::new(1, Duration::from_millis(300)), None).await;
     let backup = rig.stored(BACKUP, &rdb(LARGE)).await;
     let link = rig.link(backup).await;
@@ -424,7 +424,7 @@ async fn eventually_served(rig: &Rig, link: &str) -> Response<Body> {
 }
 
 #[tokio::test]
-async fn lifetimes_are_judged_as_documented() {
+async fn link_lifetimes_are_validated_as_documented() {
     let rig = Rig::new().await;
     rig.stored(BACKUP, &rdb(1000)).await;
     let (field, body, empty) = ("DCS.4063", "DCS.4005", "DCS.4004");
@@ -458,7 +458,7 @@ async fn lifetimes_are_judged_as_documented() {
     }
 }
 
-/// The error in the shape of its version; `None` for none.
+/// Asserts an error in the format of its version; `None` for no error.
 #[track_caller]
 fn assert_error(answer: &Answer, version: &str, code: Option<&str>, what: &str) {
     let status = if code.is_none() {
@@ -482,7 +482,7 @@ fn assert_error(answer: &Answer, version: &str, code: Option<&str>, what: &str) 
 }
 
 #[tokio::test]
-async fn what_has_no_files_has_no_links() {
+async fn backups_without_files_have_no_links() {
     const WISH: &str = r#"{"expiration": 300}"#;
     let rig = Rig::new().await;
     let ask = async |what: &str, backup: &str, code: &str, word: &str| {
@@ -510,7 +510,7 @@ async fn what_has_no_files_has_no_links() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_neither_gone_nor_restored_nor_linked_checked_or_not() {
+async fn a_damaged_backup_is_shown_but_never_restored_or_linked() {
     let rig = Rig::new().await;
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
     rig.app.store.retract(&rig.artifact(backup).attempt).await.unwrap();
@@ -526,7 +526,7 @@ async fn what_is_damaged_is_neither_gone_nor_restored_nor_linked_checked_or_not(
     for damage in [None, Some("it is damaged")] {
         let now = rig.clock.now();
         rig.catalog.record_check(backup, 1, damage, now, now).await.unwrap();
-        // A client must not take it for gone.
+        // A client must not mistake the answer for "not found".
         let answer = rig.ask_for_links("v2", BACKUP, r#"{"expiration": 300}"#).await;
         assert_error(&answer, "v2", Some("DCS.4087"), "damaged");
         let answer = rig.call("POST", &format!("/api/v1/backups/{BACKUP}/links"), "").await;
@@ -553,7 +553,7 @@ async fn a_backup_of_another_instance_has_no_links_here() {
 }
 
 #[tokio::test]
-async fn our_own_api_says_more_of_a_link() {
+async fn the_management_api_describes_a_link() {
     let rig = Rig::new().await;
     let rdb = rdb(1000);
     rig.stored(BACKUP, &rdb).await;
@@ -587,7 +587,7 @@ async fn our_own_api_says_more_of_a_link() {
 }
 
 #[tokio::test]
-async fn a_configured_url_stands_before_every_link() {
+async fn every_link_begins_with_the_configured_url() {
     let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
     let rig = Rig::with(downloads, Some("https://backup.example")).await;
     rig.stored(BACKUP, &rdb(1000)).await;
@@ -597,7 +597,7 @@ async fn a_configured_url_stands_before_every_link() {
 }
 
 #[tokio::test]
-async fn links_into_a_disabled_project_open_nothing() {
+async fn links_into_a_disabled_project_are_refused() {
     let rig = Rig::new().await;
     rig.call("POST", "/api/v1/projects", r#"{"name": "second"}"#).await;
     let administrator =
@@ -611,7 +611,7 @@ async fn links_into_a_disabled_project_open_nothing() {
     }
 }
 
-/// The numbers of backups of the instance whose removal retention asks for now.
+/// The number of the instance's backups whose removal retention requests now.
 async fn expiring(rig: &Rig) -> Vec<BackupId> {
     let (now, job) = (rig.clock.now(), JobId::mint(&SeededEntropy::new(99)));
     if rig.catalog.instances_to_retain(now, 1).await.unwrap().is_empty() {
@@ -621,7 +621,7 @@ async fn expiring(rig: &Rig) -> Vec<BackupId> {
 }
 
 #[tokio::test]
-async fn what_is_downloaded_expires_only_afterwards() {
+async fn a_backup_expires_only_after_its_downloads() {
     let rig = Rig::new().await;
     let rdb = rdb(LARGE);
     let backup = rig.promised(BACKUP, &rdb, "2019-05-10T08:41:00Z").await;
@@ -629,8 +629,8 @@ async fn what_is_downloaded_expires_only_afterwards() {
     rig.succeeded(newer, None, ["2019-05-10T08:35:00Z"; 3], 5).await;
     let mut body = rig.fetch(&rig.link(backup).await).await.into_body();
     let mut received = Vec::new();
-    // Its time is over after a few pieces, and the reading goes on for minutes. The last pieces are
-    // on their way when it ends.
+    // The link expires after a few chunks while the download runs for minutes. The last chunks are
+    // sent at the end.
     while let Some(frame) = body.frame().await {
         received.extend_from_slice(frame.unwrap().data_ref().unwrap());
         rig.clock.advance(SignedDuration::from_secs(20));
@@ -640,12 +640,12 @@ async fn what_is_downloaded_expires_only_afterwards() {
     }
     assert!(rig.clock.now() > "2019-05-10T08:46:00Z".parse().unwrap());
     assert!(received == rdb);
-    // Nobody says that it has ended: the last while passes, of twice the longest pause.
+    // The end of the download is not reported: its lease expires after twice the longest stall.
     rig.clock.advance(SignedDuration::from_mins(2));
     assert_eq!(expiring(&rig).await, [backup]);
 }
 
-/// The newest record once it says how the call ended.
+/// The newest audit record, after its call has ended.
 async fn ended_record(rig: &Rig) -> Value {
     let ended = async {
         loop {
@@ -681,14 +681,14 @@ async fn downloads_are_recorded_with_address_and_the_bytes_that_were_sent() {
         assert_eq!(json!(fields.map(|field| &record[field])), expected);
         assert!(!record.to_string().contains("Signature"), "{record}");
     }
-    // A client that goes away has got a part.
+    // A client that disconnects has received a part.
     let mut body = rig.fetch(&link).await.into_body();
     body.frame().await.unwrap().unwrap();
     drop(body);
     let record = ended_record(&rig).await;
     let sent = record["bytes"].as_u64().unwrap() as usize;
     assert!(record["error"] == "broken_off" && (1..LARGE).contains(&sent), "{record}");
-    // What a file was not sent for is no download; a link that is none is told from one.
+    // Requests without a body are not recorded as downloads; invalid links are.
     rig.fetch_with("HEAD", &link, &[]).await;
     let forged = link.replace("Signature=", "Signature=0");
     assert_refused(rig.fetch(&forged).await, "forged").await;

@@ -1,6 +1,6 @@
-//! The HTTP surface in process, on a real SQLite catalog and a real folder.
+//! The HTTP API in process, with a real SQLite catalog and a real store folder.
 
-#![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
+#![expect(clippy::unwrap_used, reason = "a broken rig must stop its test")]
 
 mod audit;
 mod clients;

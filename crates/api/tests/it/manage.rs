@@ -1,4 +1,4 @@
-//! Our own API.
+//! Instances, backups and restores in `/api/v1`.
 
 use cachevault_catalog::{BackupCatalog, JobQueue, RestoreCatalog};
 use cachevault_domain::{
@@ -14,7 +14,7 @@ use crate::rig::{ADOPTABLE, INSTANCE, NEWER, OPAQUE, Rig};
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 
 #[tokio::test]
-async fn a_server_that_cannot_be_adopted_is_told_why() {
+async fn registering_an_unusable_server_names_the_reason() {
     let rig = Rig::new().await;
     let body = json!({"name": "new", "host": "10.0.0.9", "port": 6379, "password": "topsecret"});
     let answer = rig.call("POST", "/api/v1/instances", &body.to_string()).await;
@@ -38,7 +38,7 @@ async fn a_server_that_cannot_be_adopted_is_told_why() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_failure_can_be_read() {
+async fn a_failed_backup_shows_its_reason() {
     let rig = Rig::new().await;
     let lease = rig.claimed(BACKUP, Some("n"), "2019-05-10T08:31:16Z").await;
     let failure = Failure {
@@ -63,7 +63,7 @@ async fn the_reason_of_a_failure_can_be_read() {
 }
 
 #[tokio::test]
-async fn who_cancelled_a_backup_can_be_read() {
+async fn a_cancelled_backup_names_the_caller() {
     let rig = Rig::new().await;
     let lease = rig.claimed(BACKUP, None, "2019-05-10T08:31:16Z").await;
     let path = format!("/api/v1/backups/{BACKUP}/cancel");
@@ -84,7 +84,7 @@ async fn who_cancelled_a_backup_can_be_read() {
 }
 
 #[tokio::test]
-async fn who_cancelled_a_restore_can_be_read() {
+async fn a_cancelled_restore_names_the_caller() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let now = rig.clock.now();
@@ -134,7 +134,7 @@ async fn who_cancelled_a_restore_can_be_read() {
 }
 
 #[tokio::test]
-async fn an_instance_is_removed_only_when_nothing_of_it_is_left() {
+async fn an_instance_is_removed_only_after_its_backups() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let path = format!("/api/v1/instances/{INSTANCE}");
@@ -149,7 +149,7 @@ async fn an_instance_is_removed_only_when_nothing_of_it_is_left() {
 }
 
 #[tokio::test]
-async fn a_wish_for_a_restore_that_cannot_be_meant_is_refused_by_its_field() {
+async fn an_invalid_restore_request_names_its_field() {
     let rig = Rig::new().await;
     rig.succeeded(BACKUP, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
     let path = format!("/api/v1/instances/{INSTANCE}/restores/plan");
@@ -201,7 +201,7 @@ async fn the_age_of_the_newest_proven_backup_can_be_watched() {
 }
 
 #[tokio::test]
-async fn an_opaque_backup_is_shown_as_such_and_not_restored_by_default() {
+async fn an_opaque_backup_is_shown_as_opaque_and_not_restored_by_default() {
     let rig = Rig::new().await;
     rig.opaque(BACKUP, &crate::links::rdb(1000)).await;
     let target = rig.added("target", ADOPTABLE).await["id"].as_str().unwrap().to_owned();
@@ -239,7 +239,7 @@ async fn an_opaque_backup_is_shown_as_such_and_not_restored_by_default() {
             (refused.status.as_u16(), refused.body.pointer(place)),
             (400, Some(&json!(code)))
         );
-        // Its file is whole, and can be had.
+        // The file is complete and can be downloaded.
         let path = rig.path(version, &format!("/instances/{INSTANCE}/backups/{BACKUP}/links"));
         let links = rig.call("POST", &path, &json!({"expiration": 300}).to_string()).await;
         assert_eq!(links.status.as_u16(), 200, "{}", links.text);
@@ -256,7 +256,7 @@ async fn an_opaque_backup_is_shown_as_such_and_not_restored_by_default() {
 }
 
 #[tokio::test]
-async fn an_opaque_backup_is_restored_where_that_is_asked_for() {
+async fn an_opaque_backup_is_restored_on_request() {
     let rig = Rig::new().await;
     rig.opaque(BACKUP, &crate::links::rdb(1000)).await;
     let target = rig.added("target", ADOPTABLE).await["id"].as_str().unwrap().to_owned();
@@ -300,7 +300,7 @@ async fn an_opaque_backup_is_restored_where_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_catalog_that_is_made_again_knows_that_content_is_opaque() {
+async fn a_rebuilt_catalog_keeps_opaque_content_opaque() {
     let rig = Rig::new().await;
     rig.opaque_in_store(BACKUP, &crate::links::rdb(1000)).await;
     assert_eq!(rig.app.rebuild().await.unwrap().added, 1);
@@ -309,7 +309,7 @@ async fn a_catalog_that_is_made_again_knows_that_content_is_opaque() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_newer_than_known_is_added_with_a_warning() {
+async fn a_server_of_an_unsupported_version_is_registered_with_a_warning() {
     let rig = Rig::new().await;
     assert_eq!(rig.added("known", ADOPTABLE).await["warnings"], json!([]));
     let added = rig.added("newer", NEWER).await;

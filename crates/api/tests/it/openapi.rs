@@ -1,4 +1,4 @@
-//! The published descriptions: they are what is committed, valid, and of the routes that there are.
+//! The published descriptions: equal to the committed files, valid, and matching the routes.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ fn documents() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// Every operation: method, path, and what is said of it.
+/// Every operation: method, path and description.
 fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
     let paths = document["paths"].as_object().unwrap();
     paths
@@ -31,7 +31,7 @@ fn operations(document: &Value) -> Vec<(&str, &str, &Value)> {
 }
 
 #[test]
-fn the_committed_descriptions_are_those_of_the_code() {
+fn the_committed_descriptions_match_the_code() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi");
     for (name, document) in documents() {
         let path = folder.join(name);
@@ -72,14 +72,14 @@ fn descriptions_are_whole() {
         let mut targets = Vec::new();
         references(&document, &mut targets);
         for target in targets {
-            assert!(document.pointer(&target[1..]).is_some(), "{name}: {target} is not there");
+            assert!(document.pointer(&target[1..]).is_some(), "{name}: {target} does not exist");
         }
         let mut ids = BTreeSet::new();
         for (method, path, operation) in operations(&document) {
             let what = format!("{name}: {method} {path}");
-            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{what}: id twice");
+            assert!(ids.insert(operation["operationId"].as_str().unwrap()), "{what}: duplicate id");
             assert!(operation["summary"].is_string() && operation["tags"].is_array(), "{what}");
-            // Nothing is null: what is not said is left out.
+            // Absent properties are omitted and never null.
             assert!(operation.as_object().unwrap().values().all(|said| !said.is_null()), "{what}");
             let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
             for part in path.split('/').filter_map(|part| part.strip_prefix('{')) {
@@ -122,7 +122,7 @@ async fn every_operation_is_answered_as_it_is_described() {
                     assert_fits(&document, described, &answer.body, &what);
                 }
             }
-            // Nobody is let in who does not prove who they are, but to the pages of versions.
+            // Only the version documents are accessible without authentication.
             let bare = Request::builder().method(method.to_uppercase().as_str()).uri(&uri);
             let bare = rig.send(bare.body(Body::empty()).unwrap()).await;
             let is_open = operation["security"] == json!([{}]);
@@ -131,7 +131,7 @@ async fn every_operation_is_answered_as_it_is_described() {
     }
 }
 
-/// The fields of an answer are those that are described, and no required one is missing.
+/// Asserts that an answer has only described fields, and all required ones.
 #[track_caller]
 fn assert_fits(document: &Value, described: &Value, body: &Value, what: &str) {
     let schema = &described["content"]["application/json"]["schema"];
@@ -159,7 +159,7 @@ fn fields(document: &Value, schema: &Value) -> (BTreeSet<String>, BTreeSet<Strin
 }
 
 #[tokio::test]
-async fn descriptions_are_shown_to_everybody() {
+async fn descriptions_require_no_authentication() {
     let rig = Rig::new().await;
     let get = async |uri: &str| {
         let answer = rig.send(Request::builder().uri(uri).body(Body::empty()).unwrap()).await;

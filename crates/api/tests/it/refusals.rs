@@ -1,4 +1,4 @@
-//! Requests that must not get through, and what they learn.
+//! Refused requests, and the information in their answers.
 
 use std::convert::Infallible;
 
@@ -45,7 +45,7 @@ async fn an_old_signature_is_refused_even_though_it_is_right() {
 }
 
 #[tokio::test]
-async fn a_project_id_that_is_none_is_told_so() {
+async fn an_invalid_project_id_has_its_error() {
     let rig = Rig::new().await;
     let answer = rig.call("GET", "/v2/not-a-project/instances", "").await;
     assert_eq!(answer.outcome(), (400, "DCS.4002"));
@@ -65,7 +65,7 @@ async fn a_body_that_is_too_large_is_the_gateways_413() {
     }
 }
 
-/// A request with a token whose body never ends.
+/// A request with a token and an endless body.
 fn endless(rig: &Rig, token: &str) -> Request<Body> {
     let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Infallible>>());
     let request = Request::builder().method("PUT").header("x-auth-token", token);
@@ -73,7 +73,7 @@ fn endless(rig: &Rig, token: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn only_some_large_bodies_are_taken_at_a_time_and_small_ones_pass_by() {
+async fn large_bodies_are_limited_and_small_ones_are_not() {
     let rig = Rig::new().await;
     rig.user("jane", "operator").await;
     let token = rig.token("jane").await;
@@ -81,7 +81,7 @@ async fn only_some_large_bodies_are_taken_at_a_time_and_small_ones_pass_by() {
     for _ in 0..9 {
         held.spawn(rig.router.clone().oneshot(endless(&rig, &token)));
     }
-    // Eight never end.
+    // Eight bodies never end.
     let refused = held.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!(refused.status().as_u16(), 429);
     assert!(refused.headers().contains_key("retry-after"));
@@ -117,9 +117,9 @@ async fn unknown_routes_and_methods_are_the_gateways_404() {
 }
 
 #[tokio::test]
-async fn paths_that_are_no_text_are_refused_not_crashed_on() {
+async fn paths_that_are_not_utf8_are_refused() {
     let rig = Rig::new().await;
-    // Where a part of the path is no UTF-8 no part of it can be read, the project first.
+    // One part that is not UTF-8 makes the whole path unreadable, the project included.
     let answer = rig.call("GET", &rig.path("v2", "/instances/%ff%fe/backups"), "").await;
     assert_eq!(
         (answer.status.as_u16(), answer.body["error_code"].as_str()),
@@ -140,7 +140,7 @@ async fn paths_that_are_no_text_are_refused_not_crashed_on() {
 }
 
 #[tokio::test]
-async fn headers_of_a_size_that_no_client_sends_are_refused() {
+async fn oversized_headers_are_refused() {
     let rig = Rig::new().await;
     let request = Request::builder().uri("/healthz").header("x-filler", "x".repeat(40_000));
     let answer = rig.send(request.body(Body::empty()).unwrap()).await;
@@ -151,7 +151,7 @@ async fn headers_of_a_size_that_no_client_sends_are_refused() {
 }
 
 #[tokio::test]
-async fn health_needs_no_signature_and_tells_nothing() {
+async fn health_requires_no_signature_and_reveals_nothing() {
     let rig = Rig::new().await;
     for (uri, status) in [("/healthz", "alive"), ("/readyz", "ready")] {
         let answer = rig.send(Request::builder().uri(uri).body(Body::empty()).unwrap()).await;
@@ -163,12 +163,12 @@ async fn health_needs_no_signature_and_tells_nothing() {
 }
 
 #[tokio::test]
-async fn too_many_requests_of_one_credential_wait_their_turn() {
+async fn concurrent_requests_of_one_credential_are_limited() {
     const RUNNING_MAX: usize = 128;
     let rig = Rig::new().await;
     let backup = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
     rig.succeeded(backup, None, ["2019-05-10T08:31:16Z"; 3], 5).await;
-    // Nobody removes it: each of these waits.
+    // No worker removes the files, so each of these requests waits.
     let path = rig.path("v2", &format!("/instances/{INSTANCE}/backups/{backup}"));
     let waiting = (0..=RUNNING_MAX).map(|_| Box::pin(rig.call("DELETE", &path, "")));
     let (answer, _, waiting) = futures_util::future::select_all(waiting).await;
@@ -177,11 +177,11 @@ async fn too_many_requests_of_one_credential_wait_their_turn() {
         (429, Some("APIGW.0308"))
     );
     assert!(answer.headers.contains_key("retry-after"));
-    // To give them up frees their places.
+    // Dropping the requests frees their slots.
     drop(waiting);
     let next = rig.call("GET", &rig.path("v2", "/instances"), "").await;
     assert_eq!(next.status.as_u16(), 200);
-    // What is refused so costs no write.
+    // A request refused at this limit costs no write.
     let records = rig.call("GET", "/api/v1/audit?limit=1000", "").await.text;
     assert!(!records.contains(answer.body["request_id"].as_str().unwrap()), "{records}");
 }
@@ -199,7 +199,7 @@ async fn more_tags_than_an_instance_can_have_are_refused() {
 }
 
 #[tokio::test]
-async fn a_body_is_read_whatever_its_type_is_called() {
+async fn a_body_is_parsed_with_any_content_type() {
     let rig = Rig::new().await;
     let uri = rig.path("v2", &format!("/instances/{INSTANCE}/backups"));
     let date = rig.clock.now().strftime("%Y%m%dT%H%M%SZ").to_string();
@@ -234,13 +234,13 @@ async fn a_body_is_read_whatever_its_type_is_called() {
     }
 }
 
-/// A request without credentials, for a page that needs none.
+/// A request without credentials, for a page that requires none.
 fn open_page(uri: &str) -> axum::http::request::Builder {
     Request::builder().uri(uri).header("host", "cachevault.test")
 }
 
 #[tokio::test]
-async fn a_head_that_no_client_sends_is_refused_with_an_id_and_a_body() {
+async fn an_oversized_head_is_refused_with_an_id_and_a_body() {
     let rig = Rig::new().await;
     let many = (0..100).fold(open_page("/"), |request, n| request.header(format!("x-{n}"), "1"));
     for (request, status) in [

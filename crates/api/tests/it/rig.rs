@@ -42,22 +42,22 @@ pub(crate) const PASSWORD: &str = "correct horse battery";
 pub(crate) const REGION: &str = "eu-test";
 pub(crate) const INSTANCE: &str = "5560df16-cebf-4473-95c4-d1b573c16e79";
 
-/// The address of the only proxy whose word is taken.
+/// The address of the only trusted proxy.
 pub(crate) const PROXY: &str = "10.9.9.9";
 
-/// When a backup was made that is in the store.
+/// The time of creation of stored backups.
 const STORED_AT: &str = "2019-05-10T08:31:16.166Z";
 
-/// A host at which the prober finds a server.
+/// A host where the prober finds a server.
 pub(crate) const ADOPTABLE: &str = "adoptable.test";
 
-/// The only other such host; its server is newer than this build knows.
+/// Another host where the prober finds a server; its version is newer than this build supports.
 pub(crate) const NEWER: &str = "newer.test";
 
-/// Why the content of opaque backups is not verified.
+/// The reason why the content of opaque backups is not verified.
 pub(crate) const OPAQUE: &str = "type 34 is unknown";
 
-/// Adoption is tested with real servers elsewhere; here all but two are refused.
+/// Refuses all hosts except two. Tests with real servers cover registration elsewhere.
 #[derive(Debug)]
 struct Unreachable;
 
@@ -101,14 +101,14 @@ impl Prober for Unreachable {
     }
 }
 
-/// Webhooks are tested with real receivers elsewhere; here nobody takes a message.
+/// Fails every delivery. Tests with real receivers cover webhooks elsewhere.
 #[derive(Debug)]
 struct Nobody;
 
 #[async_trait]
 impl WebhookSender for Nobody {
     async fn send(&self, _: &WebhookMessage) -> Result<(), NotDelivered> {
-        Err(NotDelivered::because("nobody is there"))
+        Err(NotDelivered::because("no receiver"))
     }
 }
 
@@ -143,12 +143,12 @@ pub(crate) struct Answer {
     pub(crate) text: String,
 }
 
-/// Longer than any request of a test takes.
+/// Longer than any request of a test.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What requests for streams may take, less than the streams themselves.
+/// The timeout of requests that open streams; shorter than the streams' lifetime.
 const STREAMING_REQUEST_MAX: Duration = Duration::from_secs(2);
-/// Streams end by themselves, so that a test may read any answer to its end.
+/// Streams end soon, so that a test can read any answer to its end.
 const SHORT_STREAM: Duration = Duration::from_millis(50);
 
 fn routes(
@@ -191,7 +191,7 @@ fn streaming_routes(
 }
 
 impl Rig {
-    /// The same service, for which tokens of another Keystone count too.
+    /// The same service with tokens of an external Keystone.
     pub(crate) fn trusting(mut self, authority: Arc<dyn TokenAuthority>) -> Self {
         self.app.foreign_tokens = Some(ForeignTokens::new(authority));
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
@@ -199,15 +199,15 @@ impl Rig {
         self
     }
 
-    /// The same service, in which no request may take longer than this.
+    /// The same service with this request timeout.
     pub(crate) fn hurried(mut self, request_time_max: Duration) -> Self {
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
         self.router = routes(self.app.clone(), downloads, None, request_time_max);
         self
     }
 
-    /// The same service, with streams of events that have these bounds and end with `stop`; no
-    /// request may take longer than they live.
+    /// The same service with these limits of event streams. Streams end with `stop`; requests time
+    /// out before streams do.
     pub(crate) fn streaming(mut self, limits: EventStreamLimits, stop: CancellationToken) -> Self {
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
         self.router = streaming_routes(
@@ -220,8 +220,7 @@ impl Rig {
         self
     }
 
-    /// The same service, which does not back up instances without a replica; the instance has lost
-    /// its own.
+    /// The same service refusing backups of single nodes; the instance has lost its replica.
     pub(crate) async fn refusing_single_nodes(mut self) -> Self {
         let lonely = Observation { replicas_online: 0, ..observation() };
         let instance = INSTANCE.parse().unwrap();
@@ -230,19 +229,19 @@ impl Rig {
         self.hurried(REQUEST_TIME_MAX)
     }
 
-    /// Makes the routes anew, after the app was changed.
+    /// Rebuilds the router after a change of the app.
     pub(crate) fn reroute(&mut self) {
         let downloads = Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30));
         self.router = routes(self.app.clone(), downloads, None, REQUEST_TIME_MAX);
     }
 
-    /// The observer looks at the instance now.
+    /// Records a probe of the instance now.
     pub(crate) async fn looked_at(&self) {
         let now = self.clock.now();
         self.catalog.record_look(self.instance(), Ok(&observation()), now).await.unwrap();
     }
 
-    /// A service with one project, and in it one instance with the id of the documents.
+    /// A service with one project and one instance, which has the id of the documents.
     pub(crate) async fn new() -> Self {
         Self::with(Downloads::new(DOWNLOADS_MAX, Duration::from_secs(30)), None).await
     }
@@ -314,7 +313,7 @@ impl Rig {
         format!("/{version}/{}{rest}", self.credential.project)
     }
 
-    /// A backup that was asked for, as a worker has it.
+    /// A requested backup whose job is leased.
     pub(crate) async fn claimed(&self, id: &str, note: Option<&str>, at: &str) -> Lease {
         let at: Timestamp = at.parse().unwrap();
         let backup = NewBackup {
@@ -334,7 +333,7 @@ impl Rig {
         self.catalog.claim_job(JobKind::Capture, node, at, until).await.unwrap().unwrap()
     }
 
-    /// A backup that succeeded.
+    /// A succeeded backup.
     pub(crate) async fn succeeded(
         &self,
         id: &str,
@@ -364,7 +363,7 @@ impl Rig {
         lease.backup
     }
 
-    /// A backup that succeeded, with `rdb` in the store as a capture leaves it.
+    /// A succeeded backup with `rdb` in the store, as after a capture.
     pub(crate) async fn stored(&self, id: &str, rdb: &[u8]) -> BackupId {
         self.stored_from(id, rdb, "10.0.0.7:6379").await
     }
@@ -376,7 +375,7 @@ impl Rig {
         self.succeeded(id, None, [STORED_AT; 3], rdb.len() as u64).await
     }
 
-    /// A backup that succeeded, of a format that was not known.
+    /// A succeeded backup in an unknown format.
     pub(crate) async fn opaque(&self, id: &str, rdb: &[u8]) -> BackupId {
         self.opaque_in_store(id, rdb).await;
         let opaque_because = Some(OPAQUE.to_owned());
@@ -385,7 +384,7 @@ impl Rig {
         self.succeeded_with(id, None, [STORED_AT; 3], files).await
     }
 
-    /// The files of such a backup, of which there is no record.
+    /// The files of an opaque backup without a record.
     pub(crate) async fn opaque_in_store(&self, id: &str, rdb: &[u8]) {
         let mut manifest = self.with_artifact(id, rdb, "10.0.0.7:6379").await;
         manifest.artifacts[0].rdb.content = Some(ContentEntry::Opaque {
@@ -397,7 +396,7 @@ impl Rig {
         self.app.store.commit(&attempt, &manifest).await.unwrap();
     }
 
-    /// An instance at this host, added over the API, which answers so.
+    /// Registers an instance at this host over the API and returns the answer.
     pub(crate) async fn added(&self, name: &str, host: &str) -> Value {
         let body = serde_json::json!({"name": name, "host": host, "port": 6379}).to_string();
         let answer = self.call("POST", "/api/v1/instances", &body).await;
@@ -405,7 +404,7 @@ impl Rig {
         answer.body
     }
 
-    /// A backup that a policy promised to keep until then, known from the store.
+    /// A backup from the store that a policy keeps until then.
     pub(crate) async fn promised(&self, id: &str, rdb: &[u8], until: &str) -> BackupId {
         let manifest = Manifest {
             trigger: "auto".into(),
@@ -418,7 +417,7 @@ impl Rig {
         backup
     }
 
-    /// Stores `rdb` as a capture does; gives what is to be committed.
+    /// Stores `rdb` as a capture does, and returns the manifest to commit.
     async fn with_artifact(&self, id: &str, rdb: &[u8], address: &str) -> Manifest {
         let at = STORED_AT;
         let key = self.artifact(id.parse().unwrap());
@@ -465,13 +464,13 @@ impl Rig {
         }
     }
 
-    /// Where the only artifact of a backup lies.
+    /// The path of the only artifact of a backup.
     pub(crate) fn artifact(&self, backup: BackupId) -> ArtifactKey {
         let project = self.credential.project.clone();
         BackupKey { project, instance: self.instance(), backup }.attempt(1).artifact(0)
     }
 
-    /// Asks for the removal of a backup, and does it, as a worker does.
+    /// Requests and runs the removal of a backup, as a worker does.
     pub(crate) async fn removed(&self, backup: BackupId) {
         let now = self.clock.now();
         let job = JobId::mint(&SeededEntropy::new(98));
@@ -483,7 +482,7 @@ impl Rig {
         self.catalog.finish_removal(&lease.unwrap().unwrap(), now).await.unwrap();
     }
 
-    /// Does all removals that are asked for while `answer` comes, as a worker does.
+    /// Runs all removals that are requested during `answer`, as a worker does.
     pub(crate) async fn removing(&self, answer: impl Future<Output = Answer>) -> Answer {
         let work = async {
             loop {
@@ -502,7 +501,7 @@ impl Rig {
         }
     }
 
-    /// What Prometheus would get.
+    /// The text that Prometheus scrapes.
     pub(crate) async fn metrics(&self) -> String {
         let request = Request::builder().uri("/metrics").body(Body::empty()).unwrap();
         let answer = self.metrics.clone().oneshot(request).await.unwrap();
@@ -558,7 +557,7 @@ impl Rig {
     }
 }
 
-/// Signing in, and what it gives.
+/// Sign-in, tokens and credentials.
 impl Rig {
     /// Sends a request without a signature, with these headers.
     pub(crate) async fn plain(
@@ -585,7 +584,7 @@ impl Rig {
         self.plain(method, uri, &[("x-auth-token", token)], body).await
     }
 
-    /// A user with this role in the only project.
+    /// Creates a user with this role in the only project.
     pub(crate) async fn user(&self, name: &str, role: &str) -> String {
         let body = serde_json::json!({"name": name, "password": PASSWORD}).to_string();
         let user = self.call("POST", "/api/v1/users", &body).await;
@@ -617,7 +616,7 @@ impl Rig {
         answer.token()
     }
 
-    /// A key that the first one creates.
+    /// Creates a credential with the first one.
     pub(crate) async fn key(&self, wish: Value) -> NewCredential {
         let answer = self.call("POST", "/api/v1/credentials", &wish.to_string()).await;
         answer.key()
@@ -629,7 +628,7 @@ impl Answer {
         self.headers["x-subject-token"].to_str().unwrap().to_owned()
     }
 
-    /// A key that was just created.
+    /// The credential that was just created.
     pub(crate) fn key(&self) -> NewCredential {
         assert_eq!(self.status.as_u16(), 201, "{}", self.text);
         let text = |name: &str| self.body[name].as_str().unwrap().to_owned();
@@ -640,7 +639,7 @@ impl Answer {
         }
     }
 
-    /// Status and the code of an error of whatever shape.
+    /// The status and error code of an answer in any format.
     pub(crate) fn outcome(&self) -> (u16, &str) {
         let error = &self.body["error"];
         let code = error["code"].as_str().or(self.body["error_code"].as_str());

@@ -1,4 +1,4 @@
-//! Backup policies in all that they can say.
+//! Complete backup policies.
 
 use cachevault_domain::Clock;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn rich() -> Value {
 }
 
 #[tokio::test]
-async fn a_policy_is_set_shown_with_what_comes_next_and_taken_away() {
+async fn a_policy_is_set_shown_with_its_next_window_and_removed() {
     let rig = Rig::new().await;
     let missing = rig.call("GET", &path(), "").await;
     assert_eq!(missing.status.as_u16(), 404);
@@ -35,7 +35,7 @@ async fn a_policy_is_set_shown_with_what_comes_next_and_taken_away() {
     keep["zone"] = json!("Europe/Berlin");
     assert_eq!(shown.body["keep"], keep);
     assert_eq!(shown.body["weekly"], Value::Null);
-    // Half past two in Berlin, in summer.
+    // 02:30 in Berlin, in summer.
     let window = json!({"begin": "2019-05-11T00:30:00Z", "end": "2019-05-11T02:00:00Z"});
     assert_eq!(shown.body["next_window"], window);
     let moment = |at: &Value| at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
@@ -54,7 +54,7 @@ async fn a_policy_is_set_shown_with_what_comes_next_and_taken_away() {
 }
 
 #[tokio::test]
-async fn whoever_changed_a_policy_is_recorded() {
+async fn a_change_of_a_policy_is_recorded() {
     let rig = Rig::new().await;
     rig.call("PUT", &path(), &rich().to_string()).await;
     rig.call("PUT", &path(), r#"{"keep": {}}"#).await;
@@ -69,7 +69,7 @@ async fn whoever_changed_a_policy_is_recorded() {
 }
 
 #[tokio::test]
-async fn dcs_shows_what_it_can_say_of_a_policy_and_replaces_it() {
+async fn dcs_shows_a_reduced_policy_and_replaces_it() {
     let rig = Rig::new().await;
     let weekly = json!({"weekly": {"days": [1, 4], "hours": "22:00-02:00"}, "keep": {"days": 5}});
     let mut longer = weekly.clone();
@@ -105,12 +105,12 @@ async fn dcs_shows_what_it_can_say_of_a_policy_and_replaces_it() {
     assert_eq!(shown["weekly"], json!({"days": [7], "hours": "01:00-02:00"}));
     assert_eq!((&shown["schedule"], &shown["missed"]), (&Value::Null, &Value::Null));
     let keep = (&shown["keep"]["days"], &shown["keep"]["yearly"]);
-    assert_eq!(keep, (&json!(2), &json!(0)), "nothing of the richer form is left");
+    assert_eq!(keep, (&json!(2), &json!(0)), "the richer policy must be gone");
     assert!(rig.clock.now().to_string() == shown["updated_at"]);
 }
 
 #[tokio::test]
-async fn a_policy_that_cannot_be_meant_changes_nothing() {
+async fn an_invalid_policy_changes_nothing() {
     let rig = Rig::new().await;
     rig.call("PUT", &path(), &rich().to_string()).await;
     for (field, value) in [

@@ -1,4 +1,4 @@
-//! Two projects on one service, of which neither can tell that the other has anything.
+//! Two projects on one service: neither can detect the objects of the other.
 
 use cachevault_app::NewCredential;
 use cachevault_catalog::{JobQueue, RestoreCatalog};
@@ -13,23 +13,23 @@ use crate::links::rdb;
 use crate::rig::{ADOPTABLE, Answer, INSTANCE, PASSWORD, Rig};
 use crate::walk::Operation;
 
-/// What no thing is named by.
+/// An id without an object.
 const UNKNOWN: &str = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";
 const UNKNOWN_REQUEST: &str = "0123456789abcdef0123456789abcdef";
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 const ANOTHER_BACKUP: &str = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029";
 const RESTORE: &str = "6c1f1c56-29d4-4b4b-a7b1-0d2c2f0b9e11";
-/// The moment at which the rig stands still.
+/// The fixed time of the rig.
 const NOW: &str = "2019-05-10T08:40:00Z";
 
-/// A project with an instance "orders" and an administrator of its own, and beside it another.
+/// A project with an instance "orders" and an administrator, next to a second project.
 struct Neighbours {
     rig: Rig,
     own: NewCredential,
     their: NewCredential,
 }
 
-/// What the other project has.
+/// The objects of the other project.
 struct Theirs {
     instance: String,
     backup: String,
@@ -51,7 +51,7 @@ impl Neighbours {
         neighbours
     }
 
-    /// The other project gets one of everything, named like what is there already.
+    /// Creates one object of each kind in the other project, with the same names.
     async fn populated(&self) -> Theirs {
         let (instance, request) = self.adopted_by(&self.their, "orders").await;
         self.tagged(&self.their, &instance, "theirs").await;
@@ -79,7 +79,7 @@ impl Neighbours {
         Theirs { instance, backup, restore, request }
     }
 
-    /// Adopts an instance, and gives its id and that of the request.
+    /// Registers an instance and returns its id and that of the request.
     async fn adopted_by(&self, who: &NewCredential, name: &str) -> (String, String) {
         let body = json!({"name": name, "cachevault": {"host": ADOPTABLE, "port": 6379}});
         let uri = format!("/v1.0/{}/instances", who.project);
@@ -95,7 +95,7 @@ impl Neighbours {
         assert_eq!(answer.status.as_u16(), 204, "{}", answer.text);
     }
 
-    /// A restore that was asked for.
+    /// A requested restore.
     async fn restored(&self, who: &NewCredential, instance: &str, backup: &str, id: &str) {
         let seed = id.bytes().map(u64::from).sum();
         let restore = NewRestore {
@@ -115,7 +115,7 @@ impl Neighbours {
         self.rig.call_as(&self.own, method, uri, body).await
     }
 
-    /// Where the asker's backup lies, which no two rigs have at the same place.
+    /// The location of the caller's backup, which differs between rigs.
     fn location(&self) -> String {
         self.rig.app.store.locate(&self.rig.artifact(BACKUP.parse().unwrap()))
     }
@@ -130,14 +130,14 @@ fn text(answer: &Answer, name: &str) -> String {
     value.unwrap_or_else(|| panic!("{name}: {}", answer.text)).to_owned()
 }
 
-/// What is the same whatever was asked for.
+/// Masks the ids in an answer.
 fn told(answer: &Answer, ids: &[&str]) -> (u16, String) {
     let request = answer.headers["x-request-id"].to_str().unwrap();
     let told = |text: String, id: &&str| text.replace(id, "…");
     (answer.status.as_u16(), ids.iter().chain([&request]).fold(answer.text.clone(), told))
 }
 
-/// Every GET that is described, asked for what the asker has.
+/// Every described GET, for the caller's own objects.
 fn own_gets(own: &NewCredential) -> Vec<String> {
     let operations = Operation::all().into_iter().filter(|operation| operation.method == "GET");
     let uris = operations.map(|operation| {
@@ -156,7 +156,7 @@ fn own_gets(own: &NewCredential) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn two_projects_with_the_same_names_cannot_tell_by_any_answer_that_the_other_exists() {
+async fn two_projects_with_the_same_names_cannot_detect_each_other() {
     let (beside_some, beside_none) = (Neighbours::new().await, Neighbours::new().await);
     let theirs = beside_some.populated().await;
     let gets = own_gets(&beside_some.own);
@@ -191,7 +191,7 @@ async fn two_projects_with_the_same_names_cannot_tell_by_any_answer_that_the_oth
         }
         shown += usize::from(some.status.as_u16() == 200);
     }
-    assert!(shown > 2 * gets.len(), "{shown} of {} asked for anything", gets.len());
+    assert!(shown > 2 * gets.len(), "{shown} of {} reads found an object", gets.len());
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_name_is_taken_only_in_its_own_project() {
 }
 
 #[tokio::test]
-async fn what_another_project_has_is_refused_exactly_as_what_nobody_has() {
+async fn objects_of_another_project_are_refused_like_unknown_ones() {
     let neighbours = Neighbours::new().await;
     let theirs = neighbours.populated().await;
     let v1 = |rest: &str| neighbours.path("v1.0", rest);
@@ -251,7 +251,7 @@ async fn what_another_project_has_is_refused_exactly_as_what_nobody_has() {
             assert_eq!(results[..], [json!({"instance": theirs, "result": "failed"})], "{what}");
         }
     }
-    // Nothing happened to what is theirs.
+    // The objects of the other project are unchanged.
     let uri = format!("/v2/{}/instances/{}/backups", neighbours.their.project, theirs.instance);
     let listed = neighbours.rig.call_as(&neighbours.their, "GET", &uri, "").await.body;
     let record = &listed["backup_record_response"][0];
@@ -262,7 +262,7 @@ async fn what_another_project_has_is_refused_exactly_as_what_nobody_has() {
 }
 
 #[tokio::test]
-async fn lists_and_figures_of_a_new_project_show_nothing_of_the_one_beside_it() {
+async fn lists_and_statistics_of_a_new_project_are_empty() {
     let neighbours = Neighbours::new().await;
     let their = &neighbours.their;
     let get = async |rest: &str| {

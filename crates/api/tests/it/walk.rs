@@ -1,4 +1,4 @@
-//! Every operation that the published descriptions know, asked by those who may not.
+//! Every operation of the published descriptions, called without permission.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -12,16 +12,16 @@ use serde_json::{Value, json};
 use crate::links::rdb;
 use crate::rig::{Answer, INSTANCE, Rig};
 
-/// What no thing is named by.
+/// An id without an object.
 const UNKNOWN: &str = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";
 const BACKUP: &str = "4631832a-14c6-45b0-a0b3-3abd8f591ad1";
 
-/// One operation of one description.
+/// An operation of a description.
 pub(crate) struct Operation {
     id: String,
     pub(crate) method: String,
     pub(crate) path: String,
-    /// Whether it is for everybody, without proof of who asks.
+    /// Whether the operation requires no authentication.
     is_open: bool,
 }
 
@@ -63,7 +63,7 @@ impl Operation {
         self.path.replace("{project_id}", "").contains('{')
     }
 
-    /// A body with which nothing is wrong.
+    /// A valid body.
     fn body(&self) -> String {
         let body = match self.id.as_str() {
             "RestoreInstance" | "CreateRestore" | "PlanRestore" => json!({"backup_id": BACKUP}),
@@ -96,7 +96,7 @@ impl Operation {
     }
 }
 
-/// What fills the braces of a path.
+/// The values of path parameters.
 struct Ids<'a> {
     instance: &'a str,
     backup: &'a str,
@@ -117,7 +117,7 @@ const UNKNOWN_IDS: Ids<'static> = Ids {
     webhook: UNKNOWN,
 };
 
-/// A project with one of everything, and another with an administrator of its own.
+/// A project with one object of each kind, and a second project with an administrator.
 struct Walk {
     rig: Rig,
     first_key: String,
@@ -168,7 +168,7 @@ fn message(answer: &Answer) -> String {
 }
 
 #[tokio::test]
-async fn nothing_is_answered_to_who_does_not_prove_who_it_is() {
+async fn every_operation_requires_authentication() {
     let walk = Walk::new().await;
     let rig = &walk.rig;
     let forged = NewCredential {
@@ -187,7 +187,7 @@ async fn nothing_is_answered_to_who_does_not_prove_who_it_is() {
             continue;
         }
         let old = rig.signed(&rig.credential, method, &uri, &body);
-        // Five wrong ones in a row would lock the key, too.
+        // Five consecutive failures would also lock the key.
         rig.clock.advance(SignedDuration::from_mins(16));
         let answers = [
             (bare, "x-auth-token not found"),
@@ -205,7 +205,7 @@ async fn nothing_is_answered_to_who_does_not_prove_who_it_is() {
 }
 
 #[tokio::test]
-async fn nothing_is_done_for_who_lacks_the_permission() {
+async fn every_operation_requires_its_permission() {
     for operation in Operation::all().iter().filter(|operation| !operation.is_open) {
         let walk = Walk::new().await;
         let powerless = walk.rig.key(json!({"role": "powerless"})).await;
@@ -216,7 +216,7 @@ async fn nothing_is_done_for_who_lacks_the_permission() {
     }
 }
 
-/// What is the same whatever was asked for.
+/// Masks the ids in an answer.
 fn told(answer: &Answer, ids: &[&str]) -> (u16, String) {
     let mut text = answer.text.clone();
     let request = answer.headers["x-request-id"].to_str().unwrap();
@@ -227,7 +227,7 @@ fn told(answer: &Answer, ids: &[&str]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn nobody_can_tell_what_another_project_has() {
+async fn objects_of_another_project_are_undetectable() {
     for operation in Operation::all().iter().filter(|operation| !operation.is_open) {
         let walk = Walk::new().await;
         let (ids, own) = (walk.ids(), walk.stranger.project.as_str());
@@ -253,7 +253,7 @@ async fn nobody_can_tell_what_another_project_has() {
 }
 
 #[tokio::test]
-async fn an_instance_id_that_is_none_is_told_so() {
+async fn an_invalid_instance_id_has_its_error() {
     let walk = Walk::new().await;
     let project = walk.rig.credential.project.as_str();
     let of_instance = |operation: &&Operation| operation.path.contains("{project_id}");

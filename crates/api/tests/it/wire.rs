@@ -1,4 +1,4 @@
-//! What clients send and expect beyond the examples of the documents.
+//! Client behavior beyond the documented examples.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ async fn an_end_time_beyond_all_times_lists_everything() {
 }
 
 #[tokio::test]
-async fn v1_takes_a_limit_above_the_maximum_as_the_maximum() {
+async fn v1_reduces_a_limit_to_the_maximum() {
     let rig = Rig::new().await;
     for list in ["/backups", "/restores"] {
         for limit in ["1001", "4294967296", "99999999999999999999"] {
@@ -97,7 +97,7 @@ async fn an_instance_shows_the_moment_of_its_last_change_in_both_spellings() {
             assert_eq!(shown["created_at"], created);
         }
     }
-    // A look at the server changes no setting.
+    // A probe of the server does not count as a change of settings.
     let before = rig.shown_instance("v2").await["updated_at"].clone();
     rig.clock.advance(SignedDuration::from_secs(1));
     rig.looked_at().await;
@@ -123,7 +123,7 @@ async fn the_export_of_instances_is_no_route() {
 }
 
 #[tokio::test]
-async fn v1_ignores_a_format_and_v2_takes_an_empty_one_as_none() {
+async fn v1_ignores_a_format_and_v2_accepts_an_empty_one() {
     for (version, body, status) in [
         ("v1.0", r#"{"backup_format":"aof"}"#, 200),
         ("v1.0", r#"{"backup_format":5}"#, 200),
@@ -138,7 +138,7 @@ async fn v1_ignores_a_format_and_v2_takes_an_empty_one_as_none() {
 }
 
 #[tokio::test]
-async fn a_window_that_ends_at_24_comes_back_as_it_was_sent() {
+async fn a_window_that_ends_at_24_is_shown_as_sent() {
     let rig = Rig::new().await;
     for (version, window) in [("v2", "23:00-24:00"), ("v1.0", "22:00-24:00"), ("v2", "23:00-00:00")]
     {
@@ -174,7 +174,7 @@ async fn links_name_the_real_bucket_and_the_real_object() {
 }
 
 #[tokio::test]
-async fn a_record_without_its_file_says_so_in_words_of_its_own() {
+async fn a_record_without_its_file_has_its_own_error() {
     let rig = Rig::new().await;
     let unknown = "0e8a1d6c-0000-4000-8000-5b1d1f6a7e55";
     let backup = rig.stored(BACKUP, &rdb(1000)).await;
@@ -186,7 +186,7 @@ async fn a_record_without_its_file_says_so_in_words_of_its_own() {
                 let body = if method == "POST" { r#"{"expiration": 300}"# } else { "" };
                 let answer = rig.call(method, &path, body).await;
                 assert_eq!(answer.status.as_u16(), 400, "{}", answer.text);
-                // One client takes this code, and no other, for "gone".
+                // One client treats exactly this code as "not found".
                 assert!(answer.text.contains("4031") || answer.text.contains("111400031"));
                 message(&answer.body).to_owned()
             };
@@ -224,7 +224,7 @@ async fn errors_name_a_parameter_as_the_client_spelled_it() {
             assert!(said.starts_with(&format!("Invalid {name} ")), "{version} {query}: {said}");
         }
     }
-    // Whatever a name is stretched to, the answer stays short.
+    // However long the name is, the answer stays short.
     let stretched = format!("limit{}=x", "_".repeat(5000));
     let path = rig.at_instance("v1.0", &format!("/backups?{stretched}"));
     let answer = rig.call("GET", &path, "").await;

@@ -110,7 +110,7 @@ fn a_damaged_backup_is_no_complete_download() {
     let output = curl(&[links["links"][0]["url"].as_str().unwrap()], &file);
     // 18: less came than was announced.
     assert_eq!(output.status.code(), Some(18), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(service.log().contains("a download was broken off"), "{}", service.log());
+    assert!(service.log().contains("download ended early"), "{}", service.log());
 }
 
 #[test]

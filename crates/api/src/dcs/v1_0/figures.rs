@@ -11,10 +11,10 @@ use crate::dcs::extract::{InProject, OfInstance};
 use crate::dcs::figures::{Configs, QuotasOfUser, Statistics, StatusCountsBody};
 use crate::dcs::parameters::{InstancePath, ProjectPath};
 
-/// Instances whose figures are shown, at the most.
+/// Maximum of instances in the statistics.
 const STATISTICS_MAX: u32 = 10_000;
 
-/// Show how much of its quota a project uses
+/// Show the quotas of a project and their usage
 #[utoipa::path(get, path = "/{project_id}/quota", operation_id = "ShowQuotaOfTenant",
     tag = "Figures", params(ProjectPath), responses((status = 200, body = QuotasOfUser)))]
 pub(crate) async fn quota(
@@ -25,7 +25,7 @@ pub(crate) async fn quota(
     Ok(Json(QuotasOfUser::new(&project, &counts)))
 }
 
-/// Show figures of each instance
+/// Show statistics of each instance
 #[utoipa::path(get, path = "/{project_id}/instances/statistic",
     operation_id = "ListStatisticsOfRunningInstances", tag = "Figures", params(ProjectPath),
     responses((status = 200, body = Statistics)))]
@@ -50,9 +50,9 @@ pub(crate) async fn status(
     Ok(Json((&counts).into()))
 }
 
-/// Show the settings of an instance's server
+/// Show the configuration parameters of an instance
 ///
-/// The list is always empty: a server's settings are neither shown nor changed here.
+/// The list is always empty: configuration parameters are neither shown nor changed.
 #[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/configs",
     operation_id = "ListConfigurations", tag = "Instances", params(InstancePath),
     responses((status = 200, body = Configs)))]

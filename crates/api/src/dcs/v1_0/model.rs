@@ -1,4 +1,4 @@
-//! What v1.0 reads and writes.
+//! Request and response bodies of v1.0.
 
 use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
@@ -9,7 +9,7 @@ use utoipa::openapi::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use crate::dcs::instance::InstanceBody;
 use crate::dcs::words;
 
-/// The body of a request for a backup. This version has no format: `backup_format` is ignored.
+/// A request for a backup. v1.0 has no format: `backup_format` is ignored.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateBackup {
     #[schema(example = "Backup instances", max_length = 128)]
@@ -30,7 +30,7 @@ pub(crate) struct BackupDeleted {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecords {
     pub(crate) backup_record_response: Vec<BackupRecord>,
-    /// How many records match in all.
+    /// Total number of matching records.
     pub(crate) total_num: u64,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct BackupRecord {
     backup_type: &'static str,
     backup_format: String,
     backup_name: String,
-    /// Why it failed; null otherwise.
+    /// The code of the failure; null otherwise.
     #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
     /// `TRUE` or `FALSE`, as text.
@@ -98,12 +98,12 @@ impl From<Listing<Backup>> for BackupRecords {
 /// A page of instances.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Instances {
-    /// How many instances match in all.
+    /// Total number of matching instances.
     instance_num: u64,
     instances: Vec<InstanceDetail>,
 }
 
-/// An instance with the fields that only v1.0 has.
+/// An instance, with the fields that only v1.0 has.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstanceDetail {
     #[serde(flatten)]
@@ -140,10 +140,10 @@ impl From<Listing<Instance>> for Instances {
     }
 }
 
-/// The body of a request for a restore.
+/// A request for a restore.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateRestore {
-    /// A backup that succeeded.
+    /// A backup with the status `succeed`.
     #[schema(
         example = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029",
         format = "uuid",
@@ -163,7 +163,7 @@ pub(crate) struct RestoreCreated {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreRecords {
-    /// How many records match in all.
+    /// Total number of matching records.
     total_num: u64,
     restore_record_response: Vec<RestoreRecord>,
 }
@@ -180,13 +180,13 @@ struct RestoreRecord {
     status: &'static str,
     #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
-    /// Why it failed; null otherwise.
+    /// The code of the failure; null otherwise.
     #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
     #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
     created_at: String,
     updated_at: Option<String>,
-    /// The documents' table has one spelling, their example the other.
+    /// The documents spell the field in two ways; both are sent.
     #[serde(rename = "sourceInstanceId")]
     source_instance_id: String,
     #[serde(rename = "sourceInstanceID")]
@@ -226,7 +226,8 @@ impl From<Listing<Restore>> for RestoreRecords {
     }
 }
 
-/// The body of a request for links. The version's table says text, its example shows a number.
+/// A request for download links. The documents show the field as a text in the table and as a
+/// number in the example.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct AskForLinks {
     #[schema(schema_with = expiration_schema, required)]
@@ -245,11 +246,11 @@ fn expiration_schema() -> Schema {
     let number = number.minimum(Some(300)).maximum(Some(86_400)).examples([serde_json::json!(300)]);
     let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[3-9][0-9][0-9]$"));
     let either = OneOfBuilder::new().item(number).item(text);
-    either.description(Some("Seconds for which the links work, 300 to 86400.")).into()
+    either.description(Some("Lifetime of the links in seconds, 300 to 86400.")).into()
 }
 
 impl Expiration {
-    /// The seconds; `None` for a text that is no number.
+    /// The seconds; `None` for a text that is not a number.
     pub(crate) fn seconds(&self) -> Option<i64> {
         match self {
             Self::Number(seconds) => Some(*seconds),
@@ -272,7 +273,8 @@ struct Link {
 }
 
 impl BackupLinks {
-    /// `url` gives the URL of a link. The path is the whole key of the first file, unlike in v2.
+    /// Creates the body; `url` builds the URL of a link. The path is the object name of the first
+    /// file, unlike in v2.
     pub(crate) fn new(
         found: &cachevault_app::BackupLinks,
         url: impl Fn(&FileLink) -> String,
@@ -287,7 +289,7 @@ impl BackupLinks {
     }
 }
 
-/// The instances that were created: always one.
+/// The created instance; always exactly one.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstancesCreated {
     #[schema(format = "uuid")]

@@ -12,10 +12,10 @@ use crate::dcs::extract::{InProject, OfInstance};
 use crate::dcs::figures::{AutoScan, Configs, QuotasBody, Statistics, StatusCountsBody};
 use crate::dcs::parameters::{InstancePath, ProjectPath};
 
-/// Instances whose figures are shown, at the most.
+/// Maximum of instances in the statistics.
 const STATISTICS_MAX: u32 = 10_000;
 
-/// Show how much of its quota a project uses
+/// Show the quotas of a project and their usage
 #[utoipa::path(get, path = "/{project_id}/quota", operation_id = "ShowQuotaOfTenant",
     tag = "Figures", params(ProjectPath), responses((status = 200, body = QuotasBody)))]
 pub(crate) async fn quota(
@@ -26,7 +26,7 @@ pub(crate) async fn quota(
     Ok(Json((&counts).into()))
 }
 
-/// Show figures of each instance
+/// Show statistics of each instance
 #[utoipa::path(get, path = "/{project_id}/instances/statistic",
     operation_id = "ListStatisticsOfRunningInstances", tag = "Figures", params(ProjectPath),
     responses((status = 200, body = Statistics)))]
@@ -51,9 +51,9 @@ pub(crate) async fn status(
     Ok(Json((&counts).into()))
 }
 
-/// Show the settings of an instance's server
+/// Show the configuration parameters of an instance
 ///
-/// The list is always empty: a server's settings are neither shown nor changed here.
+/// The list is always empty: configuration parameters are neither shown nor changed.
 #[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/configs",
     operation_id = "ListConfigurations", tag = "Instances", params(InstancePath),
     responses((status = 200, body = Configs)))]
@@ -67,7 +67,7 @@ pub(crate) async fn configs(
 
 /// Show the automatic scan of an instance for large keys
 ///
-/// The scan is never enabled. Terraform needs the answer for an empty plan of an instance.
+/// The scan is never enabled. Terraform requires the answer for an empty plan of an instance.
 #[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/bigkey/autoscan",
     operation_id = "ShowBigkeyAutoscanConfig", tag = "Instances", params(InstancePath),
     responses((status = 200, body = AutoScan)))]
@@ -81,7 +81,7 @@ pub(crate) async fn bigkey_autoscan(
 
 /// Show the automatic scan of an instance for hot keys
 ///
-/// The scan is never enabled. Terraform needs the answer for an empty plan of an instance.
+/// The scan is never enabled. Terraform requires the answer for an empty plan of an instance.
 #[utoipa::path(get, path = "/{project_id}/instances/{instance_id}/hotkey/autoscan",
     operation_id = "ShowHotkeyAutoscanConfig", tag = "Instances", params(InstancePath),
     responses((status = 200, body = AutoScan)))]

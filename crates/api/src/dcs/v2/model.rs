@@ -1,4 +1,4 @@
-//! What v2 reads and writes.
+//! Request and response bodies of v2.
 
 use cachevault_app::FileLink;
 use cachevault_domain::{Backup, Instance, Listing, Note, Restore};
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::dcs::instance::InstanceBody;
 use crate::dcs::words;
 
-/// The body of a request for a backup.
+/// A request for a backup.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateBackup {
     #[schema(example = "Backup instances", max_length = 128)]
@@ -26,7 +26,7 @@ pub(crate) struct BackupCreated {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BackupRecords {
-    /// How many records match in all.
+    /// Total number of matching records.
     pub(crate) total_num: u64,
     pub(crate) backup_record_response: Vec<BackupRecord>,
 }
@@ -49,7 +49,7 @@ pub(crate) struct BackupRecord {
     execution_at: Option<String>,
     #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
-    /// Why it failed; null otherwise.
+    /// The code of the failure; null otherwise.
     #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
     remark: Option<String>,
@@ -94,7 +94,7 @@ impl From<Listing<Backup>> for BackupRecords {
 /// A page of instances.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Instances {
-    /// How many instances match in all.
+    /// Total number of matching instances.
     instance_num: u64,
     instances: Vec<InstanceBody>,
 }
@@ -108,10 +108,10 @@ impl From<Listing<Instance>> for Instances {
     }
 }
 
-/// The body of a request for a restore.
+/// A request for a restore.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct CreateRestore {
-    /// A backup that succeeded.
+    /// A backup with the status `succeed`.
     #[schema(
         example = "8ba256cb-e5ac-44f6-a3da-c03d8f0e5029",
         format = "uuid",
@@ -131,7 +131,7 @@ pub(crate) struct RestoreCreated {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RestoreRecords {
-    /// How many records match in all.
+    /// Total number of matching records.
     total_num: u64,
     restore_record_response: Vec<RestoreRecord>,
 }
@@ -148,7 +148,7 @@ struct RestoreRecord {
     status: &'static str,
     #[schema(example = "100.00", pattern = "^[0-9]{1,3}\\.[0-9]{2}$")]
     progress: String,
-    /// Why it failed; null otherwise.
+    /// The code of the failure; null otherwise.
     #[schema(example = "dcs.08.0001")]
     error_code: Option<&'static str>,
     #[schema(example = "2019-05-10T08:31:16.166Z", format = DateTime)]
@@ -184,10 +184,10 @@ impl From<Listing<Restore>> for RestoreRecords {
     }
 }
 
-/// The body of a request for links.
+/// A request for download links.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 pub(crate) struct AskForLinks {
-    /// Seconds for which the links work.
+    /// Lifetime of the links in seconds.
     #[schema(example = 1800, minimum = 300, maximum = 86400, nullable = false, required)]
     pub(crate) expiration: Option<i64>,
 }
@@ -206,7 +206,7 @@ struct Link {
 }
 
 impl BackupLinks {
-    /// `url` gives the URL of a link. The path is the folder, unlike in v1.0.
+    /// Creates the body; `url` builds the URL of a link. The path is the folder, unlike in v1.0.
     pub(crate) fn new(
         found: &cachevault_app::BackupLinks,
         url: impl Fn(&FileLink) -> String,
@@ -221,7 +221,7 @@ impl BackupLinks {
     }
 }
 
-/// The instances that were created: always one.
+/// The created instance; always exactly one.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InstancesCreated {
     instances: Vec<InstanceCreated>,

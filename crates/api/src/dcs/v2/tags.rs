@@ -24,7 +24,7 @@ pub(crate) async fn show(
     Ok(Json(instance.settings.tags.as_slice().into()))
 }
 
-/// Give tags to an instance, or take them away
+/// Add tags to an instance, or remove them
 #[utoipa::path(post, path = "/{project_id}/dcs/{instance_id}/tags/action",
     operation_id = "BatchCreateOrDeleteTags", tag = "Tags", params(InstancePath),
     request_body = TagAction, responses((status = 204, description = "The tags are changed")))]
@@ -49,7 +49,7 @@ pub(crate) async fn list(
     Ok(Json(tags.as_slice().into()))
 }
 
-/// Show who may connect to an instance
+/// Show the IP whitelist of an instance
 #[utoipa::path(get, path = "/{project_id}/instance/{instance_id}/whitelist",
     operation_id = "ShowIpWhitelist", tag = "Instances", params(InstancePath),
     responses((status = 200, body = Whitelist)))]

@@ -10,11 +10,11 @@ use crate::dcs::v1_0::model::BackupDeleted;
 
 /// Delete a backup's files
 ///
-/// The record stays listed as `deleted` for a while.
+/// The record stays listed as `deleted` for the configured time.
 #[utoipa::path(delete, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}",
     operation_id = "DeleteBackupFile", tag = "Backups", params(BackupPath),
     responses((status = 200, body = BackupDeleted)))]
-// Answers 200 with a body, unlike v2: one client takes nothing else.
+// The answer is 200 with a body, unlike in v2: one client accepts only that.
 pub(crate) async fn delete(
     State(api): State<Api>,
     OfBackup { caller, instance, backup, .. }: OfBackup<V1>,

@@ -12,9 +12,9 @@ use crate::dcs::v1_0::model::{AskForLinks, BackupLinks};
 use crate::dcs::wish;
 use crate::download;
 
-/// Get links to a backup's files
+/// Create download links for a backup's files
 ///
-/// Whoever has a link needs nothing else to download the file, until the link expires.
+/// A link needs no other authentication until it expires.
 #[utoipa::path(post, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}/links",
     operation_id = "ListBackupFileLinks", tag = "Backups", params(BackupPath),
     request_body = AskForLinks, responses((status = 200, body = BackupLinks)))]

@@ -11,10 +11,10 @@ use crate::dcs::settings::CreateInstance;
 use crate::dcs::v1_0::Error;
 use crate::dcs::v1_0::model::InstancesCreated;
 
-/// Adopt a server that exists
+/// Register a running server
 ///
-/// Instances are never made here: a request without `cachevault`, which says how to reach the
-/// server, is refused.
+/// The service creates no servers. The request requires the field `cachevault`, which describes the
+/// connection.
 #[utoipa::path(post, path = "/{project_id}/instances", operation_id = "CreateInstance",
     tag = "Instances", params(ProjectPath), request_body = CreateInstance<PolicyOrText>,
     responses((status = 200, body = InstancesCreated)))]

@@ -10,9 +10,9 @@ use crate::dcs::parameters::{AllFailureV1, ProjectPath};
 use crate::dcs::v1_0::Error;
 use crate::query::Query;
 
-/// Delete instances and the files of all of their backups
+/// Delete instances and the files of all their backups
 ///
-/// Each is deleted or not for itself; the answer tells which.
+/// The result lists success or failure for each instance.
 #[utoipa::path(delete, path = "/{project_id}/instances", operation_id = "BatchDeleteInstances",
     tag = "Instances", params(ProjectPath, AllFailureV1), request_body = DeleteInstances,
     responses((status = 200, body = Deletions)))]

@@ -10,9 +10,9 @@ use crate::dcs::policy::PolicyOrText;
 use crate::dcs::settings::ModifyInstance;
 use crate::dcs::v1_0::Error;
 
-/// Change an instance's name, description, window or backup policy
+/// Change an instance's name, description, maintenance window or backup policy
 ///
-/// What is left out stays as it is, and so does the plan of a policy that becomes `manual`.
+/// Omitted fields stay unchanged, also the plan of a policy that becomes `manual`.
 #[utoipa::path(put, path = "/{project_id}/instances/{instance_id}", operation_id = "UpdateInstance",
     tag = "Instances", params(InstancePath), request_body = ModifyInstance<PolicyOrText>,
     responses((status = 204, description = "The instance is changed")))]

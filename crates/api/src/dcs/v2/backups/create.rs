@@ -10,9 +10,9 @@ use crate::dcs::v2::Error;
 use crate::dcs::v2::model::{BackupCreated, CreateBackup};
 use crate::dcs::wish;
 
-/// Ask for a backup of an instance
+/// Create a backup of an instance
 ///
-/// When this answers, the record is in the list. The body may be left out.
+/// The record is in the list before the answer is sent. The body is optional.
 #[utoipa::path(post, path = "/{project_id}/instances/{instance_id}/backups",
     operation_id = "CopyInstance", tag = "Backups", params(InstancePath),
     request_body = Option<CreateBackup>, responses((status = 200, body = BackupCreated)))]

@@ -9,11 +9,11 @@ use crate::dcs::v2::Error;
 
 /// Delete a backup's files
 ///
-/// The record stays listed as `deleted` for a while.
+/// The record stays listed as `deleted` for the configured time.
 #[utoipa::path(delete, path = "/{project_id}/instances/{instance_id}/backups/{backup_id}",
     operation_id = "DeleteBackupFile", tag = "Backups", params(BackupPath),
-    responses((status = 204, description = "The files are removed")))]
-// Answers 204 without a body, unlike v1.0: one client takes nothing else.
+    responses((status = 204, description = "The files are deleted")))]
+// The answer is 204 without a body, unlike in v1.0: one client accepts only that.
 pub(crate) async fn delete(
     State(api): State<Api>,
     OfBackup { caller, instance, backup, .. }: OfBackup<V2>,

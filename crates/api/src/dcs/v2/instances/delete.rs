@@ -7,13 +7,13 @@ use crate::dcs::extract::OfInstance;
 use crate::dcs::parameters::InstancePath;
 use crate::dcs::v2::Error;
 
-/// Delete an instance and the files of all of its backups
+/// Delete an instance and the files of all its backups
 ///
-/// The server itself is not touched. Nothing is removed while a backup, a restore or a drill needs
-/// any of it; the instance goes only when all files are gone.
+/// The server itself does not change. The request is refused while a backup, a restore or a drill
+/// uses a backup. The instance is removed after all files are removed.
 #[utoipa::path(delete, path = "/{project_id}/instances/{instance_id}",
     operation_id = "DeleteSingleInstance", tag = "Instances", params(InstancePath),
-    responses((status = 204, description = "The instance and its backups are gone")))]
+    responses((status = 204, description = "The instance and its backups are deleted")))]
 pub(crate) async fn delete(
     State(api): State<Api>,
     OfInstance { caller, instance, .. }: OfInstance<V2>,

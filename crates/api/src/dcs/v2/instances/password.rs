@@ -9,9 +9,9 @@ use crate::dcs::parameters::InstancePath;
 use crate::dcs::password::{PasswordChanged, PasswordWish};
 use crate::dcs::v2::Error;
 
-/// Tell the new password of an instance
+/// Change the stored password of an instance
 ///
-/// The server is asked whether it takes it; nothing is changed there.
+/// The server must accept the new password. The server itself does not change.
 #[utoipa::path(put, path = "/{project_id}/instances/{instance_id}/password",
     operation_id = "UpdatePassword", tag = "Instances", params(InstancePath),
     request_body = PasswordWish, responses((status = 200, body = PasswordChanged)))]

@@ -10,10 +10,10 @@ use crate::dcs::v2::Error;
 use crate::dcs::v2::model::{CreateRestore, RestoreCreated};
 use crate::dcs::wish;
 
-/// Ask for a restore into an instance
+/// Create a restore into an instance
 ///
-/// When this answers, the record is in the list. The backup may be of another instance of the
-/// project.
+/// The record is in the list before the answer is sent. The backup may belong to another instance
+/// of the project.
 #[utoipa::path(post, path = "/{project_id}/instances/{instance_id}/restores",
     operation_id = "RestoreInstance", tag = "Restores", params(InstancePath),
     request_body = CreateRestore, responses((status = 200, body = RestoreCreated)))]
