@@ -1,4 +1,4 @@
-//! Checks an RDB file's frame and CRC-64 and nothing else: how fast any reading of it can be.
+//! Checks only the frame and CRC-64 of an RDB file: the upper limit of the speed of reading.
 //!
 //!     envelope FILE
 
@@ -11,7 +11,8 @@ use cachevault_rdb::Envelope;
 const READ_BYTES: usize = 64 << 10;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let path = std::env::args_os().nth(1).ok_or("say which file")?;
+    let path =
+        std::env::args_os().nth(1).ok_or("no file is given; pass the path of an RDB file")?;
     let mut file = File::open(path)?;
     let (mut envelope, mut buffer) = (Envelope::new(), vec![0; READ_BYTES]);
     loop {

@@ -1,11 +1,11 @@
-//! Parts that begin in one piece of input and end in another.
+//! Carries the bytes of a part that begins in one piece of input and ends in another.
 
-/// Least number of bytes added to an unfinished part at a time.
+/// Minimum number of bytes added to an unfinished part at a time.
 const TOP_UP_BYTES: usize = 512;
-/// Memory up to this much is kept for the next part.
+/// Capacity up to this size is kept for the next part.
 const KEPT_BYTES: usize = 1 << 20;
 
-/// Empties a buffer, and gives its memory back if it was needed for something huge.
+/// Empties a buffer and frees its memory when its capacity exceeds [`KEPT_BYTES`].
 #[inline]
 pub(crate) fn release(buffer: &mut Vec<u8>) {
     buffer.clear();
@@ -14,20 +14,20 @@ pub(crate) fn release(buffer: &mut Vec<u8>) {
     }
 }
 
-/// Holds the bytes of a part that is not all there.
+/// Holds the bytes of an incomplete part.
 #[derive(Debug, Default)]
 pub(crate) struct Carry {
     bytes: Vec<u8>,
-    /// How many bytes the part needs at least.
+    /// Minimum size of the part in bytes, as far as it is known.
     need: usize,
 }
 
-/// What was done with a window of bytes.
+/// How much of a window was decoded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
-    /// Bytes used from its beginning.
+    /// Bytes consumed from the beginning of the window.
     pub(crate) used: usize,
-    /// How many bytes from there on the next part needs at least.
+    /// Minimum number of bytes that the next part needs from there on.
     pub(crate) need: usize,
 }
 
@@ -36,9 +36,9 @@ impl Carry {
         self.bytes.len()
     }
 
-    /// Shows `decode` the input, with the held bytes before it, and holds what it does not use.
+    /// Passes the held bytes and the input to `decode`, then holds the bytes that `decode` leaves.
     ///
-    /// The input is not copied but for the parts that do not end in it.
+    /// Only parts that do not end in the input are copied.
     #[inline]
     pub(crate) fn feed<E>(
         &mut self,

@@ -1,12 +1,12 @@
-//! Reading parts from bytes that may not all have come yet.
+//! Reads parts from a window of bytes that may end in the middle of a part.
 
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 
-/// Reads from the beginning of a window. A read that finds too little says how much it needs and
-/// is tried again from the part's beginning when more has come.
+/// Reads from the beginning of a window. A read of an incomplete part returns the number of bytes
+/// that the part needs. The caller reads the part from its beginning when more bytes have arrived.
 pub(crate) struct Cursor<'a> {
     window: &'a [u8],
-    /// What has not been read: the end of the window.
+    /// The unread end of the window.
     rest: &'a [u8],
 }
 
@@ -27,24 +27,24 @@ impl<'a> Cursor<'a> {
         self.rest = &self.window[at..];
     }
 
-    /// What has been read from `at` on.
+    /// The bytes read since position `at`.
     pub(crate) fn taken_since(&self, at: usize) -> &'a [u8] {
         &self.window[at..self.at()]
     }
 
-    /// What has not been read.
+    /// The unread bytes.
     #[inline]
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.rest
     }
 
-    /// Goes on or back to `rest`, an end of the window.
+    /// Moves to `rest`, which must be an end of the window.
     #[inline]
     pub(crate) fn go_to(&mut self, rest: &'a [u8]) {
         self.rest = rest;
     }
 
-    /// Bytes that are there and not read.
+    /// Number of unread bytes.
     #[inline]
     pub(crate) fn left(&self) -> usize {
         self.rest.len()
@@ -88,7 +88,7 @@ impl<'a> Cursor<'a> {
         Stop::Need(self.at().saturating_add(len))
     }
 
-    /// At most `max` bytes, whatever is there.
+    /// Reads at most `max` bytes, fewer when the window ends before.
     pub(crate) fn up_to(&mut self, max: u64) -> &'a [u8] {
         let len = usize::try_from(max).map_or(self.left(), |max| self.left().min(max));
         let (taken, rest) = self.rest.split_at(len);
@@ -100,12 +100,16 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A length: 6, 14, 32 or 64 bits by its first two bits or first byte (`rdbLoadLenByRef`).
+    /// Reads a length of 6, 14, 32 or 64 bits; its first byte determines the size
+    /// (`rdbLoadLenByRef`).
     #[inline]
     pub(crate) fn length(&mut self) -> Take<u64> {
         match self.length_or_special()? {
             Length::Plain(length) => Ok(length),
-            Length::Special(_) => corrupt("a length is expected where an encoded string stands"),
+            Length::Special(_) => corrupt(
+                "a length is expected, but the bytes announce an encoded \
+                                           string",
+            ),
         }
     }
 
@@ -122,12 +126,13 @@ impl<'a> Cursor<'a> {
             _ => match first {
                 0x80 => Ok(Length::Plain(u64::from(u32::from_be_bytes(self.array()?)))),
                 0x81 => Ok(Length::Plain(u64::from_be_bytes(self.array()?))),
-                _ => corrupt("no length begins with this byte"),
+                _ => corrupt("the first byte of a length is invalid"),
             },
         }
     }
 
-    /// A plain string of less than 64 bytes and at most `limit`, if all of it is there: most are.
+    /// Reads a complete, plain string of less than 64 bytes and at most `limit`. Most strings are
+    /// such strings.
     #[inline]
     pub(crate) fn short_text(&mut self, limit: u64) -> Option<&'a [u8]> {
         let (&len @ 0..0x40, rest) = self.rest.split_first()? else { return None };
@@ -139,10 +144,10 @@ impl<'a> Cursor<'a> {
         Some(text)
     }
 
-    /// What a string's first bytes say of it; its stored bytes follow.
+    /// Reads the header of a string; the stored bytes follow the header.
     #[inline]
     pub(crate) fn text_header(&mut self) -> Take<TextHeader> {
-        // Most strings are short and plain.
+        // Fast path: most strings are short and plain.
         if let Some((&first @ 0..0x40, rest)) = self.rest.split_first() {
             self.rest = rest;
             return Ok(TextHeader { form: Form::Plain, stored_bytes: u64::from(first) });
@@ -161,15 +166,15 @@ impl<'a> Cursor<'a> {
                 let stored_bytes = self.length()?;
                 let bytes = self.length()?;
                 if bytes == 0 || !crate::lzf::is_possible(stored_bytes, bytes) {
-                    return corrupt("a compressed string cannot have the length that it claims");
+                    return corrupt("the decompressed length of a compressed string is impossible");
                 }
                 Ok(TextHeader { form: Form::Lzf { bytes }, stored_bytes })
             }
-            Length::Special(_) => corrupt("no string has this encoding"),
+            Length::Special(_) => corrupt("unknown string encoding"),
         }
     }
 
-    /// A string that is held whole.
+    /// Reads a complete string.
     #[inline]
     pub(crate) fn held_text(&mut self, what: &'static str, limit: u64) -> Take<HeldText<'a>> {
         if let Some(stored) = self.short_text(limit) {
@@ -185,22 +190,22 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A length, or what stands in a length's place.
+/// A length, or a special encoding in its place.
 pub(crate) enum Length {
     Plain(u64),
     Special(u8),
 }
 
-/// How a string is stored.
+/// The stored form of a string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As it is.
+    /// Plain bytes.
     Plain,
-    /// As a number; the string is its decimal notation.
+    /// A number; the string is its decimal notation.
     Integer(i64),
     /// LZF-compressed.
     Lzf {
-        /// Its length when decompressed, bytes.
+        /// Length of the decompressed string in bytes.
         bytes: u64,
     },
 }
@@ -222,7 +227,7 @@ impl TextHeader {
     }
 }
 
-/// A string of which all stored bytes are there.
+/// A string whose stored bytes are complete.
 pub(crate) struct HeldText<'a> {
     form: Form,
     stored: &'a [u8],
@@ -233,7 +238,7 @@ impl<'a> HeldText<'a> {
         Self { form, stored }
     }
 
-    /// The string itself; `scratch` is used where it is not stored as it is.
+    /// Decodes the string; `scratch` holds the result unless the stored form is plain.
     #[inline]
     pub(crate) fn decode<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], DecodeErrorKind>
     where

@@ -1,8 +1,8 @@
-//! The third level: logical values, the same whatever encoding they are stored in.
+//! The third level: logical values, independent of their encoding.
 //!
-//! Numbers are their decimal notation, a field's expiry always follows its value, and a score of
-//! minus zero is zero, since packed encodings cannot tell the two apart. The order of members and
-//! fields is that of the stream: it depends on the encoding and means nothing.
+//! Numbers have their decimal notation. The expiry of a field always follows its value. A score of
+//! minus zero becomes zero, because packed encodings cannot distinguish the two. Members and fields
+//! come in the order of the stream; this order depends on the encoding and has no meaning.
 
 use crate::error::DecodeError;
 use crate::header::Header;
@@ -11,25 +11,25 @@ use crate::opcode::{FieldExpiry, Kind, Role};
 use crate::raw::{Key, Record};
 use crate::structure::{self, Item, Piece, Shape};
 
-/// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
-/// the call. Every method does nothing unless it is written.
+/// Receives the findings of a [`Decoder`] in the order of the stream. Borrowed data is valid during
+/// the call only. The default of every method does nothing.
 pub trait Visitor {
-    /// A record that is no key.
+    /// A record other than a key.
     fn record(&mut self, _record: Record<'_>) {}
     /// A key; its value follows.
     fn key(&mut self, _key: &Key<'_>) {}
-    /// A string of the value, or a piece of one; its role is never a packed one.
+    /// A string of the value, or a piece of one; its role is never a packed role.
     fn text(&mut self, _piece: Piece<'_>) {}
-    /// The score of the member before it.
+    /// The score of the preceding member.
     fn score(&mut self, _score: f64) {}
-    /// Another item of the value, or of a module's data outside of keys. Here an
-    /// [`Item::FieldExpiry`] follows every value of a hash, with `None` where the field stays.
+    /// Another item of the value, or of module data outside of keys. An [`Item::FieldExpiry`]
+    /// follows every value of a hash; it is `None` for a field without expiry.
     fn item(&mut self, _item: Item<'_>) {}
     /// The value has ended.
     fn key_end(&mut self, _shape: &Shape) {}
 }
 
-/// Two visitors see the same stream.
+/// Passes one stream to two visitors.
 impl<A: Visitor, B: Visitor> Visitor for (A, B) {
     fn record(&mut self, record: Record<'_>) {
         self.0.record(record);
@@ -62,7 +62,7 @@ impl<A: Visitor, B: Visitor> Visitor for (A, B) {
     }
 }
 
-/// Gives the logical values of a stream that is fed in pieces of any size.
+/// Decodes the logical values of a stream that is fed in pieces of any size.
 #[derive(Debug, Default)]
 pub struct Decoder {
     structure: structure::Decoder,
@@ -70,34 +70,34 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder at the beginning of a stream.
     pub fn new(limits: Limits) -> Self {
         Self { structure: structure::Decoder::new(limits), expiries: Expiries::default() }
     }
 
-    /// The header, once its nine bytes have come.
+    /// The header; `None` until its nine bytes have arrived.
     pub fn header(&self) -> Option<Header> {
         self.structure.header()
     }
 
-    /// Takes the next piece of the stream.
+    /// Decodes the next piece of the stream.
     ///
     /// # Errors
-    /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
+    /// [`DecodeError`] with the position of the fault; every later call returns it again.
     pub fn feed<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
         self.structure.feed(bytes, &mut Level { expiries: &mut self.expiries, visitor })
     }
 
-    /// Judges the stream, of which all has come.
+    /// Checks that the stream is complete. Call it after the last piece.
     ///
     /// # Errors
-    /// [`Truncated`](crate::DecodeErrorKind::Truncated) when the stream has not come to its end.
+    /// [`Truncated`](crate::DecodeErrorKind::Truncated) when the stream ends before its end opcode.
     pub fn finish(&self) -> Result<(), DecodeError> {
         self.structure.finish()
     }
 }
 
-/// Where the expiries of a hash's fields come from.
+/// The form in which a hash stores the expiries of its fields.
 #[derive(Debug)]
 struct Expiries {
     is_hash: bool,

@@ -1,14 +1,14 @@
-//! A fingerprint of a data set that depends on the data alone: not on the order of keys, not on
-//! encodings, not on the server that saved it.
+//! A fingerprint of a data set that depends on its logical data only: not on the order of keys, not
+//! on encodings, not on the server that saved it.
 //!
 //! # Definition, version 2
 //!
-//! `H(…)` is XXH3-128 with seed 0 over the concatenation of what is in the brackets, as a number:
-//! its upper 64 bits times 2^64 plus its lower 64, the canonical representation read as big-endian.
-//! `H()` of nothing is 99aa06d3014798d86001c324468d497f. Numbers that are hashed are little-endian;
-//! `u128`, `u64`, `i64` and `u8` say their width. Sums are modulo 2^128. Strings are as a client
-//! reads them: uncompressed, and in decimal notation where they are stored as numbers. A fingerprint
-//! is shown as 32 hexadecimal digits, the highest first.
+//! `H(…)` is XXH3-128 with seed 0 over the concatenation of its arguments, as a number: its upper
+//! 64 bits times 2^64 plus its lower 64, the canonical representation read as big-endian. `H()`
+//! without arguments is 99aa06d3014798d86001c324468d497f. Hashed numbers are little-endian; `u128`,
+//! `u64`, `i64` and `u8` are their widths. Sums are modulo 2^128. Strings have the form in which a
+//! client reads them: uncompressed, and in decimal notation if they are stored as numbers. A
+//! fingerprint is displayed as 32 hexadecimal digits, the highest first.
 //!
 //! Every key has a fingerprint
 //!
@@ -16,12 +16,12 @@
 //! K = H(u8 kind, u64 database, i64 expiry, u64 elements, u128 V, name)
 //! ```
 //!
-//! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value, 7 array, 8 rate
-//! limiter; *expiry* in milliseconds since 1970 (opcode 252; of opcode 253, whose unit is the second,
-//! times 1000), or -2^63 where the key never expires; *elements* the number of list elements, members,
-//! fields (in a path hash those of all paths), values of an array, entries that live or nodes of a
-//! vector set, 1 for a string, and 0 for a rate limiter and another module's value; and `V` by the
-//! kind:
+//! with *kind* 0 string, 1 list, 2 set, 3 sorted set, 4 hash, 5 stream, 6 module value, 7 array, 8
+//! rate limiter; *expiry* in milliseconds since 1970 (opcode 252; of opcode 253, whose unit is the
+//! second, times 1000), or -2^63 for a key without expiry; *elements* the number of list elements,
+//! members, fields (in a path hash those of all paths), values of an array, live entries, or nodes
+//! of a vector set, 1 for a string, and 0 for a rate limiter and another module's value; and `V` by
+//! the kind:
 //!
 //! | kind | V |
 //! |---|---|
@@ -29,54 +29,54 @@
 //! | list | sum over elements of `H(element, u64 index)`, the first index being 0 |
 //! | set | sum over members of `H(member)` |
 //! | sorted set | sum over members of `H(member, u64 score)`, the score's IEEE 754 bits, minus zero as zero |
-//! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 where it never expires |
+//! | hash | sum over fields of `H(field, value, u64 length of field, i64 expiry)`, -2^63 for a field without expiry |
 //! | stream | see below |
-//! | array | sum over values of `H(value, u64 index, u8 0)`, or `H(u64 double, u64 index, u8 1)` of the IEEE 754 bits of one that is stored as a double; and `H(u64 index, u8 2)` of the place to insert next, where there is one |
+//! | array | sum over values of `H(value, u64 index, u8 0)`, or `H(u64 double, u64 index, u8 1)` of the IEEE 754 bits of a value that is stored as a double; and `H(u64 index, u8 2)` of the next insert index, if there is one |
 //! | rate limiter | `H(u64 time)` |
 //! | vector set | see below |
-//! | another module's value | `H(u64 module)`, the identifier as it is stored |
+//! | another module's value | `H(u64 module)`, the identifier as stored |
 //!
 //! A module's bytes are not canonical: a server that loads a vector set writes its nodes in another
-//! order the next time. So the value of a module is counted, and compared by key, identifier and expiry
-//! only ([`Digest::uncompared`] counts such keys, and those beside which modules keep data, opcode 243);
-//! except for vector sets (module `vectorset`, encoding version 0), whose `V` is
-//! `H(u64 module, u64 dimension, u64 quantization, u64 M, u64 input dimension, u128 H(matrix))`, with 16
-//! for an M of 0 and zeros for a projection matrix that is not there, plus, for each node,
+//! order the next time. The value of a module is therefore counted, and compared by key, identifier
+//! and expiry only. [`Digest::uncompared`] counts such keys, and keys with module metadata (opcode
+//! 243). Vector sets (module `vectorset`, encoding version 0) are an exception: their `V` is `H(u64
+//! module, u64 dimension, u64 quantization, u64 M, u64 input dimension, u128 H(matrix))`, with 16
+//! for an M of 0 and zeros for a missing projection matrix, plus, for each node,
 //!
 //! ```text
 //! H(u128 H(element), u128 H(attributes), u128 H(vector), u64 scale)
 //! ```
 //!
-//! where *attributes* are empty where there are none, and *scale* is the last parameter of the node, 0
-//! where there is none: the norm of its vector in the lower 32 bits, and in the upper 32 bits the range
-//! of its numbers, which count where the quantization is 1 (8 bits) and are 0 otherwise. A node's
-//! number, levels and links are an index that each server draws by lot; they are left out. A value that
-//! does not fit this layout is another module's value.
+//! with empty *attributes* for a node without attributes, and with the last parameter of the node
+//! as *scale*, 0 if it is missing: the norm of its vector in the lower 32 bits, and in the upper 32
+//! bits the range of its numbers, which counts for quantization 1 (8 bits) and is 0 otherwise. A
+//! node's number, levels and links are an index that each server draws at random; they are
+//! excluded. A value that does not fit this layout is another module's value.
 //!
 //! A stream's `V` is the sum of
 //!
-//! - for each entry that is not deleted `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, where a pair is field,
-//!   value, `u64` length of field, `u64` length of value;
-//! - `H(u64 ms, u64 seq, u8 1)` of the last identifier given;
-//! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the identifier last delivered, and, with
-//!   that, for each of its pending entries `H(u128 G, u64 ms, u64 seq, u64 deliveries, u8 3)`,
-//!   and for each pending entry of a consumer `H(u128 C, u64 ms, u64 seq, u8 5)`, where
-//!   `C = H(u128 G, name, u8 4)` is not itself added: Redis 5 has no consumers without entries.
+//! - for each entry that is not deleted `H(pairs, u64 pairs' number, u64 ms, u64 seq, u8 0)`, with
+//!   pairs of field, value, `u64` length of field, `u64` length of value;
+//! - `H(u64 ms, u64 seq, u8 1)` of the last generated identifier;
+//! - for each group `G = H(name, u64 ms, u64 seq, u8 2)` of the last delivered identifier, for each
+//!   of its pending entries `H(u128 G, u64 ms, u64 seq, u64 deliveries, u8 3)`, and for each
+//!   pending entry of a consumer `H(u128 C, u64 ms, u64 seq, u8 5)`, where `C = H(u128 G, name, u8
+//!   4)` is not itself added: Redis 5 has no consumers without entries.
 //!
-//! What only newer servers keep (entries added and read, the first and the largest deleted
-//! identifier, settings, entries and counters of idempotent producers) and what clocks wrote (delivery
-//! and activity times) is left out, as are LRU and LFU counters. A hash by template is the hash that it
-//! stands for. A field of a path hash of Valkey 9.2 counts as
-//! `H(u128 H(path), field, value, u64 length of field, i64 -2^63, u8 255)`: no plain field's record
-//! ends like that, as no expiry does.
+//! Excluded are data that only newer servers keep (entries added and read, the first and the
+//! largest deleted identifier, settings, entries and counters of idempotent producers), clock data
+//! (delivery and activity times), and LRU and LFU counters. A hash by template equals the plain
+//! hash of its fields and values. A field of a path hash of Valkey 9.2 counts as `H(u128 H(path),
+//! field, value, u64 length of field, i64 -2^63, u8 255)`: the record of a plain field cannot end
+//! with these bytes, because no expiry does.
 //!
-//! The digest of a set of keys is the sum of their `K`; so the digests of the databases, of the
-//! kinds and of the slots each add up to that of the whole. A key's slot is that of a cluster,
-//! CRC-16/XMODEM of the name or of its hash tag, modulo 16,384 ([`slot_of`]), whether or not the
-//! server was one, and whatever the database. Function libraries have a digest of their own, the sum
-//! of `H(source)`. Data that modules keep outside of keys is left out.
+//! The digest of a set of keys is the sum of their `K`; the digests of the databases, of the kinds
+//! and of the slots each add up to the digest of the whole. A key's slot is that of a cluster,
+//! CRC-16/XMODEM of the name or of its hash tag, modulo 16,384 ([`slot_of`]), also for a server
+//! without cluster mode, and independent of the database. Function libraries have their own digest,
+//! the sum of `H(source)`. Module data outside of keys is excluded.
 //!
-//! A collection without elements counts as a key here, although a server drops it when it loads.
+//! A collection without elements counts as a key here, although a server drops it on loading.
 //!
 //! # Examples
 //!
@@ -139,8 +139,8 @@
 //! # Ok::<(), cachevault_rdb::DecodeError>(())
 //! ```
 //!
-//! It shows damage, loss and drift. It is no signature: who can choose the data can make two data
-//! sets with the same digest.
+//! The digest shows damage, loss and drift. It is no signature: an attacker who controls the data
+//! can create two data sets with the same digest.
 
 mod gather;
 mod module;
@@ -162,14 +162,15 @@ use value::ValueHash;
 /// The version of the definition above. Digests of different versions cannot be compared.
 pub const DIGEST_VERSION: u32 = 2;
 
-/// Databases that have a digest of their own; the keys of others count for the whole only.
+/// Maximum number of databases with their own digest; keys of other databases count for the whole
+/// only.
 const DATABASES_MAX: usize = 1 << 14;
 
 /// A fingerprint of 128 bits. `Display` gives 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Fingerprint(pub u128);
 
-/// The fingerprint of a set is the sum of its members', modulo 2^128.
+/// The fingerprint of a set is the sum of its members' fingerprints, modulo 2^128.
 impl AddAssign for Fingerprint {
     fn add_assign(&mut self, other: Self) {
         self.0 = self.0.wrapping_add(other.0);
@@ -185,20 +186,20 @@ impl fmt::Display for Fingerprint {
 /// The digest of a data set and of its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Digest {
-    /// Of all keys.
+    /// The digest of all keys.
     pub keys: Fingerprint,
     /// Number of keys.
     pub key_count: u64,
-    /// Keys with data of modules that the digest does not cover: values of modules other than
-    /// vector sets, and what modules keep beside a key.
+    /// Keys with module data that the digest does not cover: values of modules other than vector
+    /// sets, and module metadata of keys.
     pub uncompared: u64,
-    /// Of all function libraries.
+    /// The digest of all function libraries.
     pub functions: Fingerprint,
-    /// Of each database that has keys, the first 16,384 of them.
+    /// The digest of each database with keys, the first 16,384 of them.
     pub databases: BTreeMap<u64, Fingerprint>,
-    /// Of each kind, in the order of [`Kind::ALL`].
+    /// The digest of each kind, in the order of [`Kind::ALL`].
     pub kinds: [Fingerprint; Kind::ALL.len()],
-    /// Of each cluster slot.
+    /// The digest of each cluster slot.
     slots: Box<[Fingerprint]>,
 }
 
@@ -222,7 +223,7 @@ impl Digest {
         self.slots.get(usize::from(slot)).copied()
     }
 
-    /// The slots that have keys, with their digests.
+    /// The slots with keys, and their digests.
     pub fn slots(&self) -> impl Iterator<Item = (u16, Fingerprint)> {
         let numbered = (0..SLOTS).zip(self.slots.iter().copied());
         numbered.filter(|(_, fingerprint)| *fingerprint != Fingerprint::default())
@@ -248,7 +249,7 @@ impl Digest {
 pub type Digester = Fingerprinter<Summing>;
 
 impl Digester {
-    /// The digest of what has passed.
+    /// Returns the digest of the keys so far.
     pub fn finish(mut self) -> Digest {
         self.keys.database_end();
         self.keys.digest
@@ -259,7 +260,7 @@ impl Digester {
 #[derive(Debug, Default)]
 pub struct Summing {
     digest: Digest,
-    /// The database whose keys are passing, and the sum of those that have.
+    /// The current database, and the sum of its keys so far.
     database: Option<(u64, Fingerprint)>,
 }
 
@@ -296,25 +297,25 @@ pub struct KeyFingerprint<'a> {
     pub db: u64,
     /// Its name.
     pub name: &'a [u8],
-    /// What kind of value it holds.
+    /// The kind of its value.
     pub kind: Kind,
-    /// Of name, value and expiry.
+    /// The fingerprint of name, value and expiry.
     pub fingerprint: Fingerprint,
-    /// Whether the fingerprint covers all of the value: of a module's value, other than a vector
-    /// set, it covers the type alone.
+    /// Whether the fingerprint covers the complete value: of a module's value, other than a vector
+    /// set, it covers the type only.
     pub is_compared: bool,
-    /// Whether it is a list, set, sorted set or hash without elements, or all its fields were left out.
-    /// Servers since Redis 7.0 leave such keys out when they load.
+    /// Whether the key is a list, set, sorted set or hash without elements, or all its fields were
+    /// excluded. Servers since Redis 7.0 skip such keys on loading.
     pub is_empty: bool,
 }
 
-/// Takes the fingerprints that a [`Fingerprinter`] computes.
+/// Receives the fingerprints of a [`Fingerprinter`].
 pub trait KeyVisitor {
-    /// Whether the fingerprint of a key that begins is of interest.
+    /// Whether to compute the fingerprint of this key.
     fn wants(&mut self, _key: &Key<'_>) -> bool {
         true
     }
-    /// A key that was wanted, and has ended.
+    /// A selected key, after its value.
     fn key(&mut self, key: &KeyFingerprint<'_>);
     /// A library of functions.
     fn function(&mut self, _fingerprint: Fingerprint) {}
@@ -323,19 +324,19 @@ pub trait KeyVisitor {
 /// Computes the fingerprint of each key, by which two data sets can be compared key by key.
 #[derive(Debug, Default)]
 pub struct Fingerprinter<K> {
-    /// Takes the fingerprints.
+    /// Receives the fingerprints.
     pub keys: K,
     value: ValueHash,
 }
 
 impl<K> Fingerprinter<K> {
-    /// Gives what it computes to `keys`.
+    /// Creates a fingerprinter that passes its fingerprints to `keys`.
     pub fn new(keys: K) -> Self {
         Self { keys, value: ValueHash::default() }
     }
 
-    /// As [`new`](Self::new), where fields of hashes that expire up to a moment, milliseconds since 1970,
-    /// are left out, as if the hash did not have them.
+    /// Like [`new`](Self::new), but excludes fields of hashes that expire up to a moment,
+    /// milliseconds since 1970.
     pub fn lasting_beyond(keys: K, beyond_ms: Option<i64>) -> Self {
         Self { keys, value: ValueHash::lasting_beyond(beyond_ms) }
     }

@@ -1,9 +1,10 @@
-//! Payloads for `RESTORE`: what `DUMP` would give for a key.
+//! Payloads for `RESTORE`, equal to the replies of `DUMP`.
 //!
-//! A payload is the type byte, the value's bytes as the RDB has them, two bytes of version and
-//! eight of CRC-64 over all before it, both little-endian (`createDumpPayload` of `cluster.c`).
-//! A server refuses a version above its own; so the version here is the least that has the type,
-//! and any server that knows the type takes the payload.
+//! A payload consists of the type byte, the value's bytes as stored in the RDB, two bytes of
+//! version and eight bytes of CRC-64 over all preceding bytes. Version and CRC-64 are little-endian
+//! (`createDumpPayload` of `cluster.c`). A server refuses a version above its own. The version here
+//! is therefore the minimum version that has the type: every server that supports the type accepts
+//! the payload.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -15,10 +16,10 @@ use crate::packed::listpack::texts_of_listpack;
 use crate::structure::{self, Shape};
 use crate::template::{HashTemplate, HashTemplates};
 
-/// Length of what follows the value, bytes.
+/// Length of the footer that follows the value, in bytes.
 pub const FOOTER_BYTES: usize = 10;
 
-/// Makes a payload of a value that passes in pieces.
+/// Builds a payload from a value that arrives in pieces.
 ///
 /// ```
 /// use cachevault_rdb::dump::DumpPayload;
@@ -57,34 +58,34 @@ pub const FOOTER_BYTES: usize = 10;
 pub struct DumpPayload {
     bytes: Vec<u8>,
     version: u16,
-    /// Where the value begins, behind its type.
+    /// Position of the value, directly behind its type.
     value_at: usize,
     value_type: &'static ValueType,
 }
 
-/// Which payload is made of a hash by template.
+/// The payload form of a hash by template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TemplateForm {
-    /// With the fields of its template (types 29 and 31): for servers that load version 15.
+    /// With the fields of its template (types 29 and 31), for servers that load version 15.
     OwnFields,
-    /// A plain hash (type 4), which every server takes.
+    /// A plain hash (type 4), which every server accepts.
     Plain,
 }
 
-/// The first version of the format in which modules keep data beside keys.
+/// The first version of the format that has module metadata of keys.
 const METADATA_VERSION: u16 = 13;
 /// Types of hashes: plain, and by template with the fields in front.
 const PLAIN_HASH: (u8, u16) = (4, 6);
 const OWN_FIELDS_VERSION: u16 = 15;
-/// By template, packed: as an RDB and as `DUMP` has it.
+/// Packed hashes by template, as stored in an RDB and as returned by `DUMP`.
 const PACKED_BY_TEMPLATE: u8 = 30;
 const PACKED_OWN_FIELDS: u8 = 29;
 const OWN_FIELDS: u8 = 31;
-/// The fields come one by one.
+/// The mark of a list of single fields.
 const FIELDS_COUNTED: u8 = 1;
 
 impl DumpPayload {
-    /// The beginning of a payload of this type, with what modules keep beside the key
+    /// Begins a payload of this type with the module metadata of the key
     /// ([`Key::metadata`](crate::raw::Key::metadata)).
     pub fn new(value_type: &'static ValueType, metadata: &[u8]) -> Self {
         let mut bytes = metadata.to_vec();
@@ -93,13 +94,13 @@ impl DumpPayload {
         Self { bytes, version: value_type.dump_version(), value_at, value_type }
     }
 
-    /// What has come of the value.
+    /// The bytes of the value so far.
     pub fn value(&self) -> &[u8] {
         &self.bytes[self.value_at..]
     }
 
-    /// Puts the fields of its template into the payload of a hash by template, of which all has
-    /// come. Others stay as they are.
+    /// Inserts the fields of the template into the payload of a complete hash by template. Other
+    /// payloads stay unchanged.
     ///
     /// # Errors
     /// [`DecodeErrorKind::Corrupt`] when the stream has no such template, or the value does not fit
@@ -148,14 +149,15 @@ impl DumpPayload {
         Ok(Self { bytes, version, ..self })
     }
 
-    /// Whether the value, of which all has come, is a list, set, sorted set or hash without elements:
-    /// servers since Redis 7.0 refuse it.
+    /// Whether the complete value is a list, set, sorted set or hash without elements. Servers
+    /// since Redis 7.0 refuse such values.
     pub fn is_of_nothing(&self) -> bool {
-        // What nothing is stored as is short, whatever the encoding.
+        // A value without elements is short in every encoding.
         if !self.value_type.kind().drops_empty() || self.value().len() > NOTHING_BYTES_MAX {
             return false;
         }
-        // A stream of its own, of a version that has every type of its family and no checksum to check.
+        // Builds a stream of one value. Its version has every type of the family and needs no
+        // checksum.
         let header = match self.value_type.family() {
             Some(Magic::Valkey) => "VALKEY080".to_owned(),
             _ => Header { magic: Magic::Redis, version: self.version }.to_string(),
@@ -164,23 +166,24 @@ impl DumpPayload {
         stream.extend([self.value_type.byte(), 0]);
         stream.extend_from_slice(self.value());
         let mut elements = Elements(None);
-        // A hash by template does not come through without its template, and is never empty.
+        // Decoding a hash by template fails without its template; such a hash is never empty.
         let fed = structure::Decoder::default().feed(&stream, &mut elements);
         fed.is_ok() && elements.0 == Some(0)
     }
 
-    /// Adds bytes of the value, as [`raw::Visitor::bytes`](crate::raw::Visitor::bytes) gives them.
+    /// Appends bytes of the value, as [`raw::Visitor::bytes`](crate::raw::Visitor::bytes) passes
+    /// them.
     pub fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Length of the whole payload if the value ended here, bytes. `RESTORE` refuses what is
+    /// Length in bytes of the whole payload if the value ended here. `RESTORE` refuses a payload
     /// longer than the server's `proto-max-bulk-len`, 512 MiB by default.
     pub fn len(&self) -> usize {
         self.bytes.len() + FOOTER_BYTES
     }
 
-    /// Never: a payload has a type and a footer.
+    /// Always false: a payload has a type and a footer.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -197,11 +200,12 @@ impl DumpPayload {
     }
 }
 
-/// Beyond this length a value has elements: the longest without is a hash with expiries, a node of a
-/// list in its list, or a packed one, with a few bytes of lengths around it.
+/// Values above this length have elements. The longest values without elements are a hash with
+/// expiries, a node of a list in its list, or a packed value, with a few bytes of lengths around
+/// it.
 const NOTHING_BYTES_MAX: usize = 32;
 
-/// Counts the elements of the one key that passes.
+/// Counts the elements of a single key.
 struct Elements(Option<u64>);
 
 impl structure::Visitor for Elements {
@@ -212,7 +216,7 @@ impl structure::Visitor for Elements {
     }
 }
 
-/// A hash's template, its values as strings of an RDB, and what is stored of them.
+/// The template of a hash, its values as RDB strings, and the stored bytes of the values.
 type ByTemplate<'v, 't> = (&'t HashTemplate, Vec<Vec<u8>>, &'v [u8]);
 
 fn packed_by_template<'v, 't>(
@@ -231,7 +235,7 @@ fn packed_by_template<'v, 't>(
     let mut texts = texts.into_iter();
     let number = texts.next().and_then(|(text, _)| str::from_utf8(&text).ok()?.parse::<i64>().ok());
     let Some(number) = number else {
-        return corrupt("the values of a hash by template do not begin with a number");
+        return corrupt("the values of a hash by template do not begin with a template number");
     };
     let template = templates.find(number.cast_unsigned())?;
     Ok((template, texts.map(|(_, stored)| stored).collect(), value))
@@ -308,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_by_template_becomes_a_payload_that_needs_none() {
+    fn a_hash_by_template_becomes_a_payload_without_template() {
         let template = b"\xf2\x07\x02\x01f\x01g";
         let packed = b"\x1e\x01k\x0d\x0d\0\0\0\x03\0\x07\x01\x05\x01\x05\x01\xff";
         let counted = b"\x20\x01k\x07\xc0\x05\x015";
@@ -329,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_without_elements_is_nothing_in_every_encoding() {
+    fn a_value_without_elements_is_recognized_in_every_encoding() {
         let ziplist = b"\x0b\x0b\0\0\0\x0a\0\0\0\0\0\xff";
         let listpack = b"\x07\x07\0\0\0\0\0\xff";
         let one = b"\x09\x09\0\0\0\x01\0\x05\x01\xff";
@@ -359,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_modules_keep_beside_a_key_comes_before_the_type() {
+    fn module_metadata_precedes_the_type() {
         let metadata = b"\xf3\x01\x01\x02\x03\x04\x02\x07\0";
         let file = [b"REDIS0013", &metadata[..], b"\0\x01k\x01v\xff"].concat();
         let mut resolved = Resolved::default();

@@ -1,4 +1,4 @@
-//! The whole stream, checked while it passes.
+//! Checks the frame of a stream: header, end opcode and checksum.
 
 use crc_fast::{CrcAlgorithm, Digest};
 
@@ -8,67 +8,69 @@ use crate::raw::{END_MARK_BYTES, is_end_mark};
 const CHECKSUM_BYTES: usize = 8;
 const END_OF_FILE: u8 = 0xFF;
 
-/// What is wrong with a stream.
+/// The fault of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// It does not begin as an RDB.
+    /// The stream does not begin with an RDB header.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// It ends too soon to be an RDB at all.
+    /// The stream is shorter than any RDB.
     #[error("the stream ends after {size_bytes} bytes, too short for an RDB")]
     TooShort {
-        /// Bytes that came.
+        /// Bytes received.
         size_bytes: u64,
     },
-    /// The opcode that ends every RDB is missing.
+    /// The end-of-file opcode is missing.
     #[error(
-        "the stream of {size_bytes} bytes does not end with the end-of-file opcode: it was cut or altered"
+        "the stream of {size_bytes} bytes does not end with the end-of-file opcode: it was cut or \
+         altered"
     )]
     NoEnd {
-        /// Bytes that came.
+        /// Bytes received.
         size_bytes: u64,
     },
-    /// The bytes are not those that the server sent.
+    /// The checksum of the received bytes differs from the stored one.
     #[error(
-        "CRC-64 mismatch: the stream says {stored:016x}, its {size_bytes} bytes give {computed:016x}"
+        "CRC-64 mismatch: the stored checksum is {stored:016x}, the checksum of its {size_bytes} \
+         bytes is {computed:016x}"
     )]
     ChecksumMismatch {
-        /// What the last eight bytes say.
+        /// The checksum in the last eight bytes.
         stored: u64,
-        /// What the content gives.
+        /// The checksum of the content.
         computed: u64,
-        /// Bytes that came.
+        /// Bytes received.
         size_bytes: u64,
     },
 }
 
-/// What the stream's own checksum told.
+/// The result of checking the stream's own checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checksum {
-    /// It is there and right.
+    /// The checksum is present and correct.
     Matches(u64),
-    /// The server does not compute one.
+    /// The checksum is zero or the format has none: the server does not compute it.
     Absent,
 }
 
-/// What a complete and unharmed stream is.
+/// The frame of a complete and undamaged stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EnvelopeReport {
     /// Its header.
     pub header: Header,
     /// Its length in bytes, header and checksum included.
     pub size_bytes: u64,
-    /// What its checksum told.
+    /// The result of the checksum.
     pub checksum: Checksum,
     /// Whether the 40 bytes that end a replication stream of unknown length follow the checksum.
-    /// Servers ignore them.
+    /// Servers ignore these bytes.
     pub has_end_mark: bool,
 }
 
-/// Checks the frame of an RDB stream, fed in pieces of any size.
+/// Checks the frame of an RDB stream that is fed in pieces of any size.
 ///
-/// Memory is a constant: the last 49 bytes are held back, because only the end of the stream tells
-/// that they are the end opcode and the checksum, or these and an end mark.
+/// Memory is constant. The last 49 bytes are held back, because only the end of the stream shows
+/// whether they are end opcode and checksum, with or without an end mark.
 #[derive(Debug)]
 pub struct Envelope {
     header: Option<Header>,
@@ -101,7 +103,7 @@ impl Default for Envelope {
 }
 
 impl Envelope {
-    /// An envelope that has seen nothing.
+    /// Creates an envelope at the beginning of a stream.
     pub fn new() -> Self {
         Self {
             header: None,
@@ -112,12 +114,12 @@ impl Envelope {
         }
     }
 
-    /// The header, once its nine bytes have come.
+    /// The header; `None` until its nine bytes have arrived.
     pub fn header(&self) -> Option<Header> {
         self.header
     }
 
-    /// Takes the next piece of the stream.
+    /// Reads the next piece of the stream.
     ///
     /// # Errors
     /// [`EnvelopeError::Header`] as soon as the first nine bytes are no RDB header.
@@ -128,10 +130,10 @@ impl Envelope {
         Ok(())
     }
 
-    /// Judges the stream, of which all has come.
+    /// Checks the end of the stream. Call it after the last piece.
     ///
     /// # Errors
-    /// [`EnvelopeError`] when it is not a complete RDB or its checksum does not match.
+    /// [`EnvelopeError`] when the stream is no complete RDB or its checksum does not match.
     pub fn finish(mut self) -> Result<EnvelopeReport, EnvelopeError> {
         let size_bytes = self.size_bytes;
         let header = self.header.ok_or(EnvelopeError::TooShort { size_bytes })?;
@@ -165,7 +167,8 @@ impl Envelope {
         if self.header.is_some() {
             return Ok(());
         }
-        // `size_bytes` is below nine here: each full header either sets `header` or ends the use.
+        // `size_bytes` is below nine here: a complete header either sets `header` or returns an
+        // error.
         let have = (self.size_bytes as usize).min(HEADER_BYTES);
         let take = piece.len().min(HEADER_BYTES - have);
         self.head[have..have + take].copy_from_slice(&piece[..take]);
@@ -176,7 +179,7 @@ impl Envelope {
     }
 }
 
-/// The end of a stream without the end mark, if it has one.
+/// Removes the end mark from the end of a stream, if there is one.
 fn without_end_mark(held: &[u8], trailer_len: usize) -> (&[u8], bool) {
     let split = held.len().checked_sub(END_MARK_BYTES).and_then(|at| held.split_at_checked(at));
     match split {
@@ -185,13 +188,13 @@ fn without_end_mark(held: &[u8], trailer_len: usize) -> (&[u8], bool) {
     }
 }
 
-/// Whether these bytes end with an end opcode and what follows it.
+/// Whether these bytes end with an end opcode and a checksum.
 fn is_trailer(rdb: &[u8], trailer_len: usize) -> bool {
     rdb.len().checked_sub(trailer_len).is_some_and(|at| rdb[at] == END_OF_FILE)
 }
 
 impl Tail {
-    /// Appends `piece` and hands on the bytes that can no longer be among those.
+    /// Appends `piece` and passes the bytes that cannot belong to the tail any more to `settled`.
     fn shift(&mut self, piece: &[u8], mut settled: impl FnMut(&[u8])) {
         let capacity = self.bytes.len();
         if piece.len() >= capacity {
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_is_whole_however_it_is_cut() {
+    fn every_sample_passes_in_pieces_of_any_size() {
         for path in samples() {
             let stream = fs::read(&path).unwrap();
             let whole = judge(&stream, stream.len()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
@@ -273,10 +276,10 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_bit_anywhere_is_noticed() {
+    fn a_changed_bit_fails_the_check() {
         let good = small_sample();
         assert_eq!(judge(&good, 64).unwrap().header.magic, Magic::Valkey);
-        // Among the last eight bytes a change could make the stored checksum zero; not here.
+        // A change in the last eight bytes could make the stored checksum zero, which disables it.
         for at in (0..good.len()).step_by(11).chain(good.len() - 9..good.len()) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_anywhere_is_noticed() {
+    fn a_truncated_stream_fails_the_check() {
         let good = small_sample();
         for len in (0..good.len()).rev().take(300).chain(0..30) {
             assert!(judge(&good[..len], 64).is_err(), "cut to {len} bytes");
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_mark_behind_the_checksum_is_named_and_nothing_else_is() {
+    fn only_an_end_mark_may_follow_the_checksum() {
         let good = small_sample();
         let mark = b"0123456789abcdef0123456789abcdef01234567";
         let marked = [&good[..], mark].concat();
@@ -310,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_something_else_is_refused_at_once() {
+    fn a_foreign_header_fails_at_once() {
         let mut envelope = Envelope::new();
         envelope.feed(b"HTTP/").unwrap();
         assert!(matches!(envelope.feed(b"1.1 200"), Err(EnvelopeError::Header(_))));
     }
 
     #[test]
-    fn the_checksum_is_the_one_of_redis() {
+    fn the_checksum_equals_that_of_redis() {
         // The check value of CRC-64/REDIS for "123456789" in Redis' own crc64.c.
         let mut crc = Digest::new(CrcAlgorithm::Crc64Redis);
         crc.update(b"123456789");
@@ -326,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
+        fn arbitrary_bytes_never_panic(pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..8)) {
             let mut envelope = Envelope::new();
             for piece in &pieces {
                 if envelope.feed(piece).is_err() {

@@ -1,28 +1,28 @@
-//! What can be wrong with an RDB, and where.
+//! Faults of an RDB and their positions.
 
 use crate::header::{Header, HeaderError};
 
-/// The stream cannot be decoded; nothing after [`offset`](Self::offset) was.
+/// The stream cannot be decoded from [`offset`](Self::offset) on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at byte {offset}: {kind}")]
 pub struct DecodeError {
-    /// Position in the stream, bytes from its beginning, of the part that is wrong.
+    /// Position of the faulty part, in bytes from the beginning of the stream.
     pub offset: u64,
-    /// What is wrong.
+    /// The fault.
     pub kind: DecodeErrorKind,
 }
 
 /// Opcodes count down from 255, types of values up from 0 (`rdb.h`).
 const FIRST_OPCODE: u8 = 200;
 
-/// What is wrong with a stream.
+/// The fault of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeErrorKind {
-    /// It does not begin as an RDB.
+    /// The stream does not begin with an RDB header.
     #[error(transparent)]
     Header(#[from] HeaderError),
-    /// No opcode and no type of this version has this number. A newer or modified server wrote
-    /// it: keep the bytes, their content cannot be judged.
+    /// This version has no opcode and no type of this number. A newer or modified server wrote it:
+    /// keep the bytes, because their content cannot be checked.
     #[error(
         "{} {opcode} is unknown in {header}: written by a newer or modified server?",
         if *opcode < FIRST_OPCODE { "the type of value" } else { "opcode" }
@@ -33,23 +33,24 @@ pub enum DecodeErrorKind {
         /// The stream's header.
         header: Header,
     },
-    /// Nothing in it is unknown, but the version is: what is known may mean something else in it.
+    /// All parts are known, but the version is not. In an unknown version, known parts may have
+    /// another meaning.
     #[error("{0} is a newer version of the format than this build knows")]
     UnknownVersion(Header),
-    /// A part that is known and cannot be followed, because its layout is not in the stream.
-    #[error("{0} cannot be read: its layout is known only to the server that wrote it")]
+    /// The part is known but cannot be decoded, because the stream does not contain its layout.
+    #[error("{0} cannot be read: only the server that wrote it knows the layout")]
     NotSelfDescribing(&'static str),
     /// The bytes contradict the format.
     #[error("corrupt: {0}")]
     Corrupt(&'static str),
-    /// The bytes contradict a layout that is known from documents alone, or come after a part in
-    /// such a layout: it may be the layout that is wrong.
-    #[error("the bytes do not fit a layout that is known from documents alone: {0}")]
+    /// The bytes contradict a layout that is known from public documents only, or follow a part in
+    /// such a layout. The layout itself may be wrong.
+    #[error("the bytes do not fit a layout that is known from public documents only: {0}")]
     Unfit(&'static str),
-    /// A length goes beyond the [`Limits`](crate::Limits); nothing was allocated for it.
+    /// A length exceeds the [`Limits`](crate::Limits); no memory was allocated for it.
     #[error("{what} of {bytes} bytes is longer than the limit of {limit}")]
     TooLong {
-        /// What is too long.
+        /// The part that is too long.
         what: &'static str,
         /// Its length in bytes.
         bytes: u64,
@@ -57,25 +58,26 @@ pub enum DecodeErrorKind {
         limit: u64,
     },
     /// The stream ends before its end opcode and checksum.
-    #[error("the stream ends in the middle: it was cut")]
+    #[error("the stream ends before its end opcode: it was cut")]
     Truncated,
-    /// Bytes follow the end.
+    /// Bytes follow the end of the stream.
     #[error("bytes follow the end of the stream")]
     TrailingBytes,
 }
 
 impl DecodeErrorKind {
-    /// The error where a part was in a layout that is known from documents alone.
+    /// Converts the error for a part whose layout is known from public documents only.
     pub(crate) fn doubted(self) -> Self {
         match self {
             Self::Corrupt(what) => Self::Unfit(what),
-            Self::Truncated => Self::Unfit("the stream ends in the middle"),
+            Self::Truncated => Self::Unfit("the stream ends before its end opcode"),
             Self::TrailingBytes => Self::Unfit("bytes follow the end of the stream"),
             other => other,
         }
     }
 
-    /// Whether the stream may be sound, and only beyond what this crate knows or may hold.
+    /// Whether the stream may be sound, with content beyond the knowledge or the limits of this
+    /// crate.
     pub fn is_beyond_us(&self) -> bool {
         matches!(
             self,
@@ -88,12 +90,13 @@ impl DecodeErrorKind {
     }
 }
 
-/// Why a part could not be taken.
+/// The reason why a part cannot be read.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// It is not all there: this many bytes, from its beginning, are the least that is needed.
+    /// The part is incomplete: it needs at least this many bytes from its beginning.
     Need(usize),
-    /// It is wrong. Boxed, because this type is returned for every part, and small is fast.
+    /// The part is invalid. The error is boxed to keep this type small, because every part returns
+    /// it.
     Bad(Box<DecodeErrorKind>),
 }
 

@@ -1,4 +1,4 @@
-//! The first nine bytes: who wrote the stream, and in which version of the format.
+//! The first nine bytes of a stream: server family and version of the format.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ const VALKEY_VERSION_FIRST: u16 = 80;
 /// Valkey 9.2.
 const VALKEY_VERSION_KNOWN: u16 = 81;
 
-/// Which family's numbering the version belongs to. The same byte can mean different things in
-/// the two, so everything that follows is read by it.
+/// The server family, which determines the numbering of versions. The same byte can have different
+/// meanings in the two families; the family decides how the rest of the stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Magic {
     /// `REDIS` and four digits: Redis, and Valkey up to 8.
@@ -23,7 +23,7 @@ pub enum Magic {
 }
 
 impl Magic {
-    /// The letters in the stream.
+    /// The letters as stored in the stream.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Redis => "REDIS",
@@ -32,22 +32,22 @@ impl Magic {
     }
 }
 
-/// What Valkey 9.2 begins a file with that it has compressed as a whole.
+/// The first bytes of a file that Valkey 9.2 has compressed as a whole.
 const COMPRESSED_MAGIC: &[u8] = b"VCS";
 
 /// The nine bytes are no RDB header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// They are of something else.
+    /// The bytes belong to another format.
     #[error(
         "the stream begins with {}, not with REDIS or VALKEY and a version",
         .0.escape_ascii()
     )]
     NoRdb([u8; HEADER_BYTES]),
-    /// An RDB in an envelope that this crate does not open.
+    /// The RDB is compressed as a whole.
     #[error(
         "the stream begins with VCS: Valkey has compressed the RDB as a whole, which is not \
-        supported; have it saved with `rdbcompression yes` or `no`"
+         supported; save it with `rdbcompression yes` or `no`"
     )]
     Compressed,
 }
@@ -55,17 +55,17 @@ pub enum HeaderError {
 /// A decoded header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Who wrote it.
+    /// The server family.
     pub magic: Magic,
     /// Version of the format.
     pub version: u16,
 }
 
 impl Header {
-    /// Reads the first nine bytes of a stream.
+    /// Parses the first nine bytes of a stream.
     ///
     /// # Errors
-    /// [`HeaderError`] when they are something else; there is no version 0.
+    /// [`HeaderError`] when the bytes are no RDB header; version 0 is invalid.
     pub fn parse(bytes: [u8; HEADER_BYTES]) -> Result<Self, HeaderError> {
         for magic in [Magic::Valkey, Magic::Redis] {
             if let Some(digits) = bytes.strip_prefix(magic.as_str().as_bytes()) {
@@ -80,7 +80,7 @@ impl Header {
         })
     }
 
-    /// Whether this crate knows all that a server may write under this header.
+    /// Whether this crate knows everything that a server may write under this header.
     pub fn is_known(self) -> bool {
         match self.magic {
             Magic::Redis => (1..=REDIS_VERSION_KNOWN).contains(&self.version),
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_families_are_known_by_their_letters() {
+    fn the_letters_determine_the_family() {
         for (bytes, magic, version) in [
             (b"REDIS0011", Magic::Redis, 11),
             (b"REDIS0006", Magic::Redis, 6),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_and_shown_harmlessly() {
+    fn a_foreign_header_is_refused_and_escaped() {
         for bytes in [b"REDIS00x1", b"REDIS0000", b"VALKEY-80", b"\x1b[31mHTTP", b"redis0011"] {
             let text = Header::parse(*bytes).unwrap_err().to_string();
             assert!(text.bytes().all(|b| (0x20..0x7f).contains(&b)), "{text}");

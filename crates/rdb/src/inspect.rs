@@ -1,4 +1,4 @@
-//! All that can be told of a stream in one pass: frame and checksum, structure, digest, report.
+//! Reads a stream in one pass: frame and checksum, structure, digest, report.
 
 use crate::data;
 use crate::digest::{Digest, Digester};
@@ -8,71 +8,70 @@ use crate::header::{Header, HeaderError};
 use crate::report::{Report, Reporter};
 use crate::structure;
 
-/// What is wrong with a stream.
+/// The fault of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
-    /// Its frame or its checksum.
+    /// The frame or its checksum is wrong.
     #[error(transparent)]
     Envelope(#[from] EnvelopeError),
-    /// Its content.
+    /// The content is wrong.
     #[error(transparent)]
     Content(#[from] DecodeError),
-    /// Its content is beyond what this crate knows, and there is no checksum by which that could
-    /// be told from damage.
+    /// The content is beyond the knowledge of this crate. Without a checksum, such content cannot
+    /// be distinguished from damage.
     #[error(
-        "{0}; without a checksum that cannot be told from damage: set `rdbchecksum yes` at the \
-        server, or use a version of this service that knows the format"
+        "{0}; without a checksum this cannot be distinguished from damage: set `rdbchecksum yes` \
+         at the server, or use a version of this service that supports the format"
     )]
     Unproven(DecodeError),
 }
 
 impl InspectError {
-    /// Whether nothing says that the stream is damaged: it is in a form that is not supported.
+    /// Whether the stream has an unsupported form and shows no damage.
     pub fn is_unsupported(&self) -> bool {
         matches!(self, Self::Envelope(EnvelopeError::Header(HeaderError::Compressed)))
     }
 }
 
-/// What a complete and unharmed stream is and holds.
+/// The findings of a complete and undamaged stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
-    /// Its frame.
+    /// The frame.
     pub envelope: EnvelopeReport,
-    /// What it holds.
+    /// The content.
     pub content: Content,
 }
 
-/// What a stream holds, as far as it can be told.
+/// The content of a stream, as far as this crate can read it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
-    /// Every byte was followed, in a version of the format that is known.
+    /// All bytes were decoded, and the version of the format is known.
     Verified {
         /// The fingerprint of the data.
         digest: Box<Digest>,
         /// Sums and lists.
         report: Box<Report>,
     },
-    /// The server that wrote it is newer than this crate, or modified, or the content goes beyond
-    /// the [`Limits`](crate::Limits). The frame is right and the checksum matches, so these are the
-    /// server's own bytes; what they mean is not known.
+    /// The server that wrote the stream is newer than this crate or modified, or the content
+    /// exceeds the [`Limits`](crate::Limits). Frame and checksum are right, so the bytes are those
+    /// of the server; their meaning is unknown.
     Opaque {
-        /// Where reading ended, and why.
+        /// The position and the reason at which reading ended.
         reason: DecodeError,
     },
 }
 
-/// Reads the content of a stream: a decoder, and the visitor that sees what it finds.
+/// Reads the content of a stream: a decoder, and the visitor that receives its findings.
 pub trait Reading {
-    /// Takes the next piece of the stream.
+    /// Reads the next piece of the stream.
     ///
     /// # Errors
-    /// [`DecodeError`] with the position of what is wrong.
+    /// [`DecodeError`] with the position of the fault.
     fn feed(&mut self, piece: &[u8]) -> Result<(), DecodeError>;
-    /// Judges the stream, of which all has come.
+    /// Checks that the stream is complete. Call it after the last piece.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Truncated`] when the stream has not
-    /// come to its end.
+    /// [`DecodeErrorKind::Truncated`] when the stream ends before its end opcode.
     fn finish(&self) -> Result<(), DecodeError>;
 }
 
@@ -94,7 +93,7 @@ impl<V: data::Visitor> Reading for (data::Decoder, V) {
     }
 }
 
-/// Reads content and checks the frame around it; tells damage from what is only unknown.
+/// Reads content and checks its frame; distinguishes damage from unknown content.
 ///
 /// ```
 /// use cachevault_rdb::inspect::Checked;
@@ -121,38 +120,38 @@ pub struct Checked<R> {
     failed: Option<DecodeError>,
 }
 
-/// A complete and unharmed stream that was read.
+/// The result of reading a complete and undamaged stream.
 #[derive(Debug)]
 pub struct Read<R> {
-    /// Its frame.
+    /// The frame.
     pub envelope: EnvelopeReport,
-    /// What has read it.
+    /// The reader of the content.
     pub reading: R,
-    /// Where reading ended before the stream did, and why: see [`Content::Opaque`].
+    /// The position and the reason where reading ended early: see [`Content::Opaque`].
     pub opaque: Option<DecodeError>,
 }
 
 impl<R: Reading> Checked<R> {
-    /// Nothing has come yet.
+    /// Creates a reader at the beginning of a stream.
     pub fn new(reading: R) -> Self {
         Self { envelope: Envelope::new(), reading, failed: None }
     }
 
-    /// What reads the content.
+    /// The reader of the content.
     pub fn reading_mut(&mut self) -> &mut R {
         &mut self.reading
     }
 
-    /// Takes the next piece of the stream.
+    /// Reads the next piece of the stream.
     ///
     /// # Errors
-    /// [`InspectError`] as soon as the stream cannot be right any more.
+    /// [`InspectError`] as soon as the stream is invalid.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
         self.envelope.feed(piece)?;
         if self.failed.is_none()
             && let Err(error) = self.reading.feed(piece)
         {
-            // Whether what may be unknown is an error shows at the end.
+            // The end of the stream decides whether unknown content is an error.
             if !may_be_unknown(&error, self.envelope.header()) {
                 return Err(error.into());
             }
@@ -161,12 +160,12 @@ impl<R: Reading> Checked<R> {
         Ok(())
     }
 
-    /// Judges the stream, of which all has come.
+    /// Checks the stream. Call it after the last piece.
     ///
     /// # Errors
-    /// [`InspectError`] when it is not a complete and unharmed RDB.
+    /// [`InspectError`] when the stream is no complete and undamaged RDB.
     pub fn finish(self) -> Result<Read<R>, InspectError> {
-        // The frame's error comes first: it says in better words that a stream was cut.
+        // The frame's error comes first: it describes a truncated stream better.
         let envelope = self.envelope.finish()?;
         let header = envelope.header;
         let failed = self.failed.or_else(|| self.reading.finish().err());
@@ -206,25 +205,25 @@ fn may_be_unknown(error: &DecodeError, header: Option<Header>) -> bool {
 pub struct Inspector(Checked<(data::Decoder, (Digester, Reporter))>);
 
 impl Inspector {
-    /// An inspector whose report lists the `top` largest keys and heaviest prefixes and tells
-    /// expiries from the moment `as_of_ms` on, milliseconds since 1970.
+    /// Creates an inspector. The report lists the `top` largest keys and heaviest prefixes.
+    /// Expiries are relative to `as_of_ms`, milliseconds since 1970.
     pub fn new(as_of_ms: i64, top: usize) -> Self {
         let visitors = (Digester::default(), Reporter::new(as_of_ms, top));
         Self(Checked::new((data::Decoder::default(), visitors)))
     }
 
-    /// Takes the next piece of the stream.
+    /// Inspects the next piece of the stream.
     ///
     /// # Errors
-    /// [`InspectError`] as soon as the stream cannot be right any more.
+    /// [`InspectError`] as soon as the stream is invalid.
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InspectError> {
         self.0.feed(piece)
     }
 
-    /// Judges the stream, of which all has come.
+    /// Returns the findings. Call it after the last piece.
     ///
     /// # Errors
-    /// [`InspectError`] when it is not a complete and unharmed RDB.
+    /// [`InspectError`] when the stream is no complete and undamaged RDB.
     pub fn finish(self) -> Result<Inspection, InspectError> {
         let Read { envelope, reading: (_, (digester, reporter)), opaque } = self.0.finish()?;
         let content = match opaque {
@@ -256,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_server_wrote_is_opaque_only_if_its_checksum_matches() {
+    fn content_of_a_newer_server_is_opaque_only_with_a_matching_checksum() {
         let newer = b"REDIS0016\x00\x01k\x01v\x22\x01a\x05\xff";
         assert!(
             matches!(inspect(newer, true), Ok(Content::Opaque { reason }) if reason.offset == 14)
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_opaque_even_where_nothing_in_it_is_unknown() {
+    fn a_newer_version_is_opaque_even_without_unknown_parts() {
         for (header, is_known) in [
             (b"REDIS0001", true),
             (b"REDIS0012", true),
@@ -292,8 +291,8 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_a_layout_of_documents_alone_is_opaque_and_not_damaged() {
-        // A hash by a template that is not there; a rate limiter, and then half a listpack.
+    fn a_mismatch_of_a_documented_layout_is_opaque_and_not_damaged() {
+        // A hash by a missing template; a rate limiter, followed by half a listpack.
         for file in
             [&b"REDIS0015\x20\x01k\x07\x01v\xff"[..], b"REDIS0015\x21\x01k\x07\x10\x01h\x03abc\xff"]
         {
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_in_a_known_version_is_an_error_whatever_the_checksum_says() {
+    fn damage_in_a_known_version_is_an_error_with_and_without_a_checksum() {
         let torn = b"REDIS0011\x0b\x01k\x03abc\xff";
         let error = inspect(torn, true).unwrap_err();
         assert!(error.to_string().starts_with("at byte 12: corrupt"), "{error}");

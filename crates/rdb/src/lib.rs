@@ -1,23 +1,23 @@
-//! Reads RDB, the format in which Redis and Valkey save their data: every version from 1 to 15 of
-//! Redis', and 80 and 81 of Valkey's.
+//! Reads RDB, the format in which Redis and Valkey save their data: versions 1 to 15 of Redis and
+//! versions 80 and 81 of Valkey.
 //!
-//! A sans-IO crate: bytes in, findings out; it reads no file, no socket and no clock, and has no
-//! `unsafe` code. Decoders are fed in pieces of any size, and how a stream is cut changes nothing of
-//! what is found in a sound one.
-//! Memory is bounded whatever the stream claims: long strings pass in pieces, packed ones are
-//! walked in place, and no length is trusted before the bytes are there ([`Limits`]).
+//! The crate is sans-IO: it reads no file, no socket and no clock, and has no `unsafe` code.
+//! Decoders are fed in pieces of any size; the size of the pieces does not change the findings.
+//! Memory is bounded for every input: long strings pass in pieces, packed strings are decoded in
+//! place, and no memory is allocated for a length before its bytes have arrived ([`Limits`]).
 //!
 //! Three levels, each built on the one below:
 //!
-//! | level | gives | for |
+//! | level | provides | for |
 //! |---|---|---|
 //! | [`raw`] | keys, expiries, and values as opaque bytes | `RESTORE` ([`dump`]), counting |
-//! | [`structure`] | encodings and sizes; every packed string walked, every compressed one checked | proof that a server would load it, [`report`] |
-//! | [`data`] | logical values, the same whatever the encoding | [`digest`], comparison, export |
+//! | [`structure`] | encodings and sizes; every packed and every compressed string is checked | proof that a server would load it, [`report`] |
+//! | [`data`] | logical values, independent of the encoding | [`digest`], comparison, export |
 //!
-//! Beside them, [`Envelope`] checks header, end and CRC-64, and [`inspect`] does all at once.
+//! In addition, [`Envelope`] checks header, end and CRC-64, and [`inspect`] does everything in one
+//! pass.
 //!
-//! # Raw: the keys and how much they take
+//! # Raw: keys and their sizes
 //!
 //! ```
 //! use cachevault_rdb::DecodeErrorKind;
@@ -45,7 +45,7 @@
 //! # Ok::<(), cachevault_rdb::DecodeError>(())
 //! ```
 //!
-//! # Structure: what the values are made of
+//! # Structure: encodings and elements
 //!
 //! ```
 //! use cachevault_rdb::structure::{Decoder, Shape, Visitor};
@@ -68,7 +68,7 @@
 //! # Ok::<(), cachevault_rdb::DecodeError>(())
 //! ```
 //!
-//! # Data: what a client would see
+//! # Data: logical values
 //!
 //! ```
 //! use cachevault_rdb::data::{Decoder, Visitor};
@@ -95,30 +95,30 @@
 //!
 //! # The format
 //!
-//! Nine bytes of header ([`Header`]), records, the opcode `0xFF`, and since version 5 eight bytes
-//! of CRC-64, little-endian, over everything before them; zero means that the server was told not
-//! to compute one (`rdbchecksum no`). A record is an opcode and what belongs to it, or the type of
-//! a value, a key, and the value. There is no length of a record and no end of a value: who wants
-//! the next key has to follow the value's grammar.
+//! A stream consists of nine bytes of header ([`Header`]), records, the opcode `0xFF`, and since
+//! version 5 eight bytes of CRC-64. The CRC-64 is little-endian and covers all preceding bytes;
+//! zero means that the server does not compute it (`rdbchecksum no`). A record is either an opcode
+//! with its fields, or the type of a value, a key, and the value. Records have no length and values
+//! have no end mark: a reader has to follow the grammar of a value to find the next key.
 //!
-//! Redis and Valkey number new types on their own, so the same byte can mean two things: 22 and 23
-//! are previews of hashes with expiring fields in Redis 7.4, such hashes in Valkey 9.0 and path
-//! hashes in Valkey 9.2. The letters of the header decide. Type 29 is a rate limiter in version 14 and
-//! a hash in version 15: there the number decides.
+//! Redis and Valkey assign type numbers independently, so the same byte can have two meanings: 22
+//! and 23 are previews of hashes with expiring fields in Redis 7.4, such hashes in Valkey 9.0, and
+//! path hashes in Valkey 9.2. The letters of the header decide. Type 29 is a rate limiter in
+//! version 14 and a hash in version 15: there the version decides.
 //!
-//! Versions 1 to 14 and VALKEY080 were met in files of real servers. Version 15 (Redis 8.10: templates
-//! of hashes, opcode 242 and types 29 to 33) and VALKEY081 (Valkey 9.2: path hashes, type 23) are known
-//! from public documents alone. Where bytes do not fit such a layout the layout may be wrong, so that
-//! is [`DecodeErrorKind::Unfit`], which makes a stream opaque, and not damage.
+//! Versions 1 to 14 and VALKEY080 are tested with files of real servers. Version 15 (Redis 8.10:
+//! templates of hashes, opcode 242 and types 29 to 33) and VALKEY081 (Valkey 9.2: path hashes, type
+//! 23) are known from public documents only. Bytes that do not fit such a layout yield
+//! [`DecodeErrorKind::Unfit`], because the layout itself may be wrong. This error makes a stream
+//! opaque, not damaged.
 //!
 //! Sources: `rdb.c`, `rdb.h`, `listpack.c`, `ziplist.c`, `intset.c`, `zipmap.c`, `t_stream.c`,
-//! `module.c`, `keymeta.c`, `lzf_d.c` and `vset.c` of Redis and Valkey, and files that fourteen of their
-//! versions wrote. What newer versions write is an error that says so
-//! ([`DecodeErrorKind::UnknownOpcode`]) and never a guess, as are Valkey 9.2's commands inside a stream
-//! (opcode 242). [`inspect`] trusts no such version even where nothing in it is unknown
-//! ([`DecodeErrorKind::UnknownVersion`]). A file that Valkey 9.2 compressed as a whole (`rdbcompression
-//! lz4`) begins with `VCS` and is refused by its header ([`HeaderError::Compressed`]); replicas get such
-//! a stream only if they ask for it.
+//! `module.c`, `keymeta.c`, `lzf_d.c` and `vset.c` of Redis and Valkey, and files of fourteen of
+//! their versions. Content of newer versions yields [`DecodeErrorKind::UnknownOpcode`]; so do
+//! Valkey 9.2's commands inside a stream (opcode 242). [`inspect`] treats a newer version as
+//! unknown even without unknown parts ([`DecodeErrorKind::UnknownVersion`]). A file that Valkey 9.2
+//! compressed as a whole (`rdbcompression lz4`) begins with `VCS`; its header is refused
+//! ([`HeaderError::Compressed`]). Replicas receive such a stream only on request.
 
 #![deny(missing_docs)]
 

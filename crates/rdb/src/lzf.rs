@@ -1,30 +1,30 @@
-//! LZF, the compression of strings inside an RDB (`lzf_d.c`).
+//! LZF, the compression of strings in an RDB (`lzf_d.c`).
 //!
-//! A control byte below 32 announces that many plus one literal bytes. Any other announces a copy
-//! from what was already written: its upper three bits plus two are the length (7: one more byte
-//! is added), its lower five and the next byte the distance minus one. So one unit is at most 33
-//! bytes long, writes at most 264, and reaches back at most 8192.
+//! A control byte below 32 announces that many plus one literal bytes. Any other control byte
+//! announces a copy of earlier output: its upper three bits plus two are the length (7: one more
+//! byte is added), its lower five bits and the next byte are the distance minus one. A unit is
+//! therefore at most 33 bytes long, writes at most 264 bytes, and reaches back at most 8192 bytes.
 
 use crate::error::{DecodeErrorKind, corrupt};
 use crate::limits::whole_bytes;
 
-/// How far back a copy reaches.
+/// Maximum distance of a copy.
 const DISTANCE_MAX: usize = 1 << 13;
-/// No unit writes more per byte that it takes: the longest copy writes 264 bytes out of three.
+/// Maximum expansion of a unit: the longest copy writes 264 bytes from three.
 const EXPANSION_MAX: u64 = 88;
-/// Bytes copied at a time: no literal is longer.
+/// Bytes copied at a time; no literal is longer.
 const STRIDE: usize = 32;
-/// Decompressed bytes handed on at a time.
+/// Size of the decompressed pieces.
 const PIECE_BYTES: usize = whole_bytes(64 << 10);
 
-/// Whether `stored` bytes can decompress to `bytes`: asked before anything is allocated.
+/// Whether `stored` bytes can decompress to `bytes`; the check precedes any allocation.
 pub(crate) fn is_possible(stored: u64, bytes: u64) -> bool {
     stored >= 2 && bytes <= stored.saturating_mul(EXPANSION_MAX)
 }
 
-/// Takes whole units from `input` until it holds none or `out` has `full` bytes or more; returns
-/// the bytes taken. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of them; with more
-/// than `out_max` the string is too long.
+/// Decodes complete units of `input` until it holds none or `out` has `full` bytes or more; returns
+/// the number of bytes consumed. `out` must hold the last [`DISTANCE_MAX`] bytes written, or all of
+/// them. More than `out_max` bytes are an error.
 fn unpack(
     input: &[u8],
     out: &mut Vec<u8>,
@@ -57,7 +57,7 @@ fn unpack(
     Ok(at)
 }
 
-/// Appends `len` bytes of `out` from `from` on; the two may overlap, which repeats a pattern.
+/// Appends `len` bytes of `out` from `from` on; an overlap repeats a pattern.
 fn copy(out: &mut Vec<u8>, from: usize, len: usize) {
     let distance = out.len() - from;
     let mut left = len;
@@ -69,10 +69,9 @@ fn copy(out: &mut Vec<u8>, from: usize, len: usize) {
     }
 }
 
-/// Decompresses a whole string; `scratch` is grown where it is too short, and what is returned lies
-/// in it.
+/// Decompresses a complete string into `scratch`, which grows if necessary.
 ///
-/// The caller has bounded `bytes`, and [`is_possible`] has compared it with what is there.
+/// The caller has limited `bytes`, and [`is_possible`] has compared it with the stored size.
 pub(crate) fn decompress<'s>(
     stored: &[u8],
     bytes: u64,
@@ -89,7 +88,7 @@ pub(crate) fn decompress<'s>(
         if after > bytes {
             return wrong_length();
         }
-        // A whole stride where that is enough: what is beyond the end is written over later.
+        // Copies a whole stride where one is enough: the excess is overwritten later.
         let literal = stored[at + 1..].first_chunk::<STRIDE>();
         let written = scratch[from..].first_chunk::<STRIDE>();
         match (literal, written) {
@@ -106,8 +105,8 @@ pub(crate) fn decompress<'s>(
     if end == bytes { Ok(&scratch[..bytes]) } else { wrong_length() }
 }
 
-/// Copies `len` bytes within `bytes`, from `from` to `to` behind it; what is copied may be read
-/// again. There is room for a stride behind the last byte.
+/// Copies `len` bytes within `bytes` from `from` forward to `to`; a copy may read its own output.
+/// The buffer has room for one stride behind the last byte.
 #[inline]
 fn copy_strides(bytes: &mut [u8], from: usize, to: usize, len: usize) {
     let distance = to - from;
@@ -129,7 +128,7 @@ fn copy_strides(bytes: &mut [u8], from: usize, to: usize, len: usize) {
     }
 }
 
-/// Checks a whole string as [`decompress`] would, writing nothing.
+/// Checks a complete string as [`decompress`] does, without output.
 pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
     let Ok(bytes) = usize::try_from(bytes) else { return wrong_length() };
     let (mut at, mut end) = (0, 0usize);
@@ -145,23 +144,24 @@ pub(crate) fn check(stored: &[u8], bytes: u64) -> Result<(), DecodeErrorKind> {
     if end == bytes { Ok(()) } else { wrong_length() }
 }
 
-/// What a control byte and the bytes behind it announce.
+/// A literal or a copy, as announced by a control byte and the following bytes.
 ///
-/// Literals and copies take turns as the data will have it, so all of it is computed without a
-/// branch, which would be mispredicted half of the time.
+/// The data decides at random between literals and copies. The fields are therefore computed
+/// without a branch, which the processor would mispredict half of the time.
 #[derive(Debug, Clone, Copy)]
 struct Unit {
     is_copy: bool,
-    /// Bytes that it writes.
+    /// Bytes written.
     len: usize,
-    /// Bytes that it takes, the control byte included.
+    /// Bytes consumed, including the control byte.
     stored: usize,
-    /// How far back a copy reaches; 0 for a literal.
+    /// Distance of a copy; 0 for a literal.
     distance: usize,
 }
 
 impl Unit {
-    /// Reads the unit that `rest`, which is not empty, begins with and must hold as a whole.
+    /// Reads the unit at the beginning of `rest`, which must contain the complete unit and at least
+    /// one byte.
     #[inline]
     fn read(rest: &[u8]) -> Result<Self, DecodeErrorKind> {
         let [control, second, third] = match *rest {
@@ -184,13 +184,13 @@ impl Unit {
         if unit.stored <= rest.len() { Ok(unit) } else { wrong_length() }
     }
 
-    /// Where a copy begins when `end` bytes have been written.
+    /// Position of the copied bytes after `end` bytes of output.
     #[inline]
     fn source(&self, end: usize) -> Result<usize, DecodeErrorKind> {
         if self.distance <= end { Ok(end - self.distance) } else { before_beginning() }
     }
 
-    /// Whether a stride holds all of it, and all of that has been written.
+    /// Whether one stride covers the unit, and all copied bytes exist already.
     #[inline]
     fn is_one_stride(&self) -> bool {
         !self.is_copy | (self.len <= STRIDE.min(self.distance))
@@ -198,21 +198,21 @@ impl Unit {
 }
 
 fn wrong_length<T, E: From<DecodeErrorKind>>() -> Result<T, E> {
-    corrupt("a compressed string does not decompress to the length that it claims")
+    corrupt("a compressed string does not decompress to its stated length")
 }
 
 fn before_beginning<T, E: From<DecodeErrorKind>>() -> Result<T, E> {
-    corrupt("a compressed string refers to before its beginning")
+    corrupt("a copy in a compressed string refers to a position before the string")
 }
 
-/// Checks a string that comes in pieces.
+/// Checks a string that arrives in pieces.
 #[derive(Debug)]
 pub(crate) struct Checker {
     expected: u64,
     written: u64,
-    /// Literal bytes that are yet to come.
+    /// Literal bytes that are still missing.
     literal_left: usize,
-    /// The beginning of a copy that is not all there.
+    /// The beginning of an incomplete copy.
     partial: Option<(u8, Option<u8>)>,
 }
 
@@ -228,7 +228,7 @@ impl Checker {
                 self.literal_left -= step;
                 input = &input[step..];
             }
-            // A unit counts when it is all there, as for who unpacks it: both refuse at one place.
+            // Counts a unit when it is complete, as decompression does: both fail at the same unit.
             if self.literal_left == 0 && self.written > self.expected {
                 return wrong_length();
             }
@@ -262,14 +262,14 @@ impl Checker {
     }
 }
 
-/// Decompresses a string that comes in pieces, in constant memory.
+/// Decompresses a string that arrives in pieces, in constant memory.
 #[derive(Debug)]
 pub(crate) struct Stream {
     expected: u64,
     handed_on: u64,
-    /// Units that are not all there.
+    /// Incomplete units.
     partial: Vec<u8>,
-    /// What has been written and may still be referred to, then what has not been handed on.
+    /// Output that copies may refer to, then output that was not passed on.
     out: Vec<u8>,
     kept: usize,
 }
@@ -279,7 +279,7 @@ impl Stream {
         Self { expected: bytes, handed_on: 0, partial: Vec::new(), out: Vec::new(), kept: 0 }
     }
 
-    /// Takes a piece; gives what it decompresses to, in pieces.
+    /// Decompresses a piece and passes the output on in pieces.
     pub(crate) fn feed<E: From<DecodeErrorKind>>(
         &mut self,
         mut input: &[u8],
@@ -306,13 +306,13 @@ impl Stream {
         }
     }
 
-    /// As [`unpack`]; whatever is longer than was claimed is refused at once.
+    /// Like [`unpack`]; output beyond the stated length is an error at once.
     fn unpack(&mut self, input: &[u8], full: usize) -> Result<usize, DecodeErrorKind> {
         let out_max = (self.expected - self.handed_on).saturating_add(self.kept as u64);
         unpack(input, &mut self.out, full, out_max)
     }
 
-    /// Gives the rest.
+    /// Passes on the remaining output.
     pub(crate) fn finish<E: From<DecodeErrorKind>>(
         &mut self,
         mut give: impl FnMut(&[u8]) -> Result<(), E>,
@@ -344,7 +344,7 @@ impl Stream {
 mod tests {
     use super::*;
 
-    /// `abcabcabc…` and a literal, as the server would store it.
+    /// `abcabcabc…` and a literal, as the server stores them.
     const STORED: &[u8] = &[2, b'a', b'b', b'c', 0xE0, 10, 2, 0, b'!'];
 
     fn plain() -> Vec<u8> {
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn all_three_ways_agree_however_it_is_cut() {
+    fn all_three_decoders_agree_for_pieces_of_any_size() {
         let plain = plain();
         let mut out = Vec::new();
         assert_eq!(decompress(STORED, plain.len() as u64, &mut out).unwrap(), plain);
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_length_and_a_reference_to_nothing_are_refused() {
+    fn a_wrong_length_and_an_invalid_reference_are_refused() {
         let len = plain().len() as u64;
         let mut out = Vec::new();
         for (stored, bytes) in
@@ -391,8 +391,9 @@ mod tests {
     }
 
     #[test]
-    fn too_long_a_string_is_refused_at_one_place_however_it_is_read() {
-        // What refers to before the beginning as well, but only after it was too long.
+    fn all_decoders_refuse_too_long_a_string_at_the_same_place() {
+        // The copy also refers to a position before the string, but only after the string was too
+        // long.
         let far_back = [&STORED[..4], &[0x3F, 0xFF]].concat();
         for (stored, bytes) in [(STORED, plain().len() as u64), (&far_back, 3)] {
             for (claimed, chunk) in (0..bytes).flat_map(|c| (1..=stored.len()).map(move |n| (c, n)))
@@ -413,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_long_string_streams_in_constant_memory() {
-        // Zeroes: one literal and copies of 264 bytes from one byte back.
+        // Zeroes: one literal and copies of 264 bytes with a distance of one.
         let mut stored = vec![0, 0];
         let copies = 40_000;
         for _ in 0..copies {

@@ -1,15 +1,15 @@
-//! The bytes that announce what follows, as a table: which family of servers uses each from which
-//! version of the format on, and how the value is laid out.
+//! The table of type bytes and opcodes: the server family and the versions that use each, and the
+//! layout of its value.
 //!
 //! Sources: `rdb.h` and `rdb.c` of Redis 2.8 to 8.6 and Valkey 7.2 to 9.1, and files of a build of
-//! Redis' main branch of June 2026 (version 14). Rows that are [documented
-//! only](ValueType::is_documented_only) come from public documents of Redis 8.10 (version 15) and
-//! Valkey 9.2 (version 81): no server was at hand, and bytes that do not fit them make the stream
-//! opaque, not damaged. The previews of 7.4 and type 6 were never met in a file.
+//! Redis' main branch of June 2026 (version 14). [Documented only](ValueType::is_documented_only)
+//! rows come from public documents of Redis 8.10 (version 15) and Valkey 9.2 (version 81). They
+//! were not tested with a server; bytes that do not fit such a row make the stream opaque, not
+//! damaged. No tested file contains the previews of 7.4 or type 6.
 
 use crate::header::{Header, Magic};
 
-/// What kind of value a key holds, whatever its encoding.
+/// The kind of a key's value, independent of its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// A string.
@@ -28,12 +28,12 @@ pub enum Kind {
     Module,
     /// An array (Redis 8.8).
     Array,
-    /// The state of a rate limiter (Redis 8.8, in builds that have it).
+    /// The state of a rate limiter (Redis 8.8, in builds that support it).
     Gcra,
 }
 
 impl Kind {
-    /// All of them, in the order of their numbers.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 9] = [
         Self::String,
         Self::List,
@@ -46,7 +46,7 @@ impl Kind {
         Self::Gcra,
     ];
 
-    /// The name that `TYPE` answers with; a module's own name is in its value.
+    /// The reply of `TYPE`; for a module value its value contains the module's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::String => "string",
@@ -61,17 +61,18 @@ impl Kind {
         }
     }
 
-    /// Whether a value without elements is none: servers delete it with its last element, and since Redis
-    /// 7.0 leave it out when they load one that a fault has left.
+    /// Whether a value without elements does not exist for a server. Servers delete such a key with
+    /// its last element. Since Redis 7.0 they skip such keys, which faults can leave, when they
+    /// load.
     pub fn drops_empty(self) -> bool {
         matches!(self, Self::List | Self::Set | Self::SortedSet | Self::Hash)
     }
 }
 
-/// What a string inside a value is.
+/// The role of a string inside a value.
 ///
-/// With a tag of its own: it is looked at for every string, and a tag in a niche of [`Packing`] takes
-/// several instructions to tell.
+/// The enum has its own tag, because it is read for every string: a tag in a niche of [`Packing`]
+/// costs several instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
@@ -97,7 +98,7 @@ pub enum Role {
     Packed(Packing),
 }
 
-/// How several elements lie in one string.
+/// The encoding of several elements in one string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
     /// A zipmap of fields and values.
@@ -108,13 +109,13 @@ pub enum Packing {
     Entries(Container, Row),
     /// A listpack of stream entries.
     StreamNode,
-    /// A listpack of the values of a hash by template, behind the number of the template.
+    /// A listpack of a template number and the values of a hash by template.
     TemplateValues,
-    /// The same behind a number that means nothing: the template came with the value.
+    /// The same with a number without meaning: the template precedes the value.
     OwnTemplateValues,
 }
 
-/// What holds the entries.
+/// The string that contains the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Container {
     /// Up to Redis 6.2.
@@ -123,7 +124,7 @@ pub enum Container {
     Listpack,
 }
 
-/// What the entries of a container are, in turn.
+/// The repeating sequence of entries in a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Row {
     /// List elements.
@@ -138,61 +139,61 @@ pub enum Row {
     FieldValueExpiry,
 }
 
-/// A part of a value that is neither a stream's tail nor a module's.
+/// A part of a value, except for parts of a stream's tail or of a module's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cell {
     Text(Role),
     /// Eight bytes, little-endian.
     Score,
-    /// A length byte and decimal digits, or 253 to 255 for what is no number.
+    /// A length byte and decimal digits; 253 to 255 stand for values that are not numbers.
     AsciiScore,
-    /// A length that says how the string that follows holds its elements.
+    /// A length that determines how the following string holds its elements.
     QuicklistNode,
-    /// A length: 0, or one more than the distance from the smallest expiry.
+    /// A length: 0, or one more than the difference to the earliest expiry.
     RelativeExpiry,
     /// A length: 0, or the expiry in milliseconds.
     Expiry,
     /// Eight bytes, little-endian: -1, or the expiry in milliseconds.
     SignedExpiry,
-    /// A count, one or more; the rest of the row comes that many times.
+    /// A count of at least one; the rest of the row repeats that many times.
     InnerCount,
-    /// A length: the place of an array's value.
+    /// A length: the index of an array's value.
     ArrayIndex,
-    /// A length that says what an array's value is, and the value.
+    /// A length that determines the form of an array's value, and the value.
     ArrayValue,
-    /// A length: a moment in a rate limiter's own unit.
+    /// A length: a moment in the internal unit of a rate limiter.
     Time,
-    /// Nothing: the next field of the hash's template is given.
+    /// No bytes: the decoder passes the next field of the hash's template.
     TemplateField,
 }
 
-/// How a value is laid out.
+/// The layout of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
     /// These cells, once.
     Once(&'static [Cell]),
-    /// A count and that many times these cells.
+    /// A count and these cells that many times.
     Counted(&'static [Cell]),
-    /// The smallest expiry in eight bytes, then as `Once`.
+    /// The earliest expiry in eight bytes, then as `Once`.
     ExpiryOnce(&'static [Cell]),
-    /// The smallest expiry in eight bytes, then as `Counted`.
+    /// The earliest expiry in eight bytes, then as `Counted`.
     ExpiryCounted(&'static [Cell]),
-    /// A count of one or more, perhaps where values are inserted next, and rows of these cells.
+    /// A count of at least one, optionally the next insert index, and rows of these cells.
     Array(&'static [Cell]),
     /// These cells: a packed string that begins with the number of its template, or, behind that
     /// number, once for each field of the template.
     Template(&'static [Cell]),
     /// A template's fields, and these cells as with `Template`: the form of `DUMP`.
     OwnTemplate(&'static [Cell]),
-    /// Nodes, then the tail that this version of the layout has.
+    /// Nodes, then the tail of this version of the layout.
     Stream(StreamVersion),
     /// A module's identifier and its parts.
     Module,
-    /// Known, but only the module that wrote it can read it.
+    /// A known type that only its module can read.
     Opaque(&'static str),
 }
 
-/// On which side of a field its expiry is stored.
+/// The position of a field's expiry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FieldExpiry {
     None,
@@ -200,36 +201,36 @@ pub(crate) enum FieldExpiry {
     After,
 }
 
-/// What a stream's tail holds; each version adds.
+/// The content of a stream's tail; each version adds parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum StreamVersion {
     V1,
     /// First and largest deleted identifier, entries added and read.
     V2,
-    /// When a consumer was last active.
+    /// The time of a consumer's last activity.
     V3,
     /// Idempotent producers.
     V4,
-    /// Pending entries that no consumer has.
+    /// Pending entries without a consumer.
     V5,
 }
 
-/// Where an opcode or a type is used.
+/// The families and versions that use an opcode or a type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
     /// In both families.
     Both(u16),
     Redis(u16),
-    /// In one version alone: the next one gave the byte another meaning.
+    /// In versions up to this one: the next version gave the byte another meaning.
     RedisOnly(u16),
-    /// From this version on, where the byte meant something else in the version before.
+    /// In versions from this one on: earlier versions gave the byte another meaning.
     RedisAnew(u16),
     Valkey(u16),
 }
 
 impl Since {
-    /// The version is compared only where a byte changed its meaning: a server may be told to write
-    /// an old header over a newer content.
+    /// The version matters only for bytes that changed their meaning: a server may write an old
+    /// header over newer content.
     fn covers(self, header: Header) -> bool {
         match self {
             Self::Both(_) => true,
@@ -251,10 +252,10 @@ impl Since {
     }
 }
 
-/// The versions that came with fields that expire: Redis 7.4 and Valkey 9.0.
+/// The versions that introduced expiring fields: Redis 7.4 and Valkey 9.0.
 const FIELD_EXPIRY_REDIS: u16 = 12;
 const FIELD_EXPIRY_VALKEY: u16 = 80;
-/// `DUMP` came with Redis 2.6, whose format was version 6 when it was released.
+/// Redis 2.6 introduced `DUMP`; its format was version 6 when it was released.
 const DUMP_VERSION_MIN: u16 = 6;
 
 /// One row of the table of types.
@@ -269,29 +270,29 @@ pub struct ValueType {
 }
 
 impl ValueType {
-    /// The byte that announces it.
+    /// The type byte.
     pub fn byte(&self) -> u8 {
         self.byte
     }
 
-    /// The encoding's name, such as `listpack`; the kind is not repeated in it.
+    /// The encoding's name, such as `listpack`, without the kind.
     pub fn encoding(&self) -> &'static str {
         self.name
     }
 
-    /// What kind of value it encodes.
+    /// The kind of the value.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The least version of the Redis format that has this encoding; `None` where only Valkey's
-    /// own format has it.
+    /// The minimum version of the Redis format that has this encoding; `None` for encodings of
+    /// Valkey's own format.
     pub fn least_redis_version(&self) -> Option<u16> {
         self.since.least_redis_version()
     }
 
-    /// The least version that a `DUMP` payload of this type may carry: any server that knows the
-    /// type accepts it.
+    /// The minimum version of a `DUMP` payload of this type: every server that supports the type
+    /// accepts it.
     pub(crate) fn dump_version(&self) -> u16 {
         let (Since::Both(version)
         | Since::Redis(version)
@@ -301,7 +302,7 @@ impl ValueType {
         version.max(DUMP_VERSION_MIN)
     }
 
-    /// The family that alone has this encoding, if only one has it.
+    /// The family that has this encoding; `None` if both have it.
     pub fn family(&self) -> Option<Magic> {
         match self.since {
             Since::Both(_) => None,
@@ -310,9 +311,10 @@ impl ValueType {
         }
     }
 
-    /// The least version of a family's format whose servers take values of this encoding by commands:
-    /// as a payload of `RESTORE`, or, where the encoding is the other family's and the value is a hash
-    /// with fields that expire, by the commands for hashes. `None` where they do not.
+    /// The minimum version of a family's format whose servers accept values of this encoding by
+    /// commands; `None` if no version does. Servers accept them as a payload of `RESTORE`. For
+    /// hashes with expiring fields in the encoding of the other family, they accept the commands
+    /// for hashes.
     pub fn least_version_by_commands(&self, family: Magic) -> Option<u16> {
         match (self.since, family) {
             (Since::Both(version), _) => Some(version),
@@ -324,19 +326,20 @@ impl ValueType {
         }
     }
 
-    /// Whether the layout is known from public documents alone: no server that writes it was at
-    /// hand. Where bytes do not fit it, the layout may be wrong.
+    /// Whether the layout is known from public documents only, and was not tested with a server.
+    /// Bytes that do not fit such a layout may show that the layout is wrong.
     pub fn is_documented_only(&self) -> bool {
         self.is_documented_only
     }
 
-    /// Whether it names a hash's fields by a template that stands before the keys, so that its
-    /// bytes alone are no payload for `RESTORE` ([`DumpPayload::resolve`](crate::dump::DumpPayload::resolve)).
+    /// Whether a template before the keys names the fields of the hash. The bytes of such a value
+    /// alone are no payload for `RESTORE`
+    /// ([`DumpPayload::resolve`](crate::dump::DumpPayload::resolve)).
     pub fn is_by_template(&self) -> bool {
         matches!(self.layout, Layout::Template(_))
     }
 
-    /// Whether it holds moments at which single fields expire.
+    /// Whether single fields can expire.
     pub fn has_field_expiries(&self) -> bool {
         self.field_expiry() != FieldExpiry::None
     }
@@ -358,7 +361,7 @@ impl ValueType {
         self.layout
     }
 
-    /// The type that `byte` announces in a stream with this header.
+    /// The type of `byte` in a stream with this header.
     pub(crate) fn find(byte: u8, header: Header) -> Option<&'static Self> {
         let first = DIRECT.get(usize::from(byte)).copied().flatten();
         first.or_else(|| VALUE_TYPES.iter().find(|t| t.byte == byte && t.since.covers(header)))
@@ -398,7 +401,7 @@ const fn listpack(row: Row) -> Cell {
     packed(Packing::Entries(Container::Listpack, row))
 }
 
-/// All types. Bytes 22 and 23 differ between the families, 29 between two versions of Redis'.
+/// All types. Bytes 22 and 23 differ between the families, 29 between two Redis versions.
 pub(crate) static VALUE_TYPES: &[ValueType] = {
     use Kind::{Array, Gcra, Hash, List, Module, Set, SortedSet, Stream, String};
     use Layout::{Counted, ExpiryCounted, ExpiryOnce, Once, Opaque, OwnTemplate, Template};
@@ -498,7 +501,7 @@ static DIRECT: [Option<&'static ValueType>; 22] = {
     table
 };
 
-/// What may stand between keys.
+/// The opcodes of records between keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
     HashTemplate,
@@ -522,7 +525,7 @@ pub(crate) enum Opcode {
 static OPCODES: &[(u8, Since, Opcode)] = {
     use Since::{Both, Redis, Valkey};
     &[
-        // Both meanings are known from documents alone.
+        // Both meanings are known from public documents only.
         (242, Redis(15), Opcode::HashTemplate),
         (242, Valkey(81), Opcode::InlineCommands),
         (243, Redis(13), Opcode::KeyMetadata),
@@ -561,7 +564,7 @@ mod tests {
     const VALKEY: Header = Header { magic: Magic::Valkey, version: 80 };
 
     #[test]
-    fn no_byte_means_two_things_in_one_family() {
+    fn a_byte_has_one_meaning_per_family() {
         for header in [REDIS, REDIS_14, REDIS_15, VALKEY] {
             for byte in 0..=u8::MAX {
                 let types = VALUE_TYPES.iter().filter(|t| t.byte == byte && t.since.covers(header));
@@ -572,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn the_magic_decides_where_the_families_differ() {
+    fn the_header_letters_select_the_type() {
         assert_eq!(ValueType::find(22, VALKEY).unwrap().least_redis_version(), None);
         assert_eq!(ValueType::find(22, REDIS).unwrap().least_redis_version(), Some(12));
         assert_eq!(ValueType::find(24, VALKEY), None);
@@ -582,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_decides_where_a_byte_changed_its_meaning() {
+    fn the_version_selects_the_type_of_a_reassigned_byte() {
         assert_eq!(ValueType::find(29, REDIS_14).unwrap().kind(), Kind::Gcra);
         assert_eq!(ValueType::find(29, REDIS_15).unwrap().kind(), Kind::Hash);
         assert_eq!(ValueType::find(33, REDIS_15).unwrap().kind(), Kind::Gcra);

@@ -1,7 +1,7 @@
-//! What a data set holds, in memory that does not depend on its size.
+//! A summary of a data set, computed in constant memory.
 //!
-//! Sums are exact. Lists have a limit, and what is beyond it is counted ([`Unlisted`]). The weight of prefixes is
-//! estimated from below, with the error stated (Misra and Gries 1982, for weighted items).
+//! Sums are exact. Lists have a limit, and [`Unlisted`] counts the items beyond it. The weight of
+//! prefixes is a lower bound with a stated error (Misra and Gries 1982, for weighted items).
 
 mod largest;
 mod prefixes;
@@ -21,26 +21,26 @@ use prefixes::Prefixes;
 use streams::StreamFacts;
 pub use streams::{InconsistentStream, InconsistentStreams, StreamInconsistency};
 
-/// Databases listed one by one.
+/// Maximum number of listed databases.
 const DATABASES_MAX: usize = 1024;
 const AUX_MAX: usize = 64;
 const MODULES_MAX: usize = 64;
 const FUNCTIONS_MAX: usize = 256;
-/// Longest text kept of an aux field, a key or a prefix, bytes.
+/// Maximum stored length of an aux field, a key or a prefix, bytes.
 const TEXT_BYTES_MAX: usize = 256;
-/// Sizes of values up to 2^0, 2^1, … 2^39 bytes, and all above.
+/// Size classes of values: up to 2^0, 2^1, … 2^39 bytes, and all above.
 const SIZE_CLASSES: usize = 41;
 
-/// The version in which modules keep data beside keys.
+/// The first version of the format that has module metadata of keys.
 const METADATA_VERSION: u16 = 13;
 /// The first version of Valkey's own format.
 const VALKEY_FIRST: u16 = 80;
-/// The version of the format that functions came with.
+/// The first version of the format that has functions.
 const FUNCTIONS_VERSION: u16 = 10;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-/// Upper ends of the classes of expiry, from the moment of reference on.
+/// Upper limits of the classes of expiry, relative to the moment of reference.
 const HORIZON: [(&str, i64); 6] = [
     ("expired", 0),
     ("within_an_hour", HOUR_MS),
@@ -51,23 +51,23 @@ const HORIZON: [(&str, i64); 6] = [
 ];
 const LATER: &str = "later";
 
-/// What a data set holds. Texts that are no UTF-8 are shown with escapes.
+/// A summary of a data set. Text that is not UTF-8 contains escapes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The stream's header, such as `REDIS0011`.
     pub header: String,
-    /// The least version of the Redis format that has all encodings that occur, and functions if
-    /// there are any; `None` where only Valkey's own format has them. A server whose format is
-    /// older cannot hold the data set.
+    /// The minimum version of the Redis format that has all occurring encodings, and functions if
+    /// there are any; `None` if an encoding belongs to Valkey's own format. A server with an older
+    /// format cannot hold the data set.
     pub least_redis_version: Option<u16>,
-    /// The least version of the Redis format whose servers take all values by commands, and functions
-    /// if there are any; `None` where some encoding cannot be given to them so.
+    /// The minimum version of the Redis format whose servers accept all values by commands, and
+    /// functions if there are any; `None` if no version accepts some encoding.
     #[serde(default)]
     pub least_redis_version_by_commands: Option<u16>,
-    /// The same for Valkey's own format: 80 where Valkey 9.0 takes all values.
+    /// The same for Valkey's own format: 80 if Valkey 9.0 accepts all values.
     #[serde(default)]
     pub least_valkey_version_by_commands: Option<u16>,
-    /// Auxiliary fields; of one that repeats, the last.
+    /// Auxiliary fields; the last value of a repeated field.
     pub aux: BTreeMap<String, String>,
     /// Sums over all keys.
     pub total: Sums,
@@ -75,45 +75,47 @@ pub struct Report {
     pub databases: Vec<DatabaseSums>,
     /// Sums by kind and encoding.
     pub encodings: Vec<EncodingSums>,
-    /// Keys by the size of their value as stored: those above half of `up_to_bytes` up to it.
+    /// Keys by stored size of their value: each class contains the sizes above half of
+    /// `up_to_bytes` up to it.
     pub sizes: Vec<SizeClass>,
-    /// The keys that take the most memory, the largest first.
+    /// The keys with the largest memory size, the largest first.
     pub largest: Vec<LargeKey>,
     /// The prefixes with the most bytes, the heaviest first.
     pub prefixes: Vec<PrefixSums>,
-    /// By how much a prefix's `memory_bytes` may be too low, bytes: 0 where all were counted.
+    /// Maximum error of a prefix's `memory_bytes`, which may be too low; 0 if all prefixes were
+    /// counted.
     pub prefix_error_bytes: u64,
-    /// When keys expire.
+    /// Expiry times of the keys.
     pub expiry: ExpiryHorizon,
     /// Names of function libraries.
     pub functions: Vec<String>,
-    /// Modules that data belongs to, with the number of values.
+    /// Modules that own data, with the number of values.
     pub modules: BTreeMap<String, u64>,
-    /// Keys beside which modules keep data (Redis 8.6 and later).
+    /// Keys with module metadata (Redis 8.6 and later).
     #[serde(default)]
     pub keys_with_metadata: u64,
-    /// Lists, sets, sorted sets and hashes without elements, which servers since Redis 7.0 leave out when
-    /// they load; `None` in reports of before they were counted.
+    /// Lists, sets, sorted sets and hashes without elements, which servers since Redis 7.0 skip on
+    /// loading; `None` in older reports.
     #[serde(default)]
     pub empty_keys: Option<u64>,
     /// Streams that some servers refuse to load.
     #[serde(default)]
     pub inconsistent_streams: InconsistentStreams,
-    /// What the lists have no room for.
+    /// Items beyond the limits of the lists.
     #[serde(default)]
     pub unlisted: Unlisted,
 }
 
-/// How much is not in a list, because the list is full.
+/// Numbers of items beyond the limits of the lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unlisted {
-    /// Auxiliary fields, each as often as it came.
+    /// Auxiliary fields; each occurrence counts.
     pub aux: u64,
-    /// Keys of databases that have no sums of their own.
+    /// Keys of databases without their own sums.
     pub keys: u64,
     /// Function libraries.
     pub functions: u64,
-    /// Values of modules, and data of theirs outside of keys.
+    /// Values of modules, and module data outside of keys.
     pub modules: u64,
 }
 
@@ -122,13 +124,13 @@ pub struct Unlisted {
 pub struct Sums {
     /// Keys.
     pub keys: u64,
-    /// Keys that expire.
+    /// Keys with expiry.
     pub expiring: u64,
     /// Elements, members, fields, entries; 1 for a string.
     pub elements: u64,
-    /// Names, and values as they are stored, bytes.
+    /// Size of names and stored values, bytes.
     pub stored_bytes: u64,
-    /// What a server of 64 bits needs for them, bytes: an estimate from sizes and encodings.
+    /// Memory size on a 64-bit server in bytes: an estimate from sizes and encodings.
     pub memory_bytes: u64,
 }
 
@@ -147,7 +149,7 @@ impl Sums {
 pub struct DatabaseSums {
     /// Number of the database.
     pub db: u64,
-    /// The kind's name, as `TYPE` answers.
+    /// The kind's name, as in the reply of `TYPE`.
     pub kind: String,
     /// The sums.
     #[serde(flatten)]
@@ -157,7 +159,7 @@ pub struct DatabaseSums {
 /// Sums of one encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncodingSums {
-    /// The kind's name, as `TYPE` answers.
+    /// The kind's name, as in the reply of `TYPE`.
     pub kind: String,
     /// The encoding's name.
     pub encoding: String,
@@ -166,14 +168,14 @@ pub struct EncodingSums {
     pub sums: Sums,
 }
 
-/// Keys whose values are of about one size.
+/// Keys whose values have similar sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SizeClass {
-    /// The class's upper end, bytes; `None` for the last, which has none.
+    /// The class's upper limit in bytes; `None` for the last class.
     pub up_to_bytes: Option<u64>,
-    /// Keys in it.
+    /// Keys of the class.
     pub keys: u64,
-    /// Their values as stored, bytes.
+    /// Size of their stored values, bytes.
     pub stored_bytes: u64,
 }
 
@@ -182,37 +184,37 @@ pub struct SizeClass {
 pub struct LargeKey {
     /// Number of its database.
     pub db: u64,
-    /// Its name, cut after 256 bytes.
+    /// Its name, truncated to 256 bytes.
     pub name: String,
-    /// Its kind, as `TYPE` answers.
+    /// Its kind, as in the reply of `TYPE`.
     pub kind: String,
-    /// How it is stored.
+    /// Its encoding.
     pub encoding: String,
     /// Elements, members, fields, entries.
     pub elements: u64,
-    /// Name and value as stored, bytes.
+    /// Size of name and stored value, bytes.
     pub stored_bytes: u64,
-    /// What a server of 64 bits needs for it, bytes: an estimate.
+    /// Memory size on a 64-bit server in bytes: an estimate.
     pub memory_bytes: u64,
 }
 
-/// Keys whose names begin alike: with up to two parts that end in `:`.
+/// Keys with a common prefix of up to two parts that end in `:`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixSums {
-    /// What they begin with.
+    /// The prefix.
     pub prefix: String,
-    /// Keys, at least.
+    /// Number of keys, a lower bound.
     pub keys: u64,
-    /// What a server of 64 bits needs for them, bytes, at least: an estimate.
+    /// Memory size on a 64-bit server in bytes: an estimate and a lower bound.
     pub memory_bytes: u64,
 }
 
-/// How many keys expire until when.
+/// Numbers of keys by expiry time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExpiryHorizon {
     /// The moment of reference, milliseconds since 1970.
     pub as_of_ms: i64,
-    /// Keys by class, the nearest first; each key in the first class that fits.
+    /// Keys by class, the earliest first; each key counts in the first matching class.
     pub classes: Vec<ExpiryClass>,
 }
 
@@ -221,12 +223,11 @@ pub struct ExpiryHorizon {
 pub struct ExpiryClass {
     /// The class's name, such as `within_a_day`.
     pub name: String,
-    /// Keys in it.
+    /// Keys of the class.
     pub keys: u64,
 }
 
-/// Makes a [`Report`] out of what passes at the data level, alone or beside other
-/// visitors.
+/// Creates a [`Report`] from the data level, alone or together with other visitors.
 #[derive(Debug)]
 pub struct Reporter {
     as_of_ms: i64,
@@ -248,11 +249,11 @@ pub struct Reporter {
     streams: StreamFacts,
     unlisted: Unlisted,
     current: Option<Current>,
-    /// The beginning of the name of the key that is passing: no more of it is ever shown.
+    /// The beginning of the current key's name; the report shows no more of it.
     name: Vec<u8>,
 }
 
-/// What is known of the key whose value is passing.
+/// The current key.
 #[derive(Debug, Clone, Copy)]
 struct Current {
     db: u64,
@@ -261,8 +262,8 @@ struct Current {
 }
 
 impl Reporter {
-    /// A reporter that lists the `top` largest keys and heaviest prefixes, and tells expiries from
-    /// the moment `as_of_ms` on, milliseconds since 1970.
+    /// Creates a reporter that lists the `top` largest keys and heaviest prefixes. Expiries are
+    /// relative to `as_of_ms`, milliseconds since 1970.
     pub fn new(as_of_ms: i64, top: usize) -> Self {
         Self {
             as_of_ms,
@@ -288,7 +289,7 @@ impl Reporter {
         }
     }
 
-    /// The report of what has passed.
+    /// Returns the report of the stream so far.
     pub fn finish(self) -> Report {
         let (prefixes, prefix_error_bytes) = self.prefixes.finish();
         let [by_redis, by_valkey] = self.by_commands;
@@ -346,7 +347,7 @@ impl Reporter {
         }
     }
 
-    /// Something that only formats from this version on have; `None`: no version of Redis' has it.
+    /// Records the first version of an occurring feature; `None` if no Redis version has it.
     #[inline]
     fn needs(&mut self, version: Option<u16>) {
         raise(&mut self.least_redis_version, version);
@@ -373,7 +374,7 @@ impl Reporter {
         let Key { db, name, expires_at_ms, .. } = *key;
         self.current = Some(Current { db, name_bytes: name.len() as u64, expires_at_ms });
         self.name.clear();
-        // A byte more, to tell that there is more.
+        // One additional byte shows that the name is longer.
         self.name.extend_from_slice(&name[..name.len().min(TEXT_BYTES_MAX + 1)]);
     }
 
@@ -445,22 +446,22 @@ impl data::Visitor for Reporter {
     }
 }
 
-/// Raises what is needed to `version`; `None`: nothing will do.
+/// Raises the required version to `version`; `None` means that no version is enough.
 #[inline]
 fn raise(least: &mut Option<u16>, version: Option<u16>) {
     *least = least.zip(version).map(|(least, version)| least.max(version));
 }
 
-/// What jemalloc gives out for the parts of a key, by the structures of Redis 7: the entry in the
-/// table of keys (24 bytes and 8 of the table), the object (16), the name; an entry more where it
-/// expires; and per element what its encoding adds to its bytes.
+/// Estimates the memory that jemalloc allocates for a key, by the structures of Redis 7: the entry
+/// in the table of keys (24 bytes and 8 of the table), the object (16), the name; one more entry
+/// for an expiry; and for each element the overhead of its encoding.
 fn memory_bytes(key: &Current, shape: &Shape) -> u64 {
     const KEY_BYTES: u64 = 24 + 8 + 16 + 4;
     const EXPIRY_BYTES: u64 = 24 + 8;
     let is_packed = shape.packed > 0;
     let per_element = match (shape.value_type.kind(), is_packed) {
         (Kind::String | Kind::Module | Kind::Gcra, _) => 4,
-        // A slot of a slice, and the object that it points to.
+        // A slot of a slice, and the object of its pointer.
         (Kind::Array, _) => 8 + 16,
         (Kind::List | Kind::Set | Kind::SortedSet | Kind::Hash, true) => 3,
         (Kind::List, false) => 40,
@@ -516,12 +517,12 @@ fn encoding_sums((value_type, sums): (&'static ValueType, Sums)) -> EncodingSums
     }
 }
 
-/// The beginning of a text, in a form that any terminal and JSON can show.
+/// The beginning of a text, escaped for terminals and JSON.
 fn shown(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(TEXT_BYTES_MAX)];
     let shown = match std::str::from_utf8(cut) {
         Ok(text) => Some(text),
-        // The cut may have gone through a character.
+        // The cut may have split a character.
         Err(error) if error.error_len().is_none() && cut.len() < bytes.len() => {
             std::str::from_utf8(&cut[..error.valid_up_to()]).ok()
         }
@@ -533,7 +534,7 @@ fn shown(bytes: &[u8]) -> String {
     }
 }
 
-/// The name that a library's first line gives, `#!lua name=…`.
+/// The name in the first line of a library, `#!lua name=…`.
 fn library_name(source: &[u8]) -> String {
     let line = source.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let words = line.split(|byte| byte.is_ascii_whitespace());
@@ -546,7 +547,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_fall_into_the_class_whose_upper_end_they_do_not_exceed() {
+    fn a_size_belongs_to_the_first_class_whose_upper_limit_it_does_not_exceed() {
         for (bytes, class) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (5, 3), (1 << 39, 39)] {
             assert_eq!(size_class(bytes), class, "{bytes}");
         }
@@ -554,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_is_known_by_its_first_line() {
+    fn the_first_line_of_a_library_contains_its_name() {
         assert_eq!(library_name(b"#!lua name=mylib engine=x\nreturn 1"), "mylib");
         assert_eq!(library_name(b"return 1"), "(unnamed)");
         assert_eq!(library_name(b"#!lua name=\x1b[31m"), "\\x1b[31m");

@@ -2,14 +2,15 @@
 
 use crc::{CRC_16_XMODEM, Crc};
 
-/// Made for short input, where the vectors of `crc_fast` only cost.
+/// This CRC is made for short input, for which the vector code of `crc_fast` is slower.
 static CRC_16: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
 /// Number of slots in a cluster.
 pub const SLOTS: u16 = 16_384;
 
-/// The slot of a key: of what stands between its first `{` and the next `}`, if that is anything,
-/// else of the whole name (cluster specification, "hash tags").
+/// The slot of a key. The hash tag is hashed if the name has one, otherwise the whole name. A hash
+/// tag is the text between the first `{` and the next `}`, unless it is empty (cluster
+/// specification, "hash tags").
 pub fn slot_of(name: &[u8]) -> u16 {
     let tag = name.iter().position(|byte| *byte == b'{').and_then(|open| {
         let rest = &name[open + 1..];
@@ -24,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_the_specification() {
+    fn slots_follow_the_specification() {
         // `CLUSTER KEYSLOT` of Redis 7.0.
         assert_eq!(slot_of(b"somekey"), 11_058);
         assert_eq!(slot_of(b"foo{hash_tag}"), 2_515);

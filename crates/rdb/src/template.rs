@@ -1,4 +1,5 @@
-//! Templates of hashes (Redis 8.10, by public documents only): the fields that many hashes share, once.
+//! Templates of hashes (Redis 8.10, from public documents only): field names that many hashes
+//! share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,26 +9,26 @@ use crate::error::{DecodeErrorKind, corrupt};
 
 /// `RDB_OPCODE_HASH_TEMPLATE`.
 const TEMPLATE_OPCODE: u8 = 242;
-/// What a field's name takes beside its bytes.
+/// Overhead of a field's name in bytes.
 const FIELD_OVERHEAD_BYTES: u64 = 48;
 
 /// The fields of a hash, in the order of its values.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HashTemplate {
-    /// Its number in the stream; 0 where it came with a single value.
+    /// Its number in the stream; 0 for a template that precedes a single value.
     pub id: u64,
     /// The fields.
     pub fields: Vec<Box<[u8]>>,
 }
 
 impl HashTemplate {
-    /// The length of its fields, with what each takes beside its bytes.
+    /// Size of its fields, including the overhead of each.
     pub(crate) fn bytes(&self) -> u64 {
         self.fields.iter().map(|field| field.len() as u64 + FIELD_OVERHEAD_BYTES).sum()
     }
 }
 
-/// A template whose fields are coming.
+/// A template whose fields are still arriving.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct NewTemplate {
     template: HashTemplate,
@@ -58,18 +59,18 @@ pub struct HashTemplates {
 }
 
 impl HashTemplates {
-    /// The template of this number.
+    /// Returns the template of this number.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Corrupt`] without one.
+    /// [`DecodeErrorKind::Corrupt`] if there is none.
     pub fn find(&self, id: u64) -> Result<&Arc<HashTemplate>, DecodeErrorKind> {
         match self.by_id.get(&id) {
             Some(template) => Ok(template),
-            None => corrupt("a hash names a template that the stream does not have"),
+            None => corrupt("a hash refers to a template that the stream does not contain"),
         }
     }
 
-    /// The records of all of them, as they stand in a stream before its keys.
+    /// The records of all templates, as they precede the keys of a stream.
     pub fn records(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for template in self.by_id.values() {
@@ -81,16 +82,16 @@ impl HashTemplates {
         bytes
     }
 
-    /// Adds a template; all together may take `limit` bytes.
+    /// Adds a template; `limit` is the maximum size of all templates in bytes.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Corrupt`] where the number is taken, [`DecodeErrorKind::TooLong`].
+    /// [`DecodeErrorKind::Corrupt`] for a duplicate number, [`DecodeErrorKind::TooLong`].
     pub fn add(&mut self, template: Arc<HashTemplate>, limit: u64) -> Result<(), DecodeErrorKind> {
         let bytes = self.bytes.saturating_add(template.bytes() + FIELD_OVERHEAD_BYTES);
         self.bytes = within(bytes, limit)?;
         match self.by_id.insert(template.id, template) {
             None => Ok(()),
-            Some(_) => corrupt("two templates of hashes have one number"),
+            Some(_) => corrupt("two templates of hashes have the same number"),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What the decoders hold does not grow with what they read.
+//! The memory of the decoders does not grow with their input.
 //!
-//! A binary of its own with one test, because what is measured is the peak of the process. The
-//! streams are made while they are read and are never there as a whole.
+//! The test has its own binary, because it measures the peak of the process. The streams are
+//! generated while they are read and never exist as a whole.
 
-#![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
+#![expect(clippy::unwrap_used, reason = "a failed setup ends its test")]
 
 use std::fs;
 
@@ -12,17 +12,16 @@ use cachevault_rdb::structure::{self, Shape};
 
 const MIB: usize = 1 << 20;
 const PIECE_BYTES: usize = 64 << 10;
-/// Above what the process holds before the first stream, for all of them; for a stream, whose pending
-/// entries are compared, with the list of them as it grows.
+/// Limits above the memory of the process before the first stream: for all streams; and for a
+/// stream with pending entries, which needs their growing list.
 const GROWTH_BYTES_MAX: usize = 4 * MIB;
 const STREAM_GROWTH_BYTES_MAX: usize = GROWTH_BYTES_MAX + 8 * MIB;
-/// Nearly what a part that is held whole may have at most, by default.
+/// Close to the default maximum of a held part.
 const HELD_BYTES: usize = 16 * MIB;
-/// Two such parts at a time, and what the rest takes. A capture may take 64 MiB in all beyond what an
-/// idle service has.
+/// Two such parts at a time, and the rest. A capture may use 64 MiB more than an idle service.
 const HELD_GROWTH_BYTES_MAX: usize = 48 * MIB;
 
-/// What the structure level tells: keys, elements, and bytes of text.
+/// The findings of the structure level: keys, elements, and bytes of text.
 #[derive(Debug, Default, PartialEq)]
 struct Sums {
     keys: u64,
@@ -40,8 +39,8 @@ impl structure::Visitor for Sums {
     }
 }
 
-/// A stream that is read while it is written: by the structure level, and by all that a pass can
-/// tell, which is the digest and more.
+/// A stream that is decoded while it is generated, by the structure level and by an inspector with
+/// digest and report.
 struct Stream {
     piece: Vec<u8>,
     structure: structure::Decoder,
@@ -78,7 +77,7 @@ impl Stream {
         self.piece.clear();
     }
 
-    /// `bytes` again and again until that many were written.
+    /// Repeats `bytes` until that many bytes are written.
     fn push_pattern(&mut self, pattern: &[u8], mut bytes: usize) {
         while bytes > 0 {
             let step = bytes.min(pattern.len());
@@ -134,7 +133,7 @@ fn plain_string(stream: &mut Stream) -> Sums {
     one(1, bytes)
 }
 
-/// A compressed string's unit: 32 literal bytes, and a copy of 264 from 32 back.
+/// A unit of a compressed string: 32 literal bytes, and a copy of 264 bytes with a distance of 32.
 const UNIT: [u8; 36] = {
     let mut unit = [b'u'; 36];
     (unit[0], unit[33], unit[34], unit[35]) = (31, 0xE0, 255, 31);
@@ -142,7 +141,7 @@ const UNIT: [u8; 36] = {
 };
 const UNIT_WRITES: usize = 32 + 264;
 
-/// The head of a compressed string of some literal bytes, units, and some literal bytes.
+/// The header of a compressed string of literal bytes, units, and literal bytes.
 fn push_compressed(stream: &mut Stream, head: &[u8], units: usize, tail: &[u8]) {
     stream.push(&[0xC3]);
     stream.push_length(1 + head.len() + units * UNIT.len() + 1 + tail.len());
@@ -161,7 +160,7 @@ fn compressed_string(stream: &mut Stream) -> Sums {
     one(1, 8 + units * UNIT_WRITES)
 }
 
-/// An element of a listpack: `element`, its encoding, and its length backwards.
+/// An element of a listpack: its encoding, `element`, and its length backwards.
 const ELEMENT: &[u8] = b"\x87element\x08";
 
 fn push_listpack_head(stream: &mut Stream, bytes: usize, count: u16) {
@@ -169,7 +168,7 @@ fn push_listpack_head(stream: &mut Stream, bytes: usize, count: u16) {
     stream.push(&count.to_le_bytes());
 }
 
-/// Six million elements in nodes of about 8 KiB, as servers write them.
+/// Six million elements in nodes of about 8 KiB, similar to the nodes of servers.
 fn list_of_nodes(stream: &mut Stream) -> Sums {
     let (nodes, per_node) = (6700, 900);
     let bytes = 7 + per_node * ELEMENT.len();
@@ -185,7 +184,7 @@ fn list_of_nodes(stream: &mut Stream) -> Sums {
     one((nodes * per_node) as u64, nodes * per_node * 7)
 }
 
-/// Five million elements in one node, whose header cannot count them.
+/// Five million elements in one node, more than its header can count.
 fn list_of_one_node(stream: &mut Stream) -> Sums {
     let count = 5_000_000;
     let bytes = 7 + count * ELEMENT.len();
@@ -198,7 +197,7 @@ fn list_of_one_node(stream: &mut Stream) -> Sums {
     one(count as u64, count * 7)
 }
 
-/// A large element in a ziplist, as Redis 6.2 and older have it.
+/// A large element in a ziplist, as written by Redis 6.2 and older.
 fn ziplist_of_one_element(stream: &mut Stream) -> Sums {
     let element = 200 * MIB;
     let bytes = 10 + 6 + element + 1;
@@ -214,7 +213,7 @@ fn ziplist_of_one_element(stream: &mut Stream) -> Sums {
     one(1, element)
 }
 
-/// The same, compressed.
+/// The same in compressed form.
 fn compressed_ziplist_of_one_element(stream: &mut Stream) -> Sums {
     let units = 200 * MIB / UNIT_WRITES;
     let element = units * UNIT_WRITES;
@@ -229,7 +228,7 @@ fn compressed_ziplist_of_one_element(stream: &mut Stream) -> Sums {
     one(1, element)
 }
 
-/// A stream without entries and with a group of many that are pending.
+/// A stream without entries and with a group of many pending entries.
 fn pending_entries(stream: &mut Stream) -> Sums {
     let pending = 2_000_000;
     stream.push_key(15);
@@ -240,7 +239,7 @@ fn pending_entries(stream: &mut Stream) -> Sums {
         stream.push(&id.to_be_bytes());
         stream.push(b"\0\0\0\0\0\0\0\0\x01");
     }
-    // One consumer, when it was seen.
+    // One consumer and the time of its last request.
     stream.push(b"\x01\x08consumer\0\0\0\0\0\0\0\0");
     stream.push_length(pending);
     for id in 0..pending as u128 {
@@ -249,8 +248,8 @@ fn pending_entries(stream: &mut Stream) -> Sums {
     one(0, 0)
 }
 
-/// The longest parts that have to be held whole, each compressed to an 88th of its length: a key, an
-/// aux field and its name, a library of functions. Then a small key.
+/// The longest held parts, each compressed to an 88th of its length: a key, an aux field and its
+/// name, a library of functions. A small key follows.
 fn held_parts(stream: &mut Stream) -> Sums {
     let units = HELD_BYTES / UNIT_WRITES - 1;
     let push_part = |stream: &mut Stream, before: &[u8]| {
@@ -267,12 +266,12 @@ fn held_parts(stream: &mut Stream) -> Sums {
     Sums { keys: 2, elements: 2, text_bytes: 2 }
 }
 
-/// The most memory that this process ever held.
+/// The peak memory of this process.
 fn peak_bytes() -> usize {
     status_bytes("VmHWM:")
 }
 
-/// The memory that this process holds.
+/// The current memory of this process.
 fn held_bytes() -> usize {
     status_bytes("VmRSS:")
 }
@@ -284,7 +283,7 @@ fn status_bytes(name: &str) -> usize {
 }
 
 #[test]
-fn the_peak_of_memory_does_not_depend_on_the_size_of_anything() {
+fn peak_memory_does_not_depend_on_the_size_of_the_input() {
     let before = peak_bytes();
     for (name, write) in [
         ("many small keys", small_keys as fn(&mut Stream) -> Sums),
@@ -303,18 +302,18 @@ fn the_peak_of_memory_does_not_depend_on_the_size_of_anything() {
         let Content::Verified { digest, .. } = inspection.content else { panic!("{name}") };
         assert_eq!(digest.key_count, sums.keys, "{name}");
         let growth = peak_bytes().saturating_sub(before);
-        println!("after {name}: {} KiB above the beginning", growth >> 10);
+        println!("after {name}: {} KiB above the initial memory", growth >> 10);
         let limit = match name {
             "many pending entries" => STREAM_GROWTH_BYTES_MAX,
             _ => GROWTH_BYTES_MAX,
         };
         assert!(growth < limit, "{name}: the peak grew by {growth} bytes");
     }
-    what_is_held_whole_is_given_back(before);
+    check_held_memory_is_freed(before);
 }
 
-/// Comes last: these parts take more than all before.
-fn what_is_held_whole_is_given_back(before: usize) {
+/// Runs last, because these parts need more memory than all others.
+fn check_held_memory_is_freed(before: usize) {
     let mut stream = Stream::new();
     let expected = held_parts(&mut stream);
     stream.pass_on();
@@ -322,7 +321,7 @@ fn what_is_held_whole_is_given_back(before: usize) {
     let (sums, _) = stream.finish();
     assert_eq!(sums, expected);
     let growth = peak_bytes().saturating_sub(before);
-    println!("after parts held whole: {} KiB, of which {} KiB stay", growth >> 10, kept >> 10);
+    println!("after held parts: {} KiB, of which {} KiB remain", growth >> 10, kept >> 10);
     assert!(growth < HELD_GROWTH_BYTES_MAX, "the peak grew by {growth} bytes");
-    assert!(kept < STREAM_GROWTH_BYTES_MAX, "{kept} bytes are kept");
+    assert!(kept < STREAM_GROWTH_BYTES_MAX, "{kept} bytes remain");
 }

@@ -1,4 +1,4 @@
-//! Records that are hashed.
+//! Hashes of records.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use twox_hash::XxHash3_128;
 
 use crate::limits::whole_bytes;
 
-/// A record up to this length is gathered and hashed at once.
+/// A record up to this length is buffered and hashed at once.
 const GATHERED_BYTES: usize = whole_bytes(64 << 10);
 
-/// Gathers a record and hashes it; a long one is hashed while it is gathered.
+/// Collects a record and hashes it; a long record is hashed while it arrives.
 #[derive(Default)]
 pub(super) struct Gather {
     bytes: Vec<u8>,
@@ -40,7 +40,7 @@ impl Gather {
         hasher.write(bytes);
     }
 
-    /// The hash of what was gathered; gathers anew.
+    /// Returns the hash of the record and begins a new one.
     #[inline]
     pub(super) fn hash(&mut self) -> u128 {
         let hash = match self.long.take() {

@@ -1,5 +1,4 @@
-//! Values of modules: vector sets in a form that does not depend on who saved them, all others by
-//! their identifier alone.
+//! Hashes of module values: vector sets in a canonical form, all others by their identifier only.
 
 use crate::digest::gather::Gather;
 use crate::raw::{ModuleId, ModulePart};
@@ -8,14 +7,14 @@ use crate::raw::{ModuleId, ModulePart};
 const VECTOR_SET: (&str, u64) = ("vectorset", 0);
 const HAS_MATRIX: u64 = 1;
 const HAS_ATTRIBUTES: u64 = 2;
-/// `M` where a file does not say (`vset.c`).
+/// The default of `M` (`vset.c`).
 const USUAL_M: u64 = 16;
-/// The quantization that a node's range belongs to; others leave it unset.
+/// The only quantization with a valid range of a node; others leave the range unset.
 const QUANTIZED_8_BITS: u64 = 1;
-/// From this version on, a node's layers end with a parameter for their worst link.
+/// From this version on, a parameter for the worst link follows the layers of a node.
 const WORST_LINK_VERSION: u64 = 1;
 
-/// The hash of a module's value, as it is being computed.
+/// The hash of an incomplete module value.
 #[derive(Debug, Default)]
 pub(super) struct ModuleHash {
     module: ModuleId,
@@ -26,7 +25,7 @@ pub(super) struct ModuleHash {
 pub(super) struct Hashed {
     pub(super) value: u128,
     pub(super) elements: u64,
-    /// Whether it covers more than the identifier.
+    /// Whether the hash covers more than the identifier.
     pub(super) is_compared: bool,
 }
 
@@ -63,8 +62,8 @@ impl ModuleHash {
     }
 }
 
-/// A vector set, of which the parts come in the order of `VectorSetRdbSave`. What does not fit gives
-/// `None`.
+/// A vector set, whose parts come in the order of `VectorSetRdbSave`. The methods return `None` for
+/// data that does not fit this layout.
 #[derive(Debug, Default)]
 struct VectorSet {
     phase: Phase,
@@ -156,7 +155,8 @@ impl VectorSet {
             Phase::Matrix => (self.matrix, self.phase) = (hash, self.next_node()),
             Phase::Element => {
                 self.node.texts[0] = hash;
-                // Of a node without attributes they are the empty string, saved or not.
+                // Attributes of a node without attributes are the empty string, whether or not they
+                // were saved.
                 self.node.texts[1] = self.text.hash();
                 let has_attributes = self.flags & HAS_ATTRIBUTES != 0;
                 self.phase = if has_attributes { Phase::Attributes } else { Phase::Vector };
@@ -167,7 +167,7 @@ impl VectorSet {
         Some(())
     }
 
-    /// The value, with what identifies the module before it, and the number of nodes.
+    /// The value, with the module's identifying data before it, and the number of nodes.
     fn finish(self, record: &mut Gather) -> Option<(u128, u64)> {
         if self.phase != Phase::Done {
             return None;
@@ -180,8 +180,8 @@ impl VectorSet {
     }
 }
 
-/// A node, of which the parameters come in the order of `hnsw_serialize_node`: its place in the graph,
-/// which the server draws by lot, and then the scale of its vector.
+/// A node, whose parameters come in the order of `hnsw_serialize_node`: its place in the graph,
+/// which the server draws at random, and then the scale of its vector.
 #[derive(Debug, Default)]
 struct Node {
     /// Hashes of element, attributes and vector.
@@ -193,16 +193,16 @@ struct Node {
     scale: u64,
 }
 
-/// What the next parameter is.
+/// The meaning of the next parameter.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum Place {
     #[default]
     Id,
     Level,
     LinkCount,
-    /// How many links may be in the layer; so many are.
+    /// The number of links in the layer.
     LinkMaximum(u64),
-    /// So many parameters of the layer follow.
+    /// The number of parameters that remain in the layer.
     Links(u64),
     Scale,
     Done,
@@ -245,7 +245,7 @@ impl Node {
         }
     }
 
-    /// The node's hash, when its parameters end where they may.
+    /// The node's hash, if its parameters are complete.
     fn finish(&self, quantization: u64) -> Option<u128> {
         if !matches!(self.place, Place::Scale | Place::Done) {
             return None;

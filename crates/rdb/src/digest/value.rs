@@ -1,4 +1,4 @@
-//! The fingerprint of one key, by the definition in [`crate::digest`].
+//! The fingerprint of one key, as defined in [`crate::digest`].
 
 use twox_hash::XxHash3_128;
 
@@ -11,27 +11,27 @@ use crate::raw::{Key, StreamPart};
 use crate::structure::{Item, Piece};
 
 const NEVER: i64 = i64::MIN;
-/// What the record of a path hash's field ends with, and no moment does.
+/// The last byte of the record of a path hash's field; no expiry ends with this byte.
 const PATH_FIELD: u8 = 255;
-/// What the records of an array end with.
+/// The last bytes of the records of an array.
 const ARRAY_TEXT: u8 = 0;
 const ARRAY_DOUBLE: u8 = 1;
 const ARRAY_INSERT: u8 = 2;
 
-/// The fingerprint of one key, as it is being computed.
+/// The fingerprint of an incomplete key.
 #[derive(Debug, Default)]
 pub(super) struct ValueHash {
     db: u64,
     name: Vec<u8>,
     expires_at_ms: Option<i64>,
-    /// What kind of value is passing; nothing outside of keys that are wanted.
+    /// The kind of the current value; `None` outside of selected keys.
     pub(super) kind: Option<Kind>,
     value: u128,
     elements: u64,
     record: Gather,
-    /// The hash of the path that the fields belong to.
+    /// The hash of the path of the following fields.
     path: Option<u128>,
-    /// Lengths of the strings of the record that is being gathered.
+    /// Lengths of the strings of the current record.
     field_bytes: u64,
     text_bytes: u64,
     pairs: u64,
@@ -41,7 +41,7 @@ pub(super) struct ValueHash {
     index: u64,
     module: ModuleHash,
     has_metadata: bool,
-    /// Fields that expire up to this moment are left out.
+    /// Fields that expire up to this moment are excluded.
     lasting_beyond_ms: Option<i64>,
 }
 
@@ -66,13 +66,14 @@ impl ValueHash {
     #[inline]
     pub(super) fn text(&mut self, kind: Kind, piece: Piece<'_>) {
         if kind == Kind::Module {
-            // Not the piece: copying it waits for what was just written of it, at every string.
+            // Passes the fields of the piece: a copy of the whole piece would wait for the
+            // preceding write, at every string.
             self.module.text(piece.bytes, piece.is_last);
             return;
         }
         let is_alone = matches!(piece.role, Role::Value | Role::Member) && kind != Kind::SortedSet;
         if is_alone && piece.is_first && piece.is_last {
-            // The whole record: nothing has to be gathered.
+            // The piece is the complete record and needs no buffer.
             self.value = self.value.wrapping_add(XxHash3_128::oneshot(piece.bytes));
             self.elements += 1;
             return;
@@ -183,14 +184,14 @@ impl ValueHash {
         self.element();
     }
 
-    /// Adds the record that has been gathered as an element.
+    /// Adds the current record as an element.
     #[inline]
     fn element(&mut self) {
         self.value = self.value.wrapping_add(self.record.hash());
         self.elements += 1;
     }
 
-    /// Adds the stream entry that has been gathered, if there is one.
+    /// Adds the current stream entry, if there is one.
     fn entry_end(&mut self) {
         if let Some((ms, seq)) = self.entry.take() {
             for number in [self.pairs, ms, seq] {
@@ -224,7 +225,7 @@ impl ValueHash {
                 self.consumer = self.record.hash();
                 return;
             }
-            // A pending entry that no consumer has is one of the group's.
+            // A pending entry without a consumer counts as an entry of the group.
             StreamPart::Consumers(_)
             | StreamPart::Unowned(_)
             | StreamPart::UnownedPending(_)

@@ -1,11 +1,11 @@
-//! What packed encodings give: their entries, one after the other.
+//! Entries of packed encodings.
 
 use crate::carry::{Carry, Progress};
 use crate::cursor::Cursor;
 use crate::error::{DecodeErrorKind, Stop, Take, corrupt};
 use crate::limits::whole_bytes;
 
-/// An entry longer than this is given in pieces unless all of it is there.
+/// A longer entry passes in pieces unless it is complete.
 const HELD_ENTRY_BYTES: u64 = whole_bytes(64 << 10) as u64;
 
 /// An entry of a packed string, or a piece of one.
@@ -15,20 +15,20 @@ pub(crate) enum Entry<'a> {
     Bytes { piece: &'a [u8], is_first: bool, is_last: bool },
 }
 
-/// Walks one kind of packed string.
+/// Decodes one kind of packed string.
 pub(crate) trait Walk {
-    /// Takes one part, giving the entries in it.
+    /// Decodes one part and passes its entries on.
     fn step<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<()>;
-    /// Whether the end has been taken.
+    /// Whether the end was decoded.
     fn is_done(&self) -> bool;
 }
 
-/// Takes entries.
+/// Receives entries.
 pub(crate) trait Give {
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind>;
 }
 
-/// Feeds a walker the next piece of its string.
+/// Decodes the next piece of a packed string.
 #[inline]
 pub(crate) fn walk<W: Walk, G: Give>(
     walker: &mut W,
@@ -60,7 +60,7 @@ pub(crate) fn walk<W: Walk, G: Give>(
     Ok(())
 }
 
-/// The bytes of an entry of which pieces are still to come.
+/// An entry with missing bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OpenEntry {
     left: u64,
@@ -72,13 +72,13 @@ impl OpenEntry {
         Self { left: bytes, is_first: true }
     }
 
-    /// Whether an entry of `bytes` is to be given in pieces: it is long and not all there.
+    /// Whether an entry of `bytes` must pass in pieces: it is long and incomplete.
     #[inline]
     pub(crate) fn is_due(bytes: u64, cursor: &Cursor<'_>) -> bool {
         bytes > HELD_ENTRY_BYTES && bytes > cursor.left() as u64
     }
 
-    /// Begins an entry of `bytes`; `None` when all of it was there and has been given.
+    /// Begins an entry of `bytes`; `None` when the entry was complete and has passed.
     #[inline]
     pub(crate) fn begin<G: Give>(
         bytes: u64,
@@ -93,7 +93,7 @@ impl OpenEntry {
         Ok(None)
     }
 
-    /// Gives what is there; whether the entry has ended.
+    /// Passes the available bytes on; returns whether the entry has ended.
     pub(crate) fn go_on<G: Give>(&mut self, cursor: &mut Cursor<'_>, give: &mut G) -> Take<bool> {
         let piece = cursor.up_to(self.left);
         if piece.is_empty() {

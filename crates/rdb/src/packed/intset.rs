@@ -6,13 +6,13 @@ use crate::packed::entry::{Entry, Give, Walk};
 
 const HEADER_BYTES: u64 = 8;
 
-/// Walks an intset.
+/// Decodes an intset.
 #[derive(Debug)]
 pub(crate) struct Intset {
-    /// Length of the string that it lies in.
+    /// Length of the enclosing string.
     bytes: u64,
     width: u32,
-    /// Numbers that are still to come; not known before the header.
+    /// Numbers that are still missing; unknown before the header.
     left: Option<u32>,
     last: Option<i64>,
 }
@@ -31,7 +31,7 @@ impl Walk for Intset {
             let length = u32::from_le_bytes(cursor.array()?);
             let bytes = HEADER_BYTES + u64::from(self.width) * u64::from(length);
             if !matches!(self.width, 2 | 4 | 8) || bytes != self.bytes || length == 0 {
-                return corrupt("an intset's width and length do not fit the string it lies in");
+                return corrupt("an intset's width and length do not fit its string");
             }
             self.left = Some(length);
             return Ok(());
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_come_in_order_and_never_twice() {
+    fn numbers_are_sorted_and_unique() {
         assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\xff\xff\x01\0"), Some(vec![-1, 1]));
         assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\x01\0\x01\0"), None);
         assert_eq!(numbers(b"\x02\0\0\0\x02\0\0\0\x02\0\x01\0"), None);

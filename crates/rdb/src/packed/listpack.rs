@@ -1,8 +1,8 @@
 //! Listpacks (`listpack.c`).
 //!
-//! Four bytes of total length, two of the number of entries (65535: not known), the entries, 0xFF.
-//! An entry is its encoding, its bytes, and its own length again, backwards, in groups of seven
-//! bits.
+//! Layout: four bytes of total length, two of the number of entries (65535: unknown), the entries,
+//! 0xFF. An entry consists of its encoding, its bytes, and its own length backwards, in groups of
+//! seven bits.
 
 use crate::carry::Carry;
 use crate::cursor::Cursor;
@@ -12,13 +12,13 @@ use crate::packed::entry::{Entry, Give, OpenEntry, Walk, walk};
 const HEADER_BYTES: u64 = 6;
 const COUNT_UNKNOWN: u16 = u16::MAX;
 const END: u8 = 0xFF;
-/// Most bytes that an entry's length behind it takes.
+/// Maximum size of the length behind an entry.
 const BACK_BYTES_MAX: u64 = 5;
 
-/// Walks a listpack.
+/// Decodes a listpack.
 #[derive(Debug)]
 pub(crate) struct Listpack {
-    /// Length of the string that it lies in.
+    /// Length of the enclosing string.
     bytes: u64,
     phase: Phase,
     count: u16,
@@ -29,7 +29,7 @@ pub(crate) struct Listpack {
 enum Phase {
     Header,
     Entry,
-    /// An entry's bytes; then its length, which is this.
+    /// The bytes of an entry, followed by this length.
     Open(OpenEntry, u64),
     Back(u64),
     Done,
@@ -44,14 +44,14 @@ impl Listpack {
         let bytes = u32::from_le_bytes(cursor.array()?);
         self.count = u16::from_le_bytes(cursor.array()?);
         if u64::from(bytes) != self.bytes || self.bytes <= HEADER_BYTES {
-            return corrupt("a listpack's length is not that of the string that it lies in");
+            return corrupt("a listpack's length differs from the length of its string");
         }
         self.phase = Phase::Entry;
         Ok(())
     }
 
-    /// Takes an entry that is at most 63 bytes long or a number up to 127, if all of it is there
-    /// and right: most are.
+    /// Fast path for a complete and valid entry of at most 63 bytes or a number up to 127: most
+    /// entries are such entries.
     #[inline]
     fn short_entry<'a>(cursor: &mut Cursor<'a>) -> Option<Entry<'a>> {
         let (&first, rest) = cursor.rest().split_first()?;
@@ -133,7 +133,7 @@ impl Listpack {
 
     fn end(&mut self) -> Take<()> {
         if self.count != COUNT_UNKNOWN && u64::from(self.count) != self.entries {
-            return corrupt("a listpack does not hold the number of entries that it claims");
+            return corrupt("a listpack does not contain the stated number of entries");
         }
         self.phase = Phase::Done;
         Ok(())
@@ -166,7 +166,7 @@ impl Walk for Listpack {
     }
 }
 
-/// The length of an entry, as it stands behind it (`lpEncodeBacklen`).
+/// The length behind an entry (`lpEncodeBacklen`).
 #[inline]
 fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
     if bytes < 128 {
@@ -178,7 +178,7 @@ fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
         2_097_152..=268_435_455 => 4,
         _ => 5,
     };
-    // The longest that so many groups can hold has one more in Redis, and has not in Valkey 9.1.
+    // For the largest length of a group size, Redis writes one more group and Valkey 9.1 does not.
     let is_longest = bytes == (1 << (7 * least)) - 1;
     let first = u64::from(cursor.byte()?);
     let others = if is_longest && first == 0 { least } else { least - 1 };
@@ -193,7 +193,7 @@ fn take_back(bytes: u64, cursor: &mut Cursor<'_>) -> Take<()> {
     Ok(())
 }
 
-/// Gives the entries of a listpack that is held whole, as strings.
+/// Passes the entries of a complete listpack on as strings.
 pub(crate) fn texts_of_listpack(
     listpack: &[u8],
     give: impl FnMut(&[u8]) -> Result<(), DecodeErrorKind>,
@@ -209,7 +209,7 @@ impl<F: FnMut(&[u8]) -> Result<(), DecodeErrorKind>> Give for Texts<F> {
         match entry {
             Entry::Integer(number) => (self.0)(itoa::Buffer::new().format(number).as_bytes()),
             Entry::Bytes { piece, is_first: true, is_last: true } => (self.0)(piece),
-            Entry::Bytes { .. } => corrupt("an entry of a listpack ends behind it"),
+            Entry::Bytes { .. } => corrupt("an entry of a listpack extends beyond the listpack"),
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_behind_an_entry_is_as_redis_or_as_valkey_has_it() {
+    fn the_length_behind_an_entry_is_that_of_redis_or_valkey() {
         for (bytes, back, is_right) in [
             (127, &[0x7F][..], true),
             (128, &[0x01, 0x80], true),

@@ -1,4 +1,4 @@
-//! Strings that hold several elements: ziplists, listpacks, intsets and zipmaps, walked in place.
+//! Strings of several elements, decoded in place: ziplists, listpacks, intsets and zipmaps.
 
 pub(crate) mod entry;
 pub(crate) mod intset;

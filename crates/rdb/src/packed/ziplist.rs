@@ -1,8 +1,8 @@
-//! Ziplists (`ziplist.c`), which Redis wrote up to 6.2.
+//! Ziplists (`ziplist.c`), written by Redis up to 6.2.
 //!
-//! Four bytes of total length, four of the last entry's position, two of the number of entries
-//! (65535: not known), the entries, 0xFF. An entry is the length of the one before it, its
-//! encoding, and its bytes.
+//! Layout: four bytes of total length, four of the last entry's position, two of the number of
+//! entries (65535: unknown), the entries, 0xFF. An entry consists of the length of the preceding
+//! entry, its encoding, and its bytes.
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
@@ -13,16 +13,16 @@ const COUNT_UNKNOWN: u16 = u16::MAX;
 const LONG_PREVIOUS: u8 = 254;
 const END: u8 = 0xFF;
 
-/// Walks a ziplist.
+/// Decodes a ziplist.
 #[derive(Debug)]
 pub(crate) struct Ziplist {
-    /// Length of the string that it lies in.
+    /// Length of the enclosing string.
     bytes: u64,
     phase: Phase,
     tail: u64,
     count: u16,
     entries: u64,
-    /// Position of the next entry, and length of the one before it.
+    /// Position of the next entry, and length of the preceding one.
     at: u64,
     previous: u64,
 }
@@ -53,7 +53,7 @@ impl Ziplist {
         self.tail = u64::from(u32::from_le_bytes(cursor.array()?));
         self.count = u16::from_le_bytes(cursor.array()?);
         if u64::from(bytes) != self.bytes || self.bytes <= HEADER_BYTES {
-            return corrupt("a ziplist's length is not that of the string that it lies in");
+            return corrupt("a ziplist's length differs from the length of its string");
         }
         self.phase = Phase::Entry;
         Ok(())
@@ -68,7 +68,7 @@ impl Ziplist {
             short => u64::from(short),
         };
         if previous != self.previous {
-            return corrupt("an entry of a ziplist does not tell the length of the one before it");
+            return corrupt("an entry of a ziplist has a wrong length of its preceding entry");
         }
         let first = cursor.byte()?;
         let (integer, text_bytes) = match first {
@@ -103,10 +103,10 @@ impl Ziplist {
 
     fn end(&mut self) -> Take<()> {
         if self.tail != self.at - self.previous {
-            return corrupt("a ziplist does not tell where its last entry is");
+            return corrupt("a ziplist has a wrong position of its last entry");
         }
         if self.count != COUNT_UNKNOWN && u64::from(self.count) != self.entries {
-            return corrupt("a ziplist does not hold the number of entries that it claims");
+            return corrupt("a ziplist does not contain the stated number of entries");
         }
         self.phase = Phase::Done;
         Ok(())

@@ -1,7 +1,8 @@
-//! Zipmaps (`zipmap.c`), which Redis wrote up to 2.4.
+//! Zipmaps (`zipmap.c`), written by Redis up to 2.4.
 //!
-//! One byte of the number of pairs (254: not known), the pairs, 0xFF. A field is its
-//! length and its bytes; a value is its length, a number of unused bytes, its bytes, and those.
+//! Layout: one byte of the number of pairs (254: unknown), the pairs, 0xFF. A field consists of its
+//! length and its bytes; a value consists of its length, the number of unused bytes, its bytes, and
+//! the unused bytes.
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
@@ -12,7 +13,7 @@ const LONG: u8 = 254;
 const LONG_MIN: u64 = 254;
 const END: u8 = 0xFF;
 
-/// Walks a zipmap.
+/// Decodes a zipmap.
 #[derive(Debug)]
 pub(crate) struct Zipmap {
     phase: Phase,
@@ -24,7 +25,7 @@ pub(crate) struct Zipmap {
 enum Phase {
     Header,
     Entry,
-    /// Bytes of an entry, and how many unused ones follow.
+    /// Bytes of an entry, and the number of unused bytes behind it.
     Open(OpenEntry, u8),
     Unused(u8),
     Done,
@@ -40,7 +41,7 @@ impl Zipmap {
         let bytes = match cursor.byte()? {
             END => return self.end(),
             LONG => match u64::from(u32::from_le_bytes(cursor.array()?)) {
-                // Servers refuse it (`zipmapValidateIntegrity`).
+                // Servers refuse this form (`zipmapValidateIntegrity`).
                 0..LONG_MIN => return corrupt("a short entry of a zipmap has a long length"),
                 long => long,
             },
@@ -59,7 +60,7 @@ impl Zipmap {
         let pairs = self.entries / 2;
         let is_right = self.count == COUNT_UNKNOWN || u64::from(self.count) == pairs;
         if self.entries % 2 == 1 || !is_right || pairs == 0 {
-            return corrupt("a zipmap does not hold the number of pairs that it claims");
+            return corrupt("a zipmap does not contain the stated number of pairs");
         }
         self.phase = Phase::Done;
         Ok(())

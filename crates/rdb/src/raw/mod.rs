@@ -1,8 +1,8 @@
-//! The first level: keys, and their values as the bytes that `RESTORE` takes.
+//! The first level: keys, and values as the bytes that `RESTORE` accepts.
 //!
-//! A value's end is not marked in an RDB, so even this level follows its grammar; it does not look
-//! into packed or compressed strings. What it meets on the way it offers as [`Part`]s, which is
-//! what the level above is made of.
+//! Values have no end mark in an RDB, so this level follows their grammar. It does not decode
+//! packed or compressed strings. It passes the parts of values on as [`Part`]s, the input of the
+//! next level.
 
 mod module;
 mod stream;
@@ -28,29 +28,29 @@ pub use stream::{
 pub(crate) use value::{EXPIRY_END, is_simple_score, parse_score};
 pub use value::{Part, Text};
 
-/// A key, as its record says it.
+/// A key, as stored in its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a> {
     /// Number of its database.
     pub db: u64,
     /// Its name.
     pub name: &'a [u8],
-    /// When it expires, milliseconds since 1970.
+    /// Its expiry, milliseconds since 1970.
     pub expires_at_ms: Option<i64>,
-    /// How long it had not been used when it was saved, seconds (LRU policies).
+    /// Seconds since its last use when it was saved (LRU policies).
     pub idle_seconds: Option<u64>,
     /// Its access frequency counter (LFU policies).
     pub frequency: Option<u8>,
-    /// How its value is stored.
+    /// The type and encoding of its value.
     pub value_type: &'static ValueType,
-    /// What modules keep beside its value, with its opcode, as it is stored; empty where nothing is
-    /// (Redis 8.6 and later).
+    /// Module metadata of the key, with its opcode, as stored; empty if there is none (Redis 8.6
+    /// and later).
     pub metadata: &'a [u8],
-    /// Where its record begins, bytes from the beginning of the stream.
+    /// Position of its record in bytes from the beginning of the stream.
     pub offset: u64,
 }
 
-/// A record that is no key.
+/// A record other than a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Record<'a> {
     /// The header.
@@ -62,105 +62,104 @@ pub enum Record<'a> {
         /// Its value.
         value: &'a [u8],
     },
-    /// The keys that follow belong to this database.
+    /// The database of the following keys.
     SelectDb(u64),
-    /// What the database holds; a hint.
+    /// Number of keys in the database; a hint.
     ResizeDb {
-        /// Its keys.
+        /// Keys.
         keys: u64,
-        /// Its keys that expire.
+        /// Keys with expiry.
         expiring: u64,
     },
-    /// What a cluster slot holds; a hint.
+    /// Number of keys in a cluster slot; a hint.
     SlotInfo {
         /// Number of the slot.
         slot: u64,
-        /// Its keys.
+        /// Keys.
         keys: u64,
-        /// Its keys that expire.
+        /// Keys with expiry.
         expiring: u64,
     },
-    /// A library of functions: its source.
+    /// The source of a library of functions.
     Function(&'a [u8]),
-    /// Data that a module keeps outside of keys begins; its parts follow.
+    /// Begins data of a module outside of keys; the parts follow.
     ModuleAux(ModuleId),
-    /// The module's data has ended.
+    /// Ends the data of the module.
     ModuleAuxEnd,
-    /// What modules keep beside the key that follows begins: from how many of them. Its parts
-    /// follow.
+    /// Begins module metadata of the following key: the number of modules. The parts follow.
     KeyMetadata(u64),
-    /// The fields of hashes that follow.
+    /// The fields of the following hashes.
     HashTemplate(&'a Arc<HashTemplate>),
     /// The end opcode.
     End,
-    /// The mark that ends a stream of unknown length follows the checksum; servers ignore it.
+    /// The mark that ends a stream of unknown length, behind the checksum; servers ignore it.
     EndMark,
 }
 
-/// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
-/// the call. Every method does nothing unless it is written.
+/// Receives the findings of a [`Decoder`] in the order of the stream. Borrowed data is valid during
+/// the call only. The default of every method does nothing.
 pub trait Visitor {
-    /// A record that is no key.
+    /// A record other than a key.
     fn record(&mut self, _record: Record<'_>) {}
     /// A key; its value follows.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong; decoding ends.
+    /// An error of the visitor, which ends decoding.
     fn key(&mut self, _key: &Key<'_>) -> Result<(), DecodeErrorKind> {
         Ok(())
     }
-    /// The next bytes of the value as they are stored, without the type byte.
+    /// The next stored bytes of the value, without the type byte.
     fn bytes(&mut self, _bytes: &[u8]) {}
     /// A string of the value, or a piece of one.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong; decoding ends.
+    /// An error of the visitor, which ends decoding.
     fn text(&mut self, _text: Text<'_>) -> Result<(), DecodeErrorKind> {
         Ok(())
     }
-    /// The score of the member before it.
+    /// The score of the preceding member.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong; decoding ends.
+    /// An error of the visitor, which ends decoding.
     fn score(&mut self, _score: f64) -> Result<(), DecodeErrorKind> {
         Ok(())
     }
     /// Another part of the value.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong; decoding ends.
+    /// An error of the visitor, which ends decoding.
     fn part(&mut self, _part: Part<'_>) -> Result<(), DecodeErrorKind> {
         Ok(())
     }
     /// The value has ended.
     ///
     /// # Errors
-    /// Whatever the visitor finds wrong; decoding ends.
+    /// An error of the visitor, which ends decoding.
     fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
         Ok(())
     }
 }
 
-/// Finds keys and the bytes of their values in a stream that is fed in pieces of any size.
+/// Finds the keys and the bytes of their values in a stream that is fed in pieces of any size.
 ///
-/// What it holds is bounded by [`Limits`] and never more than the part that is not all there.
-/// The checksum is left to [`Envelope`](crate::Envelope).
+/// The decoder holds at most one incomplete part, limited by [`Limits`].
+/// [`Envelope`](crate::Envelope) checks the checksum.
 #[derive(Debug)]
 pub struct Decoder {
     limits: Limits,
     state: State,
     header: Option<Header>,
-    /// What the records before a key say of it.
+    /// The attributes of the next key from the records before it.
     pending: Pending,
     value: Value,
     templates: HashTemplates,
-    /// Beside the state, which is cheaper to change without it.
+    /// A separate field, because the state is cheaper to change without it.
     new_template: NewTemplate,
-    /// Whether a part came whose layout is known from documents alone.
+    /// Whether a part occurred whose layout is known from public documents only.
     is_doubtful: bool,
     scratch: [Vec<u8>; 2],
     carry: Carry,
-    /// Position of the first byte that has not been decoded.
+    /// Position of the first byte that was not decoded.
     offset: u64,
 }
 
@@ -170,12 +169,12 @@ enum State {
     Record,
     Value,
     ModuleAux(ModuleParts),
-    /// Classes of a key's metadata that are still to come, and the parts of one.
+    /// Missing classes of a key's metadata, and the parts of the current one.
     KeyMetadata {
         classes_left: u64,
         parts: Option<ModuleParts>,
     },
-    /// Fields of a template that are still to come.
+    /// Missing fields of a template.
     HashTemplate {
         fields_left: u64,
     },
@@ -186,10 +185,10 @@ enum State {
     Failed(DecodeError),
 }
 
-/// Length of the mark that ends a stream whose length its server did not know (`RDB_EOF_MARK_SIZE`).
+/// Length of the mark that ends a stream of unknown length (`RDB_EOF_MARK_SIZE`).
 pub(crate) const END_MARK_BYTES: usize = 40;
 
-/// Whether this is such a mark: hexadecimal digits (`getRandomHexChars`).
+/// Whether the bytes are such a mark: hexadecimal digits (`getRandomHexChars`).
 pub(crate) fn is_end_mark(bytes: &[u8]) -> bool {
     bytes.len() == END_MARK_BYTES && bytes.iter().all(u8::is_ascii_hexdigit)
 }
@@ -201,7 +200,7 @@ struct Pending {
     idle_seconds: Option<u64>,
     frequency: Option<u8>,
     metadata: Vec<u8>,
-    /// Where the first of these records begins.
+    /// Position of the first of these records.
     offset: Option<u64>,
 }
 
@@ -212,7 +211,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder at the beginning of a stream.
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -229,15 +228,15 @@ impl Decoder {
         }
     }
 
-    /// The header, once its nine bytes have come.
+    /// The header; `None` until its nine bytes have arrived.
     pub fn header(&self) -> Option<Header> {
         self.header
     }
 
-    /// Takes the next piece of the stream.
+    /// Decodes the next piece of the stream.
     ///
     /// # Errors
-    /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
+    /// [`DecodeError`] with the position of the fault; every later call returns it again.
     pub fn feed<V: Visitor>(&mut self, input: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
@@ -248,10 +247,10 @@ impl Decoder {
         fed
     }
 
-    /// Judges the stream, of which all has come.
+    /// Checks that the stream is complete. Call it after the last piece.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Truncated`] when the stream has not come to its end.
+    /// [`DecodeErrorKind::Truncated`] when the stream ends before its end opcode.
     pub fn finish(&self) -> Result<(), DecodeError> {
         match &self.state {
             State::Ended if self.carry.held_bytes() > 0 => Err(DecodeError {
@@ -267,12 +266,12 @@ impl Decoder {
         }
     }
 
-    /// What an error means, by what came before it.
+    /// The error kind, depending on the preceding parts.
     fn judged(&self, kind: DecodeErrorKind) -> DecodeErrorKind {
         if self.is_doubtful { kind.doubted() } else { kind }
     }
 
-    /// Decodes whole parts from the beginning of `window`.
+    /// Decodes complete parts from the beginning of `window`.
     fn decode<V: Visitor>(
         &mut self,
         window: &[u8],
@@ -302,7 +301,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes one part; on a stop the cursor stands where the part that was not taken begins.
+    /// Decodes one part; on an error the cursor is at the beginning of the failed part.
     #[inline]
     fn step<V: Visitor>(
         &mut self,
@@ -379,7 +378,7 @@ impl Decoder {
         }
     }
 
-    /// Takes one part of what modules keep beside the key that follows.
+    /// Decodes one part of the module metadata of the following key.
     fn key_metadata<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
         let State::KeyMetadata { classes_left, parts } = &mut self.state else { return Ok(()) };
         let from = cursor.at();
@@ -420,7 +419,7 @@ impl Decoder {
         let (metadata, limit) = (&mut self.pending.metadata, self.limits.held_bytes_max);
         let bytes_held = (metadata.len() + bytes.len()) as u64;
         if bytes_held > limit {
-            let what = "what modules keep beside a key";
+            let what = "module metadata of a key";
             return Err(DecodeErrorKind::TooLong { what, bytes: bytes_held, limit }.into());
         }
         metadata.extend_from_slice(bytes);
@@ -474,7 +473,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What an opcode says of the key that follows.
+    /// Decodes an opcode that belongs to the following key.
     fn key_opcode<V: Visitor>(
         &mut self,
         opcode: Opcode,

@@ -1,4 +1,4 @@
-//! Data of modules, which describes itself part by part (`module.c`, `RDB_MODULE_OPCODE_*`).
+//! Data of modules: a sequence of self-describing parts (`module.c`, `RDB_MODULE_OPCODE_*`).
 
 use crate::cursor::Cursor;
 use crate::error::{Take, corrupt};
@@ -9,7 +9,7 @@ use crate::raw::value::{OpenText, Part};
 
 const CHARACTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Which module's data type, and in which version of its own.
+/// A module's data type and the version of its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ModuleId(pub u64);
 
@@ -26,7 +26,7 @@ impl ModuleId {
     }
 }
 
-/// A part of a module's data; strings come by [`Visitor::text`].
+/// A part of a module's data; strings pass by [`Visitor::text`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ModulePart {
     /// A signed number.
@@ -39,29 +39,29 @@ pub enum ModulePart {
     Double(f64),
 }
 
-/// Where in a module's data we are.
+/// The position in a module's data.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct ModuleParts {
     open: Option<OpenText>,
 }
 
 impl ModuleParts {
-    /// A value begins: the module's identifier.
+    /// Begins a value: the module's identifier.
     pub(crate) fn value(cursor: &mut Cursor<'_>) -> Take<(ModuleId, Self)> {
         Ok((ModuleId(cursor.length()?), Self { open: None }))
     }
 
-    /// Data outside of keys begins: the identifier, and when the module wants to see it.
+    /// Begins data outside of keys: the identifier, and the time at which the module loads it.
     pub(crate) fn aux(cursor: &mut Cursor<'_>) -> Take<(ModuleId, Self)> {
         let module = ModuleId(cursor.length()?);
         if cursor.length()? != 2 {
-            return corrupt("a module's data does not begin with when it is loaded");
+            return corrupt("a module's data does not begin with its load time");
         }
         cursor.length()?;
         Ok((module, Self { open: None }))
     }
 
-    /// Takes one part; whether the data has ended.
+    /// Decodes one part; returns whether the data has ended.
     pub(crate) fn step<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -84,7 +84,7 @@ impl ModuleParts {
                 OpenText::begin(&mut self.open, Role::Module, cursor, limits, visitor)?;
                 return Ok(false);
             }
-            _ => return corrupt("a part of a module's data is of no known type"),
+            _ => return corrupt("a part of a module's data has an unknown type"),
         };
         visitor.part(Part::Module(part))?;
         Ok(false)
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_module_is_known_by_its_name() {
+    fn a_module_identifier_contains_its_name() {
         // ReJSON-RL, encoding version 3: `moduleTypeEncodeId` of `module.c`.
         let id = b"ReJSON-RL".iter().fold(0u64, |id, c| {
             id << 6 | CHARACTERS.iter().position(|known| known == c).unwrap() as u64

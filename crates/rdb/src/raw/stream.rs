@@ -1,4 +1,4 @@
-//! The tail of a stream: what is known of it beside its entries (`rdbSaveObject`, `OBJ_STREAM`).
+//! The tail of a stream: metadata behind its entries (`rdbSaveObject`, `OBJ_STREAM`).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -11,26 +11,26 @@ use crate::opcode::StreamVersion;
 use crate::raw::Visitor;
 use crate::raw::value::Part;
 
-/// Minus one: not known, or never.
+/// Minus one: unknown, or never.
 const UNKNOWN: u64 = u64::MAX;
 
 /// An entry's identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct StreamId {
-    /// Milliseconds since 1970, mostly.
+    /// Milliseconds since 1970 by default.
     pub ms: u64,
     /// Number within the millisecond.
     pub seq: u64,
 }
 
 impl StreamId {
-    /// From the 16 bytes that the stream's tree has it as.
+    /// Decodes the 16 bytes of a key in the stream's tree.
     pub fn from_be_bytes(bytes: [u8; 16]) -> Self {
         let number = u128::from_be_bytes(bytes);
         Self { ms: (number >> 64) as u64, seq: number as u64 }
     }
 
-    /// The 16 bytes that the stream's tree has it as.
+    /// Encodes the 16 bytes of a key in the stream's tree.
     pub fn to_be_bytes(self) -> [u8; 16] {
         (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
     }
@@ -46,20 +46,20 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What a stream's tail begins with.
+/// The beginning of a stream's tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamMeta {
-    /// Entries in it.
+    /// Number of entries.
     pub length: u64,
-    /// The identifier last given.
+    /// The last generated identifier.
     pub last_id: StreamId,
     /// The first entry's identifier (Redis 7.0 and later).
     pub first_id: Option<StreamId>,
-    /// The largest identifier that was deleted (Redis 7.0 and later).
+    /// The largest deleted identifier (Redis 7.0 and later).
     pub max_deleted_id: Option<StreamId>,
-    /// Entries ever added (Redis 7.0 and later).
+    /// Entries added in total (Redis 7.0 and later).
     pub entries_added: Option<u64>,
-    /// Groups that follow.
+    /// Number of groups, which follow.
     pub groups: u64,
 }
 
@@ -68,22 +68,22 @@ pub struct StreamMeta {
 pub struct Group<'a> {
     /// Its name.
     pub name: &'a [u8],
-    /// The identifier last delivered.
+    /// The last delivered identifier.
     pub last_id: StreamId,
-    /// Entries read (Redis 7.0 and later), where the server knows.
+    /// Entries read (Redis 7.0 and later), if the server knows the number.
     pub entries_read: Option<u64>,
-    /// Pending entries that follow; then consumers.
+    /// Number of pending entries, which follow; the consumers come behind them.
     pub pending: u64,
 }
 
-/// An entry that was delivered and is not acknowledged.
+/// An entry that was delivered and not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PendingEntry {
     /// Its identifier.
     pub id: StreamId,
-    /// When it was delivered last, milliseconds since 1970.
+    /// Time of the last delivery, milliseconds since 1970.
     pub delivered_at_ms: u64,
-    /// How often it was delivered.
+    /// Number of deliveries.
     pub deliveries: u64,
 }
 
@@ -92,75 +92,75 @@ pub struct PendingEntry {
 pub struct Consumer<'a> {
     /// Its name.
     pub name: &'a [u8],
-    /// When it was seen last, milliseconds since 1970.
+    /// Time of its last request, milliseconds since 1970.
     pub seen_at_ms: u64,
-    /// When it last did something (Redis 7.2 and later), milliseconds since 1970; `None` also
-    /// where it never did.
+    /// Time of its last successful read or claim (Redis 7.2 and later), milliseconds since 1970;
+    /// `None` also if there was none.
     pub active_at_ms: Option<u64>,
-    /// Identifiers of its pending entries that follow.
+    /// Number of its pending entries, whose identifiers follow.
     pub pending: u64,
 }
 
 /// A part of a stream's tail, in the order of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StreamPart<'a> {
-    /// What it begins with.
+    /// The beginning of the tail.
     Meta(StreamMeta),
     /// A group; its pending entries and its consumers follow.
     Group(Group<'a>),
     /// A pending entry of the group.
     Pending(PendingEntry),
-    /// How many consumers the group has.
+    /// The number of consumers of the group.
     Consumers(u64),
     /// A consumer of the group.
     Consumer(Consumer<'a>),
     /// A pending entry of the consumer.
     ConsumerPending(StreamId),
-    /// The consumers of the group have ended; so many of its pending entries that belong to none of
-    /// them follow (Redis 8.8 and later).
+    /// Ends the consumers of the group; the number of pending entries without a consumer, which
+    /// follow (Redis 8.8 and later).
     Unowned(u64),
-    /// A pending entry of the group that belongs to no consumer.
+    /// A pending entry of the group without a consumer.
     UnownedPending(StreamId),
-    /// What is known of idempotent producers (Redis 8.6 and later); the groups have ended.
+    /// The settings of idempotent producers (Redis 8.6 and later); the groups have ended.
     Producers(Producers),
-    /// A producer: its name. Its entries follow.
+    /// The name of a producer; its entries follow.
     Producer(&'a [u8]),
     /// An entry of the producer.
     ProducerEntry(ProducerEntry<'a>),
-    /// How many entries producers have added.
+    /// The counters of all producers.
     ProducerTotals(ProducerTotals),
 }
 
 /// The settings of a stream for idempotent producers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Producers {
-    /// How long an entry of a producer is remembered, seconds: 1 to 86,400.
+    /// Time in seconds for which the entries of a producer are remembered: 1 to 86,400.
     pub duration_seconds: u64,
-    /// How many entries of a producer are remembered: 1 to 10,000.
+    /// Number of remembered entries of a producer: 1 to 10,000.
     pub entries_max: u64,
-    /// Producers that follow.
+    /// Number of producers, which follow.
     pub count: u64,
 }
 
-/// An entry that a producer added, by its own id for it.
+/// An entry of a producer, with the producer's own id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerEntry<'a> {
     /// The producer's id for it.
     pub name: &'a [u8],
-    /// The stream's identifier of it.
+    /// The identifier in the stream.
     pub id: StreamId,
 }
 
-/// Counts over the life of a stream.
+/// Counters over the lifetime of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerTotals {
     /// Entries added with a producer's id.
     pub added: u64,
-    /// Entries that came again and were left out.
+    /// Duplicate entries, which were skipped.
     pub duplicates: u64,
 }
 
-/// Where in the tail we are.
+/// The position in the tail.
 #[derive(Debug)]
 pub(crate) struct Tail {
     version: StreamVersion,
@@ -169,7 +169,7 @@ pub(crate) struct Tail {
     pending_left: u64,
     consumers_left: u64,
     consumer_pending_left: u64,
-    /// Pending entries of the group that no consumer has claimed yet.
+    /// Pending entries of the group that no consumer has claimed so far.
     unclaimed: u64,
     unowned_left: u64,
     producers_left: u64,
@@ -213,7 +213,7 @@ impl Tail {
         }
     }
 
-    /// Takes one part; whether the tail has ended.
+    /// Decodes one part; returns whether the tail has ended.
     pub(crate) fn step<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -249,7 +249,7 @@ impl Tail {
         }
     }
 
-    /// Takes one part of a group, behind what it begins with.
+    /// Decodes one part of a group, behind its beginning.
     fn group_part<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -299,7 +299,8 @@ impl Tail {
                 let unowned = cursor.length()?;
                 if unowned > self.unclaimed {
                     return corrupt(
-                        "a stream's group has less pending entries than belong to nobody",
+                        "a stream's group has fewer pending entries than entries without a \
+                         consumer",
                     );
                 }
                 (self.unowned_left, self.phase) = (unowned, Phase::Unowned);
@@ -325,7 +326,7 @@ impl Tail {
         self.phase = Phase::Groups;
     }
 
-    /// Takes one part of what is known of idempotent producers; whether the tail has ended.
+    /// Decodes one part of the idempotent producers; returns whether the tail has ended.
     fn producers<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -414,7 +415,10 @@ impl Tail {
         let active_at_ms = active_at_ms.filter(|at| *at != UNKNOWN);
         let pending = cursor.length()?;
         let Some(unclaimed) = self.unclaimed.checked_sub(pending) else {
-            return corrupt("the consumers of a stream's group have more pending entries than it");
+            return corrupt(
+                "the consumers of a stream's group have more pending entries than the \
+                            group",
+            );
         };
         let name = name.decode(&mut self.scratch)?;
         let consumer = Consumer { name, seen_at_ms, active_at_ms, pending };
@@ -431,7 +435,7 @@ fn producers(cursor: &mut Cursor<'_>) -> Take<Producers> {
     let (duration_seconds, entries_max) = (cursor.length()?, cursor.length()?);
     let count = cursor.length()?;
     if !PRODUCER_SECONDS.contains(&duration_seconds) || !PRODUCER_ENTRIES.contains(&entries_max) {
-        return corrupt("a stream's settings for idempotent producers are out of their range");
+        return corrupt("the settings of a stream for idempotent producers are out of range");
     }
     Ok(Producers { duration_seconds, entries_max, count })
 }

@@ -1,4 +1,4 @@
-//! The grammar of values: a small machine that runs the layouts of the table of types.
+//! The grammar of values: a state machine that follows the layouts of the table of types.
 
 use std::sync::Arc;
 
@@ -12,81 +12,81 @@ use crate::raw::module::{ModuleId, ModulePart, ModuleParts};
 use crate::raw::stream::{StreamPart, Tail};
 use crate::template::{HashTemplate, HashTemplates, NewTemplate};
 
-/// A string longer than this is passed on in pieces unless all of it is there.
+/// A longer string passes in pieces unless it is complete.
 const HELD_TEXT_BYTES: u64 = whole_bytes(64 << 10) as u64;
 /// `QUICKLIST_NODE_CONTAINER_PLAIN` and `_PACKED` of `quicklist.h`.
 const NODE_PLAIN: u64 = 1;
 const NODE_PACKED: u64 = 2;
-/// One more than the latest expiry that a field can have, milliseconds (`EB_EXPIRE_TIME_MAX`).
+/// One more than the latest possible expiry of a field, milliseconds (`EB_EXPIRE_TIME_MAX`).
 pub(crate) const EXPIRY_END: i64 = 1 << 48;
-/// Most digits of a number, with its sign.
+/// Maximum length of a number with its sign.
 const NUMBER_BYTES_MAX: u64 = 20;
 /// Length of a stream node's identifier.
 const NODE_ID_BYTES: u64 = 16;
-/// What an array's value is, by the number before it.
+/// The number that determines the form of an array's value.
 const ARRAY_TEXT: u64 = 0;
 const ARRAY_SIGNED: u64 = 1;
 const ARRAY_DOUBLE: u64 = 2;
 const ARRAY_SHORT_TEXT: u64 = 3;
-/// No index of an array.
+/// The first invalid index of an array.
 const ARRAY_INDEX_END: u64 = u64::MAX;
-/// How a template's fields come with a value.
+/// The number that determines the form of a template's fields in front of a value.
 const FIELDS_PACKED: u64 = 0;
 const FIELDS_COUNTED: u64 = 1;
 
-/// A part of a value that is neither a string nor a score.
+/// A part of a value, except for strings and scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Part<'a> {
-    /// How many elements, pairs, or nodes follow.
+    /// Number of elements, pairs, or nodes, which follow.
     Count(u64),
-    /// When the field before it or, in Redis' own layouts, after it expires: milliseconds since
-    /// 1970.
+    /// Expiry of the preceding field or, in Redis' own layouts, of the following one: milliseconds
+    /// since 1970.
     FieldExpiry(Option<i64>),
     /// A part of a stream's tail.
     Stream(StreamPart<'a>),
-    /// The module that the value belongs to; its parts follow.
+    /// The module of the value; its parts follow.
     ModuleValue(ModuleId),
     /// A part of a module's data.
     Module(ModulePart),
-    /// Where an array inserts next.
+    /// The next insert index of an array.
     ArrayInsert(u64),
-    /// The place of an array's value, which follows: a string, or a double.
+    /// The index of an array's value; a string or a double follows.
     ArrayIndex(u64),
     /// A value of an array that is stored as a double.
     ArrayDouble(f64),
     /// The time of a rate limiter.
     Time(u64),
-    /// The template of the hash; where its values are not packed, the fields come before them as
-    /// strings that are not among the stored bytes.
+    /// The template of the hash. If the values are not packed, each value is preceded by its field,
+    /// a string that does not belong to the stored bytes.
     Template(&'a Arc<HashTemplate>),
 }
 
 /// A string, or a piece of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Text<'a> {
-    /// What the string is.
+    /// The role of the string.
     pub role: Role,
-    /// How it is stored.
+    /// The stored form.
     pub form: Form,
-    /// Bytes as they are stored; none where the form is a number.
+    /// The stored bytes; empty for a number.
     pub stored: &'a [u8],
-    /// Length of the whole string as it is stored, bytes.
+    /// Length of the complete string as stored, bytes.
     pub stored_bytes: u64,
-    /// Whether this is where it begins.
+    /// Whether this is the first piece.
     pub is_first: bool,
-    /// Whether this is where it ends.
+    /// Whether this is the last piece.
     pub is_last: bool,
 }
 
 impl<'a> Text<'a> {
-    /// A whole string that is stored as it is.
+    /// A complete plain string.
     #[inline]
     fn short(role: Role, stored: &'a [u8]) -> Self {
         let (form, stored_bytes) = (Form::Plain, stored.len() as u64);
         Self { role, form, stored, stored_bytes, is_first: true, is_last: true }
     }
 
-    /// Length of the whole string, bytes; at most 20 where the form is a number.
+    /// Length of the complete string in bytes; at most 20 for a number.
     pub fn bytes(&self) -> u64 {
         match self.form {
             Form::Plain => self.stored_bytes,
@@ -95,12 +95,12 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// The string itself, or `None` where this is only a piece of it. `scratch` is used, and grown
-    /// to [`Text::bytes`], where it is not stored as it is: that may be 88 times the piece that the
-    /// decoder was fed, so look at it before.
+    /// The decoded string, or `None` for a piece. Decoding grows `scratch` up to [`Text::bytes`]
+    /// unless the stored form is plain. This may be 88 times the piece that was fed to the decoder,
+    /// so check the length first.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Corrupt`] when it does not decompress.
+    /// [`DecodeErrorKind::Corrupt`] when decompression fails.
     pub fn whole<'s>(
         &'s self,
         scratch: &'s mut Vec<u8>,
@@ -112,7 +112,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// A string of which pieces are still to come.
+/// A string with missing pieces.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct OpenText {
     role: Role,
@@ -122,7 +122,7 @@ pub(crate) struct OpenText {
 }
 
 impl OpenText {
-    /// Begins a string; `open` is left alone when all of it is there and has been passed on.
+    /// Begins a string; `open` stays unchanged when the string was complete and has passed.
     #[inline]
     pub(crate) fn begin<V: Visitor>(
         open: &mut Option<Self>,
@@ -149,7 +149,7 @@ impl OpenText {
         Ok(())
     }
 
-    /// Passes on what is there; whether the string has ended.
+    /// Passes the available bytes on; returns whether the string has ended.
     pub(crate) fn go_on<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -173,26 +173,26 @@ impl OpenText {
     }
 }
 
-/// Where in a value we are.
+/// The position in a value.
 #[derive(Debug, Default)]
 pub(crate) struct Value {
     phase: Phase,
-    /// Where in the row of cells, and how often the row is to come, this one included.
+    /// The position in the row of cells, and the number of remaining rows, including this one.
     cells: &'static [Cell],
     cell: usize,
     rows_left: u64,
-    /// Where the inner rows begin, and how many are left, this one included.
+    /// The beginning of the inner rows, and the number of remaining inner rows, including this one.
     inner: Option<(usize, u64)>,
     open: Option<OpenText>,
-    /// The smallest expiry of a hash's fields, which the others are told by.
+    /// The earliest expiry of a hash's fields, to which the other expiries are relative.
     base_expiry_ms: i64,
     tail: Option<Box<Tail>>,
-    /// The template of a hash, and what has come of one that stands with the value.
+    /// The template of a hash, and the partial template that precedes a value.
     template: Option<Arc<HashTemplate>>,
     new_template: NewTemplate,
 }
 
-/// What is known outside of the value.
+/// Context from outside of the value.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'c> {
     pub(crate) limits: &'c Limits,
@@ -201,7 +201,7 @@ pub(crate) struct Context<'c> {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 enum Phase {
-    /// The smallest expiry is next; then a count, or not.
+    /// The earliest expiry follows; then optionally a count.
     BaseExpiry {
         is_counted: bool,
     },
@@ -225,7 +225,7 @@ const STREAM_NODE: &[Cell] =
     &[Cell::Text(Role::NodeId), Cell::Text(Role::Packed(Packing::StreamNode))];
 
 impl Value {
-    /// Begins a value; the one before it has ended.
+    /// Begins a value; the preceding one has ended.
     pub(crate) fn begin(&mut self, value_type: &ValueType) -> Result<(), DecodeErrorKind> {
         (self.phase, self.cells) = match value_type.layout() {
             Layout::Once(cells) => (Phase::Cells, cells),
@@ -247,8 +247,8 @@ impl Value {
         Ok(())
     }
 
-    /// Runs until the value has ended or a part is not all there; the cursor then stands where
-    /// that part begins.
+    /// Decodes until the value ends or a part is incomplete; the cursor is then at the beginning of
+    /// that part.
     #[inline]
     pub(crate) fn run<V: Visitor>(
         &mut self,
@@ -274,7 +274,7 @@ impl Value {
         }
     }
 
-    /// Everything but cells.
+    /// Decodes all parts except cells.
     fn step<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -322,7 +322,7 @@ impl Value {
         }
     }
 
-    /// What an array begins with.
+    /// Decodes the beginning of an array.
     fn array_head<V: Visitor>(&mut self, cursor: &mut Cursor<'_>, visitor: &mut V) -> Take<()> {
         if self.phase == Phase::ArrayCount {
             self.rows_left = cursor.length()?;
@@ -336,13 +336,13 @@ impl Value {
         match cursor.length()? {
             0 => {}
             1 => visitor.part(Part::ArrayInsert(cursor.length()?))?,
-            _ => return corrupt("an array does not say whether it has a place to insert"),
+            _ => return corrupt("an array has an invalid mark of its insert index"),
         }
         self.phase = Phase::Cells;
         Ok(())
     }
 
-    /// What a hash by template begins with: the number of its template, or the fields.
+    /// Decodes the beginning of a hash by template: the number of its template, or the fields.
     fn template_head<V: Visitor>(
         &mut self,
         cursor: &mut Cursor<'_>,
@@ -366,7 +366,7 @@ impl Value {
                         })?;
                         0
                     }
-                    _ => return corrupt("the fields of a hash are in no known form"),
+                    _ => return corrupt("the fields of a hash have an unknown form"),
                 };
                 self.phase = Phase::Fields { left };
                 Ok(())
@@ -386,7 +386,7 @@ impl Value {
         }
     }
 
-    /// Goes on with the values for the fields of a template.
+    /// Continues with the values of the template's fields.
     fn by_template<V: Visitor>(
         &mut self,
         template: Arc<HashTemplate>,
@@ -399,7 +399,7 @@ impl Value {
         Ok(())
     }
 
-    /// Gives the field whose value comes next.
+    /// Passes the field of the next value on.
     fn template_field<V: Visitor>(&self, visitor: &mut V) -> Take<()> {
         let field = self.template.as_ref().and_then(|template| {
             let left = usize::try_from(self.rows_left).ok()?;
@@ -411,8 +411,8 @@ impl Value {
         }
     }
 
-    /// Takes short strings and scores for as long as they come: most values hold little else. The
-    /// place in the row is kept at hand meanwhile, which [`Value::cell`] cannot do.
+    /// Fast path for a sequence of short strings and scores: most values contain little else. The
+    /// position in the row stays in registers, which [`Value::cell`] cannot do.
     #[inline]
     fn short_cells<V: Visitor>(
         &mut self,
@@ -501,7 +501,7 @@ impl Value {
                 visitor.part(Part::FieldExpiry(expiry))?;
             }
             Cell::ArrayIndex => match cursor.length()? {
-                ARRAY_INDEX_END => return corrupt("an array's index is beyond all"),
+                ARRAY_INDEX_END => return corrupt("an array's index exceeds the maximum"),
                 index => visitor.part(Part::ArrayIndex(index))?,
             },
             Cell::ArrayValue => self.array_value(cursor, limits, visitor)?,
@@ -545,7 +545,7 @@ impl Value {
                 let double = f64::from_le_bytes(cursor.array()?);
                 visitor.part(Part::ArrayDouble(double))?;
             }
-            _ => return corrupt("a value of an array is of no known kind"),
+            _ => return corrupt("a value of an array has an unknown form"),
         }
         Ok(())
     }
@@ -575,7 +575,7 @@ fn is_packed(cells: &[Cell]) -> bool {
     matches!(cells, [Cell::Text(Role::Packed(_))])
 }
 
-/// A plain node holds one large element, and servers refuse an empty one.
+/// A plain node contains one large element; servers refuse an empty one.
 fn refuse_empty(cursor: &mut Cursor<'_>) -> Take<()> {
     let from = cursor.at();
     let header = cursor.text_header()?;
@@ -590,17 +590,17 @@ fn absolute(distance: u64, base: i64) -> Result<i64, DecodeErrorKind> {
     let sum = i64::try_from(distance).ok().and_then(|distance| base.checked_add(distance));
     match sum {
         Some(at @ 0..EXPIRY_END) => Ok(at),
-        _ => corrupt("a field's expiry is beyond all time"),
+        _ => corrupt("a field's expiry exceeds the maximum"),
     }
 }
 
-/// A score may be infinite and must be a number.
+/// A score may be infinite, but not NaN.
 #[inline]
 pub(crate) fn score(score: f64) -> Result<f64, DecodeErrorKind> {
     if score.is_nan() { corrupt("a score is not a number") } else { Ok(score) }
 }
 
-/// `rdbLoadDoubleValue`: a length, or one of three marks, and digits.
+/// `rdbLoadDoubleValue`: a length and digits, or one of three marks.
 fn ascii_score(cursor: &mut Cursor<'_>) -> Take<f64> {
     match cursor.byte()? {
         253 => corrupt("a score is not a number"),
@@ -610,7 +610,7 @@ fn ascii_score(cursor: &mut Cursor<'_>) -> Take<f64> {
     }
 }
 
-/// A score in decimal notation, as old layouts and packed encodings have it.
+/// Parses a score in decimal notation, as stored by old layouts and packed encodings.
 pub(crate) fn parse_score(digits: &[u8]) -> Result<f64, DecodeErrorKind> {
     match fast_float2::parse(digits) {
         Ok(number) => score(number),
@@ -618,8 +618,8 @@ pub(crate) fn parse_score(digits: &[u8]) -> Result<f64, DecodeErrorKind> {
     }
 }
 
-/// Whether this is digits and a point, in the plainest form of what [`parse_score`] takes: enough
-/// for who does not want the number.
+/// Whether the text consists of digits and at most one point, the simplest input of
+/// [`parse_score`]. This check is enough when the number is not needed.
 pub(crate) fn is_simple_score(score: &[u8]) -> bool {
     let whole = score.iter().take_while(|byte| byte.is_ascii_digit()).count();
     match &score[whole..] {
@@ -628,7 +628,7 @@ pub(crate) fn is_simple_score(score: &[u8]) -> bool {
     }
 }
 
-/// Eight at a time: scores are as long as numbers of 64 bits are.
+/// Eight bytes at a time: scores can be as long as 64-bit numbers.
 fn are_digits(bytes: &[u8]) -> bool {
     let (chunks, rest) = bytes.as_chunks::<8>();
     let are_eight = |chunk: &[u8; 8]| {
@@ -645,7 +645,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_simple_score_is_a_score() {
+    fn a_simple_score_parses() {
         for simple in ["0.5", "5.", "12345678.12345678", "0.12345678901234567", "9.1234567", "00.0"]
         {
             assert!(is_simple_score(simple.as_bytes()), "{simple}");

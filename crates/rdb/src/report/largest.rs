@@ -1,11 +1,11 @@
-//! The largest of many.
+//! The largest keys.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::report::LargeKey;
 
-/// Keeps the largest keys that were offered.
+/// Collects the largest keys.
 #[derive(Debug)]
 pub(super) struct Largest {
     max: usize,
@@ -13,7 +13,7 @@ pub(super) struct Largest {
     offered: u64,
 }
 
-/// Ordered by size, and among equals the earlier is the larger.
+/// Ordered by size; among equal sizes the earlier key is the larger one.
 #[derive(Debug)]
 struct Ranked {
     bytes: u64,
@@ -26,7 +26,7 @@ impl Largest {
         Self { max, heap: BinaryHeap::new(), offered: 0 }
     }
 
-    /// Keeps the key if it is among the largest; only then it is made.
+    /// Adds the key if it is among the largest; only then `key` is called.
     #[inline]
     pub(super) fn offer(&mut self, bytes: u64, key: impl FnOnce() -> LargeKey) {
         let is_full = self.heap.len() >= self.max;

@@ -1,9 +1,9 @@
 //! The heaviest prefixes, counted in bounded memory.
 //!
-//! Counters are kept for at most twice [`COUNTERS`] prefixes. When there are more, the weight of
-//! the one at rank [`COUNTERS`] is taken from all, and those that have nothing left are dropped. So
-//! a counter is too low by at most the sum of what was taken, which is at most the total weight
-//! divided by [`COUNTERS`].
+//! At most twice [`COUNTERS`] prefixes have a counter. When the limit is reached, the weight at
+//! rank [`COUNTERS`] is subtracted from all, and counters without a rest are dropped. The error of
+//! a counter is therefore at most the sum of the subtracted weights, which is at most the total
+//! weight divided by [`COUNTERS`].
 
 use std::collections::HashMap;
 
@@ -61,7 +61,7 @@ impl Prefixes {
         });
     }
 
-    /// The heaviest, the heaviest first; and by how much they may be too low.
+    /// The heaviest prefixes, the heaviest first; and the maximum error of their weights.
     pub(super) fn finish(self) -> (Vec<PrefixSums>, u64) {
         let mut counters: Vec<_> = self.counters.into_iter().collect();
         counters.sort_unstable_by(|(left, l), (right, r)| {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_heavy_stay_among_many_light_ones_and_the_error_holds() {
+    fn heavy_prefixes_remain_among_many_light_ones_within_the_error() {
         let mut prefixes = Prefixes::new(3);
         let mut total = 0;
         for n in 0..100_000u64 {

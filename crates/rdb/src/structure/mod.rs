@@ -1,9 +1,10 @@
-//! The second level: how values are encoded, how many elements they have, and whether packed and
-//! compressed strings are sound.
+//! The second level: encodings of values, numbers of elements, and the soundness of packed and
+//! compressed strings.
 //!
-//! Every packed string is walked to its last byte with all its cross-references checked, as a
-//! server does with `sanitize-dump-payload yes`, and what a stream says of its groups, consumers and
-//! pending entries is compared. What passes although a server would refuse it is listed in ADR 0006.
+//! Every packed string is decoded to its last byte, and all its cross-references are checked, as a
+//! server does with `sanitize-dump-payload yes`. The groups, consumers and pending entries of a
+//! stream are compared with each other. ADR 0006 lists the faults that this level accepts although
+//! a server would refuse them.
 
 mod node;
 mod streams;
@@ -29,28 +30,28 @@ use node::Node;
 use streams::StreamCheck;
 use template_values::{ByTemplate, RepeatedFields, TemplateValues};
 
-/// Longest score in decimal notation: servers read no more (`zzlStrtod`).
+/// Maximum length of a score in decimal notation: servers read no more (`zzlStrtod`).
 const SCORE_BYTES_MAX: usize = 127;
 /// A compressed string up to this length is decompressed at once; a longer one in pieces.
 const WHOLE_LZF_BYTES: u64 = whole_bytes(1 << 20) as u64;
 
-/// Something that a value consists of beside strings and scores, in the order of the stream.
+/// A part of a value other than strings and scores, in the order of the stream.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Item<'a> {
-    /// When a field expires, milliseconds since 1970: in Redis' hash tables the field after it,
-    /// elsewhere the field before it.
+    /// Expiry of a field, milliseconds since 1970: of the following field in Redis' hash tables,
+    /// otherwise of the preceding one.
     FieldExpiry(Option<i64>),
     /// A stream's entry; its fields and values follow.
     Entry(StreamId),
     /// A part of a stream's tail.
     Stream(StreamPart<'a>),
-    /// The module that a value belongs to.
+    /// The module of a value.
     ModuleValue(ModuleId),
     /// A part of a module's data.
     Module(ModulePart),
-    /// Where an array inserts next.
+    /// The next insert index of an array.
     ArrayInsert(u64),
-    /// The place of an array's value, which follows.
+    /// The index of an array's value, which follows.
     ArrayIndex(u64),
     /// A value of an array that is stored as a double.
     ArrayDouble(f64),
@@ -61,51 +62,51 @@ pub enum Item<'a> {
 /// A string, decompressed, or a piece of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece<'a> {
-    /// What the string is.
+    /// The role of the string.
     pub role: Role,
     /// Its bytes.
     pub bytes: &'a [u8],
-    /// Whether this is where it begins.
+    /// Whether this is the first piece.
     pub is_first: bool,
-    /// Whether this is where it ends.
+    /// Whether this is the last piece.
     pub is_last: bool,
 }
 
-/// What a value measures.
+/// The measures of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// How it is stored.
+    /// The type and encoding.
     pub value_type: &'static ValueType,
-    /// Its length as it is stored, bytes.
+    /// Stored length, bytes.
     pub stored_bytes: u64,
-    /// The length of its strings, uncompressed, bytes; what is stored as a number counts 8.
+    /// Length of its uncompressed strings in bytes; a string stored as a number counts 8.
     pub text_bytes: u64,
     /// Elements, members, fields or entries; 1 for a string.
     pub elements: u64,
-    /// Packed strings in it.
+    /// Number of packed strings.
     pub packed: u64,
 }
 
-/// Takes what a [`Decoder`] finds, in the order of the stream. What is borrowed is gone after
-/// the call. Every method does nothing unless it is written.
+/// Receives the findings of a [`Decoder`] in the order of the stream. Borrowed data is valid during
+/// the call only. The default of every method does nothing.
 pub trait Visitor {
-    /// Whether all of [`Visitor::text`] and [`Visitor::score`] is of interest. Without it
-    /// compressed strings are checked and not decompressed, and plain scores in decimal notation are
-    /// checked and not computed, which is faster; the methods then see only the others. A decoder
-    /// has to be fed with visitors of one type.
+    /// Whether the visitor needs all calls of [`Visitor::text`] and [`Visitor::score`]. Otherwise
+    /// compressed strings are checked without decompression, and plain decimal scores are checked
+    /// without conversion, which is faster; the visitor then receives only the other strings and
+    /// scores. A decoder must be fed with visitors of one type.
     const WANTS_TEXTS: bool = true;
 
-    /// A record that is no key.
+    /// A record other than a key.
     fn record(&mut self, _record: Record<'_>) {}
     /// A key; its items follow.
     fn key(&mut self, _key: &Key<'_>) {}
-    /// The next bytes of the value as they are stored.
+    /// The next stored bytes of the value.
     fn bytes(&mut self, _bytes: &[u8]) {}
     /// A string of the value, or a piece of one.
     fn text(&mut self, _piece: Piece<'_>) {}
     /// A string of the value that is stored as a number.
     fn integer(&mut self, _role: Role, _number: i64) {}
-    /// The score of the member before it.
+    /// The score of the preceding member.
     fn score(&mut self, _score: f64) {}
     /// Another item of the value, or of a module's data outside of keys.
     fn item(&mut self, _item: Item<'_>) {}
@@ -113,7 +114,7 @@ pub trait Visitor {
     fn key_end(&mut self, _shape: &Shape) {}
 }
 
-/// Walks all structures of a stream that is fed in pieces of any size.
+/// Checks all structures of a stream that is fed in pieces of any size.
 #[derive(Debug)]
 pub struct Decoder {
     raw: raw::Decoder,
@@ -127,36 +128,36 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a stream.
+    /// Creates a decoder at the beginning of a stream.
     pub fn new(limits: Limits) -> Self {
         let node_fields = node::Fields::new(limits.names_bytes_max);
         let walker = Walker { node_fields, ..Walker::default() };
         Self { raw: raw::Decoder::new(limits), walker }
     }
 
-    /// The header, once its nine bytes have come.
+    /// The header; `None` until its nine bytes have arrived.
     pub fn header(&self) -> Option<Header> {
         self.raw.header()
     }
 
-    /// Takes the next piece of the stream.
+    /// Decodes the next piece of the stream.
     ///
     /// # Errors
-    /// [`DecodeError`] with the position of what is wrong; every later call gives it again.
+    /// [`DecodeError`] with the position of the fault; every later call returns it again.
     pub fn feed<V: Visitor>(&mut self, bytes: &[u8], visitor: &mut V) -> Result<(), DecodeError> {
         self.raw.feed(bytes, &mut Level { walker: &mut self.walker, visitor })
     }
 
-    /// Judges the stream, of which all has come.
+    /// Checks that the stream is complete. Call it after the last piece.
     ///
     /// # Errors
-    /// [`DecodeErrorKind::Truncated`] when the stream has not come to its end.
+    /// [`DecodeErrorKind::Truncated`] when the stream ends before its end opcode.
     pub fn finish(&self) -> Result<(), DecodeError> {
         self.raw.finish()
     }
 }
 
-/// What is known of the value that is being walked.
+/// The state of the current value.
 #[derive(Debug, Default)]
 struct Walker {
     value_type: Option<&'static ValueType>,
@@ -169,13 +170,13 @@ struct Walker {
     node_fields: node::Fields,
     streams: StreamCheck,
     templates: HashTemplates,
-    /// The template of the hash that is being walked. Not within what is walked, which is cheaper to
-    /// begin without it.
+    /// The template of the current hash. It is separate from the packed string, because the packed
+    /// string is cheaper to begin without it.
     template: Option<Arc<HashTemplate>>,
     repeated: RepeatedFields,
 }
 
-/// The sums of a [`Shape`].
+/// The totals of a [`Shape`].
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
     stored_bytes: u64,
@@ -184,7 +185,7 @@ struct Tally {
     packed: u64,
 }
 
-/// A packed string that is being walked.
+/// The current packed string.
 #[derive(Debug)]
 enum Packed {
     Listpack(Listpack, Columns),
@@ -195,7 +196,7 @@ enum Packed {
     Template(Listpack, TemplateValues),
 }
 
-/// A compressed string of which pieces are still to come.
+/// A compressed string with missing pieces.
 #[derive(Debug, Default)]
 enum Compressed {
     #[default]
@@ -204,7 +205,7 @@ enum Compressed {
     Stream(lzf::Stream),
 }
 
-/// The raw level's visitor that this level is.
+/// Receives the findings of the raw level.
 struct Level<'l, V> {
     walker: &'l mut Walker,
     visitor: &'l mut V,
@@ -213,7 +214,7 @@ struct Level<'l, V> {
 impl<V: Visitor> raw::Visitor for Level<'_, V> {
     fn record(&mut self, record: Record<'_>) {
         if let Record::HashTemplate(template) = record {
-            // The level below has counted it, and refused it where there are too many.
+            // The raw level has counted the expiries and refused excess ones.
             let _ = self.walker.templates.add(Arc::clone(template), u64::MAX);
         }
         self.visitor.record(record);
@@ -320,7 +321,7 @@ impl<V: Visitor> Level<'_, V> {
         })
     }
 
-    /// Measures and checks a compressed string that nobody wants to see.
+    /// Measures and checks a compressed string that the visitor does not need.
     fn check_only(&mut self, text: Text<'_>) -> Result<(), DecodeErrorKind> {
         let Form::Lzf { bytes } = text.form else { return Ok(()) };
         if text.is_first && text.is_last {
@@ -338,7 +339,7 @@ impl<V: Visitor> Level<'_, V> {
             && let Compressed::Check(checker) = std::mem::take(&mut self.walker.compressed)
         {
             checker.finish()?;
-            // Not before: what is only claimed may be more than can be counted.
+            // Added after the check: a stated length may exceed the range of the counter.
             self.walker.tally.text_bytes += bytes;
         }
         Ok(())
@@ -349,7 +350,7 @@ impl<V: Visitor> Level<'_, V> {
             Form::Plain => text.stored_bytes,
             Form::Lzf { bytes } => bytes,
             Form::Integer(_) => {
-                return corrupt("a number stands where a packed string is expected");
+                return corrupt("a number occurs where a packed string is expected");
             }
         };
         if text.is_first {
@@ -364,7 +365,7 @@ impl<V: Visitor> Level<'_, V> {
         self.decompressed(text, |state, sink, piece, _, is_last| state.packed(sink, piece, is_last))
     }
 
-    /// Gives a string's pieces decompressed.
+    /// Passes the decompressed pieces of a string on.
     #[inline]
     fn decompressed(
         &mut self,
@@ -403,9 +404,9 @@ impl<V: Visitor> Level<'_, V> {
             *compressed = Compressed::Stream(lzf::Stream::new(bytes));
         }
         let Compressed::Stream(stream) = compressed else {
-            return corrupt("a compressed string goes on that was not begun");
+            return corrupt("a piece of a compressed string has no beginning");
         };
-        // The first piece comes with the first bytes, the last one, empty, when all is given.
+        // The first piece comes with the first bytes; the last piece is empty and comes at the end.
         let mut is_first = text.is_first;
         let mut give_on =
             |piece: &[u8]| give(&mut state, &mut sink, piece, std::mem::take(&mut is_first), false);
@@ -422,7 +423,7 @@ impl<V: Visitor> Level<'_, V> {
     }
 }
 
-/// What a packed string's walk needs between its pieces.
+/// State of a packed string between its pieces.
 struct PackedState<'w> {
     carry: &'w mut Carry,
     packed: &'w mut Option<Packed>,
@@ -495,7 +496,7 @@ struct Sink<'s, V> {
 }
 
 impl<V: Visitor> Sink<'_, V> {
-    /// Counts what begins.
+    /// Counts an element when it begins.
     #[inline]
     fn begin(&mut self, role: Role, is_first: bool) {
         let counts = matches!(role, Role::Element | Role::Member | Role::Field | Role::ArrayValue);
@@ -516,7 +517,7 @@ impl<V: Visitor> Sink<'_, V> {
     }
 }
 
-/// Tells entries' roles by their place in the row.
+/// Determines the roles of entries by their position in the row.
 #[derive(Debug)]
 struct Columns {
     row: &'static [Column],
@@ -546,7 +547,7 @@ struct ColumnsGive<'g, 's, V> {
     sink: &'g mut Sink<'s, V>,
 }
 
-/// What stands in a column.
+/// The content of a column.
 #[derive(Debug, Clone, Copy)]
 enum Column {
     Text(Role),
@@ -569,7 +570,7 @@ impl Row {
 }
 
 impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
-    // Once per entry: where it is a call, the whole walk takes 7 % more instructions.
+    // Inlined for every entry: a call costs 7 % more instructions for the whole packed string.
     #[inline(always)]
     fn give(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
         let columns = &mut *self.columns;
@@ -601,7 +602,7 @@ impl<V: Visitor> Give for ColumnsGive<'_, '_, V> {
             (Column::Expiry, _) => return corrupt("a field's expiry is not a time"),
         }
         if is_over {
-            // No remainder: a division here is a tenth of the whole walk.
+            // Without a remainder: a division here costs a tenth of the time.
             let next = columns.at + 1;
             columns.at = if next == columns.row.len() { 0 } else { next };
         }

@@ -1,8 +1,8 @@
-//! A node of a stream: a listpack of entries (`t_stream.c`).
+//! A stream node: a listpack of entries (`t_stream.c`).
 //!
-//! A master entry: entries that live, entries deleted, the names of fields, a zero. Then each
-//! entry: flags, the distance of its identifier from the node's, its fields unless they are the
-//! master's, its values, and how many listpack entries that was.
+//! A node begins with the master entry: live entries, deleted entries, the names of fields, a zero.
+//! Each entry follows: flags, the difference of its identifier to the node's, its fields unless
+//! they are those of the master entry, its values, and the number of its listpack entries.
 
 use std::ops::Range;
 
@@ -15,22 +15,22 @@ use crate::structure::{Item, Piece, Sink, Visitor};
 const FLAG_DELETED: i64 = 1;
 const FLAG_SAME_FIELDS: i64 = 2;
 
-/// How many bytes of names the entries of a node may repeat per byte of the node. An entry can be
-/// ten bytes long and repeat names of any length; what servers write by default repeats less than
-/// a hundred per byte.
+/// Maximum ratio of repeated names to stored bytes of a node. An entry can be ten bytes long and
+/// repeat names of any length. The nodes that servers write by default repeat less than a hundred
+/// bytes per byte.
 const REPEATED_PER_BYTE: u64 = 1024;
 
-/// The encoding of a listpack's entry and its length behind it take a byte each at least.
+/// The encoding of a listpack entry and the length behind it have at least one byte each.
 const EMPTY_ENTRY_BYTES: u64 = 2;
 
-/// The names of a master entry's fields.
+/// The field names of a master entry.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
-    /// The most that may be held, bytes.
+    /// Maximum size, bytes.
     limit: u64,
-    /// The names one after the other; empty where nobody wants to see them.
+    /// The concatenated names; empty if the visitor does not need them.
     bytes: Vec<u8>,
-    /// Where each name ends.
+    /// The end position of each name.
     ends: Vec<usize>,
     /// Length of the names.
     len: usize,
@@ -46,7 +46,7 @@ impl Fields {
         let ends = (self.ends.len() + 1) * size_of::<usize>();
         let bytes = (self.len + ends) as u64;
         if bytes > self.limit {
-            let what = "the names of fields that a stream's node holds once";
+            let what = "the names of fields that a stream's node stores once";
             return Err(DecodeErrorKind::TooLong { what, bytes, limit: self.limit });
         }
         if keeps {
@@ -64,7 +64,7 @@ impl Fields {
         self.len = 0;
     }
 
-    /// Where a name lies among the bytes.
+    /// The range of a name.
     fn place(&self, index: usize) -> Option<Range<usize>> {
         let from = match index.checked_sub(1) {
             Some(before) => *self.ends.get(before)?,
@@ -74,20 +74,20 @@ impl Fields {
     }
 }
 
-/// Walks the entries of a node.
+/// Decodes the entries of a node.
 #[derive(Debug)]
 pub(super) struct Node {
     id: StreamId,
     phase: Phase,
-    /// Entries that are still to come, live and deleted.
+    /// Missing entries, live and deleted.
     entries_left: u64,
     /// Fields of the master entry.
     master_fields: u64,
-    /// Bytes of the node so far, at least.
+    /// Minimum size of the node so far.
     bytes: u64,
-    /// Bytes of names that its entries have repeated.
+    /// Size of the names that its entries repeat.
     repeated_bytes: u64,
-    /// What is known of the entry that is being walked.
+    /// State of the current entry.
     entry: EntryState,
 }
 
@@ -97,7 +97,7 @@ struct EntryState {
     has_same_fields: bool,
     ms: u64,
     fields: u64,
-    /// Fields that are done.
+    /// Fields that are complete.
     done: u64,
 }
 
@@ -141,7 +141,7 @@ impl Node {
 
     pub(super) fn end(&self) -> Result<(), DecodeErrorKind> {
         if !matches!(self.phase, Phase::Flags) || self.entries_left != 0 {
-            return corrupt("a node of a stream does not hold the entries that it claims");
+            return corrupt("a node of a stream does not contain the stated number of entries");
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl Node {
         }
     }
 
-    /// Takes a number; where a string is expected, nothing is done and `false` returned.
+    /// Decodes a number; returns `false` without an effect where a string is expected.
     fn number<V: Visitor>(
         &mut self,
         number: i64,
@@ -206,7 +206,7 @@ impl Node {
                     fields.checked_mul(2).and_then(|fields| fields.checked_add(4))
                 };
                 if count != Some(number.cast_unsigned()) {
-                    return corrupt("an entry of a stream does not tell its own length");
+                    return corrupt("an entry of a stream has a wrong length");
                 }
                 Phase::Flags
             }
@@ -220,9 +220,9 @@ impl Node {
             return corrupt("an entry of a stream has unknown flags");
         }
         let is_deleted = flags & FLAG_DELETED != 0;
-        // As servers do: how many of them are deleted is not compared.
+        // As in servers, the number of deleted entries is not compared.
         let Some(left) = self.entries_left.checked_sub(1) else {
-            return corrupt("a node of a stream does not hold the entries that it claims");
+            return corrupt("a node of a stream does not contain the stated number of entries");
         };
         self.entries_left = left;
         let has_same_fields = flags & FLAG_SAME_FIELDS != 0;
@@ -237,7 +237,7 @@ fn unsigned(number: i64) -> Result<u64, DecodeErrorKind> {
         .or_else(|_| corrupt("a node of a stream has a negative number of entries or fields"))
 }
 
-/// Takes the entries of a node's listpack.
+/// Receives the entries of a node's listpack.
 pub(super) struct NodeGive<'g, 's, V> {
     node: &'g mut Node,
     fields: &'g mut Fields,
@@ -261,7 +261,7 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
         }
     }
 
-    /// Keeps the name of a field of the master entry.
+    /// Stores the name of a field of the master entry.
     fn keep(&mut self, left: u64, entry: Entry<'_>, is_over: bool) -> Result<(), DecodeErrorKind> {
         let mut decimal = itoa::Buffer::new();
         let piece = match entry {
@@ -276,7 +276,7 @@ impl<V: Visitor> NodeGive<'_, '_, V> {
         Ok(())
     }
 
-    /// Names the field whose value comes next, where only the master entry does.
+    /// Passes the name of the next value's field on, if only the master entry contains the name.
     fn name_master_field(&mut self) -> Result<(), DecodeErrorKind> {
         let node = &mut *self.node;
         if !node.entry.has_same_fields || node.entry.is_deleted {
@@ -334,9 +334,10 @@ impl<V: Visitor> Give for NodeGive<'_, '_, V> {
                         if all_done { Phase::ListpackCount } else { self.node.after_entry_head() };
                 }
             }
-            _ => return corrupt("a string stands in a stream's node where a number is expected"),
+            _ => return corrupt("a string occurs in a stream's node where a number is expected"),
         }
-        // Only now: how an entry is cut must not show in what was counted before it.
+        // Counted at the end of an entry: the size of the pieces must not change the earlier
+        // counts.
         self.node.bytes += bytes;
         Ok(())
     }

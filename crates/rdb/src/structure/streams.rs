@@ -1,7 +1,8 @@
-//! What a stream's parts say of each other: states that every server refuses to load are damage.
+//! Checks the parts of a stream against each other: states that every server refuses to load are
+//! damage.
 //!
-//! Names and identifiers have to be held for that, up to a limit per stream. Beyond it they are not
-//! compared; ADR 0006 lists all that is let through.
+//! The check holds names and identifiers up to a limit per stream. Names and identifiers beyond the
+//! limit are not compared; ADR 0006 lists the accepted faults.
 
 use std::collections::HashSet;
 
@@ -9,16 +10,16 @@ use crate::error::{DecodeErrorKind, corrupt};
 use crate::limits::whole_bytes;
 use crate::raw::{StreamId, StreamMeta, StreamPart};
 
-/// The most memory for each list that is compared within a stream, bytes: 200,000 pending entries of a
-/// group, or 250,000 nodes.
+/// Maximum size in bytes of each compared list of a stream: 200,000 pending entries of a group, or
+/// 250,000 nodes.
 const HELD_BYTES_MAX: usize = whole_bytes(4 << 20);
-/// What a name takes beside its bytes.
+/// Overhead of a name in bytes.
 const NAME_OVERHEAD_BYTES: usize = 48;
 
-/// Compares the parts of the streams that pass.
+/// Compares the parts of streams.
 #[derive(Debug, Default)]
 pub(super) struct StreamCheck {
-    /// A part of a stream has passed.
+    /// Whether a part of a stream has occurred.
     is_used: bool,
     nodes: Nodes,
     groups: Names,
@@ -28,7 +29,7 @@ pub(super) struct StreamCheck {
 }
 
 impl StreamCheck {
-    /// The value that begins may be a stream.
+    /// Begins a value, which may be a stream.
     #[inline]
     pub(super) fn begin(&mut self) {
         if self.is_used {
@@ -41,7 +42,7 @@ impl StreamCheck {
         *self = Self::default();
     }
 
-    /// A node with this identifier has begun.
+    /// Begins a node with this identifier.
     pub(super) fn node(&mut self, id: StreamId) -> Result<(), DecodeErrorKind> {
         self.is_used = true;
         self.nodes.add(id)
@@ -55,13 +56,13 @@ impl StreamCheck {
             StreamPart::Group(group) => {
                 self.pending = Pending::default();
                 self.consumers = Names::default();
-                self.groups.add(group.name, "a stream has a group twice")
+                self.groups.add(group.name, "a stream contains a group twice")
             }
             StreamPart::Pending(pending) => self.pending.add(pending.id),
             StreamPart::Consumers(_) => self.pending.seal(),
             StreamPart::Consumer(consumer) => {
                 self.pending.next_owner();
-                self.consumers.add(consumer.name, "a stream's group has a consumer twice")
+                self.consumers.add(consumer.name, "a stream's group contains a consumer twice")
             }
             StreamPart::Unowned(_) => {
                 self.pending.next_owner();
@@ -70,7 +71,11 @@ impl StreamCheck {
             StreamPart::ConsumerPending(id) | StreamPart::UnownedPending(id) => {
                 self.pending.claim(*id)
             }
-            StreamPart::Producer(name) => self.producers.add(name, "a stream has a producer twice"),
+            StreamPart::Producer(name) => self.producers.add(
+                name,
+                "a stream contains a producer \
+                twice",
+            ),
             StreamPart::Producers(_)
             | StreamPart::ProducerEntry(_)
             | StreamPart::ProducerTotals(_) => Ok(()),
@@ -80,7 +85,7 @@ impl StreamCheck {
     fn meta(&mut self, meta: &StreamMeta) -> Result<(), DecodeErrorKind> {
         self.nodes.finish()?;
         if meta.length > 0 && self.nodes.count == 0 {
-            return corrupt("a stream without nodes claims to have entries");
+            return corrupt("a stream without nodes has a positive number of entries");
         }
         Ok(())
     }
@@ -91,7 +96,7 @@ impl StreamCheck {
 struct Nodes {
     count: u64,
     last: Option<StreamId>,
-    /// All of them, as long as there is room.
+    /// All identifiers, as long as the limit permits.
     ids: Vec<[u8; 16]>,
     is_unsorted: bool,
 }
@@ -124,10 +129,10 @@ impl Nodes {
 }
 
 fn twice<T>() -> Result<T, DecodeErrorKind> {
-    corrupt("a stream has a node twice")
+    corrupt("a stream contains a node twice")
 }
 
-/// Names of which none may come twice.
+/// Names that must be unique.
 #[derive(Debug, Default)]
 struct Names {
     names: HashSet<Box<[u8]>>,
@@ -148,21 +153,21 @@ impl Names {
     }
 }
 
-/// The pending entries of a group, and who has claimed them.
+/// The pending entries of a group, and the consumers that claimed them.
 #[derive(Debug, Default)]
 struct Pending {
     entries: Vec<PendingId>,
     is_unsorted: bool,
-    /// There are more than are held: they are not compared.
+    /// The limit is exceeded: the entries are not compared.
     is_beyond: bool,
     owner: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct PendingId {
-    /// As the stream's tree has it, which sorts as the identifiers do.
+    /// The encoding of the stream's tree, whose order is that of the identifiers.
     id: [u8; 16],
-    /// The last consumer that claimed it, from 1; 0 for none.
+    /// The last consumer that claimed the entry, from 1; 0 for none.
     owner: u32,
 }
 
@@ -182,7 +187,7 @@ impl Pending {
         Ok(())
     }
 
-    /// All of them have come.
+    /// Whether all entries have occurred.
     fn seal(&mut self) -> Result<(), DecodeErrorKind> {
         if std::mem::take(&mut self.is_unsorted) {
             self.entries.sort_unstable();

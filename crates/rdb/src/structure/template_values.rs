@@ -1,4 +1,4 @@
-//! The values of a hash by template in one listpack: a number, that of the template, and a value for
+//! The values of a hash by template in one listpack: the number of the template, and a value for
 //! each of its fields.
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::packed::entry::{Entry, Give};
 use crate::structure::{Sink, Visitor};
 use crate::template::{HashTemplate, HashTemplates};
 
-/// Walks the values.
+/// Decodes the values.
 #[derive(Debug, Default)]
 pub(super) struct TemplateValues {
     phase: Phase,
@@ -22,15 +22,15 @@ enum Phase {
     Value(usize),
 }
 
-/// How many bytes of fields the hashes of a stream may repeat per byte of the stream: a hash can be ten
-/// bytes long, and its template as long as it may be held.
+/// Maximum ratio of repeated fields to stored bytes of a stream: a hash can be ten bytes long,
+/// while its template may reach the limit of held bytes.
 const REPEATED_PER_BYTE: u64 = 1024;
 
 /// The fields that hashes have repeated.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedFields {
     bytes: u64,
-    /// Bytes of the stream before the key that is being walked.
+    /// Bytes of the stream before the current key.
     pub(super) stream_bytes: u64,
 }
 
@@ -47,10 +47,10 @@ impl RepeatedFields {
     }
 }
 
-/// The templates of the stream, and that of the hash that is being walked.
+/// The templates of the stream, and the template of the current hash.
 pub(super) struct ByTemplate<'w> {
     pub(super) templates: &'w HashTemplates,
-    /// There where it came with the value; else its number is in the listpack.
+    /// Present if the template precedes the value; otherwise the listpack contains its number.
     pub(super) template: &'w mut Option<Arc<HashTemplate>>,
     pub(super) repeated: &'w mut RepeatedFields,
 }
@@ -67,12 +67,12 @@ impl TemplateValues {
     pub(super) fn end(&self, template: Option<&HashTemplate>) -> Result<(), DecodeErrorKind> {
         match (self.phase, template) {
             (Phase::Value(at), Some(template)) if at == template.fields.len() => Ok(()),
-            _ => corrupt("a hash has less values than its template has fields"),
+            _ => corrupt("a hash has fewer values than its template has fields"),
         }
     }
 }
 
-/// Takes the entries of the listpack.
+/// Receives the entries of the listpack.
 pub(super) struct TemplateGive<'g, 'w, 's, V> {
     values: &'g mut TemplateValues,
     by: &'g mut ByTemplate<'w>,
@@ -82,7 +82,7 @@ pub(super) struct TemplateGive<'g, 'w, 's, V> {
 impl<V: Visitor> TemplateGive<'_, '_, '_, V> {
     fn number(&mut self, entry: Entry<'_>) -> Result<(), DecodeErrorKind> {
         let Entry::Integer(number) = entry else {
-            return corrupt("the values of a hash by template do not begin with a number");
+            return corrupt("the values of a hash by template do not begin with a template number");
         };
         if self.by.template.is_none() {
             let template = self.by.templates.find(number.cast_unsigned())?;

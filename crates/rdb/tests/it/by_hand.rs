@@ -1,4 +1,4 @@
-//! Files made by hand: for what no server at hand writes, and what none would.
+//! Files made by hand, for content that no installed server writes.
 
 /// A file of version 12 of Redis' format without a checksum.
 pub(crate) fn redis(records: &[&[u8]]) -> Vec<u8> {
@@ -15,7 +15,7 @@ pub(crate) fn framed(header: &[u8], records: &[&[u8]]) -> Vec<u8> {
     [header, &records.concat(), b"\xff\0\0\0\0\0\0\0\0"].concat()
 }
 
-/// A length, in as few bytes as it takes.
+/// A length in the shortest form.
 pub(crate) fn length(length: u64) -> Vec<u8> {
     match length {
         0..0x40 => vec![length as u8],
@@ -28,7 +28,7 @@ pub(crate) fn text(bytes: &[u8]) -> Vec<u8> {
     [&length(bytes.len() as u64), bytes].concat()
 }
 
-/// A compressed string of that many bytes, nearly all of them `a`, in an 88th of them.
+/// A compressed string of this many bytes, nearly all of them `a`, in an 88th of its length.
 pub(crate) fn compressed(bytes: usize) -> Vec<u8> {
     const COPY: usize = 264;
     let copies = bytes / COPY - 1;
@@ -55,7 +55,7 @@ pub(crate) fn listpack(entries: &[Vec<u8>]) -> Vec<u8> {
     text(&[&bytes.to_le_bytes(), &count.to_le_bytes()[..], &entries, b"\xff"].concat())
 }
 
-/// An entry of a listpack, as 64 bits however small.
+/// An entry of a listpack, as a 64-bit number.
 pub(crate) fn number(number: i64) -> Vec<u8> {
     [&[0xF4], &number.to_le_bytes()[..], &[9]].concat()
 }
@@ -77,7 +77,7 @@ pub(crate) fn word(word: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// What a number is in a listpack if it is below 128.
+/// The encoding of a number below 128 in a listpack.
 pub(crate) fn digit(digit: u8) -> Vec<u8> {
     vec![digit, 1]
 }

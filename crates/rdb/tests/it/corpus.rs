@@ -1,4 +1,4 @@
-//! Replays what the fuzzer kept: the inputs that reached code which no other had reached.
+//! Replays the corpus of the fuzzer: inputs that reached new code.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Damage is noticed, wherever it is.
+//! Damage is detected at every position.
 
 use std::fs;
 
@@ -9,7 +9,8 @@ use crate::by_hand::{compressed, digit, key, listpack, number, redis, word};
 use crate::definition::{hash_with_expiries, stream};
 use crate::support::{data_findings, digest, fixtures, is_sound, shapes};
 
-/// Small enough for every byte and every value of it. Those of versions 3, 6 and 7 have no checksum.
+/// Samples small enough for every value of every byte. Those of versions 3, 6 and 7 have no
+/// checksum.
 const SMALL: [&str; 7] = [
     "valkey-9.1.2/ttl.rdb",
     "redis-7.4.1/forced-unpacked.rdb",
@@ -24,16 +25,16 @@ fn small() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     SMALL.into_iter().map(|name| (name, fs::read(fixtures().join(name)).unwrap()))
 }
 
-/// What of the findings is data: the keys and their values, without where they stand and when they
-/// were last used.
+/// The findings that are data: keys and their values, without positions and times of use.
 fn data_of(file: &[u8]) -> Vec<String> {
     let lines = data_findings(file, file.len()).unwrap().lines;
     lines.iter().filter_map(|line| data_in(line)).collect()
 }
 
-/// Nothing of a record; of a key and of a stream's tail what all servers keep and no clock wrote.
+/// Records are no data. Of a key and of a stream's tail, only the parts count that all servers keep
+/// and no clock wrote.
 fn data_in(line: &str) -> Option<String> {
-    // Data that no module keeps beside a key is none.
+    // Only metadata with content is data.
     const RECORDS: [&str; 7] =
         ["Header", "Aux", "SelectDb", "ResizeDb", "SlotInfo", "End", "KeyMetadata(0)"];
     let is = |what: &str| line.starts_with(what);
@@ -49,13 +50,13 @@ fn data_in(line: &str) -> Option<String> {
             let (id, rest) = line.split_once(", delivered_at_ms")?;
             return Some([id, rest.split_once(", deliveries")?.1].concat());
         }
-        // The place and the layout of a key are not, and what modules keep beside it is counted.
+        // Position and layout of a key are no data; module metadata is counted.
         _ => line.split(", idle_seconds").next()?,
     };
     Some(data.to_owned())
 }
 
-/// What servers of today write, without a checksum: small enough for every value of every byte.
+/// Content of current servers without a checksum, small enough for every value of every byte.
 fn modern() -> Vec<(&'static str, Vec<u8>)> {
     let pairs = listpack(&[word(b"a"), digit(1), word(b"b"), number(-1)]);
     let scores = listpack(&[word(b"a"), word(b"1.5")]);
@@ -80,7 +81,7 @@ fn fingerprints_of(file: &[u8]) -> (Fingerprint, Fingerprint) {
 }
 
 #[test]
-fn every_changed_byte_is_noticed_or_is_no_data() {
+fn every_changed_byte_is_detected_or_affects_no_data() {
     for (name, good) in small().chain(modern()) {
         assert!(is_sound(&good, good.len()), "{name}");
         let (fingerprints, data) = (fingerprints_of(&good), data_of(&good));
@@ -92,8 +93,8 @@ fn every_changed_byte_is_noticed_or_is_no_data() {
             if !is_sound(&bad, bad.len()) {
                 continue;
             }
-            assert!(!has_checksum, "{name}: byte {at} ^ {flip:#x} is not noticed");
-            // Without a checksum, what passes must show in the digest or be no data.
+            assert!(!has_checksum, "{name}: byte {at} ^ {flip:#x} is not detected");
+            // Without a checksum, an undetected change must alter the digest or affect no data.
             if fingerprints_of(&bad) == fingerprints {
                 assert_eq!(data_of(&bad), data, "{name}: byte {at} ^ {flip:#x}");
             }
@@ -102,19 +103,19 @@ fn every_changed_byte_is_noticed_or_is_no_data() {
 }
 
 #[test]
-fn every_cut_is_noticed_by_the_structure_alone() {
+fn the_structure_level_detects_every_truncation() {
     for (name, good) in small().chain(modern()) {
         for len in 0..good.len() {
             assert!(shapes(&good[..len], 4096).is_err(), "{name} cut to {len} bytes");
         }
         let longer = [good.as_slice(), b"\0"].concat();
-        assert!(shapes(&longer, 4096).is_err(), "{name} with a byte more");
+        assert!(shapes(&longer, 4096).is_err(), "{name} with an additional byte");
     }
 }
 
 #[test]
-fn a_node_of_a_list_that_holds_nothing_is_noticed() {
-    // A list (quicklist of version 2) of one plain node, and what that holds.
+fn an_empty_node_of_a_list_is_detected() {
+    // A list (quicklist of version 2) with one plain node, and the value of this node.
     let list =
         |node: &[u8]| [b"REDIS0010\x12\x01k\x01\x01", node, b"\xff\0\0\0\0\0\0\0\0"].concat();
     assert!(shapes(&list(b"\x01v"), 4096).is_ok());

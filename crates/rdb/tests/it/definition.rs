@@ -1,6 +1,6 @@
-//! The digest is what its definition says, and the data level gives what files made by hand hold:
-//! for all that the samples have too little of. Every expected number is computed here, by the
-//! words of the definition and without the crate.
+//! The digest follows its definition, and the data level decodes files made by hand, for content
+//! that is rare in the samples. Every expected number is computed here from the definition, without
+//! the crate.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::support::{data_findings, digest, fixtures};
 
 const NEVER: i64 = i64::MIN;
 const NOON_MS: i64 = 4_000_000_000_000;
-/// The module `ReJSON-RL`, version 3, as `moduleTypeEncodeId` of Redis' `module.c` has it.
+/// The module `ReJSON-RL`, version 3, as encoded by `moduleTypeEncodeId` of Redis' `module.c`.
 const JSON_MODULE: u64 = 0x45e2_5238_df91_2c03;
 
 fn h(parts: &[&[u8]]) -> u128 {
@@ -37,7 +37,7 @@ fn k(kind: u8, expiry: i64, elements: u64, value: u128) -> u128 {
     h(&[&[kind], &u(0), &i(expiry), &u(elements), &value.to_le_bytes(), b"k"])
 }
 
-/// What the data level finds of the only key's value.
+/// The findings of the data level for the only key's value.
 fn value_of(file: &[u8]) -> Vec<String> {
     let lines = data_findings(file, 1).unwrap().lines;
     let from = lines.iter().position(|line| line.starts_with("Key {")).unwrap();
@@ -45,7 +45,7 @@ fn value_of(file: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_hash_becomes_a_number_with_its_upper_half_first() {
+fn the_upper_half_of_a_hash_comes_first() {
     assert_eq!(h(&[]), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
     let file = redis(&[b"\0\x01k\x01v"]);
     let expected = k(0, NEVER, 1, h(&[b"v"]));
@@ -54,7 +54,7 @@ fn a_hash_becomes_a_number_with_its_upper_half_first() {
 }
 
 #[test]
-fn seconds_count_a_thousand_and_slots_are_those_of_the_tag() {
+fn an_expiry_in_seconds_equals_milliseconds_and_the_hash_tag_selects_the_slot() {
     let seconds = redis(&[b"\xfd\x05\0\0\0\0\x01k\x01v"]);
     let digest_of_seconds = digest(&seconds);
     assert_eq!(digest_of_seconds.keys.0, k(0, 5000, 1, h(&[b"v"])));
@@ -64,8 +64,8 @@ fn seconds_count_a_thousand_and_slots_are_those_of_the_tag() {
     assert_eq!(tagged.slot(slot_of(b"k")), Some(tagged.keys));
 }
 
-/// The same hash in every layout that has expiries of fields: the field `b` stays, the others
-/// expire at noon and so much later.
+/// The same hash in every layout that has expiries of fields: the field `b` has no expiry, the
+/// others expire at noon and `later_ms` later.
 pub(crate) fn hash_with_expiries(later_ms: i64) -> Vec<(&'static str, Vec<u8>)> {
     let until = NOON_MS + later_ms;
     let (noon, count) = (i(NOON_MS), [3].as_slice());
@@ -86,7 +86,7 @@ pub(crate) fn hash_with_expiries(later_ms: i64) -> Vec<(&'static str, Vec<u8>)> 
 }
 
 #[test]
-fn expiries_of_fields_are_the_same_in_every_layout() {
+fn every_layout_yields_the_same_expiries_of_fields() {
     for later_ms in [0, 1, 1000] {
         let until = NOON_MS + later_ms;
         let field = |field, value, expiry| h(&[field, value, &u(1), &i(expiry)]);
@@ -106,7 +106,7 @@ fn expiries_of_fields_are_the_same_in_every_layout() {
 }
 
 #[test]
-fn expiries_of_fields_in_a_sample_are_those_in_its_bytes() {
+fn expiries_of_fields_in_a_sample_match_its_bytes() {
     let file = fs::read(fixtures().join("redis-7.4.1/hashes.rdb")).unwrap();
     let lines = data_findings(&file, 4096).unwrap().lines;
     let expiry_of = |key: &str, field: &str| {
@@ -116,12 +116,13 @@ fn expiries_of_fields_in_a_sample_are_those_in_its_bytes() {
         lines.find(|line| **line == field).unwrap();
         lines.find(|line| line.starts_with("FieldExpiry")).unwrap().clone()
     };
-    // The smallest expiry in the bytes is 1805282772130, and the distance stored with this field 1.
+    // The earliest expiry in the bytes is 1805282772130, and the stored difference of this field is
+    // 1.
     assert_eq!(expiry_of("hash:hfe_large", "f241"), "FieldExpiry(Some(1805282772130))");
     assert_eq!(expiry_of("hash:hfe_small", "b"), "FieldExpiry(Some(1805282772123))");
 }
 
-/// Two paths, of two fields and of one.
+/// Two paths, with two fields and with one.
 fn path_hash() -> Vec<u8> {
     let first = &b"\x01p\x02\x01f\x01v\x01g\xc0\x07"[..];
     valkey(&[&key(23, &[&[2], first, b"\x02p2\x01\x01f\0"])])
@@ -143,7 +144,7 @@ fn fields_of_a_path_hash_belong_to_their_path() {
 }
 
 #[test]
-fn no_field_of_a_plain_hash_counts_as_one_of_a_path_hash() {
+fn a_plain_field_never_equals_a_field_of_a_path_hash() {
     let (field, value) = (b"field", b"value");
     let path = valkey(&[&key(23, &[b"\x01\x01p\x01", &text(field), &text(value)])]);
     // The same bytes in the same order, with a field of the same length.
@@ -153,7 +154,7 @@ fn no_field_of_a_plain_hash_counts_as_one_of_a_path_hash() {
     assert_ne!(digest(&path).keys, digest(&plain).keys);
 }
 
-/// A part of every type that a module can write; the numbers are their own tags' neighbours.
+/// A part of every type that a module can write; the numbers are close to the tags.
 fn module_parts() -> Vec<u8> {
     let float = [&[3], &1.5f32.to_le_bytes()[..]].concat();
     let double = [&[4], &(-2.5f64).to_le_bytes()[..]].concat();
@@ -162,7 +163,7 @@ fn module_parts() -> Vec<u8> {
 }
 
 #[test]
-fn a_module_s_value_is_counted_and_not_compared() {
+fn a_module_value_is_counted_and_not_compared() {
     let module = length(JSON_MODULE);
     let file = redis(&[&key(7, &[&module, &module_parts()])]);
     let id = format!("ModuleValue(ModuleId({JSON_MODULE}))");
@@ -201,7 +202,7 @@ fn vector_set(head: &[u64], matrix: &[u8], nodes: &[Vec<u8>]) -> Vec<u8> {
 const VERSION_1: u64 = 1 << 24;
 
 #[test]
-fn a_vector_set_is_its_settings_and_the_set_of_its_nodes() {
+fn a_vector_set_is_compared_by_settings_and_nodes() {
     let of_node = |element: &[u8], attributes: &[u8], vector: &[u8], scale: u64| {
         let hashes = [element, attributes, vector].map(|text| h(&[text]).to_le_bytes());
         h(&[&hashes.concat(), &u(scale)])
@@ -219,14 +220,14 @@ fn a_vector_set_is_its_settings_and_the_set_of_its_nodes() {
     let nodes = [of_node(b"a", b"", b"\x7f", scale), of_node(b"b", b"{}", b"\x01", scale)];
     let expected = k(6, NEVER, 2, sum(nodes).wrapping_add(settings));
     assert_eq!((digest(&file).keys.0, digest(&file).uncompared), (expected, 0));
-    // Another order, another place in the graph, no M, and no version: still the same.
+    // Another order, another place in the graph, no M, and no version: the digest is the same.
     let placed = one(&[9, VERSION_1 | 1, 2, 32, 2, 3, 4, 1, 16, 2, 8, scale]);
     let old = one(&[1, 0, 1, 32, 2, scale]);
     for (nodes, config) in [([other.clone(), placed], head[2]), ([old, other.clone()], 1)] {
         let file = vector_set(&[1, 2, config, 3], &matrix, &nodes);
         assert_eq!((digest(&file).keys.0, digest(&file).uncompared), (expected, 0));
     }
-    // Another vector, attribute, element, scale or setting shows.
+    // Another vector, attribute, element, scale or setting changes the digest.
     let plain = [1, VERSION_1, 0, 32, 9, scale];
     for (head, changed) in [
         (head, node(b"a", Some(b""), b"\x7e", &plain)),
@@ -245,7 +246,7 @@ fn a_vector_set_is_its_settings_and_the_set_of_its_nodes() {
 }
 
 #[test]
-fn the_range_of_a_node_counts_only_where_it_is_set() {
+fn the_range_of_a_node_counts_only_if_it_is_set() {
     let set = |quantization: u64, scale: u64| {
         let head = [1, 1, 16 << 8 | quantization, 0];
         digest(&vector_set(&head, &[], &[node(b"a", None, b"v", &[1, VERSION_1, 0, 32, 0, scale])]))
@@ -258,7 +259,7 @@ fn the_range_of_a_node_counts_only_where_it_is_set() {
 }
 
 #[test]
-fn a_vector_set_that_does_not_fit_is_another_module_s_value() {
+fn a_vector_set_with_an_unknown_layout_is_not_compared() {
     let whole = node(b"a", None, b"v", &[1, VERSION_1, 0, 32, 0, 5]);
     let head = [1, 1, 16 << 8, 0];
     assert_eq!(digest(&vector_set(&head, &[], std::slice::from_ref(&whole))).uncompared, 0);
@@ -278,7 +279,7 @@ fn a_vector_set_that_does_not_fit_is_another_module_s_value() {
 }
 
 #[test]
-fn an_array_is_its_values_by_their_indexes_and_where_it_inserts() {
+fn an_array_is_compared_by_indexed_values_and_insert_index() {
     let double = 1.5f64;
     let values = [
         &[0, 1][..],
@@ -321,7 +322,7 @@ fn an_array_is_its_values_by_their_indexes_and_where_it_inserts() {
 }
 
 #[test]
-fn a_rate_limiter_is_its_time_by_the_byte_of_its_version() {
+fn a_rate_limiter_is_compared_by_its_time() {
     let expected = k(8, NEVER, 0, h(&[&u(300)]));
     for (header, byte) in [(b"REDIS0014", 29), (b"REDIS0015", 33)] {
         let file = framed(header, &[&key(byte, &[&length(300)])]);
@@ -330,7 +331,7 @@ fn a_rate_limiter_is_its_time_by_the_byte_of_its_version() {
 }
 
 #[test]
-fn a_hash_by_template_is_the_hash_that_it_stands_for() {
+fn a_hash_by_template_equals_the_plain_hash() {
     let plain = [[text(b"f"), text(b"1")], [text(b"long"), text(b"two")]].concat().concat();
     let expected = digest(&redis(&[&key(4, &[&[2], &plain])]));
     // Opcode, number, fields.
@@ -377,14 +378,14 @@ fn modules(file: &[u8]) -> Vec<(String, u64)> {
 }
 
 #[test]
-fn a_module_s_value_of_the_first_version_cannot_be_followed() {
+fn a_module_value_of_the_first_version_cannot_be_decoded() {
     let file = redis(&[&key(6, &[&length(JSON_MODULE), b"\x05"])]);
     let error = data_findings(&file, 1).err().unwrap();
     assert!(matches!(error.kind, DecodeErrorKind::NotSelfDescribing(_)), "{error}");
 }
 
 #[test]
-fn what_stands_between_keys_is_no_part_of_their_digest() {
+fn records_between_keys_do_not_change_the_digest() {
     let (record, module) = (&b"\0\x01k\x01v"[..], length(JSON_MODULE));
     let alone = digest(&redis(&[record])).keys;
     let aux = [&[247][..], &module, b"\x02\x01", &module_parts()].concat();
@@ -417,14 +418,14 @@ fn id(ms: u64, seq: u64) -> [u8; 16] {
 pub(crate) fn stream() -> Vec<u8> {
     let mut node = [2, 1, 1].map(digit).to_vec();
     node.extend([word(b"field"), digit(0)]);
-    // As the master: its field only; deleted, likewise; with names of its own.
+    // With the field of the master entry; deleted, with the same field; with its own field names.
     node.extend([digit(2), digit(0), digit(0), word(b"one"), digit(4)]);
     node.extend([digit(3), digit(0), digit(1), word(b"gone"), digit(4)]);
     node.extend([digit(0), digit(1), digit(2), digit(2)]);
     node.extend([word(b"a"), digit(7), word(b"bc"), word(b""), digit(8)]);
     let node = [&[1], &text(&id(10, 5))[..], &listpack(&node)].concat();
     // Length, last, first and largest deleted identifier, entries added; one group, its identifier
-    // and how many it has read; one entry pending, delivered at some time, for the fourth time.
+    // and its entries read; one pending entry, its delivery time, four deliveries.
     let tail = [&[2, 11, 7, 10, 5, 10, 6, 3][..], b"\x01\x01g", &[10, 5, 1, 1]].concat();
     let pending = [&id(10, 5)[..], &u(1234), &[4]].concat();
     let consumer = [b"\x03who", &u(1)[..], &u(2), &[1], &id(10, 5)].concat();
@@ -432,7 +433,7 @@ pub(crate) fn stream() -> Vec<u8> {
     redis(&[&key(21, &[&node, &tail, &pending, &[2], &consumer, &idle])])
 }
 
-/// The same stream as version 5 of the layout has it, with what producers are known for.
+/// The same stream in version 5 of the layout, with idempotent producers.
 fn newest_stream() -> Vec<u8> {
     let file = stream();
     let (old, end) = (&file[12..file.len() - 9], &file[file.len() - 9..]);
@@ -443,7 +444,7 @@ fn newest_stream() -> Vec<u8> {
 }
 
 #[test]
-fn what_is_known_of_producers_is_no_part_of_a_stream_s_digest() {
+fn idempotent_producers_do_not_change_the_digest() {
     let (old, newest) = (stream(), newest_stream());
     assert_eq!(digest(&newest).keys, digest(&old).keys);
     let lines = data_findings(&newest, 1).unwrap().lines;
@@ -463,7 +464,7 @@ fn what_is_known_of_producers_is_no_part_of_a_stream_s_digest() {
 }
 
 #[test]
-fn a_stream_that_contradicts_itself_as_no_server_loads_it_is_damaged() {
+fn an_inconsistent_stream_that_every_server_refuses_is_damaged() {
     let empty_node = |id_bytes: [u8; 16]| {
         let node = [1, 0, 0].map(digit).to_vec();
         let entry = [2, 0, 0, 3].map(digit).to_vec();
@@ -517,7 +518,7 @@ fn a_stream_that_contradicts_itself_as_no_server_loads_it_is_damaged() {
             assert!(error.to_string().contains(what), "{error}: {what}");
         }
     }
-    // The order of nodes and of pending entries is no matter.
+    // The order of nodes and of pending entries has no effect.
     let unordered = stream(&[
         &[2],
         &two,
@@ -532,7 +533,7 @@ fn a_stream_that_contradicts_itself_as_no_server_loads_it_is_damaged() {
 }
 
 #[test]
-fn a_long_length_of_a_short_entry_is_no_zipmap() {
+fn a_zipmap_with_a_long_length_of_a_short_entry_is_refused() {
     let zipmap =
         |field: &[u8]| redis(&[&key(9, &[&text(&[b"\x01", field, b"\x01\0v\xff"].concat())])]);
     assert!(data_findings(&zipmap(b"\x01f"), 1).is_ok());
@@ -542,7 +543,7 @@ fn a_long_length_of_a_short_entry_is_no_zipmap() {
 }
 
 #[test]
-fn a_stream_is_its_live_entries_and_what_its_groups_wait_for() {
+fn a_stream_is_compared_by_live_and_pending_entries() {
     let file = stream();
     let pair = |field: &[u8], value: &[u8]| {
         [field, value, &u(field.len() as u64), &u(value.len() as u64)].concat()

@@ -1,4 +1,5 @@
-//! Small files that ask for much: what they can cost has a bound, in bytes, not in seconds.
+//! Small files that demand many resources: their cost is limited, measured in bytes, not in
+//! seconds.
 
 use cachevault_rdb::data;
 use cachevault_rdb::digest::Digester;
@@ -11,7 +12,7 @@ use crate::support::digester;
 
 const MIB: usize = 1 << 20;
 
-/// Counts the bytes that it is shown.
+/// Counts the bytes of all strings.
 #[derive(Default)]
 struct Shown(u64);
 
@@ -21,7 +22,7 @@ impl data::Visitor for Shown {
     }
 }
 
-/// Wants to see no strings.
+/// A visitor without interest in strings.
 struct Blind;
 
 impl structure::Visitor for Blind {
@@ -29,7 +30,7 @@ impl structure::Visitor for Blind {
     fn key_end(&mut self, _: &Shape) {}
 }
 
-/// A stream of one node: its name once, and entries that repeat it in ten bytes each.
+/// A stream of one node: its field name once, and entries that repeat the name in ten bytes each.
 fn stream_of_one_name(name_bytes: usize, entries: usize) -> Vec<u8> {
     let mut node = vec![number(entries as i64), digit(0), digit(1)];
     node.extend([word(&vec![b'n'; name_bytes]), digit(0)]);
@@ -42,13 +43,13 @@ fn stream_of_one_name(name_bytes: usize, entries: usize) -> Vec<u8> {
 }
 
 #[test]
-fn names_that_a_node_repeats_are_handed_out_only_so_often() {
+fn repeated_names_of_a_node_are_limited() {
     let file = stream_of_one_name(60_000, 100_000);
     let mut shown = Shown::default();
     let error = data::Decoder::default().feed(&file, &mut shown).unwrap_err();
     assert!(matches!(error.kind, DecodeErrorKind::TooLong { .. }), "{error}");
     assert!(shown.0 <= 1024 * file.len() as u64, "{} bytes of {}", shown.0, file.len());
-    // In pieces too, and who does not want to see them.
+    // The result is the same for pieces, and for a visitor without interest in strings.
     let mut decoder = data::Decoder::default();
     let in_pieces = file.chunks(1).try_for_each(|piece| decoder.feed(piece, &mut Shown::default()));
     assert_eq!(in_pieces.unwrap_err().kind, error.kind);
@@ -57,7 +58,7 @@ fn names_that_a_node_repeats_are_handed_out_only_so_often() {
 }
 
 #[test]
-fn names_that_a_node_repeats_as_servers_write_them_are_all_handed_out() {
+fn repeated_names_of_real_nodes_all_pass() {
     for (name_bytes, entries) in [(4000, 100), (200, 20_000)] {
         let file = stream_of_one_name(name_bytes, entries);
         let mut shown = Shown::default();
@@ -67,7 +68,7 @@ fn names_that_a_node_repeats_as_servers_write_them_are_all_handed_out() {
 }
 
 #[test]
-fn a_node_of_too_many_names_is_refused_by_all_who_look() {
+fn a_node_with_too_many_names_is_refused_for_every_visitor() {
     let file = stream_of_one_name(5 * MIB, 1);
     let read = data::Decoder::default().feed(&file, &mut Digester::default()).unwrap_err();
     let checked = structure::Decoder::default().feed(&file, &mut Blind).unwrap_err();
@@ -84,7 +85,7 @@ fn inspect(file: &[u8], piece_bytes: usize) -> Result<Content, InspectError> {
 }
 
 #[test]
-fn what_has_to_be_held_whole_is_refused_beyond_what_a_capture_may_take() {
+fn a_held_part_above_the_limit_is_refused() {
     let huge = compressed(17 * MIB);
     let held = [
         ("a key", [&[0], &huge[..], b"\x01v"].concat()),
@@ -106,8 +107,8 @@ fn what_has_to_be_held_whole_is_refused_beyond_what_a_capture_may_take() {
 }
 
 #[test]
-fn a_length_that_is_only_claimed_is_not_counted() {
-    // Two fields' values whose lengths, added, are more than 64 bits hold.
+fn a_stated_length_is_not_counted_before_its_bytes() {
+    // Values of two fields whose total length exceeds 64 bits.
     let file = b"REDIS0009\x04\x01k\x01\x01a\xc3\x81\x7f\xff\xff\xff\xff\xff\xff\xff\
         \x81\xff\xff\xff\xff\xff\xff\xff\xffx";
     let mut decoder = structure::Decoder::default();
@@ -116,13 +117,13 @@ fn a_length_that_is_only_claimed_is_not_counted() {
 }
 
 #[test]
-fn a_version_before_the_first_is_no_version() {
+fn version_zero_is_refused() {
     assert!(Header::parse(*b"REDIS0000").is_err());
     assert!(inspect(b"REDIS0000\x00\x01k\x01v\xff", 4096).is_err());
 }
 
 #[test]
-fn hashes_cannot_repeat_the_fields_of_a_template_without_end() {
+fn repeated_fields_of_a_template_are_limited() {
     let field = text(&[b'f'; 1 << 20]);
     let template = [&[242, 1, 1][..], &field].concat();
     let mut records = vec![&template[..]];

@@ -1,4 +1,4 @@
-//! What the tests with real servers share.
+//! Helpers for tests with real servers.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use cachevault_testkit::{Reply, Server};
 
 pub(crate) type Command = Vec<Vec<u8>>;
 
-/// A command of words that are text or bytes.
+/// A command of text or bytes.
 macro_rules! command {
     ($($word:expr),+ $(,)?) => { vec![$(AsRef::<[u8]>::as_ref(&$word).to_vec()),+] };
 }
@@ -22,14 +22,14 @@ pub(crate) fn run(server: &Server, commands: &[Command]) -> Vec<Reply> {
     replies
 }
 
-/// What a server with this data set writes.
+/// The RDB that a server with this data set writes.
 #[track_caller]
 pub(crate) fn save(server: &Server) -> Vec<u8> {
     server.ask(&["SAVE"]);
     fs::read(server.folder().join("dump.rdb")).unwrap()
 }
 
-/// A command that can be read in a message.
+/// A command in printable form.
 pub(crate) fn shown(command: &[Vec<u8>]) -> String {
     let word = |word: &Vec<u8>| word[..word.len().min(40)].escape_ascii().to_string();
     command.iter().take(12).map(word).collect::<Vec<_>>().join(" ")
@@ -40,7 +40,7 @@ pub(crate) fn shown(command: &[Vec<u8>]) -> String {
 pub(crate) fn bulk(reply: &Reply) -> Vec<u8> {
     match reply {
         Reply::Bulk(Some(bytes)) => bytes.to_vec(),
-        other => panic!("no bulk string: {other:?}"),
+        other => panic!("not a bulk string: {other:?}"),
     }
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn bulk(reply: &Reply) -> Vec<u8> {
 pub(crate) fn array(reply: &Reply) -> &[Reply] {
     match reply {
         Reply::Array(Some(elements)) => elements,
-        other => panic!("no array: {other:?}"),
+        other => panic!("not an array: {other:?}"),
     }
 }
 
@@ -62,11 +62,11 @@ pub(crate) fn bulks(reply: &Reply) -> Vec<Vec<u8>> {
 pub(crate) fn integer(reply: &Reply) -> i64 {
     match reply {
         Reply::Integer(number) => *number,
-        other => panic!("no number: {other:?}"),
+        other => panic!("not a number: {other:?}"),
     }
 }
 
-/// Bytes that do not compress; the same for the same seed.
+/// Incompressible bytes; the same seed yields the same bytes.
 pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed;
     std::iter::repeat_with(|| {

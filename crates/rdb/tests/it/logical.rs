@@ -1,4 +1,4 @@
-//! Logical values: what the data level finds, and what a server answers.
+//! Logical values, from the data level and from the replies of a server.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use crate::live::{Command, array, bulk, bulks, command, integer, run};
 
 type Bytes = Vec<u8>;
 
-/// Every key, with its expiry in milliseconds since 1970.
+/// Every key with its expiry in milliseconds since 1970.
 pub(crate) type Keys = BTreeMap<(u64, Bytes), (Option<i64>, Logical)>;
 
-/// A value, whatever its encoding.
+/// A value, independent of its encoding.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Logical {
     String(Bytes),
@@ -23,14 +23,14 @@ pub(crate) enum Logical {
     Set(BTreeSet<Bytes>),
     /// Members with the bits of their scores.
     SortedSet(BTreeMap<Bytes, u64>),
-    /// Fields with their values, and when each expires, milliseconds since 1970.
+    /// Fields with their values and expiries, milliseconds since 1970.
     Hash(BTreeMap<Bytes, (Bytes, Option<i64>)>),
     Stream(Stream),
 }
 
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Stream {
-    /// Entries, with fields and values in turn.
+    /// Entries; fields and values alternate.
     entries: Vec<(StreamId, Vec<Bytes>)>,
     last_id: StreamId,
     groups: BTreeMap<Bytes, Group>,
@@ -40,7 +40,7 @@ pub(crate) struct Stream {
 struct Group {
     last_id: StreamId,
     pending: BTreeMap<StreamId, Pending>,
-    /// When each consumer was seen.
+    /// The time of each consumer's last request.
     consumers: BTreeMap<Bytes, u64>,
 }
 
@@ -51,11 +51,11 @@ struct Pending {
     deliveries: u64,
 }
 
-/// Collects what the data level finds.
+/// Collects the findings of the data level.
 #[derive(Default)]
 pub(crate) struct Collector {
     pub(crate) keys: Keys,
-    /// The types that values are stored as.
+    /// The types of the stored values.
     pub(crate) types: BTreeSet<u8>,
     key: (u64, Bytes),
     expires_at_ms: Option<i64>,
@@ -94,25 +94,28 @@ impl data::Visitor for Collector {
             Item::FieldExpiry(expiry) => self.field_expiries.push(expiry),
             Item::Entry(id) => self.stream.entries.push((id, Vec::new())),
             Item::Stream(part) => self.stream_part(part),
-            other => panic!("nothing of a module was written: {other:?}"),
+            other => panic!("unexpected item: {other:?}"),
         }
     }
 
     fn key_end(&mut self, shape: &Shape) {
-        let kind = self.kind.take().expect("what ends has begun");
+        let kind = self.kind.take().expect("a value that ends has a beginning");
         let (value, elements) = self.value(kind);
         assert_eq!(shape.elements as usize, elements, "{kind:?}");
         let before = self.keys.insert(self.key.clone(), (self.expires_at_ms, value));
-        assert_eq!(before, None, "a key twice");
+        assert_eq!(before, None, "a key occurs twice");
     }
 }
 
 impl Collector {
     fn text_end(&mut self, role: Role) {
-        let text = self.open.take().expect("what ends has begun");
+        let text = self.open.take().expect("a value that ends has a beginning");
         match (self.kind, role) {
             (Some(Kind::Stream), Role::Field | Role::FieldValue) => {
-                let (_, texts) = self.stream.entries.last_mut().expect("an entry has begun");
+                let (_, texts) = self.stream.entries.last_mut().expect(
+                    "an entry precedes its \
+                    fields",
+                );
                 assert_eq!(role == Role::Field, texts.len() % 2 == 0);
                 texts.push(text);
             }
@@ -146,14 +149,14 @@ impl Collector {
             }
             StreamPart::ConsumerPending(id) => {
                 let pending = group.or_default().pending.get_mut(&id);
-                let consumer = &mut pending.expect("it is pending in the group").consumer;
-                assert_eq!(consumer, b"", "an entry is pending for two");
+                let consumer = &mut pending.expect("the entry is pending in the group").consumer;
+                assert_eq!(consumer, b"", "an entry is pending for two consumers");
                 consumer.clone_from(&self.consumer);
             }
         }
     }
 
-    /// The value that has been collected, and how many elements it had in the file.
+    /// The collected value, and its number of elements in the file.
     fn value(&mut self, kind: Kind) -> (Logical, usize) {
         let (mut texts, scores) =
             (std::mem::take(&mut self.texts), std::mem::take(&mut self.scores));
@@ -176,7 +179,7 @@ impl Collector {
                 let entries = stream.entries.len();
                 (Logical::Stream(stream), entries)
             }
-            Kind::Module | Kind::Array | Kind::Gcra => panic!("nothing of this was written"),
+            Kind::Module | Kind::Array | Kind::Gcra => panic!("unexpected kind of value"),
         }
     }
 }
@@ -193,7 +196,7 @@ fn expiring(
     pairs.zip(expiries).map(|((field, value), expiry)| (field, (value, expiry))).collect()
 }
 
-/// Asks a server for all its keys of these databases.
+/// Reads all keys of these databases from a server.
 pub(crate) fn ask_for_keys(server: &Server, databases: &[u64]) -> Keys {
     let mut keys = Keys::new();
     for &db in databases {
@@ -222,7 +225,7 @@ pub(crate) fn ask_for_keys(server: &Server, databases: &[u64]) -> Keys {
     keys
 }
 
-/// When the fields of a hash expire; never where the server cannot say it.
+/// The expiries of a hash's fields; none if the server does not support them.
 fn ask_for_hash(server: &Server, select: &Command, name: &[u8], texts: Vec<Bytes>) -> Logical {
     let fields: Vec<_> = texts.iter().step_by(2).cloned().collect();
     let mut ask = command!["HPEXPIRETIME", name, "FIELDS", fields.len().to_string()];
@@ -247,11 +250,11 @@ fn question(kind: &str, name: &[u8]) -> Command {
         "zset" => command!["ZRANGE", name, "0", "-1", "WITHSCORES"],
         "hash" => command!["HGETALL", name],
         "stream" => command!["XRANGE", name, "-", "+"],
-        other => panic!("no value of type {other} was written"),
+        other => panic!("unexpected type {other}"),
     }
 }
 
-/// What the first question leaves open.
+/// The command for details that the first command does not return.
 fn detail(kind: &str, name: &[u8]) -> Command {
     match kind {
         "stream" => command!["XINFO", "STREAM", name, "FULL", "COUNT", "0"],
@@ -278,7 +281,7 @@ fn score_bits((member, score): (Bytes, Bytes)) -> (Bytes, u64) {
 fn stream(entries: &Reply, info: &Reply) -> Stream {
     let entry = |reply: &Reply| match array(reply) {
         [id, texts] => (stream_id(id), bulks(texts)),
-        other => panic!("no entry: {other:?}"),
+        other => panic!("not an entry: {other:?}"),
     };
     let groups = array(field(info, "groups")).iter();
     Stream {
@@ -295,7 +298,7 @@ fn group(info: &Reply) -> Group {
             let deliveries = integer(deliveries).cast_unsigned();
             (stream_id(id), Pending { consumer: bulk(consumer), delivered_at_ms, deliveries })
         }
-        other => panic!("no pending entry: {other:?}"),
+        other => panic!("not a pending entry: {other:?}"),
     });
     let consumers = array(field(info, "consumers")).iter().map(|consumer| {
         let seen_at_ms = integer(field(consumer, "seen-time")).cast_unsigned();
@@ -308,11 +311,11 @@ fn group(info: &Reply) -> Group {
     }
 }
 
-/// A field of an answer that gives names and values in turn.
+/// A field of a reply in which names and values alternate.
 #[track_caller]
 fn field<'r>(info: &'r Reply, name: &str) -> &'r Reply {
     let pair = array(info).chunks_exact(2).find(|pair| text(&pair[0]) == name);
-    &pair.unwrap_or_else(|| panic!("{name} is not in {info:?}"))[1]
+    &pair.unwrap_or_else(|| panic!("{info:?} has no field {name}"))[1]
 }
 
 fn stream_id(reply: &Reply) -> StreamId {

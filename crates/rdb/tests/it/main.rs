@@ -1,6 +1,6 @@
-//! The RDB crate on files that real servers wrote.
+//! Tests the RDB crate with files of real servers.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a rig that breaks stops its test")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a failed setup ends its test")]
 
 mod by_hand;
 mod corpus;

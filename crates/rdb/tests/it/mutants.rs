@@ -1,7 +1,7 @@
-//! Files that were changed at random, under a checksum that is right: what a server refuses may not be
-//! taken for sound, but for the kinds that ADR 0006 lists.
+//! Randomly changed files with a valid checksum: a file that a server refuses must not pass, except
+//! for the kinds in ADR 0006.
 //!
-//! `fuzz/mutants` runs many of them; the test here a few, always the same.
+//! `fuzz/mutants` runs many mutants; the test here runs a few, always the same.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -18,27 +18,28 @@ use crc_fast::{CrcAlgorithm, checksum};
 
 use crate::support::samples;
 
-/// How many mutants, and from which seed on.
+/// The environment variables for the number of mutants and the first seed.
 const COUNT_VARIABLE: &str = "CACHEVAULT_MUTANTS";
 const SEED_VARIABLE: &str = "CACHEVAULT_MUTANTS_SEED";
 const COUNT: u64 = 400;
-/// Larger samples cost time and hold nothing more.
+/// Larger samples cost time and add no coverage.
 const SAMPLE_BYTES_MAX: usize = 24 << 10;
 const CHECKSUM_BYTES: usize = 8;
 
-/// The kinds of files that a server refuses and we do not, as ADR 0006 lists them.
+/// The kinds of files that a server refuses and this crate accepts, as listed in ADR 0006.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Listed {
     /// A key, field or member occurs twice.
     Twice,
-    /// A list, set, sorted set or hash is empty: servers leave it out as they load, and only their
-    /// checker refuses it.
+    /// A list, set, sorted set or hash is empty: servers skip it on loading, and only their checker
+    /// refuses it.
     Empty,
-    /// An encoding that the checker's server is too old for: what a data set needs is in the report.
+    /// An encoding that the server of the checker does not support: the report contains the
+    /// required version.
     Newer,
 }
 
-/// Finds what occurs twice, and what is empty.
+/// Finds duplicates and empty values.
 #[derive(Default)]
 struct Names {
     has_empty: bool,
@@ -88,7 +89,7 @@ fn listed(file: &[u8], newest: u16) -> Option<Listed> {
     }
 }
 
-/// Numbers for the same seed.
+/// Random numbers; the same seed yields the same numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -103,7 +104,7 @@ impl Dice {
     }
 }
 
-/// Changes a file at one to three places, and mends its checksum.
+/// Changes a file at one to three positions and corrects its checksum.
 fn mutant(sample: &[u8], dice: &mut Dice) -> Vec<u8> {
     const INTERESTING: [u8; 12] = [0, 1, 2, 0x3f, 0x40, 0x7f, 0x80, 0x81, 0xc0, 0xc3, 0xfe, 0xff];
     let mut file = sample[..sample.len() - CHECKSUM_BYTES].to_vec();
@@ -140,7 +141,7 @@ fn is_verified(file: &[u8]) -> bool {
     fed && inspector.finish().is_ok_and(|found| matches!(found.content, Content::Verified { .. }))
 }
 
-/// What `redis-check-rdb` of this server says of a file that it refuses.
+/// The error of this server's `redis-check-rdb`, if it refuses the file.
 fn refusal(engine: &Engine, file: &Path) -> Option<String> {
     let checked = Command::new(&engine.binary).arg0("redis-check-rdb").arg(file).output().unwrap();
     let said = String::from_utf8_lossy(&checked.stdout).into_owned();
@@ -149,16 +150,20 @@ fn refusal(engine: &Engine, file: &Path) -> Option<String> {
     }
     let reason = said.lines().find(|line| line.contains("ERROR") || line.contains("error"));
     let detail = said.lines().skip_while(|line| !line.contains("ERROR")).nth(1);
-    Some(format!("{} {}", reason.unwrap_or("it crashed"), detail.unwrap_or_default()))
+    Some(format!("{} {}", reason.unwrap_or("the checker crashed"), detail.unwrap_or_default()))
 }
 
-#[expect(clippy::disallowed_methods, reason = "how many is up to whoever runs the tests")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the caller of the tests chooses the number of \
+                                               mutants"
+)]
 fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
 }
 
 #[test]
-fn what_a_server_refuses_is_not_taken_for_sound() {
+fn a_mutant_that_a_server_refuses_does_not_pass() {
     let engine = installed_engine("redis-8.6").or_else(|| installed_engine("redis-8.2")).unwrap();
     let newest = if engine.name == "redis-8.6" { 13 } else { 12 };
     let headers = b"REDIS0005".to_vec()..=format!("REDIS{newest:04}").into_bytes();
@@ -188,7 +193,7 @@ fn what_a_server_refuses_is_not_taken_for_sound() {
             None => unlisted.push(format!("seed {seed}: {reason}")),
         }
     }
-    println!("{sound} mutants are sound to us; the server refuses of these {known:?}");
-    assert!(sound > 20, "only {sound} mutants are sound");
+    println!("{sound} mutants pass; the server refuses {known:?} of them");
+    assert!(sound > 20, "only {sound} mutants pass");
     assert!(unlisted.is_empty(), "{}", unlisted.join("\n"));
 }

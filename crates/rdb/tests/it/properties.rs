@@ -1,5 +1,5 @@
-//! Whatever is written to a server, in whatever encodings: the data level finds what the server
-//! itself answers, and the digest follows the data alone.
+//! For any data in any encoding, the findings of the data level equal the replies of the server,
+//! and the digest depends on the data only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,13 +18,13 @@ use crate::support::digest;
 type Bytes = Vec<u8>;
 
 const DATABASES: [u64; 3] = [0, 1, 9];
-/// Unless the variable below says how many.
+/// The default of the variable below.
 const CASES: u32 = 14;
 const CASES_VARIABLE: &str = "CACHEVAULT_PROPERTY_CASES";
-/// Type bytes of packed encodings, without those of lists and streams, which are always packed.
+/// Type bytes of packed encodings, except for lists and streams, which are always packed.
 const PACKED: [u8; 4] = [11, 16, 17, 20];
 
-/// A command to a key of its own kind.
+/// A command for a key of its kind.
 #[derive(Debug, Clone)]
 enum Verb {
     Set(Bytes),
@@ -40,7 +40,7 @@ enum Verb {
     RemoveScored(Vec<Bytes>),
     SetFields(Vec<(Bytes, Bytes)>),
     RemoveFields(Vec<Bytes>),
-    /// Only newer servers know this one and the next.
+    /// This command and the next need a newer server.
     SetExpiringFields(i64, Vec<(Bytes, Bytes)>),
     ExpireFields(i64, Vec<Bytes>),
     AddEntry(u64, Vec<(Bytes, Bytes)>),
@@ -50,7 +50,7 @@ enum Verb {
     Acknowledge(Bytes, usize),
 }
 
-/// What is done to a key; keys are few, so that commands meet.
+/// A change of a key. There are few keys, so that several commands affect the same key.
 #[derive(Debug, Clone)]
 enum Change {
     Verb(Verb),
@@ -72,8 +72,8 @@ struct Case {
     steps: Vec<Step>,
 }
 
-/// A string: numbers of every width, what looks like one, and bytes of every length that is
-/// stored in another way.
+/// A string: numbers of every width, text similar to numbers, and lengths around every change of
+/// the encoding.
 fn any_text() -> impl Strategy<Value = Bytes> {
     let number = |numbers: BoxedStrategy<i64>| numbers.prop_map(|n| n.to_string().into_bytes());
     let like_numbers = ["", "007", "-0", "+1", "1.0", "9223372036854775808", " 1"];
@@ -92,7 +92,7 @@ fn any_text() -> impl Strategy<Value = Bytes> {
     ]
 }
 
-/// Where one width of numbers ends and the next begins, on both sides of zero.
+/// The limits between the widths of numbers, on both sides of zero.
 fn around_powers_of_two() -> impl Strategy<Value = i64> {
     let power = (0..63u32, any::<bool>()).prop_map(|(bit, is_negative)| {
         let power = 1i64 << bit;
@@ -156,7 +156,7 @@ fn any_verb() -> impl Strategy<Value = Verb> {
     prop_oneof![1 => strings, 1 => lists, 1 => sets, 1 => sorted, 1 => hashes, 2 => streams]
 }
 
-/// Beyond the year 2065: nothing expires while the test is kept.
+/// After the year 2065: nothing expires during the lifetime of the test.
 fn far_moment() -> impl Strategy<Value = i64> {
     3_000_000_000_000..9_000_000_000_000i64
 }
@@ -177,7 +177,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 }
 
 impl Verb {
-    /// Number of its kind; a key's name begins with it, so that it is of one kind.
+    /// The number of its kind. A key's name begins with this number, so that the key has one kind.
     fn kind(&self) -> u8 {
         match self {
             Self::Set(_) | Self::Append(_) | Self::SetRange(..) => 0,
@@ -192,7 +192,7 @@ impl Verb {
         }
     }
 
-    /// The command; `ids` are the stream's entries so far, and `step` is greater every time.
+    /// The command; `ids` are the stream's entries so far, and `step` increases every time.
     fn command(&self, name: &Bytes, ids: &mut Vec<String>, step: usize) -> Command {
         let id = |ids: &[String], at: usize| match ids.len() {
             0 => "1-1".to_owned(),
@@ -250,13 +250,13 @@ fn flat(pairs: &[(Bytes, Bytes)]) -> Vec<Bytes> {
 }
 
 impl Case {
-    /// The case without what makes Redis 8.6.3 assert: `HSETEX` (in `hashTypeSet`).
+    /// The case without `HSETEX`, which triggers an assertion of Redis 8.6.3 (in `hashTypeSet`).
     fn without_hsetex(mut self) -> Self {
         self.steps.retain(|step| !matches!(step.change, Change::Verb(Verb::SetExpiringFields(..))));
         self
     }
 
-    /// The commands, some of which may fail.
+    /// The commands; some of them may fail.
     fn commands(&self) -> Vec<Command> {
         let mut ids: BTreeMap<(u64, Bytes), Vec<String>> = BTreeMap::new();
         let mut commands = Vec::new();
@@ -280,7 +280,7 @@ impl Case {
         commands
     }
 
-    /// Whether some fields of hashes were given an expiry.
+    /// Whether some fields of hashes received an expiry.
     fn expires_fields(&self) -> bool {
         self.steps.iter().any(|step| {
             let Change::Verb(verb) = &step.change else { return false };
@@ -289,7 +289,7 @@ impl Case {
     }
 }
 
-/// Options under which a server encodes the same data in other ways.
+/// Options that change the encoding of the same data.
 fn configure(server: &Server, options: &[(&str, &str)]) {
     let set = options.iter().map(|(option, value)| command!["CONFIG", "SET", option, value]);
     let replies = server.pipeline(&set.collect::<Vec<_>>());
@@ -299,7 +299,7 @@ fn configure(server: &Server, options: &[(&str, &str)]) {
     }
 }
 
-/// An option that servers have since Redis 7.2.
+/// An option that exists since Redis 7.2.
 const PACKED_SETS: &str = "set-max-listpack-entries";
 
 const DEFAULT: &[(&str, &str)] = &[
@@ -325,7 +325,7 @@ const UNPACKED: &[(&str, &str)] = &[
     ("rdbcompression", "no"),
 ];
 
-/// Everything in one packed string, however long.
+/// Everything in one packed string of any length.
 const EVERYTHING_PACKED: &[(&str, &str)] = &[
     ("hash-max-listpack-entries", "100000"),
     ("hash-max-listpack-value", "1000000"),
@@ -339,7 +339,7 @@ const EVERYTHING_PACKED: &[(&str, &str)] = &[
     ("rdbcompression", "yes"),
 ];
 
-/// What is found in a file that comes in pieces.
+/// The findings for a file that is fed in pieces.
 fn read(file: &[u8]) -> (Collector, Digest) {
     let (mut decoder, mut found) = (data::Decoder::default(), Collector::default());
     let (mut again, mut digester) = (data::Decoder::default(), Digester::default());
@@ -352,15 +352,15 @@ fn read(file: &[u8]) -> (Collector, Digest) {
     (found, digester.finish())
 }
 
-/// The first key that differs, for a message that can be read.
+/// The first different key, in printable form.
 fn difference(found: &Keys, expected: &Keys) -> Option<String> {
     let names: BTreeSet<_> = found.keys().chain(expected.keys()).collect();
     let name = names.into_iter().find(|name| found.get(name) != expected.get(name))?;
     let (found, expected) = (found.get(name), expected.get(name));
-    Some(format!("{}, {}: {found:?} and not {expected:?}", name.0, name.1.escape_ascii()))
+    Some(format!("{}, {}: found {found:?}, expected {expected:?}", name.0, name.1.escape_ascii()))
 }
 
-/// Saves, compares what is found with what the server answers, and gives types and digest.
+/// Saves, compares the findings with the server's replies, and returns types and digest.
 fn check_saved(server: &Server, how: &str) -> Result<(BTreeSet<u8>, Digest), TestCaseError> {
     let (found, digest) = read(&save(server));
     let differing = difference(&found.keys, &ask_for_keys(server, &DATABASES));
@@ -387,7 +387,7 @@ fn check_case(server: &Server, case: &Case) -> Result<(), TestCaseError> {
     prop_assert_eq!(&check_saved(server, "unpacked")?.1, &digest, "unpacked");
     write(EVERYTHING_PACKED);
     let (types, packed) = check_saved(server, "packed")?;
-    // A hash that had fields with an expiry, and has none any more, stays a table.
+    // A hash whose fields had an expiry earlier stays a table.
     let may_stay_table = types.contains(&4) && case.expires_fields();
     prop_assert!(!types.contains(&4) || may_stay_table, "unpacked in {:?}", types);
     prop_assert!(!types.contains(&5), "unpacked in {:?}", types);
@@ -396,29 +396,32 @@ fn check_case(server: &Server, case: &Case) -> Result<(), TestCaseError> {
 }
 
 #[test]
-fn any_data_is_found_as_the_server_has_it_and_has_one_digest_in_all_encodings() {
+fn any_data_matches_the_server_and_has_one_digest_in_all_encodings() {
     check_any_case(&newest_redis());
 }
 
 #[test]
-fn any_data_with_fields_that_expire_is_found_as_the_server_has_it() {
+fn any_data_with_expiring_fields_matches_the_server() {
     check_any_case(&installed_engine("valkey-9.1").unwrap());
 }
 
 #[test]
-fn any_data_is_found_as_redis_8_2_has_it() {
+fn any_data_matches_redis_8_2() {
     check_any_case(&installed_engine("redis-8.2").unwrap());
 }
 
 #[test]
-fn any_data_is_found_as_the_newest_redis_has_it() {
+fn any_data_matches_the_newest_redis() {
     let Some(engine) = installed_engine("redis-8.6") else {
-        return eprintln!("redis-8.6 could not be installed: not tested");
+        return eprintln!("redis-8.6 cannot be installed: not tested");
     };
     check_any_case(&engine);
 }
 
-#[expect(clippy::disallowed_methods, reason = "how many cases is up to whoever runs the tests")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the caller of the tests chooses the number of cases"
+)]
 fn check_any_case(engine: &Engine) {
     let server = Server::start(engine, &[]);
     let cases = std::env::var(CASES_VARIABLE).map_or(CASES, |cases| cases.parse().unwrap());
@@ -439,7 +442,7 @@ fn check_any_case(engine: &Engine) {
     }
 }
 
-/// A data set of which every part has a digest of its own.
+/// A data set in which every part has another digest.
 fn data_set() -> Vec<Command> {
     let mut commands = vec![
         command!["SET", "string", "value"],
@@ -461,7 +464,7 @@ fn data_set() -> Vec<Command> {
     commands
 }
 
-/// Changes of the data set, no two of which have the same result.
+/// Changes of the data set; each has another result.
 fn changes() -> Vec<Vec<Command>> {
     let texts = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect();
     let each: [&[&str]; 34] = [
@@ -498,10 +501,10 @@ fn changes() -> Vec<Vec<Command>> {
         &["XGROUP", "SETID", "stream", "group", "2-1"],
         &["XACK", "stream", "group", "1-1"],
         &["XCLAIM", "stream", "group", "who", "0", "1-1", "RETRYCOUNT", "7"],
-        &["XCLAIM", "stream", "group", "who else", "0", "1-1", "JUSTID"],
+        &["XCLAIM", "stream", "group", "another consumer", "0", "1-1", "JUSTID"],
     ];
     let two: [[&[&str]; 2]; 3] = [
-        // The same strings, elsewhere.
+        // The same strings in other places.
         [&["SET", "string", "value 2"], &["SET", "string 2", "value"]],
         [&["DEL", "hash"], &["HSET", "hash", "fieldv", "alue", "other", "1"]],
         [&["DEL", "list"], &["RPUSH", "list", "onet", "wo", "three"]],
@@ -511,7 +514,7 @@ fn changes() -> Vec<Vec<Command>> {
 }
 
 #[test]
-fn whatever_changes_in_the_data_changes_the_digest() {
+fn every_change_of_the_data_changes_the_digest() {
     let server = Server::start(&newest_redis(), &[]);
     let (data_set, changes) = (data_set(), changes());
     let mut digests: BTreeMap<_, &[Command]> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What the report says of the samples is what their listings say.
+//! The report of a sample matches the listing of its keys.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ fn report_as_of(as_of_ms: i64, file: &[u8], top: usize) -> Report {
 }
 
 #[test]
-fn sums_are_those_of_the_listing() {
+fn sums_match_the_listing() {
     for server in ["redis-5.0.14", "redis-7.4.1", "valkey-9.1.2"] {
         let sample = fixtures().join(server).join("all.rdb");
         let report = report(&fs::read(&sample).unwrap(), 5);
@@ -49,11 +49,11 @@ fn sums_are_those_of_the_listing() {
 }
 
 #[test]
-fn keys_expire_in_the_first_class_that_fits() {
+fn an_expiry_counts_in_the_first_matching_class() {
     const HOUR_MS: i64 = 3_600_000;
     let as_of_ms = 1_800_000_000_000;
     let day = 24 * HOUR_MS;
-    // Each class by its upper end and by what is a millisecond beyond the one before.
+    // A key at the upper limit of each class, and one a millisecond above it.
     let ends = [0, HOUR_MS, day, 7 * day, 30 * day, 365 * day];
     let moments = ends.into_iter().flat_map(|end| [end, end + 1]).chain([-1, 400 * day]);
     let record =
@@ -69,7 +69,7 @@ fn keys_expire_in_the_first_class_that_fits() {
 }
 
 #[test]
-fn the_largest_are_those_that_take_the_most_memory() {
+fn the_largest_keys_have_the_largest_memory_size() {
     let giant = [b"\0\x05giant", &compressed(1 << 20)[..]].concat();
     let noise = [b"\0\x05noise", &text(&noise(50_000, 1))[..]].concat();
     assert!(giant.len() < noise.len());
@@ -79,7 +79,7 @@ fn the_largest_are_those_that_take_the_most_memory() {
 }
 
 #[test]
-fn what_a_list_has_no_room_for_is_counted() {
+fn items_beyond_the_limit_of_a_list_are_counted() {
     let aux = |n: u32| [b"\xfa", &text(n.to_string().as_bytes())[..], b"\x01v"].concat();
     let function = |n: u32| [b"\xf5", &text(format!("#!lua name={n}").as_bytes())[..]].concat();
     let records: Vec<_> = (0..70).map(aux).chain((0..260).map(function)).collect();
@@ -88,9 +88,9 @@ fn what_a_list_has_no_room_for_is_counted() {
     assert_eq!((report.unlisted.aux, report.unlisted.functions), (6, 4));
 }
 
-/// What a server says that its keys take, and what the report says of them.
+/// The memory usage that a server reports for its keys, and the estimate of the report.
 #[test]
-fn memory_is_about_what_the_server_says() {
+fn estimated_memory_is_close_to_that_of_the_server() {
     let server = Server::start(&newest_redis(), &[]);
     let mut commands = Vec::new();
     for n in 0..300u64 {
@@ -119,12 +119,16 @@ fn memory_is_about_what_the_server_says() {
         let keys = report.prefixes.iter().find(|found| found.prefix == format!("{prefix}:"));
         let estimated = keys.map(|keys| keys.memory_bytes).unwrap_or_default() as f64;
         let ratio = estimated / said as f64;
-        assert!((0.7..1.4).contains(&ratio), "{prefix}: {estimated} where the server says {said}");
+        assert!(
+            (0.7..1.4).contains(&ratio),
+            "{prefix}: the estimate is {estimated}, the server \
+                                              reports {said}"
+        );
     }
 }
 
 #[test]
-fn prefixes_tell_where_the_memory_is() {
+fn prefixes_show_the_use_of_memory() {
     let mut file = b"REDIS0009".to_vec();
     for n in 0..9 {
         let key = format!("{}:{n}", if n < 6 { "cart" } else { "user" });

@@ -1,4 +1,5 @@
-//! `RESTORE` takes what the raw level and [`DumpPayload`] make of a file, and has the same data.
+//! Servers accept the payloads of the raw level and [`DumpPayload`] with `RESTORE`, and have the
+//! same data afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,13 +12,13 @@ use cachevault_testkit::{Engine, Reply, Server, installed_engines, newest_redis,
 use crate::live::{Command, bulk, command, integer, noise, run, save};
 use crate::support::fixtures;
 
-/// Divides no length that occurs, so pieces end everywhere.
+/// No occurring length is a multiple of it, so pieces end everywhere.
 const CHUNK_BYTES: usize = 4099;
-/// 2100 and later: far enough not to expire while the test is kept.
+/// The year 2100: nothing expires during the lifetime of the test.
 const EXPIRY_MS: i64 = 4_102_444_800_123;
 const CENTURY_MS: i64 = 100 * 365 * 24 * 3600 * 1000;
 
-/// A key that was found, ready to be restored.
+/// A key of the file, ready for `RESTORE`.
 struct Stored {
     db: u64,
     name: Vec<u8>,
@@ -25,7 +26,7 @@ struct Stored {
     payload: Vec<u8>,
 }
 
-/// Payloads of all keys, and the ways in which they are stored.
+/// Payloads of all keys, and the stored forms of their strings.
 #[derive(Default)]
 struct Payloads {
     keys: Vec<Stored>,
@@ -62,7 +63,7 @@ impl raw::Visitor for Payloads {
     }
 
     fn key_end(&mut self) -> Result<(), DecodeErrorKind> {
-        let (mut stored, payload) = self.open.take().expect("what ends has begun");
+        let (mut stored, payload) = self.open.take().expect("a value that ends has a beginning");
         let len = payload.len();
         stored.payload = payload.finish();
         assert_eq!(stored.payload.len(), len);
@@ -80,7 +81,7 @@ fn payloads(file: &[u8]) -> Payloads {
     payloads
 }
 
-/// Restores keys, those that expire `later` than they would.
+/// Restores keys; those with an expiry expire `later`.
 #[track_caller]
 fn restore(server: &Server, keys: &[Stored], later: i64) {
     let restoring = keys.iter().flat_map(|key| {
@@ -95,7 +96,7 @@ fn restore(server: &Server, keys: &[Stored], later: i64) {
     }
 }
 
-/// What a server says of a key.
+/// The server's description of a key.
 #[derive(Debug, PartialEq)]
 struct Facts {
     kind: String,
@@ -127,7 +128,7 @@ fn facts<'k>(server: &Server, keys: impl Iterator<Item = (u64, &'k [u8])>) -> Ve
     facts.collect()
 }
 
-/// A key of the data set, and the encoding that its server gives it.
+/// A key of the data set and its encoding in the server.
 struct Subject {
     name: &'static str,
     encoding: &'static str,
@@ -135,8 +136,8 @@ struct Subject {
 }
 
 impl Subject {
-    /// Whether all servers with this value write the same bytes: a hash table has no order, and
-    /// inner nodes of a list stay compressed as each server's configuration has it.
+    /// Whether all servers write the same bytes for this value. A hash table has no order, and the
+    /// compression of inner nodes of a list depends on the configuration.
     fn has_one_dump(&self) -> bool {
         self.encoding != "hashtable" && self.name != "list:compressed"
     }
@@ -146,7 +147,7 @@ fn subject(name: &'static str, encoding: &'static str, commands: Vec<Command>) -
     Subject { name, encoding, commands }
 }
 
-/// One command that adds many things to a key.
+/// One command that adds several elements to a key.
 fn adding(verb: &str, name: &str, words: impl IntoIterator<Item = Vec<u8>>) -> Vec<Command> {
     let head = [verb, name].map(|word| word.as_bytes().to_vec());
     vec![head.into_iter().chain(words).collect()]
@@ -160,7 +161,7 @@ fn numbers(values: impl IntoIterator<Item = i64>) -> impl Iterator<Item = Vec<u8
     values.into_iter().map(|value| value.to_string().into_bytes())
 }
 
-/// Bytes of which about half are left when compressed.
+/// Bytes that compress to about half of their size.
 fn twice_each() -> Vec<u8> {
     (0..200).flat_map(|seed| noise(999, seed).repeat(2)).collect()
 }
@@ -285,7 +286,7 @@ fn stream_with_groups(name: &str) -> Vec<Command> {
         .map(|n: u64| {
             let (id, value) = (format!("{n}-{}", n % 3), n.to_string());
             match n % 7 {
-                // Other fields than the first of the node.
+                // Fields that differ from the first entry of the node.
                 0 => command!["XADD", name, id, "other", value, "field", "text"],
                 _ => command!["XADD", name, id, "field", value],
             }
@@ -307,7 +308,7 @@ fn stream_with_groups(name: &str) -> Vec<Command> {
         read("bob", "20"),
         command!["XACK", name, "first", "1-1", "3-0"],
         command!["XCLAIM", name, "first", "alice", "0", "40-1", "RETRYCOUNT", "70000", "JUSTID"],
-        // A pending entry that is no more, deleted entries in a node, and a whole node deleted.
+        // A pending entry that was deleted, deleted entries in a node, and a deleted node.
         command!["XDEL", name, "2-2", "10-1", "11-2", "150-0", "249-0"],
         command!["XTRIM", name, "MINID", "105"],
     ]);
@@ -341,7 +342,7 @@ fn fill(server: &Server, subjects: &[Subject]) {
 }
 
 #[test]
-fn a_server_takes_every_type_and_encoding_and_has_the_same_data() {
+fn a_server_restores_every_type_and_encoding_unchanged() {
     let (source, target) =
         (Server::start(&newest_redis(), &[]), Server::start(&newest_redis(), &[]));
     let subjects = subjects();
@@ -353,7 +354,7 @@ fn a_server_takes_every_type_and_encoding_and_has_the_same_data() {
 
     restore(&target, &found.keys, 0);
     assert_eq!(target.digest(), source.digest());
-    // The compressor is free in what it makes of a string.
+    // The output of the compressor is not unique.
     for server in [&source, &target] {
         server.ask(&["CONFIG", "SET", "rdbcompression", "no"]);
     }
@@ -378,25 +379,26 @@ fn a_server_takes_every_type_and_encoding_and_has_the_same_data() {
     }
 }
 
-/// Our payload and the server's are one but for the version, and so the checksum, in the footer.
+/// Our payload and the server's differ in the version and the checksum of the footer only.
 fn assert_same_value(payload: &[u8], dump: &[u8], name: &str) {
     let value = |payload: &[u8]| payload[..payload.len() - FOOTER_BYTES].to_vec();
-    assert!(value(payload) == value(dump), "the payload of {name} is not what DUMP says");
+    assert!(value(payload) == value(dump), "the payload of {name} differs from the reply of DUMP");
 }
 
-/// Restores a sample, and compares the server's digest with the one beside the sample.
+/// Restores a sample and compares the server's digest with the sample's recorded digest.
 #[track_caller]
 fn restore_sample(server: &Server, sample: &str) {
     let path = fixtures().join(sample);
     let digest = fs::read_to_string(path.with_extension("digest")).unwrap();
     server.ask(&["FLUSHALL"]);
-    // The digest only tells whether a key expires; and no sample should get too old.
+    // The server's digest contains only whether a key expires; the later expiry keeps old samples
+    // valid.
     restore(server, &payloads(&fs::read(&path).unwrap()).keys, CENTURY_MS);
     assert_eq!(server.digest(), digest.trim(), "{sample}");
 }
 
 #[test]
-fn samples_of_older_servers_have_their_digest_in_redis_7() {
+fn redis_7_restores_samples_of_older_servers_unchanged() {
     let server = Server::start(&newest_redis(), &[]);
     for folder in ["redis-5.0.14", "redis-6.2.16", "redis-7.0.15"] {
         for name in ["all", "all-nocompress", "list-compress-depth1", "lru-idle", "lfu-freq"] {
@@ -412,9 +414,9 @@ fn engine(name: &str) -> Engine {
     installed_engines().into_iter().find(|engine| engine.name == name).expect("it is installed")
 }
 
-/// The version in a payload must not be above the server's own, however old that is.
+/// The version of a payload must not exceed the version of an old server.
 #[test]
-fn the_server_that_wrote_a_sample_takes_its_payloads() {
+fn the_server_of_a_sample_restores_its_payloads() {
     for (name, folders) in [
         ("redis-5.0", &["redis-5.0.14", "redis-6.2.16"] as &[_]),
         ("redis-6.2", &["redis-6.2.16"]),
@@ -431,7 +433,7 @@ fn the_server_that_wrote_a_sample_takes_its_payloads() {
 }
 
 #[test]
-fn fields_that_expire_are_restored_with_their_expiry() {
+fn expiring_fields_are_restored_with_their_expiry() {
     let valkey = engine("valkey-9.1");
     let (source, target) = (Server::start(&valkey, &[]), Server::start(&valkey, &[]));
     let at = EXPIRY_MS.to_string();

@@ -1,4 +1,4 @@
-//! Every sample file, at every level, in pieces of every size.
+//! Decodes every sample file at every level, in pieces of every size.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -48,7 +48,7 @@ impl data::Visitor for Listing {
     }
 }
 
-/// Whether a value that is stored like this is, in the server that stores it so, encoded like that.
+/// Whether a stored encoding corresponds to an encoding in the memory of the server.
 fn is_encoded(stored: &str, encoded: &str) -> bool {
     match encoded {
         "int" | "embstr" | "raw" => stored == "string",
@@ -62,7 +62,7 @@ fn is_encoded(stored: &str, encoded: &str) -> bool {
 }
 
 #[test]
-fn every_sample_holds_exactly_the_keys_that_its_server_listed() {
+fn every_sample_contains_exactly_the_listed_keys() {
     for path in samples() {
         let file = fs::read(&path).unwrap();
         let [mut raw, mut structure, mut data] = [const { Listing(Vec::new()) }; 3];
@@ -73,10 +73,10 @@ fn every_sample_holds_exactly_the_keys_that_its_server_listed() {
         raw.0.sort();
         let mut expected = listing(&path);
         assert_eq!(raw.0.len(), expected.len(), "{path:?}");
-        // A newer server than the one that would have written them listed those made by hand.
+        // The listings of samples made by hand come from newer servers.
         let is_by_hand = path.parent().unwrap().ends_with("handmade");
         for (found, listed) in raw.0.iter().zip(&mut expected) {
-            // The name of a module's type is in its value.
+            // A value of a module contains the name of its type.
             if listed.2 == "vectorset" {
                 "module".clone_into(&mut listed.2);
                 "module".clone_into(&mut listed.4);
@@ -90,7 +90,7 @@ fn every_sample_holds_exactly_the_keys_that_its_server_listed() {
 }
 
 #[test]
-fn how_a_file_is_cut_changes_nothing_at_any_level() {
+fn the_size_of_pieces_changes_nothing_at_any_level() {
     for path in samples() {
         let file = fs::read(&path).unwrap();
         let whole = file.len();
@@ -122,7 +122,7 @@ fn how_a_file_is_cut_changes_nothing_at_any_level() {
     }
 }
 
-/// Folders of servers that were given the same data.
+/// Folders of servers with the same data.
 const OLD_SERVERS: [&str; 6] =
     ["redis-5.0.14", "redis-6.2.16", "redis-7.0.15", "redis-7.4.1", "valkey-8.0.1", "valkey-9.1.2"];
 const NEW_SERVERS: [&str; 3] = ["redis-8.2.3", "redis-8.6.3", "redis-unstable-2026-06-25"];
@@ -133,7 +133,7 @@ fn digest_of(folder: &str, name: &str) -> Digest {
 }
 
 #[test]
-fn the_same_data_has_the_same_digest_whoever_saved_it_and_however() {
+fn the_same_data_has_the_same_digest_for_all_servers_and_encodings() {
     let old = ["strings", "lists", "sets", "zsets", "streams", "forced-packed", "forced-unpacked"];
     let new = ["strings", "lists", "sets", "zsets", "hashes", "ttl", "vector-sets"];
     for (folders, names) in [(&OLD_SERVERS[..], &old[..]), (&NEW_SERVERS, &new)] {
@@ -148,7 +148,7 @@ fn the_same_data_has_the_same_digest_whoever_saved_it_and_however() {
             }
         }
     }
-    // The keys of `ttl` were given their time to live by each server's clock.
+    // Each server computed the expiries of `ttl` with its own clock.
     let different: BTreeSet<_> =
         OLD_SERVERS.iter().map(|folder| digest_of(folder, "ttl").keys).collect();
     assert_eq!(different.len(), OLD_SERVERS.len());
@@ -168,8 +168,7 @@ impl KeyVisitor for Fingerprints {
     }
 }
 
-/// The fingerprint of each key of a sample, with what the server's own `DEBUG DIGEST-VALUE` says of
-/// it.
+/// The fingerprint of each key of a sample, with the server's own `DEBUG DIGEST-VALUE`.
 fn fingerprints(folder: &str, name: &str) -> BTreeMap<(u64, Vec<u8>), (Fingerprint, String)> {
     let path = fixtures().join(folder).join(name).with_extension("rdb");
     let mut fingerprinter = Fingerprinter::new(Fingerprints::default());
@@ -180,7 +179,7 @@ fn fingerprints(folder: &str, name: &str) -> BTreeMap<(u64, Vec<u8>), (Fingerpri
 }
 
 #[test]
-fn values_that_servers_call_equal_have_one_fingerprint_whatever_version_wrote_them() {
+fn values_with_equal_server_digests_have_equal_fingerprints() {
     for (name, shared) in [("streams", 24), ("hashes", 30), ("vector-sets", 24)] {
         let [first, others @ ..] = NEW_SERVERS.map(|folder| fingerprints(folder, name));
         let mut compared = 0;
@@ -195,14 +194,14 @@ fn values_that_servers_call_equal_have_one_fingerprint_whatever_version_wrote_th
         }
         assert_eq!(compared, shared, "{name}");
     }
-    // Idempotent producers and pending entries of nobody are in the newer two alone, with
-    // identifiers by their clocks.
+    // Only the newer two samples contain idempotent producers and pending entries without a
+    // consumer, with identifiers of their clocks.
     let [_, middle, newest] = NEW_SERVERS.map(|folder| fingerprints(folder, "streams"));
     assert_eq!((middle.len(), newest.len()), (15, 18));
 }
 
 #[test]
-fn the_order_in_which_a_load_leaves_a_vector_set_changes_nothing() {
+fn reloading_a_vector_set_keeps_its_fingerprint() {
     let names = ["vectorset-2", "vectorset-2-reloaded", "vectorset-2-reloaded-twice"];
     let files =
         names.map(|name| fs::read(fixtures().join(format!("module-order/{name}.rdb"))).unwrap());
@@ -213,7 +212,7 @@ fn the_order_in_which_a_load_leaves_a_vector_set_changes_nothing() {
 }
 
 #[test]
-fn states_that_every_server_refuses_are_damage_and_those_of_some_are_reported() {
+fn states_that_every_server_refuses_are_damage_and_others_are_reported() {
     let read = |name: &str| fs::read(fixtures().join("refused-by-servers").join(name)).unwrap();
     let error = shapes(&read("stream-consumer-pel-unknown-id.rdb"), 64).err().unwrap();
     assert_eq!(
@@ -229,7 +228,7 @@ fn states_that_every_server_refuses_are_damage_and_those_of_some_are_reported() 
 }
 
 #[test]
-fn no_stream_that_a_server_wrote_contradicts_itself() {
+fn streams_of_real_servers_are_consistent() {
     for path in samples() {
         let mut reporter = Reporter::new(0, 1);
         data::Decoder::default().feed(&fs::read(&path).unwrap(), &mut reporter).unwrap();
@@ -238,7 +237,7 @@ fn no_stream_that_a_server_wrote_contradicts_itself() {
 }
 
 #[test]
-fn what_modules_keep_beside_a_key_is_passed_on_and_counted() {
+fn module_metadata_of_keys_is_passed_on_and_counted() {
     #[derive(Default)]
     struct Metadata(Vec<Vec<u8>>);
     impl raw::Visitor for Metadata {
@@ -255,7 +254,7 @@ fn what_modules_keep_beside_a_key_is_passed_on_and_counted() {
         }
         let with: Vec<_> = found.0.iter().filter(|bytes| !bytes.is_empty()).collect();
         assert_eq!(with.len(), 2);
-        // Opcode, one class.
+        // The opcode and one class.
         assert!(with.iter().all(|bytes| bytes[..2] == [243, 1]), "{with:?}");
     }
     assert_eq!(digest(&file).uncompared, 2);
@@ -268,7 +267,7 @@ fn what_modules_keep_beside_a_key_is_passed_on_and_counted() {
 }
 
 #[test]
-fn the_parts_of_a_digest_add_up_to_the_whole() {
+fn the_parts_of_a_digest_add_up_to_the_whole_digest() {
     for path in samples() {
         let digest = digest(&fs::read(&path).unwrap());
         let sum = |parts: &mut dyn Iterator<Item = u128>| parts.fold(0u128, u128::wrapping_add);
@@ -281,7 +280,7 @@ fn the_parts_of_a_digest_add_up_to_the_whole() {
 }
 
 #[test]
-fn what_would_have_to_be_held_beyond_the_limits_is_refused() {
+fn held_parts_beyond_the_limits_are_refused() {
     let file = fs::read(fixtures().join("redis-7.0.15/streams.rdb")).unwrap();
     for (limits, what) in [
         (Limits { names_bytes_max: 8, ..Limits::default() }, "the names of fields"),
@@ -295,7 +294,7 @@ fn what_would_have_to_be_held_beyond_the_limits_is_refused() {
 }
 
 #[test]
-fn a_long_entry_is_the_same_wherever_it_is_cut() {
+fn a_long_entry_is_the_same_in_pieces_of_any_size() {
     for len in [63, 64, 65_530, 65_531, 65_532, 65_536, 65_537, 70_000] {
         let entries = [word(&vec![b'x'; len]), digit(1), word(b"y")];
         let file = redis(&[&key(20, &[&listpack(&entries)])]);
@@ -308,7 +307,7 @@ fn a_long_entry_is_the_same_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_short_string_beyond_the_limit_is_refused_where_it_begins() {
+fn a_short_string_beyond_the_limit_is_refused_at_its_beginning() {
     let file = redis(&[&key(4, &[&[1], &text(b"f"), &text(&[b'v'; 63])])]);
     for chunk in [1, file.len()] {
         let limits = Limits { text_bytes_max: 62, ..Limits::default() };
@@ -323,7 +322,7 @@ fn a_short_string_beyond_the_limit_is_refused_where_it_begins() {
 }
 
 #[test]
-fn a_score_that_is_no_number_is_refused_where_it_stands() {
+fn an_invalid_score_is_refused_at_its_position() {
     let file = redis(&[&key(5, &[&[1], &text(b"m"), &f64::NAN.to_le_bytes()])]);
     for chunk in [1, file.len()] {
         let error = structure_findings(&file, chunk).err().unwrap();

@@ -1,4 +1,4 @@
-//! Sample files, and decoders whose findings can be compared.
+//! Sample files, and decoders with comparable findings.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,7 @@ pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/rdb")
 }
 
-/// The sample files beside which a server's listing of their keys lies.
+/// The sample files with a listing of their keys.
 pub(crate) fn samples() -> Vec<PathBuf> {
     let folders = fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path());
     let files = folders.filter(|folder| folder.is_dir()).flat_map(|folder| {
@@ -30,7 +30,7 @@ pub(crate) fn samples() -> Vec<PathBuf> {
     samples
 }
 
-/// What a level found, one line per finding; pieces of a string are joined.
+/// The findings of a level, one per line; pieces of a string are joined.
 #[derive(Default)]
 pub(crate) struct Findings {
     pub(crate) lines: Vec<String>,
@@ -52,7 +52,7 @@ impl Findings {
             assert!(self.open.is_none(), "a string begins inside another");
             self.open = Some((what, Vec::new()));
         }
-        let (_, bytes) = self.open.as_mut().expect("a string goes on that has not begun");
+        let (_, bytes) = self.open.as_mut().expect("a piece of a string has no beginning");
         bytes.extend_from_slice(piece);
         if is_last {
             let (what, bytes) = self.open.take().unwrap();
@@ -137,7 +137,7 @@ impl data::Visitor for Findings {
     }
 }
 
-/// The structure level as the checker uses it, without a look at the items.
+/// The structure level as used by the checker, without items.
 #[derive(Default)]
 pub(crate) struct Shapes(pub(crate) Vec<String>);
 
@@ -171,17 +171,17 @@ pub(crate) fn digest(file: &[u8]) -> Digest {
     digester(file, file.len()).unwrap().finish()
 }
 
-/// Whether frame, checksum, and structure are right.
+/// Whether frame, checksum, and structure are valid.
 pub(crate) fn is_sound(file: &[u8], chunk: usize) -> bool {
     let mut envelope = Envelope::new();
     let framed = file.chunks(chunk.max(1)).all(|piece| envelope.feed(piece).is_ok());
     framed && envelope.finish().is_ok() && shapes(file, chunk).is_ok()
 }
 
-/// A key in a listing: database, name, kind, whether it expires, and how it is encoded.
+/// A key in a listing: database, name, kind, expiry, and encoding.
 pub(crate) type Row = (u64, Vec<u8>, String, bool, String);
 
-/// The listing beside a sample.
+/// The listing of a sample.
 pub(crate) fn listing(sample: &Path) -> Vec<Row> {
     let text = fs::read_to_string(sample.with_extension("keys")).unwrap();
     let rows = text.lines().filter(|line| !line.starts_with('#'));
@@ -190,7 +190,7 @@ pub(crate) fn listing(sample: &Path) -> Vec<Row> {
     listing
 }
 
-/// What the server's `DEBUG DIGEST-VALUE` said of each key, by database and name.
+/// The server's `DEBUG DIGEST-VALUE` of each key, by database and name.
 pub(crate) fn server_digests(sample: &Path) -> BTreeMap<(u64, Vec<u8>), String> {
     let text = fs::read_to_string(sample.with_extension("keys")).unwrap();
     let rows = text.lines().filter(|line| !line.starts_with('#'));
@@ -212,7 +212,7 @@ fn row(line: &str) -> Row {
     (db, name, plain(cells[2]), plain(cells[4]) != "-", plain(cells[3]))
 }
 
-/// Reads what Python's `repr` makes of bytes.
+/// Parses the `repr` of bytes in Python.
 fn python_bytes(repr: &str) -> Vec<u8> {
     let inner = repr.strip_prefix('b').unwrap();
     let inner = &inner.as_bytes()[1..inner.len() - 1];
@@ -238,7 +238,7 @@ fn python_bytes(repr: &str) -> Vec<u8> {
     bytes
 }
 
-/// The differences of two lists of findings, for a message that can be read.
+/// The first difference of two lists of findings, in printable form.
 pub(crate) fn first_difference(left: &[String], right: &[String]) -> String {
     let mut text = String::new();
     let at = left.iter().zip(right).position(|(l, r)| l != r);
