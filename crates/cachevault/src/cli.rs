@@ -1,4 +1,4 @@
-//! The commands: clients of the service, and those that read an RDB without it.
+//! The client commands, and the commands that read an RDB without the service.
 
 mod access;
 mod audit;
@@ -39,23 +39,23 @@ pub(crate) use webhook::{WebhookCommand, webhook};
 
 use crate::terminal;
 
-/// How results are printed.
+/// The format of printed results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OutputFormat {
     /// A table for people.
     Table,
-    /// JSON for programs, as the API answers.
+    /// JSON for programs, as in the API.
     Json,
 }
 
-/// How to reach the service.
+/// The connection to the service.
 #[derive(Debug, Args)]
 pub(crate) struct ClientOptions {
-    /// Data folder of the service, whose credentials.json is used [default: ~/.cachevault]
+    /// Data folder with credentials.json [default: ~/.cachevault]
     #[arg(long, global = true, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// File with endpoint and keys, instead of the data folder's
+    /// Credentials file, instead of the data folder's
     #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CREDENTIALS")]
     credentials: Option<PathBuf>,
 
@@ -63,52 +63,54 @@ pub(crate) struct ClientOptions {
     #[arg(long, global = true, value_name = "URL", env = "CACHEVAULT_ENDPOINT")]
     endpoint: Option<String>,
 
-    /// PEM file with the certificates to trust, instead of those of well-known authorities
+    /// PEM file with trusted CA certificates
+    ///
+    /// The default is the set of well-known authorities
     #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CA_FILE")]
     ca_file: Option<PathBuf>,
 
-    /// PEM file with a certificate to present to the service, and its key
+    /// PEM file with a client certificate and its key
     #[arg(long, global = true, value_name = "FILE", env = "CACHEVAULT_CLIENT_CERT_FILE")]
     client_cert_file: Option<PathBuf>,
 
-    /// How to print results
+    /// Format of the output
     #[arg(long, short, global = true, value_name = "FORMAT", default_value = "table")]
     output: OutputFormat,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum InstanceCommand {
-    /// Adopt a running server: connects at once and says what is wrong
+    /// Register a running server
     Add(Box<AddInstance>),
-    /// List adopted instances
+    /// List the registered instances
     List,
     /// Show one instance
     Show {
         /// Name or id
         instance: String,
     },
-    /// Change an instance's name, description, window or backup policy
+    /// Change an instance's settings or connection
     Set(Box<SetInstance>),
-    /// Let an instance go; the server itself is not touched
+    /// Remove an instance; the server itself does not change
     Remove {
         /// Name or id
         instance: String,
-        /// What becomes of its backups that have files; without, nothing is done while there are any
+        /// Delete or keep its backups; required if it has any
         #[arg(long, value_name = "WHAT")]
         backups: Option<BackupsOfRemoved>,
     },
 }
 
-/// What becomes of the backups of an instance that goes.
+/// The fate of the backups of a removed instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackupsOfRemoved {
-    /// Their files are deleted, too.
+    /// Delete their files.
     Delete,
-    /// They stay until somebody deletes them.
+    /// Keep them until they are deleted.
     Keep,
 }
 
-/// What is not given stays.
+/// Options of `instance set`. Omitted values stay unchanged.
 #[derive(Debug, Args)]
 pub(crate) struct SetInstance {
     /// Name or id
@@ -122,23 +124,23 @@ pub(crate) struct SetInstance {
     #[arg(long)]
     description: Option<String>,
 
-    /// When it may be worked on: whole hours of UTC, such as `02:00-06:00`
+    /// Maintenance window: whole hours, UTC, such as `02:00-06:00`
     #[arg(long, value_name = "HOURS")]
     maintenance: Option<String>,
 
-    /// Whether backups follow the plan; `manual` keeps it for later
+    /// Backup policy; `manual` keeps the plan for later
     #[arg(long, value_name = "POLICY")]
     policy: Option<PolicyMode>,
 
-    /// Days of the plan, 1 for Monday to 7 for Sunday, such as `1,4`
+    /// Days of the plan, 1 (Monday) to 7, such as `1,4`
     #[arg(long, value_name = "DAYS", value_delimiter = ',', requires_all = ["policy", "window"])]
     days: Vec<u8>,
 
-    /// Hours of UTC in which backups of the plan begin, such as `00:00-01:00`
+    /// Backup window: whole hours, UTC, such as `00:00-01:00`
     #[arg(long, value_name = "HOURS", requires_all = ["policy", "days"])]
     window: Option<String>,
 
-    /// Days for which backups of the plan are kept, 1 to 7
+    /// Days of retention for the plan's backups, 1 to 7
     #[arg(long, value_name = "DAYS", requires = "policy")]
     save_days: Option<u8>,
 
@@ -146,27 +148,32 @@ pub(crate) struct SetInstance {
     connection: SetConnection,
 }
 
-/// How the instance is reached; the server must answer, and nothing is changed there.
+/// A new connection. The server must answer, and it does not change.
 #[derive(Debug, Args)]
 pub(crate) struct SetConnection {
-    /// Where it is: `redis[s]://[user:password@]host[:port]`; a stored password is not sent to
-    /// another address, so give it again
+    /// `redis[s]://[user:password@]host[:port]`
+    ///
+    /// A new address requires the password again: the stored one is not sent to it
     #[arg(long)]
     url: Option<String>,
 
-    /// User of the server's ACL; an empty text stands for the default user
+    /// ACL user; an empty text selects the default user
     #[arg(long, value_name = "NAME")]
     username: Option<String>,
 
-    /// File with the new password, `-` for standard input; an empty one stands for none
+    /// File with the new password; `-` for standard input
+    ///
+    /// An empty file removes the password
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// PEM file with the certificates to trust; an empty one stands for the operating system's
+    /// PEM file with trusted CA certificates
+    ///
+    /// An empty file selects those of the operating system
     #[arg(long, value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
-    /// PEM file with the client certificate to present
+    /// PEM file with the client certificate
     #[arg(long, value_name = "FILE", requires = "tls_key_file")]
     tls_cert_file: Option<PathBuf>,
 
@@ -175,33 +182,35 @@ pub(crate) struct SetConnection {
     tls_key_file: Option<PathBuf>,
 }
 
-/// Whether backups are made by themselves.
+/// The mode of a backup policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyMode {
-    /// By the plan.
+    /// Follow the plan.
     Auto,
-    /// Only when somebody asks.
+    /// Only on request.
     Manual,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AddInstance {
-    /// Name in the project: 1 to 64 letters, digits, `_` and `-`
+    /// Name: 1 to 64 letters, digits, `_` and `-`
     #[arg(long)]
     name: String,
 
     /// `redis[s]://[user:password@]host[:port]`
     url: String,
 
-    /// File with the password, `-` for standard input, instead of one in the URL
+    /// File with the password; `-` for standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 
-    /// PEM file with the certificates to trust, instead of the operating system's
+    /// PEM file with trusted CA certificates
+    ///
+    /// The default is the set of the operating system
     #[arg(long, value_name = "FILE")]
     tls_ca_file: Option<PathBuf>,
 
-    /// PEM file with the client certificate to present
+    /// PEM file with the client certificate
     #[arg(long, value_name = "FILE", requires = "tls_key_file")]
     tls_cert_file: Option<PathBuf>,
 
@@ -212,17 +221,17 @@ pub(crate) struct AddInstance {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {
-    /// Ask for a backup of an instance
+    /// Create a backup of an instance
     Create {
         /// Name or id of the instance
         instance: String,
         /// Free text, at most 128 characters
         #[arg(long)]
         note: Option<String>,
-        /// Ask Valkey 9 for RDB 11, which Redis 7.2 and Valkey 8 load too
+        /// Request RDB 11 from Valkey 9, for Redis 7.2 and Valkey 8
         #[arg(long)]
         portable: bool,
-        /// Wait for the end, with a progress bar
+        /// Wait for the end and show the progress
         #[arg(long)]
         wait: bool,
     },
@@ -231,35 +240,37 @@ pub(crate) enum BackupCommand {
         /// Name or id of the instance
         instance: String,
     },
-    /// Show one backup with what is stored of it
+    /// Show a backup and its stored artifacts
     Show {
         /// Id of the backup
         backup: String,
     },
-    /// Print links by which whoever has them downloads a backup's RDB, one line for each file
+    /// Print download links, one line per file
+    ///
+    /// A link needs no other authentication until it expires
     Link {
         /// Id of the backup
         backup: String,
-        /// How long they work, such as `30m`: 5 minutes to 24 hours
+        /// Lifetime of the links, 5m to 24h
         #[arg(long, value_name = "TIME", default_value = "1h")]
         expires: String,
     },
-    /// Break off a backup that waits or runs, and wait until that is done
+    /// Cancel a waiting or running backup, and wait for its end
     Cancel {
         /// Id of the backup
         backup: String,
     },
-    /// Keep a backup: neither its policy nor anybody removes it
+    /// Hold a backup: it cannot be removed until its release
     Hold {
         /// Id of the backup
         backup: String,
     },
-    /// Allow again that a backup is removed
+    /// Release a held backup
     Release {
         /// Id of the backup
         backup: String,
     },
-    /// Delete a backup's files; the record stays listed for a while
+    /// Delete a backup's files; the record stays listed
     Delete {
         /// Id of the backup
         backup: String,
@@ -268,18 +279,18 @@ pub(crate) enum BackupCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RestoreCommand {
-    /// Restore a backup into an instance, in place of what it holds
+    /// Restore a backup into an instance and replace its data
     Create {
         #[command(flatten)]
         wish: RestoreWish,
         /// Free text, at most 128 characters
         #[arg(long)]
         note: Option<String>,
-        /// Wait for the end, with a progress bar
+        /// Wait for the end and show the progress
         #[arg(long)]
         wait: bool,
     },
-    /// Tell what a restore would do and what stands in its way; touches nothing
+    /// Show the plan of a restore; changes nothing
     Plan {
         #[command(flatten)]
         wish: RestoreWish,
@@ -294,7 +305,7 @@ pub(crate) enum RestoreCommand {
         /// Id of the restore
         restore: String,
     },
-    /// Break off a restore that has not touched its target, and wait until that is done
+    /// Cancel a restore that has not changed its target
     Cancel {
         /// Id of the restore
         restore: String,
@@ -306,22 +317,22 @@ pub(crate) struct DrillOptions {
     /// Id of the backup
     backup: String,
 
-    /// Do not wait for the end
+    /// Return without waiting for the end
     #[arg(long)]
     no_wait: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyOptions {
-    /// Names or ids of instances [default: all of the project]
+    /// Names or ids of instances [default: all]
     instances: Vec<String>,
 
-    /// Only this share of the backups, such as 2/7: seven runs check all of them
+    /// Verify only this share, such as 2/7
     #[arg(long, value_name = "N/M")]
     subset: Option<Share>,
 }
 
-/// One of so many shares.
+/// One of several equal shares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Share {
     number: u32,
@@ -336,13 +347,14 @@ impl FromStr for Share {
             text.split_once('/').and_then(|(n, m)| Some((n.parse().ok()?, m.parse().ok()?)));
         match parts {
             Some((number, of)) if (1..=of).contains(&number) => Ok(Self { number, of }),
-            _ => Err(format!("`{text}` is no share such as 2/7")),
+            _ => Err(format!("invalid share `{text}`: expected a value such as 2/7")),
         }
     }
 }
 
 impl Share {
-    /// Whether a backup belongs to it: always to the same, of so many.
+    /// Whether a backup belongs to the share. The assignment is stable for a given number of
+    /// shares.
     fn holds(self, id: &str) -> bool {
         let sum = id.bytes().fold(0u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         sum % self.of == self.number - 1
@@ -351,62 +363,70 @@ impl Share {
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreWish {
-    /// Name or id of the instance to restore into
+    /// Name or id of the target instance
     instance: String,
 
-    /// Id of the backup; it may be of another instance
+    /// Id of the backup, also of another instance
     #[arg(long, value_name = "ID")]
     backup: String,
 
-    /// Do not back up what the instance holds first: nothing can be put back then
+    /// Skip the safety backup; the restore cannot be rolled back
     #[arg(long)]
     no_safety_backup: bool,
 
-    /// Whether to read the data back and compare it before anyone may write [default: up to 256 MiB]
+    /// Compare the data afterwards [default: up to 256 MiB]
     #[arg(long, value_name = "BOOL")]
     prove: Option<bool>,
 
-    /// How the data gets in: `replica` (the server loads it natively) or `keys` (a command for each
-    /// key) [default: the plan chooses]
+    /// Method: `replica` or `keys` [default: the plan chooses]
+    ///
+    /// With `replica` the server loads the RDB natively; with `keys` it gets a command for each key
     #[arg(long, value_name = "WAY")]
     way: Option<String>,
 
-    /// Only keys whose names match, as `KEYS` has it; what else the instance holds stays
+    /// Restore only matching keys; other keys stay
+    ///
+    /// The pattern has the syntax of `KEYS`
     #[arg(long, value_name = "PATTERN")]
     keys: Option<String>,
 
-    /// Only keys of this database
+    /// Restore only keys of this database
     #[arg(long, value_name = "N")]
     database: Option<u32>,
 
-    /// Keep what the instance holds, and of keys that both have: `replace`, `skip` or `fail`
+    /// Keep the instance's data: `replace`, `skip` or `fail`
+    ///
+    /// The rule applies to keys that both the backup and the instance contain
     #[arg(long, value_name = "RULE")]
     merge: Option<String>,
 
-    /// What becomes of times to live: `keep`, `shift` (by the time since the backup) or `strip`
-    /// [default: keep]
+    /// TTLs: `keep`, `shift` or `strip` [default: keep]
+    ///
+    /// `shift` extends them by the age of the backup
     #[arg(long, value_name = "RULE")]
     ttl: Option<String>,
 
-    /// Whether the server keeps its old data in memory until the new is loaded [default: where
-    /// there is memory for both]
+    /// Keep the old data in memory until the new is loaded
+    ///
+    /// The default is true where the memory suffices for both
     #[arg(long, value_name = "BOOL")]
     swap: Option<bool>,
 
-    /// Restore a backup whose content is not verified: natively, into a server of the same vendor
-    /// and of at least the source's version
+    /// Accept a backup whose content is not verified
+    ///
+    /// It is loaded natively, into a server of the same vendor and of at least the source's version
     #[arg(long)]
     unverified: bool,
 
-    /// Memory that the data needs [default: an estimate from what the backup holds]
+    /// Required memory, instead of the estimate
     #[arg(long, value_name = "BYTES")]
     needed_bytes: Option<u64>,
 }
 
-/// Why a command did not do what it was asked; each has an exit code of its own.
+/// The failure of a command. Each kind has its exit code.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The operation itself failed.
+    /// The operation failed.
     Failed(String),
     /// Wrong usage.
     Usage(String),
@@ -416,7 +436,7 @@ pub(crate) enum Failure {
     Refused(String),
 }
 
-/// Tells the outcome to people on standard error and to scripts by the exit code.
+/// Prints the outcome for people and returns the exit code for scripts.
 pub(crate) fn exit(outcome: Result<(), Failure>) -> ExitCode {
     let (code, message) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

@@ -1,7 +1,7 @@
 //! Cachevault: backup and restore for Redis and Valkey.
 //!
 //! This crate is the composition root: configuration, wiring, lifecycle, and the command line.
-//! `serve` runs the service; `inspect` and `diff` read RDBs without it; every other command is a
+//! `serve` runs the service. `inspect` and `diff` read RDBs without it. Every other command is a
 //! client of its HTTP API.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
@@ -36,9 +36,9 @@ use crate::stores::CheckOptions;
 #[derive(Parser)]
 #[command(name = "cachevault", version, propagate_version = true)]
 #[command(
-    after_help = "Exit codes: 0 done; 1 the operation failed; 2 wrong usage or configuration; \
+    after_help = "Exit codes: 0 success; 1 the operation failed; 2 wrong usage or configuration; \
     3 the service cannot be reached; 4 the service refused the request. `inspect` and `diff` have \
-    their own: see their help."
+    their own exit codes."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -49,42 +49,42 @@ struct Cli {
 enum Command {
     /// Run the service: API and workers.
     Serve(Box<Settings>),
-    /// Adopt servers, list them, let them go.
+    /// Register, list and remove instances.
     Instance {
         #[command(subcommand)]
         command: InstanceCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Make backups, list them, delete them.
+    /// Create, list and delete backups.
     Backup {
         #[command(subcommand)]
         command: BackupCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Say when an instance is backed up by itself, and what is kept.
+    /// Manage backup schedules and retention.
     Schedule {
         #[command(subcommand)]
         command: ScheduleCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Restore backups, plan it first, list restores.
+    /// Plan, create and list restores.
     Restore {
         #[command(subcommand)]
         command: RestoreCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Create and name projects, list them, let nobody in.
+    /// Create, list, rename and disable projects.
     Project {
         #[command(subcommand)]
         command: ProjectCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Create users, give them roles in projects, disable and delete them.
+    /// Manage users and their roles.
     User {
         #[command(subcommand)]
         command: UserCommand,
@@ -98,65 +98,65 @@ enum Command {
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Write roles of a project's own.
+    /// Manage custom roles of a project.
     Policy {
         #[command(subcommand)]
         command: PolicyCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Prove a backup: load it into a throw-away server of the service's machine and compare.
+    /// Prove a backup by a restore into a temporary server.
     Drill {
         #[command(flatten)]
         drill: DrillOptions,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Read stored backups again and compare them with their manifests; what is damaged is marked.
+    /// Verify stored backups against their manifests.
     Verify {
         #[command(flatten)]
         verify: VerifyOptions,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// See what has happened in the project, and follow it.
+    /// List and follow events.
     Event {
         #[command(subcommand)]
         command: EventCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Have URLs told what happens in the project.
+    /// Manage webhooks.
     Webhook {
         #[command(subcommand)]
         command: WebhookCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// See who did what in the project.
+    /// List and export audit records.
     Audit {
         #[command(subcommand)]
         command: AuditCommand,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Say what an RDB or a stored backup holds, and whether it is sound, without the service.
+    /// Inspect an RDB file or a stored backup, offline.
     #[command(after_help = cli::INSPECT_HELP)]
     Inspect(InspectOptions),
-    /// Say which keys differ between two RDBs or stored backups, without the service.
+    /// Compare the keys of two RDBs or stored backups, offline.
     #[command(after_help = cli::DIFF_HELP)]
     Diff(DiffOptions),
-    /// Work on the catalog while the service is stopped.
+    /// Maintain the catalog while the service is stopped.
     Catalog {
         #[command(subcommand)]
         command: CatalogCommand,
     },
-    /// Work on the master keys while the service is stopped.
+    /// Manage the master keys while the service is stopped.
     Key {
         #[command(subcommand)]
         command: KeyCommand,
     },
-    /// Look at places for backups, without the service.
+    /// Check and accept stores, offline.
     Store {
         #[command(subcommand)]
         command: StoreCommand,
@@ -170,25 +170,31 @@ enum Command {
 
 #[derive(Subcommand)]
 enum CatalogCommand {
-    /// Add to the catalog what the store holds and it lacks: backups, their instances without
-    /// passwords, projects. Takes the settings of `serve`
+    /// Rebuild the catalog from the store
+    ///
+    /// Adds missing backups and projects, and instances without passwords. Takes the settings of
+    /// `serve`
     Rebuild(Box<Settings>),
 }
 
 #[derive(Subcommand)]
 enum KeyCommand {
-    /// Put a new master key in front of the others: what is new is sealed with it, and the service
-    /// seals the keys of stored backups anew when it starts. Takes the settings of `serve`
+    /// Create a new master key and keep the earlier ones
+    ///
+    /// New secrets are sealed with the new key. The service re-encrypts the data keys of stored
+    /// backups at its next start. Takes the settings of `serve`
     Rotate(Box<Settings>),
 }
 
 #[derive(Subcommand)]
 enum StoreCommand {
-    /// Prove that a store does all that it has to: writes, reads, lists and removes in a folder of
-    /// its own, and prints a report
+    /// Test a store and print a report
+    ///
+    /// Writes, reads, lists and removes objects in a folder of its own
     Check(CheckOptions),
-    /// Take the store that the settings name from now on, while the service is stopped: after it
-    /// was moved without its id, or replaced. Takes the settings of `serve`
+    /// Accept the configured store after a move or replacement
+    ///
+    /// The store may have no id or another id. Takes the settings of `serve`
     Accept(Box<Settings>),
 }
 
@@ -241,7 +247,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs something under the configuration that the settings make.
+/// Resolves the configuration and runs the command with it.
 fn configured(settings: Settings, run: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
     match Config::resolve(settings, &Cli::command()) {
         Ok(config) => finish(run(config)),

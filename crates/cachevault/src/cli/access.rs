@@ -1,4 +1,4 @@
-//! Projects, users, credentials and policies: one function for each noun.
+//! Commands for projects, users, credentials and custom roles.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -52,31 +52,31 @@ const POLICY: [Column; 3] = [
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProjectCommand {
-    /// Create a project; make a credential for it next
+    /// Create a project
     Create {
-        /// Name, unique in the service; SDKs look for the one named like their region
+        /// Unique name; SDKs look for the one named like their region
         name: String,
     },
-    /// List the projects that you may see
+    /// List the projects that are visible to you
     List,
     /// Show one project
     Show {
         /// Name or id
         project: String,
     },
-    /// Give a project another name
+    /// Rename a project
     Rename {
         /// Name or id
         project: String,
         /// New name
         name: String,
     },
-    /// Let keys and tokens of a project work again
+    /// Enable a project: its keys and tokens work again
     Enable {
         /// Name or id
         project: String,
     },
-    /// Let nobody into a project; what it has stays, its jobs go on
+    /// Disable a project; its data stays and its jobs continue
     Disable {
         /// Name or id
         project: String,
@@ -85,13 +85,13 @@ pub(crate) enum ProjectCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
-    /// Create a user, who has no role in any project yet
+    /// Create a user without any role
     Create {
-        /// Name, unique in the service
+        /// Unique name
         name: String,
         #[command(flatten)]
         password: PasswordOptions,
-        /// Let the user manage projects and users of the whole service
+        /// Let the user administer the whole service
         #[arg(long)]
         administers_service: bool,
     },
@@ -102,43 +102,43 @@ pub(crate) enum UserCommand {
         /// Name or id
         user: String,
     },
-    /// Set a user's password; all its tokens end
+    /// Set a user's password and revoke its tokens
     Password {
         /// Name or id
         user: String,
         #[command(flatten)]
         password: PasswordOptions,
     },
-    /// Let a user sign in again
+    /// Enable a user
     Enable {
         /// Name or id
         user: String,
     },
-    /// Let a user sign in no more; its tokens end, its credentials do not work
+    /// Disable a user: its tokens and credentials stop working
     Disable {
         /// Name or id
         user: String,
     },
-    /// Let a user manage projects and users of the whole service, or no longer
+    /// Let a user administer the service, or revoke that
     Administer {
         /// Name or id
         user: String,
-        /// No longer
+        /// Revoke the right
         #[arg(long)]
         revoke: bool,
     },
-    /// Give a user a role in a project, in place of one that it has there
+    /// Grant a user a role in a project
     Grant {
         /// Name or id
         user: String,
         /// Name or id of the project
         #[arg(long)]
         project: String,
-        /// reader, operator, admin, or a policy of the project
+        /// `reader`, `operator`, `admin` or a custom role
         #[arg(long)]
         role: String,
     },
-    /// Take away the role that a user has in a project
+    /// Revoke a user's role in a project
     Revoke {
         /// Name or id
         user: String,
@@ -153,35 +153,36 @@ pub(crate) enum UserCommand {
     },
 }
 
-/// Where a password comes from: never the command line, which others can see.
+/// The source of a password. Other users can see the command line, so it never contains one.
 #[derive(Debug, Args)]
 pub(crate) struct PasswordOptions {
-    /// File with the password, `-` for standard input [default: asks for it, or standard input
-    /// where that is no terminal]
+    /// File with the password; `-` for standard input
+    ///
+    /// The default is a prompt on a terminal, otherwise standard input
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialCommand {
-    /// Create a credential and show its secret, once
+    /// Create a credential and show its secret once
     Create {
-        /// reader, operator, admin, or a policy of the project
+        /// `reader`, `operator`, `admin` or a custom role
         #[arg(long)]
         role: String,
-        /// Name or id of the project [default: your own]; for administrators of the service
+        /// Project [default: your own]; for administrators
         #[arg(long)]
         project: Option<String>,
-        /// Name or id of the user it belongs to: it then allows only what the user may do too
+        /// Owner; the credential never exceeds the owner's permissions
         #[arg(long)]
         user: Option<String>,
         /// Free text, at most 128 characters
         #[arg(long)]
         description: Option<String>,
-        /// When it ends, such as 2027-01-31T00:00:00Z
+        /// Expiry, such as 2027-01-31T00:00:00Z
         #[arg(long, value_name = "MOMENT")]
         expires_at: Option<String>,
-        /// Let it manage projects and users of the whole service
+        /// Let the credential administer the whole service
         #[arg(long)]
         administers_service: bool,
         #[command(flatten)]
@@ -189,7 +190,7 @@ pub(crate) enum CredentialCommand {
     },
     /// List the credentials of a project, oldest first
     List {
-        /// Name or id of the project [default: your own]; for administrators of the service
+        /// Project [default: your own]; for administrators
         #[arg(long)]
         project: Option<String>,
     },
@@ -198,28 +199,28 @@ pub(crate) enum CredentialCommand {
         /// Access key
         access_key: String,
     },
-    /// Give a credential another role
+    /// Change the role of a credential
     SetRole {
         /// Access key
         access_key: String,
-        /// reader, operator, admin, or a policy of the project
+        /// `reader`, `operator`, `admin` or a custom role
         role: String,
     },
-    /// Let a credential work again
+    /// Enable a credential
     Enable {
         /// Access key
         access_key: String,
     },
-    /// Let a credential work no more
+    /// Disable a credential
     Disable {
         /// Access key
         access_key: String,
     },
-    /// Create a credential in place of another, and show its secret, once
+    /// Replace a credential and show the new secret once
     Rotate {
         /// Access key
         access_key: String,
-        /// How long the old one goes on working, such as `24h` [default: until it is disabled]
+        /// Lifetime of the old one, such as `24h` [default: unlimited]
         #[arg(long, value_name = "TIME")]
         old_works_for: Option<String>,
         #[command(flatten)]
@@ -234,46 +235,46 @@ pub(crate) enum CredentialCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct SaveOptions {
-    /// Write it to this file, for `--credentials FILE`, instead of showing the secret
+    /// Write the credential to this file and hide the secret
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Write a policy: a role of the project's own
+    /// Create a custom role
     Create {
-        /// Name, by which it is given as a role
+        /// Name of the role
         name: String,
         #[command(flatten)]
         policy: PolicyOptions,
     },
-    /// List the policies of a project
+    /// List the custom roles of a project
     List {
-        /// Name or id of the project [default: your own]; for administrators of the service
+        /// Project [default: your own]; for administrators
         #[arg(long)]
         project: Option<String>,
     },
-    /// Show one policy
+    /// Show one custom role
     Show {
         /// Name
         name: String,
-        /// Name or id of the project [default: your own]; for administrators of the service
+        /// Project [default: your own]; for administrators
         #[arg(long)]
         project: Option<String>,
     },
-    /// Change what a policy allows, for everyone that has it at once
+    /// Change the permissions of a custom role
     Update {
         /// Name
         name: String,
         #[command(flatten)]
         policy: PolicyOptions,
     },
-    /// Delete a policy that nobody has
+    /// Delete a custom role that is not in use
     Delete {
         /// Name
         name: String,
-        /// Name or id of the project [default: your own]; for administrators of the service
+        /// Project [default: your own]; for administrators
         #[arg(long)]
         project: Option<String>,
     },
@@ -281,10 +282,10 @@ pub(crate) enum PolicyCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct PolicyOptions {
-    /// Actions that it allows, such as `dcs:instance:get*`; give it several times
+    /// Allowed action, such as `dcs:instance:get*`; repeatable
     #[arg(long = "allow", value_name = "ACTION", required = true)]
     actions: Vec<String>,
-    /// Name or id of the project [default: your own]; for administrators of the service
+    /// Project [default: your own]; for administrators
     #[arg(long)]
     project: Option<String>,
 }
@@ -328,7 +329,10 @@ pub(crate) fn user(command: UserCommand, options: &ClientOptions) -> Result<(), 
         }
         UserCommand::Delete { user } => {
             client.call(Method::DELETE, &path(&user)?, None)?;
-            output::say(options.output, &format!("deleted `{user}` with all that was its own"));
+            output::say(
+                options.output,
+                &format!("deleted `{user}` with its roles, tokens and credentials"),
+            );
             return Ok(());
         }
         UserCommand::Revoke { user, project } => {
@@ -455,7 +459,7 @@ pub(crate) fn policy(command: PolicyCommand, options: &ClientOptions) -> Result<
 }
 
 impl SaveOptions {
-    /// Shows a credential with its secret, or writes it where a client finds it.
+    /// Shows a credential with its secret, or writes it to a credentials file.
     fn show(&self, client: &Client, options: &ClientOptions, made: Value) -> Result<(), Failure> {
         let Some(path) = &self.save else {
             output::one(options.output, &made);
@@ -463,13 +467,15 @@ impl SaveOptions {
             return Ok(());
         };
         let saved = client.save(&made, path);
-        saved.map_err(|e| Failure::Failed(format!("{e:#}; the credential was created: {made}")))?;
+        saved.map_err(|e| {
+            Failure::Failed(format!("cannot save the credential: {e:#}; it was created: {made}"))
+        })?;
         let mut shown = made;
         if let Some(fields) = shown.as_object_mut() {
             fields.remove("secret_key");
         }
         output::one(options.output, &shown);
-        output::say(options.output, &format!("its secret is in `{}`", path.display()));
+        output::say(options.output, &format!("the secret is in `{}`", path.display()));
         Ok(())
     }
 }
@@ -490,15 +496,16 @@ fn ask_twice() -> Result<String, Failure> {
     if ask("Again: ")? == first {
         Ok(first)
     } else {
-        Err(Failure::Usage("the two passwords differ".to_owned()))
+        Err(Failure::Usage("the passwords differ; repeat the command".to_owned()))
     }
 }
 
-/// Asks for a line that does not appear on the screen.
+/// Reads a line without echo.
 fn ask(question: &str) -> Result<String, Failure> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
     let stdin = std::io::stdin();
-    let failed = |e: &dyn std::fmt::Display| Failure::Failed(format!("read the password: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Failure::Failed(format!("cannot read the password: {e}"));
     terminal::ask(question);
     let shown = tcgetattr(&stdin).map_err(|e| failed(&e))?;
     let mut hidden = shown.clone();
@@ -513,7 +520,7 @@ fn ask(question: &str) -> Result<String, Failure> {
     Ok(line)
 }
 
-/// A list, or one thing, of a project that is named.
+/// A path with the query for a named project.
 fn in_project(path: &str, project: Option<&str>) -> Result<String, Failure> {
     match project {
         Some(project) => Ok(format!("{path}?project={}", named(project)?)),
@@ -521,14 +528,13 @@ fn in_project(path: &str, project: Option<&str>) -> Result<String, Failure> {
     }
 }
 
-/// Names of projects and users hold nothing that would mean something in a URL, once `+` and `@`
-/// are written as such.
+/// Escapes a name of a project or user for a URL. Only `+` and `@` need an escape.
 fn named(text: &str) -> Result<String, Failure> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_.@+".contains(&b);
     if !text.is_empty() && text != "." && text != ".." && text.bytes().all(allowed) {
         Ok(text.replace('+', "%2B").replace('@', "%40"))
     } else {
-        Err(Failure::Usage(format!("`{text}` is neither a name nor an id")))
+        Err(Failure::Usage(format!("invalid name or id `{text}`")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who did what.
+//! `cachevault audit`: recorded calls.
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -7,21 +7,20 @@ use ureq::http::Method;
 use super::client::Client;
 use super::{ClientOptions, Failure, output};
 
-/// Records asked for at a time: the most that the service gives.
+/// Records per request: the maximum of the service.
 const PAGE: usize = 1000;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
-    /// List calls that changed something or tried to, downloads, and refused credentials; the newest
-    /// first
+    /// List recorded calls, newest first
     List {
         #[command(flatten)]
         period: Period,
-        /// How many at the most
+        /// Maximum of records
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
-    /// Print all of them, the oldest first, each as a line of JSON
+    /// Print all recorded calls as JSON lines, oldest first
     Export {
         #[command(flatten)]
         period: Period,
@@ -31,10 +30,10 @@ pub(crate) enum AuditCommand {
 /// A period, both ends included.
 #[derive(Debug, Args)]
 pub(crate) struct Period {
-    /// From this second on, `yyyyMMddHHmmss`, UTC
+    /// Earliest time, `yyyyMMddHHmmss`, UTC
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Until this second
+    /// Latest time, `yyyyMMddHHmmss`, UTC
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
 }
@@ -72,7 +71,8 @@ impl Period {
         for (name, text) in [("begin_time", &self.from), ("end_time", &self.to)] {
             let Some(text) = text else { continue };
             if text.len() != 14 || !text.bytes().all(|b| b.is_ascii_digit()) {
-                let reason = format!("`{text}` is no time such as 20261121083000");
+                let reason =
+                    format!("invalid time `{text}`: expected a value such as 20261121083000");
                 return Err(Failure::Usage(reason));
             }
             query += &format!("&{name}={text}");
@@ -81,7 +81,7 @@ impl Period {
     }
 }
 
-/// Who it was: the user, the key, or both.
+/// The caller: the user, the key, or both.
 pub(super) fn who(record: &Value) -> String {
     let parts = [&record["user"], &record["access_key"]].map(Value::as_str);
     parts.into_iter().flatten().collect::<Vec<_>>().join(" ")

@@ -16,9 +16,9 @@ use crate::config::default_data_dir;
 use crate::data_dir::Credentials;
 
 const TIMEOUT: Duration = Duration::from_secs(90);
-/// A stream is opened anew after this time, if it has not ended before.
+/// Maximum time of one stream; it is reopened afterwards.
 const STREAM_MAX: Duration = Duration::from_mins(5);
-/// Records asked for at a time: the most that the service gives.
+/// Records per request: the maximum of the service.
 const PAGE: usize = 1000;
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -27,7 +27,7 @@ pub(crate) struct Client {
     credentials: Credentials,
 }
 
-/// Whom to trust, and how to prove oneself.
+/// The trusted certificates and the client certificate.
 fn tls(options: &ClientOptions) -> Result<TlsConfig, Failure> {
     let mut tls = TlsConfig::builder();
     if let Some(path) = &options.ca_file {
@@ -36,14 +36,14 @@ fn tls(options: &ClientOptions) -> Result<TlsConfig, Failure> {
     }
     if let Some(path) = &options.client_cert_file {
         let (certificates, key) = read_pem(path)?;
-        let missing = || Failure::Usage(format!("`{}` holds no key", path.display()));
+        let missing = || Failure::Usage(format!("`{}` contains no key", path.display()));
         let key = key.ok_or_else(missing)?;
         tls = tls.client_cert(Some(ClientCert::new_with_certs(&certificates, key)));
     }
     Ok(tls.build())
 }
 
-/// The certificates of a file, at least one, and the key in it.
+/// The certificates of a file, at least one, and its key.
 fn read_pem(
     path: &Path,
 ) -> Result<(Vec<Certificate<'static>>, Option<PrivateKey<'static>>), Failure> {
@@ -59,7 +59,7 @@ fn read_pem(
         }
     }
     if certificates.is_empty() {
-        return Err(unusable(&"it holds no certificate"));
+        return Err(unusable(&"the file contains no certificate"));
     }
     Ok((certificates, key))
 }
@@ -74,7 +74,7 @@ impl Client {
                 .join("credentials.json"),
         };
         let mut credentials = Credentials::read(&path).map_err(|e| {
-            Failure::Usage(format!("{e:#}; has the service been started with this data folder?"))
+            Failure::Usage(format!("{e:#}; start the service once with this data folder"))
         })?;
         if let Some(endpoint) = &options.endpoint {
             credentials.endpoint = endpoint.trim_end_matches('/').to_owned();
@@ -85,7 +85,7 @@ impl Client {
         Ok(Self { agent: config.build().into(), credentials })
     }
 
-    /// Calls `path` under `/api/v1`; an answer without a body is null.
+    /// Calls `path` under `/api/v1`. An answer without a body is null.
     pub(crate) fn call(
         &self,
         method: Method,
@@ -96,7 +96,7 @@ impl Client {
         self.answer(response)
     }
 
-    /// Calls `path` under `/api/v1`, without a body; `None` when there is no such thing.
+    /// Calls `path` under `/api/v1` without a body; `None` for 404.
     pub(crate) fn call_if_there(
         &self,
         method: Method,
@@ -109,8 +109,8 @@ impl Client {
         self.answer(response).map(Some)
     }
 
-    /// Opens the stream at `path` under `/api/v1`, with this header. It ends after a while, and when
-    /// the service ends it.
+    /// Opens the stream at `path` under `/api/v1` with one header. The stream ends after a time, or
+    /// with the service.
     pub(crate) fn open(
         &self,
         path: &str,
@@ -126,7 +126,7 @@ impl Client {
             .timeout_global(None)
             .timeout_connect(Some(TIMEOUT))
             .timeout_recv_response(Some(TIMEOUT))
-            // A connection that was lost without a word is noticed by this.
+            // Detects a connection that was lost silently.
             .timeout_recv_body(Some(STREAM_MAX))
             .build();
         let response = self.send(request)?;
@@ -143,7 +143,7 @@ impl Client {
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
         let endpoint = &self.credentials.endpoint;
-        Failure::Unreachable(format!("the service at {endpoint} does not answer: {error}"))
+        Failure::Unreachable(format!("cannot reach the service at {endpoint}: {error}"))
     }
 
     fn signed(
@@ -186,7 +186,7 @@ impl Client {
             .map_err(|e| usage(&e))
     }
 
-    /// Writes a credential that was just created where a client of the same service finds it.
+    /// Writes a created credential to a credentials file for the same service.
     pub(crate) fn save(&self, made: &Value, path: &Path) -> anyhow::Result<()> {
         let text = |name: &str| made[name].as_str().unwrap_or_default().to_owned();
         let credentials = Credentials {
@@ -222,7 +222,7 @@ impl Client {
         if status.is_success() { Ok(body) } else { Err(refusal(status, &body)) }
     }
 
-    /// The body of an answer; null where it is no JSON.
+    /// The body of an answer; null when it is not JSON.
     fn read(&self, mut response: Response<Body>) -> Result<Value, Failure> {
         let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
         let text = body.read_to_string().map_err(|error| self.unreachable(&error))?;
@@ -230,7 +230,7 @@ impl Client {
     }
 }
 
-/// What an answer that is none says.
+/// The failure that an error answer describes.
 fn refusal(status: StatusCode, body: &Value) -> Failure {
     let message = body["error"]["message"].as_str().or(body["error_msg"].as_str());
     let message = message.map_or_else(|| format!("the service answered {status}"), str::to_owned);

@@ -1,4 +1,4 @@
-//! One function for each command.
+//! The client commands for instances, backups and restores.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
     match command {
         InstanceCommand::Add(wish) => {
             let instance = client.call(Method::POST, "/instances", Some(&add_body(&wish)?))?;
-            output::say(options.output, &format!("adopted `{}`", wish.name));
+            output::say(options.output, &format!("registered `{}`", wish.name));
             for warning in instance["warnings"].as_array().into_iter().flatten() {
                 warn(&output::text(warning));
             }
@@ -53,7 +53,7 @@ pub(crate) fn instance(command: InstanceCommand, options: &ClientOptions) -> Res
                 Some(BackupsOfRemoved::Keep) => "?backups=keep",
             };
             client.call(Method::DELETE, &format!("/instances/{id}{query}"), None)?;
-            let mut sentence = format!("removed `{instance}`; the server itself goes on");
+            let mut sentence = format!("removed `{instance}`; the server itself is unchanged");
             if backups == Some(BackupsOfRemoved::Keep) {
                 sentence += &format!("; its backups stay: cachevault backup list {id}");
             }
@@ -113,7 +113,7 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
                 warn(&format!("the content is not verified: {}", opaque_reason(&backup)));
             }
             if backup["state"] == "failed" {
-                let reason = backup["failure"]["reason"].as_str().unwrap_or("no reason given");
+                let reason = backup["failure"]["reason"].as_str().unwrap_or("no reason known");
                 return Err(Failure::Failed(format!("the backup failed: {reason}")));
             }
         }
@@ -138,16 +138,18 @@ pub(crate) fn backup(command: BackupCommand, options: &ClientOptions) -> Result<
             let ended = progress::follow_backup(&client, &backup)?;
             output::one(options.output, &ended);
             if ended["state"] != "failed" {
-                return Err(Failure::Failed("the backup came to its end first".into()));
+                return Err(Failure::Failed(
+                    "cannot cancel the backup: it has already ended".into(),
+                ));
             }
         }
         BackupCommand::Hold { backup } => {
             client.call(Method::PUT, &format!("/backups/{}/hold", plain(&backup)?), None)?;
-            output::say(options.output, &format!("{backup} is kept until it is released"));
+            output::say(options.output, &format!("{backup} is held until it is released"));
         }
         BackupCommand::Release { backup } => {
             client.call(Method::DELETE, &format!("/backups/{}/hold", plain(&backup)?), None)?;
-            output::say(options.output, &format!("{backup} may be removed again"));
+            output::say(options.output, &format!("released {backup}"));
         }
         BackupCommand::Delete { backup } => {
             client.call(Method::DELETE, &format!("/backups/{}", plain(&backup)?), None)?;
@@ -172,11 +174,11 @@ pub(crate) fn restore(command: RestoreCommand, options: &ClientOptions) -> Resul
             }
             output::one(options.output, &restore);
             if restore["state"] == "failed" {
-                let reason = restore["failure"]["reason"].as_str().unwrap_or("no reason given");
+                let reason = restore["failure"]["reason"].as_str().unwrap_or("no reason known");
                 let holds = match restore["target_data"].as_str() {
-                    Some("untouched") => "the instance was not touched",
-                    Some("old") => "the instance holds its old data",
-                    _ => "what the instance holds is uncertain: look at it",
+                    Some("untouched") => "the instance is unchanged",
+                    Some("old") => "the instance has its previous data",
+                    _ => "the state of the instance's data is unknown; inspect the instance",
                 };
                 return Err(Failure::Failed(format!("the restore failed: {reason}; {holds}")));
             }
@@ -187,7 +189,9 @@ pub(crate) fn restore(command: RestoreCommand, options: &ClientOptions) -> Resul
             let plan = client.call(Method::POST, &path, Some(&restore_body(&wish)))?;
             output::one(options.output, &plan);
             if plan["possible"] == false {
-                return Err(Failure::Failed("the restore cannot be done: see its blockers".into()));
+                return Err(Failure::Failed(
+                    "the restore is not possible; see its blockers".into(),
+                ));
             }
         }
         RestoreCommand::List { instance } => {
@@ -220,7 +224,7 @@ pub(crate) fn drill(drill: &DrillOptions, options: &ClientOptions) -> Result<(),
     backup = progress::follow_drill(&client, id)?;
     output::one(options.output, &backup);
     match backup["drill_failure"].as_str() {
-        Some(reason) => Err(Failure::Failed(format!("the backup was not proven: {reason}"))),
+        Some(reason) => Err(Failure::Failed(format!("the drill failed: {reason}"))),
         None => Ok(()),
     }
 }
@@ -237,7 +241,7 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
             .map(|name| find_instance(&client, name))
             .collect::<Result<Vec<_>, _>>()?
     };
-    // All are asked for first: the service then goes from one to the next without a pause.
+    // Request all verifications first, so that the service runs them without a pause.
     let mut asked_for = Vec::new();
     for instance in instances {
         let backups = client.list(&format!("/instances/{instance}/backups"))?;
@@ -258,7 +262,7 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
             Checked::Gone => {}
             Checked::Not(reason) => {
                 let id = output::text(&before["id"]);
-                terminal::message(&format_args!("{id} was not checked: {reason}"));
+                terminal::message(&format_args!("{id} was not verified: {reason}"));
                 unchecked += 1;
             }
         }
@@ -270,20 +274,20 @@ pub(crate) fn verify(wish: &VerifyOptions, options: &ClientOptions) -> Result<()
         (0, 0) => Ok(()),
         (_, 0) => Err(Failure::Failed(format!("{damaged} of {total} backups are damaged"))),
         _ => Err(Failure::Failed(format!(
-            "{damaged} of {total} backups are damaged, {unchecked} more could not be checked"
+            "{damaged} of {total} backups are damaged, {unchecked} more could not be verified"
         ))),
     }
 }
 
-/// Why the content of a backup is opaque, as far as its artifacts say it.
+/// The reason for opaque content, from the artifacts.
 fn opaque_reason(backup: &Value) -> &str {
     let artifacts = backup["artifacts"].as_array().into_iter().flatten();
     let mut reasons =
         artifacts.filter_map(|artifact| artifact["rdb"]["content"]["reason"].as_str());
-    reasons.next().unwrap_or("its format is not known to the service")
+    reasons.next().unwrap_or("the service does not know its format")
 }
 
-/// Warns people, on standard error.
+/// Prints a warning to standard error.
 fn warn(message: &str) {
     terminal::message(&format_args!("warning: {message}"));
 }
@@ -298,7 +302,7 @@ fn restore_body(wish: &RestoreWish) -> Value {
         "way": wish.way,
         "pattern": wish.keys,
         "database": wish.database,
-        // Part of a backup never empties the instance.
+        // A partial restore never empties the instance.
         "conflict": wish.merge.as_deref().or(is_partial.then_some("replace")),
         "ttl": wish.ttl,
         "unverified": wish.unverified,
@@ -306,7 +310,7 @@ fn restore_body(wish: &RestoreWish) -> Value {
     })
 }
 
-/// The id of the instance with this name, or the id itself.
+/// The id of the instance with this name; otherwise the text itself.
 pub(super) fn find_instance(client: &Client, name_or_id: &str) -> Result<String, Failure> {
     let name = plain(name_or_id)?;
     let found = client.call(Method::GET, &format!("/instances?name={name}"), None)?;
@@ -316,20 +320,21 @@ pub(super) fn find_instance(client: &Client, name_or_id: &str) -> Result<String,
     }
 }
 
-/// The whole seconds of a time such as `30m`.
+/// The seconds of a duration such as `30m`.
 pub(super) fn seconds(text: &str) -> Result<i64, Failure> {
     let time = text.parse::<jiff::SignedDuration>();
-    time.map(|time| time.as_secs())
-        .map_err(|_| Failure::Usage(format!("`{text}` is no time such as `30m` or `2h`")))
+    time.map(|time| time.as_secs()).map_err(|_| {
+        Failure::Usage(format!("invalid duration `{text}`: expected a value such as `30m` or `2h`"))
+    })
 }
 
-/// Names and ids hold nothing that would mean something in a URL.
+/// Accepts names and ids that need no escape in a URL.
 pub(super) fn plain(text: &str) -> Result<&str, Failure> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     if !text.is_empty() && text.bytes().all(allowed) {
         Ok(text)
     } else {
-        Err(Failure::Usage(format!("`{text}` is neither a name nor an id")))
+        Err(Failure::Usage(format!("invalid name or id `{text}`")))
     }
 }
 
@@ -349,7 +354,7 @@ fn add_body(wish: &AddInstance) -> Result<Value, Failure> {
     }))
 }
 
-/// The password in a file, without the end of its line.
+/// The password in a file, without the line end.
 fn password(path: &Path) -> Result<String, Failure> {
     Ok(read(path)?.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -367,14 +372,17 @@ struct ServerUrl {
     tls: bool,
 }
 
-/// `redis[s]://[user[:password]@]host[:port][/0]`. The text may hold a password: no error repeats it.
+/// Parses `redis[s]://[user[:password]@]host[:port][/0]`. Errors never repeat the text, because it
+/// may contain a password.
 fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
     let usage = |what: &str| {
-        Failure::Usage(format!("the URL {what}; it looks like redis://[user:password@]host:port"))
+        Failure::Usage(format!(
+            "invalid URL: it {what}; expected redis://[user:password@]host:port"
+        ))
     };
     if has_raw_character(text) {
         return Err(usage(
-            "holds a character in its user name or password that has a meaning in a URL; percent-encode \
+            "has a special character in its user name or password; percent-encode \
              it: `/` is %2F, `?` is %3F, `#` is %23, `@` is %40, `%` is %25",
         ));
     }
@@ -382,29 +390,27 @@ fn parse_url(text: &str) -> Result<ServerUrl, Failure> {
     let tls = match url.scheme() {
         "redis" => false,
         "rediss" => true,
-        _ => return Err(usage("begins neither with redis:// nor with rediss://")),
+        _ => return Err(usage("must begin with redis:// or rediss://")),
     };
     let host = match url.host() {
         Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
         Some(Host::Ipv4(address)) => address.to_string(),
         Some(Host::Ipv6(address)) => address.to_string(),
-        _ => return Err(usage("names no host")),
+        _ => return Err(usage("has no host")),
     };
     if !matches!(url.path(), "" | "/" | "/0") || url.query().is_some() || url.fragment().is_some() {
-        return Err(usage(
-            "says more than where the server is: a backup always holds all databases",
-        ));
+        return Err(usage("contains more than the address; a backup always covers all databases"));
     }
     let decode = |text: &str| {
-        percent_decode(text).ok_or_else(|| usage("holds a user name or password that is not UTF-8"))
+        percent_decode(text).ok_or_else(|| usage("has a user name or password that is not UTF-8"))
     };
     let username = Some(decode(url.username())?).filter(|name| !name.is_empty());
     let password = url.password().map(decode).transpose()?;
     Ok(ServerUrl { host, port: url.port().unwrap_or(DEFAULT_PORT), username, password, tls })
 }
 
-/// Whether the user name or password holds a character that ends them in a URL, or a percent sign
-/// that begins no encoded character.
+/// Whether the user name or password contains an unescaped special character, or an invalid percent
+/// sign.
 fn has_raw_character(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let Some((login, _)) = rest.rsplit_once('@') else { return false };
@@ -415,8 +421,7 @@ fn has_raw_character(text: &str) -> bool {
     login.contains(['/', '?', '#', '@']) || !login.split('%').skip(1).all(is_encoded)
 }
 
-/// The form decoder of `url` turns `%XX` back; a plus sign, which it would take for a space, is
-/// written as `%2B` first.
+/// Decodes `%XX`. The form decoder reads a plus sign as a space, so it is escaped first.
 fn percent_decode(text: &str) -> Option<String> {
     let escaped = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
     let (decoded, _) = url::form_urlencoded::parse(escaped.as_bytes()).next().unwrap_or_default();
@@ -431,7 +436,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
         std::fs::File::open(path)
             .and_then(|file| file.take(FILE_BYTES_MAX).read_to_string(&mut text))
     };
-    read.map_err(|e| Failure::Usage(format!("read `{}`: {e}", path.display())))?;
+    read.map_err(|e| Failure::Usage(format!("cannot read `{}`: {e}", path.display())))?;
     Ok(text)
 }
 
@@ -445,7 +450,7 @@ mod tests {
         let opaque = artifact(json!({"state": "opaque", "reason": "type 34 is unknown"}));
         assert_eq!(opaque_reason(&opaque), "type 34 is unknown");
         for unexplained in [json!({}), json!({"artifacts": []}), artifact(Value::Null)] {
-            assert_eq!(opaque_reason(&unexplained), "its format is not known to the service");
+            assert_eq!(opaque_reason(&unexplained), "the service does not know its format");
         }
     }
 

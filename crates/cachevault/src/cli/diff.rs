@@ -1,9 +1,10 @@
-//! `cachevault diff`: which keys differ between two RDBs, in bounded memory, without any service.
+//! `cachevault diff`: the keys that differ between two RDBs, in bounded memory, without the
+//! service.
 //!
-//! Of every key of A the hash of its name and the fingerprint of its content go into a table; then
-//! B passes by it. Where the table has no room for all, it takes a range of the hashes, and both
-//! sources are read again for each further range. The names of keys that B lacks are not in the
-//! table: a last pass over A finds them.
+//! A table stores the hash of each key's name of A and the fingerprint of its content. Then B is
+//! compared with the table. When the keys do not fit, the table covers a range of the hashes, and
+//! both sources are read again for each further range. The table has no names: a last pass over A
+//! finds the names of removed keys.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -42,18 +43,19 @@ damaged or was written by a server newer than this build: then what was printed 
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffOptions {
-    /// What to compare from: a file, or `backup:ID` for a stored backup
+    /// First source: a file, or `backup:ID` for a stored backup
     a: OsString,
 
-    /// What to compare to, likewise
+    /// Second source: a file, or `backup:ID`
     b: OsString,
 
-    /// Print JSON: one line per key, and one for the summary
+    /// Print JSON lines: one per key, and one summary
     #[arg(long)]
     json: bool,
 
-    /// Memory for the table of keys, MiB: a million keys need 33; with less, A and B are read
-    /// several times
+    /// Memory for the key table, MiB
+    ///
+    /// A million keys need 33 MiB. With less, both sources are read several times
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     memory: u32,
@@ -62,7 +64,7 @@ pub(crate) struct DiffOptions {
     store: StoreOptions,
 }
 
-/// Runs the command and tells its outcome by the exit code.
+/// Runs the command and returns its exit code.
 pub(crate) fn diff(options: &DiffOptions) -> ExitCode {
     let mut printer = Printer {
         output: BufWriter::new(io::stdout().lock()),
@@ -71,17 +73,17 @@ pub(crate) fn diff(options: &DiffOptions) -> ExitCode {
         failed: None,
     };
     let outcome = run(options, &mut printer).and_then(|()| Ok(printer.finish()?));
-    // What was found before some trouble is still worth printing; the trouble weighs more.
+    // Differences found before an error are printed; the error decides the exit code.
     let flushed = printer.output.flush().map_err(Trouble::Output);
     let message = match outcome.and(flushed) {
-        // A reader that has seen enough, such as `head`, is no error.
+        // A reader that closes the pipe, such as `head`, is not an error.
         Err(Trouble::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
             return printer.tally.exit();
         }
         Ok(()) => return printer.tally.exit(),
-        Err(Trouble::Output(e)) => format!("cannot write: {e}"),
+        Err(Trouble::Output(e)) => format!("cannot write the output: {e}"),
         Err(Trouble::Unreadable(message) | Trouble::Damaged(message)) => message,
-        Err(Trouble::Opaque(message)) => format!("opaque, so it cannot be compared: {message}"),
+        Err(Trouble::Opaque(message)) => format!("cannot compare opaque content: {message}"),
     };
     terminal::message(&format_args!("error: {message}"));
     ExitCode::from(EXIT_TROUBLE)
@@ -95,14 +97,12 @@ fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> 
     while let Some(from) = first {
         let table = Table::new(from, budget_bytes);
         let functions = Fingerprint::default();
-        // Every pass meets all keys; the first one counts those that no table takes.
+        // Every pass reads all keys; the first pass counts the keys without elements.
         let empty = Empty { is_counted: from == 0, keys: 0 };
         let fill = Fill { table, hash: 0, functions, empty };
         let Fill { mut table, functions, empty, .. } = a.pass(reading(fill))?.1.keys;
         printer.tally.empty += empty.keys;
-        table
-            .seal()
-            .map_err(|_| a.source.damaged("it holds a key twice, which no server loads"))?;
+        table.seal().map_err(|_| a.source.damaged("duplicate key, which no server loads"))?;
         let compare = Compare {
             table: &mut table,
             printer: &mut *printer,
@@ -123,12 +123,12 @@ fn run(options: &DiffOptions, printer: &mut Printer<'_>) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// Reads fingerprints.
+/// A decoder that computes fingerprints.
 fn reading<K>(keys: K) -> (data::Decoder, Fingerprinter<K>) {
     (data::Decoder::default(), Fingerprinter::new(keys))
 }
 
-/// A source that may be read several times, and must not change meanwhile.
+/// A source that is read several times and must not change between passes.
 struct Repeated {
     source: Source,
     envelope: Option<EnvelopeReport>,
@@ -145,7 +145,7 @@ impl Repeated {
         let (envelope, reading) = pass(&self.source, reading)?;
         match self.envelope.replace(envelope) {
             Some(before) if before != envelope => Err(Trouble::Unreadable(format!(
-                "`{}` has changed while it was compared",
+                "`{}` changed during the comparison; repeat it",
                 self.source.name()
             ))),
             _ => Ok(reading),
@@ -153,30 +153,30 @@ impl Repeated {
     }
 }
 
-/// The hash by which a key is known, of database and name. 128 bits never collide by chance: 10^9
-/// keys do with a probability of 10^-21. Who can choose names can make a collision, but gains no
-/// more by it than a key that is not listed.
+/// The hash of a key's database and name. Random collisions of 128 bits are negligible: 10^9 keys
+/// collide with a probability of 10^-21. Chosen names can collide, which only hides a key from the
+/// list.
 fn hash_of(key: &Key<'_>) -> u128 {
     XxHash3_128::oneshot_with_seed(key.db, key.name)
 }
 
-/// Fills the table with keys of A.
+/// Builds the table from the keys of A.
 struct Fill {
     table: Table,
-    /// The hash of the key that is passing.
+    /// The hash of the current key.
     hash: u128,
     functions: Fingerprint,
     empty: Empty,
 }
 
-/// Keys without elements.
+/// Counts keys without elements.
 struct Empty {
     is_counted: bool,
     keys: u64,
 }
 
 impl Empty {
-    /// Whether a key that begins may have to be counted.
+    /// Whether the key may be counted at its end.
     fn may_be(&self, key: &Key<'_>) -> bool {
         self.is_counted && key.value_type.kind().drops_empty()
     }
@@ -202,14 +202,14 @@ impl KeyVisitor for Fill {
     }
 }
 
-/// Compares keys of B with the table.
+/// Compares the keys of B with the table.
 struct Compare<'c, 'o> {
     table: &'c mut Table,
     printer: &'c mut Printer<'o>,
-    /// The hash of the key that is passing.
+    /// The hash of the current key.
     hash: u128,
     functions: Fingerprint,
-    /// The name of a key that came twice.
+    /// The name of a duplicate key.
     twice: Option<String>,
     empty: Empty,
 }
@@ -217,7 +217,7 @@ struct Compare<'c, 'o> {
 impl Interrupts for Compare<'_, '_> {
     fn interruption(&mut self) -> Option<Trouble> {
         let twice = self.twice.take().map(|name| {
-            Trouble::Damaged(format!("B holds the key `{name}` twice, which no server loads"))
+            Trouble::Damaged(format!("B contains the key `{name}` twice, which no server loads"))
         });
         twice.or_else(|| self.printer.interruption())
     }
@@ -252,7 +252,7 @@ impl KeyVisitor for Compare<'_, '_> {
     }
 }
 
-/// Finds the names of keys of A that B lacks.
+/// Finds the names of the keys that B lacks.
 struct Unseen<'c, 'o> {
     table: &'c Table,
     printer: &'c mut Printer<'o>,
@@ -287,9 +287,9 @@ struct Tally {
     removed: u64,
     changed: u64,
     same: u64,
-    /// Keys among the same ones with data of modules that was not compared.
+    /// Equal keys with module data that was not compared.
     uncompared: u64,
-    /// Keys of either without elements, which servers leave out.
+    /// Keys without elements in either source; servers drop them.
     empty: u64,
     functions_differ: bool,
 }
@@ -355,11 +355,11 @@ impl Printer<'_> {
         let functions = if functions_differ { "; the functions differ" } else { "" };
         let modules = match uncompared {
             0 => String::new(),
-            keys => format!("; of {keys} keys the data of modules was not compared"),
+            keys => format!("; module data of {keys} keys was not compared"),
         };
         let nothing = match empty {
             0 => String::new(),
-            keys => format!("; {keys} keys without elements were left out, as servers do"),
+            keys => format!("; {keys} keys without elements were ignored, as servers do"),
         };
         writeln!(
             self.output,

@@ -1,50 +1,50 @@
-//! A table of keys in a given amount of memory.
+//! A table of keys in bounded memory.
 
 use std::ops::RangeInclusive;
 
-/// A key: the hash of its name, and the fingerprint of what it holds.
+/// A key: the hash of its name and the fingerprint of its content.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) key: u128,
     pub(super) fingerprint: u128,
 }
 
-/// Hashes are spread evenly, so their upper bits tell nearly where in the table they are.
+/// Hashes are distributed evenly, so their upper bits give the approximate position.
 const ENTRIES_PER_BUCKET: usize = 8;
-/// With the mark whether it was seen, and its share of a bucket.
+/// An entry with its flag and its share of a bucket.
 const ENTRY_BYTES: u64 =
     (size_of::<Entry>() + size_of::<bool>() + size_of::<usize>() / ENTRIES_PER_BUCKET) as u64;
 const FIRST_ENTRIES: usize = 1024;
 
-/// What the table knows of a key.
+/// The result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It is there with the same content.
+    /// The key exists with the same content.
     Same,
-    /// It is there with other content.
+    /// The key exists with other content.
     Changed,
-    /// It is not there.
+    /// The key does not exist.
     Missing,
-    /// It was asked for before.
+    /// The key was looked up before.
     Twice,
 }
 
-/// A key is in the table twice.
+/// A key occurs twice.
 #[derive(Debug)]
 pub(super) struct KeyTwice;
 
-/// The keys whose hashes fall into a range: as large a range from its beginning on as there is
-/// room for. How many keys will come need not be known.
+/// The keys of a range of hashes. The range begins at a given hash and is as large as the memory
+/// allows. The number of keys is not needed in advance.
 #[derive(Debug)]
 pub(super) struct Table {
     range: RangeInclusive<u128>,
     room: usize,
-    /// Sorted by key once the table is sealed.
+    /// Sorted by key after `seal`.
     entries: Vec<Entry>,
     seen: Vec<bool>,
-    /// Where each bucket begins, and where the last one ends.
+    /// The start of each bucket, and the end of the last one.
     starts: Vec<usize>,
-    /// By how many bits a key is shifted to give its bucket.
+    /// The shift that maps a key to its bucket.
     shift: u32,
 }
 
@@ -63,12 +63,13 @@ impl Table {
         }
     }
 
-    /// Whether a key falls into the range.
+    /// Whether the range contains a key.
     pub(super) fn wants(&self, key: u128) -> bool {
         self.range.contains(&key)
     }
 
-    /// Takes a key that is wanted. Where there is no room, the upper half is let go for later.
+    /// Inserts a key of the range. When the table is full, it drops the upper half for a later
+    /// pass.
     pub(super) fn insert(&mut self, entry: Entry) {
         if self.entries.len() == self.room {
             let half = self.room / 2;
@@ -83,8 +84,8 @@ impl Table {
         self.entries.push(entry);
     }
 
-    /// Doubles, but never beyond the room that was given. The system's allocator moves the pages
-    /// of so large a piece and does not copy it.
+    /// Doubles the capacity up to the limit. The allocator remaps such large blocks without
+    /// copying.
     fn grow(&mut self) {
         let len = self.entries.len();
         if len == self.entries.capacity() {
@@ -92,7 +93,7 @@ impl Table {
         }
     }
 
-    /// All keys have come; from here on they can be found.
+    /// Completes the table. Lookups are possible afterwards.
     pub(super) fn seal(&mut self) -> Result<(), KeyTwice> {
         self.entries.sort_unstable_by_key(|entry| entry.key);
         self.seen = vec![false; self.entries.len()];
@@ -115,13 +116,13 @@ impl Table {
         self.starts = starts;
     }
 
-    /// The bucket of a key in the range; there are never more than a word can count.
+    /// The bucket of a key in the range.
     fn bucket(&self, key: u128) -> usize {
         let bucket = (key - self.range.start()).checked_shr(self.shift).unwrap_or_default();
         bucket as usize
     }
 
-    /// Looks a key up and marks it as seen.
+    /// Looks up a key and marks it as seen.
     pub(super) fn find(&mut self, key: u128, fingerprint: u128) -> Found {
         let Some(at) = self.position(key) else { return Found::Missing };
         if std::mem::replace(&mut self.seen[at], true) {
@@ -133,7 +134,7 @@ impl Table {
         }
     }
 
-    /// Lets go of all keys that were looked up; whether there are others.
+    /// Drops all keys that were looked up. Returns whether any key is left.
     pub(super) fn keep_unseen(&mut self) -> bool {
         let mut seen = self.seen.iter();
         self.entries.retain(|_| seen.next() == Some(&false));
@@ -142,12 +143,12 @@ impl Table {
         !self.entries.is_empty()
     }
 
-    /// Whether a key is in the table and was never looked up.
+    /// Whether the table contains a key that was never looked up.
     pub(super) fn is_unseen(&self, key: u128) -> bool {
         self.wants(key) && self.position(key).is_some_and(|at| !self.seen[at])
     }
 
-    /// Where the next table begins, if this one does not reach to the end.
+    /// The start of the next table, if this one does not reach the end.
     pub(super) fn next_first(&self) -> Option<u128> {
         self.range.end().checked_add(1)
     }
@@ -165,7 +166,7 @@ mod tests {
     use super::*;
 
     fn entry(number: u128) -> Entry {
-        // Spread like a hash.
+        // Distributed like a hash.
         Entry {
             key: number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835),
             fingerprint: number,

@@ -1,4 +1,4 @@
-//! What has happened, and what happens.
+//! `cachevault event`: lists and follows events.
 
 use std::io::{BufRead, Read};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use super::output::{self, Column};
 use super::{ClientOptions, Failure, OutputFormat};
 use crate::terminal;
 
-/// Before it is asked again where the stream has ended.
+/// The delay before a stream is reopened.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The longest line of a stream that is read, bytes.
+/// Maximum line length of a stream, in bytes.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
 const EVENT: [Column; 6] = [
@@ -29,19 +29,19 @@ const EVENT: [Column; 6] = [
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EventCommand {
-    /// List what has happened in the project, or to one instance; the newest first
+    /// List the events of the project or an instance, newest first
     List {
         /// Name or id of the instance
         instance: Option<String>,
-        /// How many at the most
+        /// Maximum of events
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
-    /// Print what happens, one line for each event, until it is interrupted
+    /// Follow events, one line each, until interrupted
     Follow {
         /// Name or id of the instance
         instance: Option<String>,
-        /// Begin behind this event [default: with what happens from now on]
+        /// Start after this event [default: new events only]
         #[arg(long, value_name = "ID")]
         after: Option<u64>,
     },
@@ -70,7 +70,7 @@ fn follow(
     after: Option<u64>,
     format: OutputFormat,
 ) -> Result<(), Failure> {
-    // Where it begins is asked once: what happens while the stream is away is told then, too.
+    // The start is fixed once, so that a reopened stream misses no event.
     let mut last = match after {
         Some(after) => after,
         None => {
@@ -100,7 +100,7 @@ fn tell(mut stream: impl BufRead, last: &mut u64, format: OutputFormat) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // The service writes all of an event as one line.
+        // The service writes each event as one line.
         let data = line.strip_prefix("data: ").map(serde_json::from_str::<Value>);
         let Some(Ok(event)) = data else { continue };
         *last = event["id"].as_u64().unwrap_or(*last);

@@ -1,4 +1,4 @@
-//! `cachevault inspect`: what an RDB holds, and whether it is sound, without any service.
+//! `cachevault inspect`: the content and integrity of an RDB, without the service.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -38,27 +38,31 @@ pub(crate) struct InspectOptions {
     /// A file, `-` for standard input, or `backup:ID` for a stored backup
     source: OsString,
 
-    /// List the keys instead: database, name, kind, encoding, elements, bytes as stored, expiry
+    /// List the keys
+    ///
+    /// Each line has database, name, kind, encoding, elements, stored bytes and expiry
     #[arg(long, group = "mode")]
     keys: bool,
 
-    /// Only check frame, checksum and structure, and say so in one line
+    /// Check frame, checksum and structure; print one line
     #[arg(long, group = "mode", conflicts_with = "json")]
     verify: bool,
 
-    /// Only print the digests of keys and of functions, which depend on the data alone
+    /// Print only the digests of keys and functions
+    ///
+    /// They depend on the data alone
     #[arg(long, group = "mode", conflicts_with = "json")]
     digest: bool,
 
-    /// Print JSON: one document, or with --keys one line per key
+    /// Print JSON: a document, or with --keys one line per key
     #[arg(long)]
     json: bool,
 
-    /// Add the digest of every cluster slot to the JSON document
+    /// Add a digest per cluster slot to the JSON document
     #[arg(long, requires = "json", conflicts_with = "mode")]
     slots: bool,
 
-    /// How many of the largest keys and prefixes to show, up to 10,000
+    /// Largest keys and prefixes to show, up to 10,000
     #[arg(long, value_name = "N", default_value_t = 10, conflicts_with = "mode")]
     #[arg(value_parser = clap::value_parser!(u16).range(0..=10_000))]
     top: u16,
@@ -67,19 +71,21 @@ pub(crate) struct InspectOptions {
     store: StoreOptions,
 }
 
-/// Runs the command and tells its outcome by the exit code.
+/// Runs the command and returns its exit code.
 pub(crate) fn inspect(options: &InspectOptions) -> ExitCode {
     let mut output = BufWriter::new(io::stdout().lock());
     let outcome = run(options, &mut output);
-    // What was found before some trouble is still worth printing; the trouble weighs more.
+    // Results before an error are printed; the error decides the exit code.
     let flushed = output.flush().map_err(Trouble::Output);
     let (code, message) = match outcome.and(flushed) {
         Ok(()) => return ExitCode::SUCCESS,
-        // A reader that has seen enough, such as `head`, is no error.
+        // A reader that closes the pipe, such as `head`, is not an error.
         Err(Trouble::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => {
             return ExitCode::SUCCESS;
         }
-        Err(Trouble::Output(e)) => (EXIT_UNREADABLE, format!("error: cannot write: {e}")),
+        Err(Trouble::Output(e)) => {
+            (EXIT_UNREADABLE, format!("error: cannot write the output: {e}"))
+        }
         Err(Trouble::Unreadable(message)) => (EXIT_UNREADABLE, format!("error: {message}")),
         Err(Trouble::Damaged(message)) => (EXIT_DAMAGED, format!("error: {message}")),
         Err(Trouble::Opaque(message)) => (EXIT_OPAQUE, format!("opaque: not verified: {message}")),
@@ -132,7 +138,7 @@ fn verify(source: &Source, output: &mut dyn Write) -> Result<(), Trouble> {
     Ok(writeln!(output, "ok: {header}, {keys} keys, {rest}")?)
 }
 
-/// Like `sha256sum`.
+/// Prints digests in the format of `sha256sum`.
 fn print_digests(source: &Source, output: &mut dyn Write) -> Result<(), Trouble> {
     let (_, (_, digester)) = pass(source, (data::Decoder::default(), Digester::default()))?;
     let digest = digester.finish();
@@ -158,7 +164,7 @@ impl Visitor for Count {
     }
 }
 
-/// Prints keys while they pass.
+/// Prints each key at its end.
 struct Listing<'o> {
     output: &'o mut dyn Write,
     json: bool,
@@ -166,7 +172,7 @@ struct Listing<'o> {
     failed: Option<io::Error>,
 }
 
-/// A key whose value is passing.
+/// A key whose value is being read.
 struct Listed {
     db: u64,
     name: String,
@@ -238,7 +244,7 @@ impl Listing<'_> {
     }
 }
 
-/// RFC 3339. A server takes moments that no calendar has; those stay numbers.
+/// Formats a time by RFC 3339. Times outside the calendar stay numbers.
 fn moment(ms: i64) -> String {
     Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms} ms"), |moment| moment.to_string())
 }

@@ -1,4 +1,4 @@
-//! What `cachevault inspect --json` prints.
+//! The JSON document of `cachevault inspect --json`.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use cachevault_rdb::report::Report;
 use cachevault_rdb::{Checksum, Kind};
 use serde::Serialize;
 
-/// One document for one source. What is not known is null.
+/// The document for one source. Unknown values are null.
 #[derive(Serialize)]
 pub(super) struct Document<'a> {
     source: &'a str,
     envelope: Frame,
-    /// Why the content could not be followed to its end.
+    /// The reason why the content could not be decoded.
     opaque: Option<String>,
     digest: Option<Digests>,
     report: Option<&'a Report>,

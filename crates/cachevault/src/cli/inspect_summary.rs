@@ -1,4 +1,4 @@
-//! What `cachevault inspect` prints for people.
+//! The summary of `cachevault inspect` for people.
 
 use std::fmt::Write;
 
@@ -14,7 +14,7 @@ use super::rdb_pass::END_MARK;
 
 const NOTHING: &str = "-";
 
-/// All that is known of a source, as a text of several tables.
+/// The facts and tables of a source, as text.
 pub(super) fn summary(source: &str, inspection: &Inspection) -> String {
     let mut facts = frame_facts(source, inspection);
     let Content::Verified { digest, report } = &inspection.content else {
@@ -24,7 +24,7 @@ pub(super) fn summary(source: &str, inspection: &Inspection) -> String {
     facts.extend(content_facts(digest, report));
     let mut text = fact_table(facts);
     for (title, table) in tables(report) {
-        // A text takes whatever is written to it.
+        // Writing into a string cannot fail.
         let _ = write!(text, "\n{title}\n{table}\n");
     }
     text
@@ -43,7 +43,7 @@ fn frame_facts(source: &str, inspection: &Inspection) -> Vec<(&'static str, Stri
     let envelope = &inspection.envelope;
     let checksum = match envelope.checksum {
         Checksum::Matches(crc) => format!("CRC-64 {crc:016x} matches"),
-        Checksum::Absent => "none: the server was told not to compute one".to_owned(),
+        Checksum::Absent => "none: disabled in the server".to_owned(),
     };
     let mark = if envelope.has_end_mark { END_MARK } else { "" };
     vec![
@@ -79,7 +79,7 @@ fn digest_of_keys(digest: &Digest) -> String {
     match digest.uncompared {
         0 => digest.keys.to_string(),
         uncompared => format!(
-            "{} (of {} keys with data of modules it covers name, type and expiry alone)",
+            "{} (for {} keys with module data only name, type and expiry)",
             digest.keys,
             HumanCount(uncompared)
         ),
@@ -200,7 +200,7 @@ fn prefixes_title(report: &Report) -> String {
     }
 }
 
-/// A table of columns of text, and behind them columns of numbers.
+/// A table of text columns followed by number columns.
 fn table(texts: &[&str], numbers: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{OutputFormat, audit};
 use crate::terminal::{escaped, print};
 
-/// A column: its title, and how a row's JSON gives its text.
+/// A column: its title and the function that formats a row's cell.
 pub(crate) type Column = (&'static str, fn(&Value) -> String);
 
 pub(crate) const INSTANCE: [Column; 8] = [
@@ -48,7 +48,7 @@ pub(crate) const RESTORE: [Column; 7] = [
     ("state", |row| text(&row["state"])),
     ("progress", |row| format!("{:.2} %", row["progress_percent"].as_f64().unwrap_or_default())),
     ("backup", |row| text(&row["backup_id"])),
-    ("target holds", |row| text(&row["target_data"])),
+    ("target data", |row| text(&row["target_data"])),
     ("completed", |row| seconds(&row["completed_at"])),
     ("note", |row| {
         row["failure"]["reason"].as_str().map_or_else(|| text(&row["note"]), str::to_owned)
@@ -86,7 +86,7 @@ pub(crate) fn list(format: OutputFormat, page: &Value, columns: &[Column]) {
     }
 }
 
-/// Prints one thing with all its fields.
+/// Prints one record with all its fields.
 pub(crate) fn one(format: OutputFormat, thing: &Value) {
     match format {
         OutputFormat::Json => json(thing),
@@ -101,7 +101,7 @@ pub(crate) fn one(format: OutputFormat, thing: &Value) {
     }
 }
 
-/// Prints links; to people, and to the programs that they hand them to, nothing but the URLs.
+/// Prints links. The table format prints only the URLs, ready for other programs.
 pub(crate) fn links(format: OutputFormat, links: &Value) {
     match format {
         OutputFormat::Json => json(links),
@@ -113,14 +113,14 @@ pub(crate) fn links(format: OutputFormat, links: &Value) {
     }
 }
 
-/// Says what was done, to people only.
+/// Prints a message for people; nothing in JSON format.
 pub(crate) fn say(format: OutputFormat, sentence: &str) {
     if format == OutputFormat::Table {
         print(&sentence);
     }
 }
 
-/// Prints one thing as one line.
+/// Prints one record as one line.
 pub(crate) fn line(thing: &Value) {
     print(thing);
 }
@@ -140,7 +140,7 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// The state of a backup, and that its content is opaque while it has files.
+/// The state of a backup; marks opaque content of a backup with files.
 fn backup_state(backup: &Value) -> String {
     let state = text(&backup["state"]);
     match backup["content"].as_str() {
@@ -153,7 +153,7 @@ fn bytes(value: &Value) -> String {
     value.as_u64().map_or_else(|| "-".to_owned(), |bytes| HumanBytes(bytes).to_string())
 }
 
-/// A moment without its fraction of a second.
+/// A time without fractions of a second.
 pub(super) fn seconds(value: &Value) -> String {
     let text = text(value);
     text.split('.').next().map_or(text.clone(), |head| head.trim_end_matches('Z').to_owned())

@@ -1,4 +1,4 @@
-//! Follows a backup or a restore to its end.
+//! Waits for the end of operations and shows their progress.
 
 use std::time::{Duration, Instant};
 
@@ -10,26 +10,26 @@ use super::Failure;
 use super::client::Client;
 
 const POLL: Duration = Duration::from_millis(100);
-/// Longest wait for the check of one backup.
+/// Timeout for the verification of one backup.
 const CHECK_MAX: Duration = Duration::from_hours(6);
-/// The bar is the service's own percentage, which never goes back, in hundredths.
+/// The bar shows the service's percentage in hundredths, which never decreases.
 const LENGTH: u64 = 10_000;
 const TEMPLATE: &str = "{prefix} [{bar:40}] {percent:>3} %  {msg}";
 
-/// Waits until a backup has ended, showing bytes, rate and phase on standard error.
+/// Waits for the end of a backup. Shows bytes, rate and phase on standard error.
 pub(crate) fn follow_backup(client: &Client, id: &str) -> Result<Value, Failure> {
     follow(client, "backup", &format!("/backups/{id}"))
 }
 
-/// Waits until a restore has ended, showing its phase on standard error.
+/// Waits for the end of a restore. Shows its phase on standard error.
 pub(crate) fn follow_restore(client: &Client, id: &str) -> Result<Value, Failure> {
     follow(client, "restore", &format!("/restores/{id}"))
 }
 
-/// Waits until no drill of a backup is open.
+/// Waits for the end of a backup's drill.
 pub(crate) fn follow_drill(client: &Client, id: &str) -> Result<Value, Failure> {
     let spinner = ProgressBar::new_spinner();
-    spinner.set_message("drill: loading the backup into a throw-away server");
+    spinner.set_message("drill: restoring into a temporary server");
     loop {
         let backup = client.call(Method::GET, &format!("/backups/{id}"), None)?;
         if backup["drilling"] == false {
@@ -41,18 +41,18 @@ pub(crate) fn follow_drill(client: &Client, id: &str) -> Result<Value, Failure> 
     }
 }
 
-/// How a check that was asked for went.
+/// The result of a requested verification.
 pub(crate) enum Checked {
-    /// It was made: the backup.
+    /// The verification is done.
     Done(Value),
-    /// It was not made, and why not.
+    /// The verification did not run, with the reason.
     Not(String),
     /// The backup has no files any more.
     Gone,
 }
 
-/// Waits until the check is made that was asked for with the answer `wish`, or will not be made soon.
-/// The record was as `before` when nobody had asked.
+/// Waits for the verification that was requested with the answer `wish`. `before` is the record
+/// before the request.
 pub(crate) fn follow_check(
     client: &Client,
     before: &Value,
@@ -60,7 +60,7 @@ pub(crate) fn follow_check(
 ) -> Result<Checked, Failure> {
     let id = before["id"].as_str().unwrap_or_default();
     let spinner = ProgressBar::new_spinner();
-    spinner.set_message(format!("checking {id}"));
+    spinner.set_message(format!("verifying {id}"));
     let began = Instant::now();
     let (mut backup, mut outcome) = (wish.clone(), None);
     while outcome.is_none() && began.elapsed() < CHECK_MAX {
@@ -75,11 +75,11 @@ pub(crate) fn follow_check(
         }
     }
     spinner.finish_and_clear();
-    let too_long = || Checked::Not("it takes too long; see the log of the service".to_owned());
+    let too_long = || Checked::Not("timeout; see the log of the service".to_owned());
     Ok(outcome.unwrap_or_else(too_long))
 }
 
-/// How the check went, by the record of now; `None` while it is still to be made.
+/// The result of the verification according to the current record; `None` while it is pending.
 fn outcome_of_check(now: &Value, before: &Value, wish: &Value) -> Option<Checked> {
     let wished = &now["check_requested_at"];
     if !wished.is_null() && *wished == wish["check_requested_at"] {

@@ -1,10 +1,10 @@
-//! Names of keys, shown.
+//! Printable names of keys.
 
 use crate::terminal::misleads;
 
-/// A name on one line that any terminal can show. Two names that differ look different: a
-/// backslash is doubled, and bytes that are no UTF-8, control characters and characters that
-/// reorder a line are `\n`, `\t`, `\r` or `\xNN`.
+/// Escapes a name to one line that is safe for a terminal. Different names stay different. A
+/// backslash is doubled; invalid UTF-8, control characters and bidirectional controls become `\n`,
+/// `\t`, `\r` or `\xNN`.
 pub(crate) fn escaped(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for chunk in name.utf8_chunks() {

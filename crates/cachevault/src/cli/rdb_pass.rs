@@ -1,4 +1,4 @@
-//! One pass over an RDB: frame and checksum, and beside them whatever is made of the content.
+//! One pass over an RDB: frame, checksum, and a visitor of the content.
 
 use cachevault_rdb::digest::Fingerprinter;
 use cachevault_rdb::inspect::{Checked, Read, Reading};
@@ -6,9 +6,9 @@ use cachevault_rdb::{Checksum, EnvelopeReport};
 
 use super::rdb_source::{Source, Trouble};
 
-/// Something that may want the pass to end: the decoders' visitors cannot say so themselves.
+/// A visitor that can end the pass early. The decoders' visitors cannot return errors.
 pub(crate) trait Interrupts {
-    /// Why the pass has to end before the source does, if it has to.
+    /// The reason to end the pass, if any.
     fn interruption(&mut self) -> Option<Trouble> {
         None
     }
@@ -28,7 +28,7 @@ impl<K: Interrupts> Interrupts for Fingerprinter<K> {
 
 impl Interrupts for cachevault_rdb::digest::Summing {}
 
-/// Reads a source to its end. Fails unless it is sound and all of it is understood.
+/// Reads a source to its end. Fails when the RDB is damaged or not fully understood.
 pub(crate) fn pass<R: Reading + Interrupts>(
     source: &Source,
     reading: R,
@@ -45,11 +45,11 @@ pub(crate) fn pass<R: Reading + Interrupts>(
     }
 }
 
-/// What is said of a file that was cut out of a replication stream with its end mark.
+/// The note for a file that was cut out of a replication stream.
 pub(crate) const END_MARK: &str =
     ", followed by the 40-byte end mark of a replication stream, which servers ignore";
 
-/// What a frame is, in words.
+/// A one-line description of a frame.
 pub(crate) fn sentence(envelope: &EnvelopeReport) -> String {
     let EnvelopeReport { header, size_bytes, checksum, has_end_mark } = envelope;
     let mark = if *has_end_mark { END_MARK } else { "" };

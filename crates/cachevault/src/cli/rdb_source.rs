@@ -1,6 +1,6 @@
-//! Where the offline commands read an RDB from: a file, standard input, a stored backup.
+//! Sources of an RDB for the offline commands: a file, standard input, a stored backup.
 //!
-//! Nothing here needs the service, and nothing is written.
+//! The offline commands need no service and write nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,30 +22,30 @@ const ZSTD_MAGIC: [u8; MAGIC_BYTES] = [0x28, 0xB5, 0x2F, 0xFD];
 const GZIP_MAGIC: [u8; 2] = [0x1F, 0x8B];
 const AGE_MAGIC: &[u8; MAGIC_BYTES] = b"age-";
 
-/// Why an offline command did not come to a good end.
+/// The failure of an offline command.
 #[derive(Debug)]
 pub(crate) enum Trouble {
     /// The source cannot be found, opened or read.
     Unreadable(String),
-    /// The source is no complete and unharmed RDB.
+    /// The source is an incomplete or damaged RDB.
     Damaged(String),
-    /// The source's frame is right, but what it holds is not known to this build.
+    /// The frame is valid, but this build does not know the content's format.
     Opaque(String),
-    /// Standard output takes no more.
+    /// Standard output is closed.
     Output(io::Error),
 }
 
 impl From<io::Error> for Trouble {
-    /// Only writing gives bare errors; those of reading name their source.
+    /// Only writing returns bare errors. Errors of reading name their source.
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-/// An RDB that can be read, if it is not standard input again and again.
+/// A readable RDB. Standard input can be read only once.
 #[derive(Debug)]
 pub(crate) struct Source {
-    /// As the user called it, fit to be shown.
+    /// The name that the user gave, escaped.
     name: String,
     place: Place,
 }
@@ -58,7 +58,7 @@ enum Place {
 }
 
 impl Source {
-    /// Finds what `argument` means: `-`, `backup:ID` or else a path.
+    /// Finds the source for `argument`: `-`, `backup:ID`, or a path.
     pub(crate) fn find(argument: &OsStr, options: &StoreOptions) -> Result<Self, Trouble> {
         let name = escaped(argument.as_bytes());
         let id = argument.to_str().and_then(|text| text.strip_prefix(BACKUP_PREFIX));
@@ -74,7 +74,7 @@ impl Source {
         &self.name
     }
 
-    /// Makes sure that it can be read several times, which pipes cannot.
+    /// Requires a source that can be read several times; pipes cannot.
     pub(crate) fn must_be_repeatable(&self) -> Result<(), Trouble> {
         let is_repeatable = match &self.place {
             Place::Stdin => false,
@@ -84,10 +84,10 @@ impl Source {
         if is_repeatable {
             return Ok(());
         }
-        Err(self.unreadable("it is no regular file, and has to be read several times"))
+        Err(self.unreadable("expected a regular file, because it is read several times"))
     }
 
-    /// Why it is not read to its end.
+    /// The error of a source that cannot be read to its end.
     pub(crate) fn refused(&self, error: &InspectError) -> Trouble {
         if error.is_unsupported() { self.unreadable(error) } else { self.damaged(error) }
     }
@@ -100,7 +100,7 @@ impl Source {
         Trouble::Opaque(format!("`{}`: {what}", self.name))
     }
 
-    /// Reads from the beginning to the end and gives the RDB, decompressed, in pieces.
+    /// Reads the whole RDB, decompressed, in chunks.
     pub(crate) fn read(
         &self,
         mut take: impl FnMut(&[u8]) -> Result<(), Trouble>,
@@ -121,7 +121,7 @@ impl Source {
         }
     }
 
-    /// What ended the reading.
+    /// Converts an error of reading.
     fn broken_off(&self, error: io::Error, taken: u64) -> Trouble {
         let of_store = error.get_ref().and_then(|cause| cause.downcast_ref::<StoreError>());
         match of_store {
@@ -129,20 +129,19 @@ impl Source {
                 self.damaged(format_args!("cannot {}", with_sources(error)))
             }
             Some(error) => self.unreadable(format_args!("cannot {}", with_sources(error))),
-            // Only the operating system's errors have a number; the others are zstd's.
+            // Only errors of the operating system have a number; the others come from zstd.
             None if error.raw_os_error().is_some() => self.unreadable(error),
-            None => self.damaged(format_args!(
-                "after {taken} bytes of the RDB its compression breaks off: {error}"
-            )),
+            None => self
+                .damaged(format_args!("compression error after {taken} bytes of the RDB: {error}")),
         }
     }
 
     fn unreadable(&self, what: impl std::fmt::Display) -> Trouble {
-        Trouble::Unreadable(format!("`{}` cannot be read: {what}", self.name))
+        Trouble::Unreadable(format!("cannot read `{}`: {what}", self.name))
     }
 
-    /// The RDB, decompressed. Its reader ends only where the whole source does, which is where a
-    /// stored backup is compared with its manifest.
+    /// Opens the RDB, decompressed. The reader ends with the whole source, so a stored backup is
+    /// always compared with its manifest.
     fn open(&self) -> Result<Box<dyn Read + '_>, Trouble> {
         let mut raw: Box<dyn Read> = match &self.place {
             Place::Stdin => Box::new(io::stdin().lock()),
@@ -175,7 +174,7 @@ impl Source {
     }
 }
 
-/// A zstd frame, or the skippable frame that some tools put before it.
+/// Whether the magic is a zstd frame, or the skippable frame that some tools write first.
 fn is_zstd(magic: &[u8]) -> bool {
     magic == ZSTD_MAGIC || matches!(magic, [0x50..=0x5F, 0x2A, 0x4D, 0x18])
 }

@@ -1,4 +1,4 @@
-//! `cachevault schedule`: when an instance is backed up by itself, and what is kept.
+//! `cachevault schedule`: the backup policy of an instance.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -10,14 +10,14 @@ use super::{ClientOptions, Failure, output};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ScheduleCommand {
-    /// Set when an instance is backed up by itself and what is kept, in place of what there was
+    /// Set an instance's backup schedule and retention
     Set(Box<SetSchedule>),
-    /// Show when an instance is backed up by itself, and when next
+    /// Show an instance's backup schedule and next window
     Show {
         /// Name or id of the instance
         instance: String,
     },
-    /// Back an instance up by itself no more; what was promised to be kept is
+    /// Remove an instance's backup schedule
     Remove {
         /// Name or id of the instance
         instance: String,
@@ -29,74 +29,75 @@ pub(crate) struct SetSchedule {
     /// Name or id of the instance
     instance: String,
 
-    /// When windows begin, as cron has it: minute, hour, day of the month, month, day of the week,
-    /// such as `30 2 * * 1-5`
+    /// Start of windows as a cron pattern, such as `30 2 * * 1-5`
+    ///
+    /// The fields are minute, hour, day of the month, month, day of the week
     #[arg(long, required_unless_present = "days", conflicts_with = "days")]
     pattern: Option<String>,
 
-    /// Time zone of the pattern, such as `Europe/Berlin` [default: UTC]
+    /// Time zone of the pattern [default: UTC]
     #[arg(long, value_name = "NAME", requires = "pattern")]
     zone: Option<String>,
 
-    /// How long each window lasts, 1 to 1440 minutes [default: 60]
+    /// Length of each window, 1 to 1440 minutes [default: 60]
     #[arg(long, value_name = "MINUTES", requires = "pattern")]
     window: Option<u32>,
 
-    /// Instead of a pattern: days of the week, 1 for Monday to 7 for Sunday, such as `1,4`
+    /// Days instead of a pattern: 1 (Monday) to 7, such as `1,4`
     #[arg(long, value_name = "DAYS", value_delimiter = ',', requires = "hours")]
     days: Vec<u8>,
 
-    /// The window on these days: whole hours of UTC, such as `22:00-02:00`
+    /// Window on these days: whole hours, UTC, such as `22:00-02:00`
     #[arg(long, value_name = "HOURS", requires = "days")]
     hours: Option<String>,
 
     #[command(flatten)]
     keep: KeepOptions,
 
-    /// What to do about a window in which no service ran [default: the service's setting]
+    /// Action for a missed window [default: the service's setting]
     #[arg(long, value_name = "RULE")]
     missed: Option<Missed>,
 
-    /// Keep all this for later, but do not follow it
+    /// Store the policy without following it
     #[arg(long)]
     disabled: bool,
 }
 
-/// What is kept; what any of these keeps stays.
+/// Retention rules. A backup is kept while any rule keeps it.
 #[derive(Debug, Args)]
 #[group(id = "keep", required = true, multiple = true)]
 struct KeepOptions {
-    /// Keep what was made in so many days, 1 to 3650
+    /// Keep backups of the last N days, 1 to 3650
     #[arg(long, value_name = "N")]
     keep_days: Option<u32>,
 
-    /// Keep so many of the newest
+    /// Keep the N newest backups
     #[arg(long, value_name = "N")]
     keep_count: Option<u32>,
 
-    /// Keep the newest of each of so many days that have backups
+    /// Keep the newest backup of N days with backups
     #[arg(long, value_name = "N")]
     keep_daily: Option<u32>,
 
-    /// Keep the newest of each of so many weeks
+    /// Keep the newest backup of N weeks
     #[arg(long, value_name = "N")]
     keep_weekly: Option<u32>,
 
-    /// Keep the newest of each of so many months
+    /// Keep the newest backup of N months
     #[arg(long, value_name = "N")]
     keep_monthly: Option<u32>,
 
-    /// Keep the newest of each of so many years
+    /// Keep the newest backup of N years
     #[arg(long, value_name = "N")]
     keep_yearly: Option<u32>,
 }
 
-/// What to do about a window in which no service ran.
+/// The action for a missed window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Missed {
-    /// Record it.
+    /// Record the missed window.
     Skip,
-    /// Make the backup at once.
+    /// Create the backup at once.
     CatchUp,
 }
 
@@ -116,7 +117,7 @@ pub(crate) fn schedule(command: ScheduleCommand, options: &ClientOptions) -> Res
         }
         ScheduleCommand::Remove { instance } => {
             client.call(Method::DELETE, &path(&instance)?, None)?;
-            let sentence = format!("`{instance}` is backed up only when somebody asks");
+            let sentence = format!("`{instance}` has no backup schedule any more");
             output::say(options.output, &sentence);
         }
     }

@@ -1,5 +1,5 @@
-//! Stored backups for the offline commands: found and read by the store alone, beside the service
-//! or without it. Nothing is made, locked or changed.
+//! Stored backups for the offline commands, read directly from the store. Nothing is created,
+//! locked or changed.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -21,25 +21,27 @@ use crate::config::default_data_dir;
 use crate::entropy::OsEntropy;
 use crate::{data_dir, stores};
 
-/// Where `backup:ID` is looked for.
+/// The store for `backup:ID`.
 #[derive(Debug, Args)]
 pub(crate) struct StoreOptions {
-    /// Data folder with the backups that `backup:ID` means and the master keys that open them
+    /// Data folder with backups and master keys
+    ///
     /// [default: ~/.cachevault]
     #[arg(long, value_name = "DIR", env = "CACHEVAULT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 
-    /// Where the backups are instead: file:///folder, s3://bucket/folder?endpoint=URL&region=NAME,
-    /// or obs://…
+    /// Store URL: file:///folder, s3://bucket/folder or obs://…
+    ///
+    /// Query parameters of a bucket: `endpoint=URL&region=NAME`
     #[arg(long, value_name = "URL", env = "CACHEVAULT_STORE")]
     store: Option<StoreUrl>,
 
-    /// File with the key of the bucket, in the form of AWS' shared credentials file
+    /// File with the bucket's access key, in AWS format
     #[arg(long, value_name = "FILE", env = "CACHEVAULT_STORE_CREDENTIALS_FILE")]
     store_credentials_file: Option<PathBuf>,
 }
 
-/// A backup of one artifact.
+/// A backup with one artifact.
 #[derive(Debug)]
 pub(crate) struct StoredBackup {
     place: StorePlace,
@@ -47,7 +49,7 @@ pub(crate) struct StoredBackup {
     entry: ArtifactEntry,
 }
 
-/// A store, and what it takes to read from it.
+/// A store with the state for reading it.
 #[derive(Debug)]
 struct StorePlace {
     runtime: Runtime,
@@ -66,10 +68,10 @@ impl StoredBackup {
             return Err(Trouble::Unreadable(if objects.is_empty() {
                 let shown = &place.shown;
                 format!(
-                    "no backup {id} is stored in `{shown}`; say where with --data-dir or --store"
+                    "backup {id} does not exist in `{shown}`; choose the store with --data-dir or --store"
                 )
             } else {
-                format!("backup {id} has no manifest: it is not finished, or it failed")
+                format!("backup {id} has no manifest: it is unfinished or failed")
             }));
         };
         let count = manifest.artifacts.len();
@@ -88,13 +90,13 @@ impl StoredBackup {
         });
         let Some((key, size_bytes)) = beside else {
             return Err(Trouble::Damaged(format!(
-                "backup {id} is damaged: its manifest names `{}`, which is no file beside it",
+                "backup {id} is damaged: its manifest names `{}`, which does not exist",
                 escaped(entry.file_name.as_bytes())
             )));
         };
         if size_bytes != entry.stored_bytes {
             return Err(Trouble::Damaged(format!(
-                "`{}` is damaged: it has {size_bytes} bytes, and {} by its manifest",
+                "`{}` is damaged: its size is {size_bytes} bytes, expected {} by the manifest",
                 place.store.locate(&key),
                 entry.stored_bytes
             )));
@@ -102,23 +104,23 @@ impl StoredBackup {
         Ok(Self { place, key, entry })
     }
 
-    /// The artifact from its beginning. Its reader fails at the end unless all that is stored was
-    /// read, and is what the manifest says.
+    /// Opens the artifact. The reader fails at the end unless the whole artifact was read and
+    /// matches the manifest.
     pub(crate) fn open(&self) -> Result<StoredReader<'_>, Trouble> {
         let opened = self.place.runtime.block_on(self.place.store.open(&self.key));
         let source = opened.map_err(|error| self.place.trouble(error))?;
         Ok(StoredReader { backup: self, source, piece: Bytes::new() })
     }
 
-    /// Whether what was read is what the manifest says.
+    /// Compares the read artifact with the manifest.
     fn compare(&self, source: &dyn ArtifactSource) -> Result<(), StoreError> {
         let (seen, entry) = (source.seen(), &self.entry);
         let difference = if seen.size_bytes != entry.stored_bytes {
             let (size_bytes, stored_bytes) = (seen.size_bytes, entry.stored_bytes);
-            format!("it has {size_bytes} bytes, and {stored_bytes} by its manifest")
+            format!("the size is {size_bytes} bytes, expected {stored_bytes} by the manifest")
         } else if seen.sha256 != entry.stored_sha256 {
             let (sha256, stored_sha256) = (seen.sha256, &entry.stored_sha256);
-            format!("its SHA-256 is {sha256}, and {stored_sha256} by its manifest")
+            format!("the SHA-256 is {sha256}, expected {stored_sha256} by the manifest")
         } else {
             return Ok(());
         };
@@ -159,7 +161,8 @@ impl StorePlace {
         })
     }
 
-    /// All that is stored of a backup; which project and instance it belongs to is not known.
+    /// All stored objects of a backup. Its project and instance are unknown, so the whole store is
+    /// listed.
     fn objects_of(&self, id: BackupId) -> Result<Vec<StoredObject>, Trouble> {
         let (everywhere, mut objects, mut after) = (Folder::all(), Vec::new(), None);
         loop {
@@ -187,14 +190,14 @@ impl StorePlace {
         let Some((attempt, name)) = newest else { return Ok(None) };
         self.check_openable(id, &attempt, objects)?;
         let read = self.runtime.block_on(self.store.get(name));
-        // Removed since it was listed.
+        // The manifest was removed after the listing.
         let Some(bytes) = read.map_err(|error| self.trouble(error))? else { return Ok(None) };
         let manifest = Manifest::decode(&bytes)
             .map_err(|error| Trouble::Unreadable(format!("cannot use `{name}`: {error}")))?;
         Ok(Some((attempt, manifest)))
     }
 
-    /// Without any master key what is encrypted would be taken for something else.
+    /// Refuses an encrypted backup without a master key. Its bytes would look like damage.
     fn check_openable(
         &self,
         id: BackupId,
@@ -229,7 +232,7 @@ impl StorePlace {
     }
 }
 
-/// Gives a stored artifact as a file is read. Its errors hold a [`StoreError`].
+/// Reads a stored artifact like a file. Its errors contain a [`StoreError`].
 pub(crate) struct StoredReader<'a> {
     backup: &'a StoredBackup,
     source: Box<dyn ArtifactSource>,

@@ -1,4 +1,4 @@
-//! URLs that are told what happens.
+//! `cachevault webhook`: delivery of events to URLs.
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
@@ -24,12 +24,13 @@ const WEBHOOK: [Column; 7] = [
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WebhookCommand {
-    /// Have a URL told what happens in the project, and show the secret that signs it, once
+    /// Create a webhook and show its signing secret once
     Add {
         /// `https://…`
         url: String,
-        /// Kinds of events, such as `backup_failed`; give it several times
-        /// [default: backup_failed, window_missed, backup_expired, disk_low]
+        /// Kind of events, such as `backup_failed`; repeatable
+        ///
+        /// The default is backup_failed, window_missed, backup_expired and disk_low
         #[arg(long = "kind", value_name = "KIND")]
         kinds: Vec<String>,
     },
@@ -40,12 +41,12 @@ pub(crate) enum WebhookCommand {
         /// Id of the webhook
         webhook: String,
     },
-    /// Have a webhook told again, of what happens from now on
+    /// Enable a webhook; it receives only new events
     Enable {
         /// Id of the webhook
         webhook: String,
     },
-    /// Have a webhook told nothing
+    /// Disable a webhook
     Disable {
         /// Id of the webhook
         webhook: String,
@@ -55,7 +56,7 @@ pub(crate) enum WebhookCommand {
         /// Id of the webhook
         webhook: String,
     },
-    /// Send a message that tells of nothing, and say whether it was taken
+    /// Deliver a test message
     Test {
         /// Id of the webhook
         webhook: String,
@@ -83,7 +84,7 @@ pub(crate) fn webhook(command: WebhookCommand, options: &ClientOptions) -> Resul
             output::one(options.output, &sent);
             return match sent["error"].as_str() {
                 None => Ok(()),
-                Some(error) => Err(Failure::Failed(format!("the message was not taken: {error}"))),
+                Some(error) => Err(Failure::Failed(format!("the delivery failed: {error}"))),
             };
         }
         WebhookCommand::Add { url, kinds } => {

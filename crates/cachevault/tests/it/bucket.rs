@@ -139,7 +139,7 @@ fn the_whole_job_is_done_with_a_bucket() {
     assert!(bucket.server.part_files().is_empty());
     let gone = bucket.offline(&data_dir, &["inspect", &named]);
     assert_eq!(gone.status.code(), Some(2));
-    let expected = format!("no backup {id} is stored in `s3://{BUCKET}/backups");
+    let expected = format!("backup {id} does not exist in `s3://{BUCKET}/backups");
     assert!(text(&gone.stderr).contains(&expected), "{}", text(&gone.stderr));
 }
 

@@ -189,7 +189,7 @@ fn assert_refused(service: &Service, id: &str, (what, _, named, at_once): &Damag
         return;
     }
     assert_eq!(output.status.code(), Some(1), "{what}: {told}");
-    assert!(told.contains("the instance was not touched"), "{what}: {told}");
+    assert!(told.contains("the instance is unchanged"), "{what}: {told}");
     let listed = service.json(&["restore", "list", "orders"]);
     let restore = &listed["items"][0];
     assert_eq!(restore["failure"]["dcs_code"], "dcs.08.0006", "{what}: {restore}");
@@ -255,9 +255,9 @@ fn a_store_that_is_away_ends_verify_soon_and_hides_no_record() {
     let output = service.run(&["verify"]);
     let told = standard_error(&output);
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("0 of 0 backups are damaged, 2 more could not be checked"), "{told}");
+    assert!(told.contains("0 of 0 backups are damaged, 2 more could not be verified"), "{told}");
     for id in &ids {
-        assert!(told.contains(&format!("{id} was not checked: read `")), "{told}");
+        assert!(told.contains(&format!("{id} was not verified: read `")), "{told}");
         let shown = service.json(&["backup", "show", id]);
         assert!(shown["store_error"].as_str().unwrap().contains("the store failed"), "{shown}");
         assert_eq!((&shown["damage"], &shown["restorable"]), (&Value::Null, &true.into()));

@@ -121,7 +121,7 @@ fn trouble_is_not_a_difference() {
         (&sound, &cut, "is damaged"),
         (&cut, &sound, "is damaged"),
         (&sound, &folder.path().join("none"), "No such file"),
-        (&PathBuf::from("-"), &sound, "no regular file"),
+        (&PathBuf::from("-"), &sound, "expected a regular file"),
         (&twice, &once, "twice"),
         (&once, &twice, "twice"),
     ] {
@@ -160,8 +160,8 @@ fn keys_without_elements_are_no_difference_and_are_counted() {
     fs::write(&b, b"REDIS0009\x00\x01k\x01v\xff\0\0\0\0\0\0\0\0").unwrap();
     for (a, b) in [(&a, &b), (&b, &a)] {
         let (code, lines) = outcome(&diff(a, b, &[]));
-        let summary = "0 added, 0 removed, 0 changed, 1 the same; 2 keys without elements were left \
-                       out, as servers do";
+        let summary = "0 added, 0 removed, 0 changed, 1 the same; 2 keys without elements were \
+                       ignored, as servers do";
         assert_eq!((code, &lines[..]), (0, &[summary.to_owned()][..]));
         let (code, lines) = outcome(&diff(a, b, &["--json"]));
         let summary: Value = serde_json::from_str(&lines[0]).unwrap();
