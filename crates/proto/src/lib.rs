@@ -1,14 +1,14 @@
 //! The Redis protocol, sans-IO: no socket, no clock, no runtime.
 //!
-//! Two layers, the upper one with two sides:
+//! The crate has two layers; the upper one has two sides:
 //! - RESP: [`encode_command`] and [`ReplyDecoder`];
 //! - [`ReplicaSession`]: the replica's side of `PSYNC`, from the handshake to the last byte of the
-//!   RDB. It is fed what the socket read, hands out what the socket should write, and reports
-//!   [`ReplicaEvent`]s. Whoever drives it owns the socket and the deadlines;
-//! - [`PrimarySession`]: the primary's side, for a server that is to load an RDB of ours. It is
-//!   driven in the same way and reports [`PrimaryEvent`]s; the RDB itself goes past it.
+//!   RDB. The driver feeds it the bytes of the socket, sends its output, and receives
+//!   [`ReplicaEvent`]s. The driver owns the socket and the deadlines;
+//! - [`PrimarySession`]: the primary's side, for a server that loads an RDB of this service. It is
+//!   driven in the same way and reports [`PrimaryEvent`]s; the driver sends the RDB itself.
 //!
-//! Everything that a peer sends is bounded before memory is taken for it.
+//! All input of a peer is limited before memory is allocated for it.
 
 #![deny(missing_docs)]
 

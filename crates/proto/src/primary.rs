@@ -1,19 +1,20 @@
-//! The primary's side of a synchronisation: a server that was told `REPLICAOF` us loads our RDB.
+//! The primary's side of a synchronization: a server that follows this service by `REPLICAOF` loads
+//! its RDB.
 //!
-//! What a replica sends (Redis `replication.c`, Valkey `replication.c`): `PING`, `AUTH` if it has a
+//! A replica sends (Redis `replication.c`, Valkey `replication.c`): `PING`, `AUTH` if it has a
 //! `masterauth`, several `REPLCONF`, and `PSYNC <id> <next offset>`, as arrays of bulk strings or,
-//! before Redis 5, as inline lines. After that it says only `REPLCONF ACK <offset>`, each second
-//! and when a `REPLCONF GETACK *` in the stream asks for it, and bare line feeds while it loads.
+//! before Redis 5, as inline lines. Later it sends only `REPLCONF ACK <offset>`, each second and in
+//! reply to a `REPLCONF GETACK *` in the stream, and bare line feeds while it loads.
 //!
-//! What it is answered: one reply per command; for `PSYNC` either `+FULLRESYNC <id> <offset>`, the
+//! Every command gets one reply. The reply to `PSYNC` is either `+FULLRESYNC <id> <offset>`, the
 //! line `$<length>`, that many bytes of RDB, and the replication stream; or `+CONTINUE` and the
-//! stream from where it left off. A mark (`$EOF:`) in place of the length would forbid us to send
-//! anything behind the RDB before the first `ACK`, and we know the length.
+//! rest of the stream. A mark (`$EOF:`) instead of the length would forbid data behind the RDB
+//! before the first `ACK`, and the length is known here.
 //!
-//! Every byte of the stream counts for the offset, but a replica answers a `GETACK` before it
-//! counts that command itself. So its answer to the first one, sent right behind the RDB, names the
-//! offset of the snapshot, and that proves that the RDB is loaded: before, a replica acknowledges
-//! nothing.
+//! Every byte of the stream counts for the offset, but a replica replies to a `GETACK` before it
+//! counts that command. Its reply to the first `GETACK`, sent directly behind the RDB, therefore
+//! contains the offset of the snapshot. This reply proves that the RDB is loaded: a replica
+//! acknowledges nothing earlier.
 
 mod command;
 mod error;
@@ -37,42 +38,42 @@ const ARGUMENTS_MAX: usize = 16;
 const COMMANDS_MAX: usize = 64;
 
 const LIMITS: Limits = Limits {
-    // Only the lines that hold a length.
+    // The replies to these commands are lines that contain a length only.
     line_bytes_max: 64,
     bulk_bytes_max: COMMAND_BYTES_MAX,
-    // The array itself counts too.
+    // The array itself counts as one value.
     values_max: ARGUMENTS_MAX + 1,
     depth_max: 1,
 };
 
-/// What the session serves. One value per restore; it outlives the connections.
+/// The configuration of a restore, which all its connections share.
 #[derive(Clone)]
 pub struct PrimaryConfig {
-    /// The target's `masteruser` (`None`: it has none) and `masterauth`. Without them any `AUTH` is
-    /// accepted unread: whatever the target was configured with was meant for another primary.
+    /// The target's `masteruser` (`None` if it has none) and `masterauth`. Without a login, every
+    /// `AUTH` is accepted without a check: the target's password belongs to another primary.
     pub login: Option<(Option<String>, Vec<u8>)>,
-    /// 40 hexadecimal digits, minted for this restore.
+    /// The replication id of this restore: 40 hexadecimal digits.
     pub replication_id: String,
     /// Replication offset of the snapshot.
     pub offset: u64,
-    /// Length of the RDB, never 0.
+    /// Length of the RDB, at least 1.
     pub payload_bytes: u64,
     /// The listening port that the target announces, if known: its `port`, its `tls-port` if it
-    /// replicates by TLS, or its `replica-announce-port`. Whoever announces another one, or none,
-    /// is refused.
+    /// replicates by TLS, or its `replica-announce-port`. A peer that announces another port or
+    /// none is refused.
     pub announced_port: Option<u16>,
 }
 
-/// What happened.
+/// An event of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrimaryEvent {
-    /// The target wants the snapshot from its beginning. Write what
-    /// [`PrimarySession::poll_transmit`] holds, then exactly
+    /// The target requests the complete snapshot. Write the output of
+    /// [`PrimarySession::poll_transmit`], then exactly
     /// [`payload_bytes`](PrimaryConfig::payload_bytes) of RDB, then call
     /// [`PrimarySession::payload_sent`].
     SnapshotWanted,
-    /// The target has the snapshot and goes on from where it was.
-    /// [`PrimarySession::keep_alive`] makes it say at once where that is.
+    /// The target has the snapshot and continues from its offset. [`PrimarySession::keep_alive`]
+    /// makes it acknowledge this offset at once.
     Continued,
     /// The target has loaded the snapshot and applied the stream up to this offset.
     Acknowledged(u64),
@@ -80,15 +81,16 @@ pub enum PrimaryEvent {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before `PSYNC`: every command is answered.
+    /// Before `PSYNC`: every command gets a reply.
     Handshake,
-    /// The driver writes the RDB; anything of ours would end up in the middle of it.
+    /// The driver writes the RDB; the session must not write, because its bytes would become a part
+    /// of the RDB.
     Payload,
-    /// The stream runs.
+    /// The stream is open.
     Streaming,
 }
 
-/// One connection of a target that restores.
+/// One connection of the target of a restore.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -129,13 +131,13 @@ pub struct PrimarySession {
     commands: usize,
     logged_in: bool,
     port_announced: bool,
-    /// Whether the peer takes an id in `+CONTINUE` (known since Redis 4).
+    /// Whether the peer accepts an id in `+CONTINUE` (known since Redis 4).
     takes_new_id: bool,
 }
 
 impl fmt::Debug for PrimarySession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The configuration and the buffer hold passwords.
+        // The configuration and the buffer contain passwords.
         f.debug_struct("PrimarySession")
             .field("state", &self.state)
             .field("offset", &self.offset())
@@ -144,7 +146,7 @@ impl fmt::Debug for PrimarySession {
 }
 
 impl PrimarySession {
-    /// A session for a connection that was just accepted. `stream` is that of the restore's last
+    /// Creates a session for an accepted connection. `stream` is that of the restore's last
     /// session, or empty.
     pub fn new(config: Arc<PrimaryConfig>, stream: ReplicationStream) -> Self {
         Self {
@@ -161,38 +163,39 @@ impl PrimarySession {
         }
     }
 
-    /// What the next session of this restore needs, when the connection is lost.
+    /// Returns the stream for the next session of this restore, after the connection was lost.
     pub fn into_stream(self) -> ReplicationStream {
         self.stream
     }
 
-    /// What the socket should write now; `None` when nothing.
+    /// The next output for the socket, if there is any.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         (!self.transmit.is_empty()).then(|| std::mem::take(&mut self.transmit))
     }
 
-    /// What happened; `None` when nothing more did.
+    /// The next event, if there is one.
     pub fn poll_event(&mut self) -> Option<PrimaryEvent> {
         self.events.pop_front()
     }
 
-    /// The end of the replication stream: what the target's `slave_repl_offset` comes to.
+    /// The end of the replication stream, the final value of the target's `slave_repl_offset`.
     pub fn offset(&self) -> u64 {
         self.config.offset.saturating_add(self.stream.sent())
     }
 
-    /// The offset that the target must acknowledge, or name in its `INFO`, to have all data. It is
-    /// the snapshot's, for the stream holds none; waiting for [`offset`](Self::offset) would take
-    /// until the target's next tick, as a `GETACK` is answered before it is counted.
+    /// The offset that proves that the target has all data: the target must acknowledge it or
+    /// report it in its `INFO`. The offset is that of the snapshot, because the stream contains no
+    /// data. Waiting for [`offset`](Self::offset) would take until the target's next tick, because
+    /// a `GETACK` gets its reply before it is counted.
     pub fn offset_wanted(&self) -> u64 {
         self.config.offset
     }
 
-    /// Takes bytes as the network delivered them.
+    /// Processes bytes of the network, in pieces of any size.
     ///
     /// # Errors
-    /// [`PrimaryError`]; the session is over then. [`poll_transmit`](Self::poll_transmit) may still
-    /// hold words that tell the peer why.
+    /// [`PrimaryError`], which ends the session. [`poll_transmit`](Self::poll_transmit) may then
+    /// contain an error reply for the peer.
     pub fn handle_bytes(&mut self, mut bytes: &[u8]) -> Result<(), PrimaryError> {
         while !bytes.is_empty() {
             let room = COMMAND_BYTES_MAX.saturating_sub(self.buffer.len());
@@ -209,10 +212,11 @@ impl PrimarySession {
         Ok(())
     }
 
-    /// The driver has written the whole RDB. Asks the target to acknowledge as soon as it has
-    /// loaded it: by itself it would do so on its next tick, up to a second later.
+    /// Records that the driver has written the complete RDB, and asks the target to acknowledge
+    /// after loading. Without the request the target acknowledges on its next tick, up to a second
+    /// later.
     ///
-    /// Does nothing unless a snapshot was wanted.
+    /// The call has no effect unless a snapshot was requested.
     pub fn payload_sent(&mut self) {
         if self.state == State::Payload {
             self.state = State::Streaming;
@@ -220,12 +224,11 @@ impl PrimarySession {
         }
     }
 
-    /// To be called several times per `repl-timeout` of the target: once the
-    /// stream runs, puts a `REPLCONF GETACK *` into it, which shows the target that we are there,
-    /// and us that it is.
+    /// Adds a `REPLCONF GETACK *` to the open stream. Call it several times per `repl-timeout` of
+    /// the target: each side then notices that the other is alive.
     ///
-    /// Before, it does nothing: `PSYNC` is answered at once, and while the RDB is on its way
-    /// nothing but its own bytes can keep the connection alive.
+    /// The call has no effect before the stream is open: `PSYNC` gets its reply at once, and during
+    /// the RDB only its own bytes can keep the connection alive.
     pub fn keep_alive(&mut self) {
         if self.state == State::Streaming {
             self.ask_for_acknowledgement();
@@ -248,7 +251,7 @@ impl PrimarySession {
         loop {
             let Some(&first) = self.buffer.first() else { return Ok(None) };
             let arguments = match first {
-                // The keep-alive of a replica that loads.
+                // The keep-alive of a loading replica.
                 b'\n' => {
                     self.buffer.advance(1);
                     continue;
@@ -272,7 +275,7 @@ impl PrimarySession {
         }
     }
 
-    /// The next line with its end.
+    /// The next line, including its end.
     fn take_inline(&mut self) -> Result<Option<Bytes>, PrimaryError> {
         let within = self.buffer.len().min(INLINE_BYTES_MAX);
         match memchr::memchr(b'\n', &self.buffer[..within]) {
@@ -306,7 +309,8 @@ impl PrimarySession {
             }
             b"replconf" => self.handle_replconf(arguments),
             b"psync" => self.handle_psync(arguments),
-            // The replica of before Redis 2.8: its stream has no offsets, so it never acknowledges.
+            // The command of replicas before Redis 2.8: their stream has no offsets, so they never
+            // acknowledge.
             b"sync" => {
                 self.say("-ERR SYNC is not served here, use PSYNC");
                 Ok(())
@@ -318,7 +322,7 @@ impl PrimarySession {
         }
     }
 
-    /// Nothing can be answered any more: a reply would be taken for RDB or stream.
+    /// No reply is possible: the peer would read it as RDB or stream.
     fn handle_after_psync(&mut self, name: &[u8], arguments: &[Bytes]) -> Result<(), PrimaryError> {
         match (name, arguments) {
             (b"replconf", [option, offset, ..]) if option.eq_ignore_ascii_case(b"ack") => {
@@ -333,7 +337,7 @@ impl PrimarySession {
         let acknowledged = decimal(offset).ok_or_else(|| {
             PrimaryError::NotACommand(format!("REPLCONF ACK {}", printable(offset)))
         })?;
-        // About an RDB that has not been sent, only another history can be acknowledged.
+        // Before the RDB is sent, an acknowledgement can only belong to another history.
         if self.state != State::Streaming {
             return Ok(());
         }
@@ -359,19 +363,20 @@ impl PrimarySession {
     }
 
     fn handle_replconf(&mut self, arguments: &[Bytes]) -> Result<(), PrimaryError> {
-        // One option and its value each; what a replica says of itself we need not know.
+        // Pairs of an option and its value; the session ignores most of the replica's attributes.
         for pair in arguments.chunks(2) {
             let [option, value] = pair else {
                 self.say("-ERR syntax error");
                 return Ok(());
             };
             match option.to_ascii_lowercase().as_slice() {
-                // The only one without a reply, and of an earlier connection's stream.
+                // The only option without a reply; it belongs to the stream of an earlier
+                // connection.
                 b"ack" => return Ok(()),
                 b"listening-port" => self.handle_port(value)?,
                 b"capa" => self.takes_new_id |= value.eq_ignore_ascii_case(b"psync2"),
-                // A second connection for the RDB alone. Never offered: a replica that merely says
-                // that it could (`capa`) is served by one.
+                // A second connection for the RDB only. The session never offers it. A replica that
+                // merely announces the capability (`capa`) works with a single connection.
                 b"rdb-channel" | b"rdb-channel-repl" | b"main-ch-client-id"
                 | b"set-rdb-client-id" => {
                     self.say("-ERR there is no separate connection for the RDB");
@@ -402,7 +407,7 @@ impl PrimarySession {
         }
         match arguments {
             [id, next] => self.synchronize(id, next),
-            // `FAILOVER`: the peer wants to become our replica and us to be its primary for good.
+            // `FAILOVER`: the peer requests to become a replica of this primary permanently.
             [_, _, _] => self.say("-ERR PSYNC with an option is not served here"),
             _ => self.say("-ERR wrong number of arguments for 'psync' command"),
         }
@@ -418,8 +423,8 @@ impl PrimarySession {
         }
     }
 
-    /// What a target lacks whose next byte would be the one at `next`, which comes after the offset
-    /// that it has.
+    /// The bytes that a target lacks; `next` is the offset of the first one, one more than the
+    /// target's offset.
     fn missing_before(&self, next: u64) -> Option<Vec<u8>> {
         self.stream.after(next.checked_sub(1)?.checked_sub(self.config.offset)?)
     }
@@ -436,7 +441,7 @@ impl PrimarySession {
     }
 
     fn begin(&mut self) {
-        // The stream begins behind the snapshot, whatever an earlier connection was sent.
+        // The stream begins behind the snapshot, independent of earlier connections.
         self.stream = ReplicationStream::default();
         let PrimaryConfig { replication_id, offset, payload_bytes, .. } = &*self.config;
         self.say(&format!("+FULLRESYNC {replication_id} {offset}\r\n${payload_bytes}"));

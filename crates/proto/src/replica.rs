@@ -1,9 +1,9 @@
-//! The replica's side of a full synchronisation, up to the last byte of the RDB.
+//! The replica's side of a full synchronization, up to the last byte of the RDB.
 //!
-//! What the primary sends (Redis `replication.c`, Valkey `replication.c`): one reply per command;
-//! then for `PSYNC ? -1` any number of bare line feeds while it prepares, the line
-//! `+FULLRESYNC <id> <offset>`, more line feeds, and the payload: `$<length>` and that many bytes,
-//! or `$EOF:<mark of 40 bytes>`, bytes without a known length, and the mark again.
+//! The primary sends (Redis `replication.c`, Valkey `replication.c`): one reply per command; then
+//! for `PSYNC ? -1` any number of bare line feeds while it prepares, the line `+FULLRESYNC <id>
+//! <offset>`, more line feeds, and the payload: `$<length>` and that many bytes, or `$EOF:<mark of
+//! 40 bytes>`, bytes of unknown length, and the mark again.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::resp::encode_command;
 const MARK_BYTES: usize = 40;
 const LINE_BYTES_MAX: usize = 4096;
 
-/// What the session is to say.
+/// The configuration of a session.
 #[derive(Clone, Default)]
 pub struct ReplicaConfig {
-    /// ACL user (`None`: the default user) and password.
+    /// ACL user (`None` for the default user) and password.
     pub login: Option<(Option<String>, Vec<u8>)>,
-    /// The listening port that the primary is to list for us.
+    /// The listening port that the primary lists for this replica.
     pub announced_port: Option<u32>,
-    /// The server version to claim, from which Valkey 9 chooses the RDB version to send.
+    /// The announced server version, by which Valkey 9 selects the RDB version.
     pub claimed_version: Option<&'static str>,
 }
 
@@ -57,7 +57,7 @@ impl Step {
         }
     }
 
-    /// Whether the session can go on when the server does not know the command's option.
+    /// Whether the session can continue if the server does not know the command's option.
     fn is_optional(self) -> bool {
         matches!(self, Self::AnnouncePort | Self::AskRdbOnly | Self::ClaimVersion)
     }
@@ -66,18 +66,18 @@ impl Step {
 /// How the primary delimits the RDB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// The length is known beforehand; the primary sends a file of its disk.
+    /// By its length; the primary sends a file of its disk.
     Length(u64),
-    /// A mark follows the end; the primary's child writes to the socket.
+    /// By a mark behind the end; the primary's child writes to the socket.
     EofMark,
 }
 
-/// What happened.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplicaEvent {
-    /// The server answered a step; `false` when it does not know an optional one.
+    /// The server replied to a step; `false` if it does not know an optional one.
     Answered(Step, bool),
-    /// The primary agreed to a full synchronisation.
+    /// The primary accepted a full synchronization.
     FullResync {
         /// Replication id: 40 hexadecimal digits.
         replication_id: String,
@@ -106,53 +106,53 @@ pub enum HandshakeError {
     Denied {
         /// The step.
         step: Step,
-        /// The server's words.
+        /// The server's message.
         detail: String,
     },
-    /// A state that passes: `LOADING`, `NOMASTERLINK`, `MASTERDOWN`, a failover, a failed fork
-    #[error("the server cannot synchronise now: {0}")]
+    /// A temporary state: `LOADING`, `NOMASTERLINK`, `MASTERDOWN`, a failover, a failed fork
+    #[error("the server cannot synchronize now: {0}")]
     NotNow(String),
     /// Any other refusal
     #[error("the server refused the command `{}`: {detail}", .step.command())]
     Refused {
         /// The step.
         step: Step,
-        /// The server's words.
+        /// The server's message.
         detail: String,
     },
 }
 
-/// Why the session cannot go on.
+/// The reason why the session ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
-    /// The server refused.
+    /// The server refused a step.
     #[error(transparent)]
     Handshake(#[from] HandshakeError),
-    /// The server sent something that the protocol does not allow here.
+    /// The server sent data that the protocol does not permit here.
     #[error("unexpected answer to `{}`: {got}", .step.command())]
     Unexpected {
-        /// The step that it answers.
+        /// The step of the unexpected reply.
         step: Step,
-        /// What came, harmless to print.
+        /// The received data, in printable form.
         got: String,
     },
 }
 
 enum State {
-    /// Waits for the answer to this step.
+    /// Waits for the reply to this step.
     Handshake(Step),
     /// Waits for the line that frames the payload.
     Header,
-    /// Within a payload of known length.
+    /// In a payload of known length.
     Length {
         left: u64,
     },
-    /// Within a payload that ends with a mark.
+    /// In a payload that ends with a mark.
     Mark(Box<MarkScanner>),
     Finished,
 }
 
-/// One synchronisation as a replica.
+/// One synchronization as a replica.
 pub struct ReplicaSession {
     state: State,
     steps: VecDeque<(Step, Vec<u8>)>,
@@ -164,7 +164,7 @@ pub struct ReplicaSession {
 
 impl fmt::Debug for ReplicaSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The queued commands hold a password.
+        // The queued commands contain a password.
         f.debug_struct("ReplicaSession")
             .field("payload_bytes", &self.payload_bytes)
             .finish_non_exhaustive()
@@ -172,7 +172,7 @@ impl fmt::Debug for ReplicaSession {
 }
 
 impl ReplicaSession {
-    /// A session that is about to begin.
+    /// Creates a session at its beginning.
     pub fn new(config: &ReplicaConfig) -> Self {
         let mut session = Self {
             state: State::Finished,
@@ -186,25 +186,25 @@ impl ReplicaSession {
         session
     }
 
-    /// What the socket should write now; `None` when nothing.
+    /// The next output for the socket, if there is any.
     pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
         (!self.transmit.is_empty()).then(|| std::mem::take(&mut self.transmit))
     }
 
-    /// What happened; `None` when nothing more did.
+    /// The next event, if there is one.
     pub fn poll_event(&mut self) -> Option<ReplicaEvent> {
         self.events.pop_front()
     }
 
-    /// Whether the whole RDB has come.
+    /// Whether the RDB is complete.
     pub fn is_finished(&self) -> bool {
         matches!(self.state, State::Finished)
     }
 
-    /// Takes bytes as the network delivered them. Payload is passed on without a copy.
+    /// Processes bytes of the network, in pieces of any size. Payload is passed on without a copy.
     ///
     /// # Errors
-    /// [`SessionError`]; the session is over then.
+    /// [`SessionError`], which ends the session.
     pub fn handle_bytes(&mut self, mut bytes: Bytes) -> Result<(), SessionError> {
         while !bytes.is_empty() {
             match &mut self.state {
@@ -256,7 +256,7 @@ impl ReplicaSession {
         }
     }
 
-    /// The next line without its end; empty ones are the primary's keep-alives and skipped.
+    /// The next line without its end; skips empty lines, the primary's keep-alives.
     fn take_line(&mut self, bytes: &mut Bytes) -> Result<Option<Bytes>, SessionError> {
         loop {
             let Some(end) = memchr::memchr(b'\n', bytes) else {
@@ -289,7 +289,7 @@ impl ReplicaSession {
         if let Some(error) = line.strip_prefix(b"-") {
             let refusal = classify(step, &printable(error));
             let unknown_option = matches!(refusal, HandshakeError::Refused { .. });
-            // A server whose disk fails refuses writes, and `PING` with them; its data can be had.
+            // A server whose disk fails refuses writes and `PING`, but its data is available.
             let is_disk_full = step == Step::Greet && error.starts_with(b"MISCONF");
             if !(step.is_optional() && unknown_option || is_disk_full) {
                 return Err(refusal.into());
@@ -336,7 +336,7 @@ impl ReplicaSession {
             }
             None => {
                 let length = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
-                // No RDB has a length of zero; `$0` or a negative one is a broken primary.
+                // An RDB is never empty; `$0` or a negative length is a fault of the primary.
                 let Some(left) = length.filter(|length| *length > 0) else {
                     return Err(self.unexpected(line));
                 };
@@ -362,24 +362,24 @@ impl ReplicaSession {
 
 fn handshake(config: &ReplicaConfig) -> VecDeque<(Step, Vec<u8>)> {
     let mut steps = VecDeque::new();
-    let mut say = |step, words: &[&[u8]]| steps.push_back((step, encode_command(words)));
+    let mut step = |step, words: &[&[u8]]| steps.push_back((step, encode_command(words)));
     match &config.login {
         Some((Some(user), password)) => {
-            say(Step::Authenticate, &[b"AUTH", user.as_bytes(), password])
+            step(Step::Authenticate, &[b"AUTH", user.as_bytes(), password])
         }
-        Some((None, password)) => say(Step::Authenticate, &[b"AUTH", password]),
+        Some((None, password)) => step(Step::Authenticate, &[b"AUTH", password]),
         None => {}
     }
-    say(Step::Greet, &[b"PING"]);
+    step(Step::Greet, &[b"PING"]);
     if let Some(port) = config.announced_port {
-        say(Step::AnnouncePort, &[b"REPLCONF", b"listening-port", port.to_string().as_bytes()]);
+        step(Step::AnnouncePort, &[b"REPLCONF", b"listening-port", port.to_string().as_bytes()]);
     }
-    say(Step::AnnounceCapabilities, &[b"REPLCONF", b"capa", b"eof"]);
-    say(Step::AskRdbOnly, &[b"REPLCONF", b"rdb-only", b"1"]);
+    step(Step::AnnounceCapabilities, &[b"REPLCONF", b"capa", b"eof"]);
+    step(Step::AskRdbOnly, &[b"REPLCONF", b"rdb-only", b"1"]);
     if let Some(version) = config.claimed_version {
-        say(Step::ClaimVersion, &[b"REPLCONF", b"version", version.as_bytes()]);
+        step(Step::ClaimVersion, &[b"REPLCONF", b"version", version.as_bytes()]);
     }
-    say(Step::Synchronize, &[b"PSYNC", b"?", b"-1"]);
+    step(Step::Synchronize, &[b"PSYNC", b"?", b"-1"]);
     steps
 }
 
@@ -393,9 +393,9 @@ fn classify(step: Step, error: &str) -> HandshakeError {
         _ if step == Step::Authenticate && is_about_login(error) => {
             HandshakeError::WrongPassword(detail)
         }
-        // Said to any first command: too many clients, or protected mode.
+        // Possible replies to any first command: too many clients, or protected mode.
         _ if error.contains("max number of clients") => HandshakeError::NotNow(detail),
-        // Redis before 6 has no NOAUTH prefix for every case, but says this.
+        // Redis before 6 has no NOAUTH prefix for every case, but this message.
         _ if error.contains("unknown command") => HandshakeError::Denied { step, detail },
         _ if error.contains("BGSAVE failed") || error.contains("failing over") => {
             HandshakeError::NotNow(detail)
@@ -404,8 +404,8 @@ fn classify(step: Step, error: &str) -> HandshakeError {
     }
 }
 
-/// Whether a refusal of `AUTH` is about the user or the password: what each version says of a wrong
-/// one, of one where none is wanted, and of a user name before there were any.
+/// Whether a refusal of `AUTH` concerns the user or the password: the messages of all versions for
+/// a wrong password, for a superfluous password, and for a user name before ACLs existed.
 pub fn is_about_login(error: &str) -> bool {
     const WORDS: [&str; 5] = [
         "WRONGPASS",
@@ -417,16 +417,16 @@ pub fn is_about_login(error: &str) -> bool {
     WORDS.iter().any(|words| error.contains(words))
 }
 
-/// At most 200 characters, all printable.
+/// Escapes the text; at most 200 characters.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes[..bytes.len().min(200)].escape_ascii().to_string()
 }
 
-/// Finds the mark that ends a payload, wherever the network cuts the stream.
+/// Finds the mark that ends a payload, for pieces of any size.
 struct MarkScanner {
     mark: [u8; MARK_BYTES],
     finder: memmem::Finder<'static>,
-    /// The last bytes so far: a mark may have begun in them.
+    /// The last bytes so far, which may be the beginning of a mark.
     held: Vec<u8>,
 }
 
@@ -436,7 +436,7 @@ impl MarkScanner {
         Self { mark, finder, held: Vec::with_capacity(2 * MARK_BYTES) }
     }
 
-    /// The payload that `bytes` settle, and whether the mark came.
+    /// The payload in `bytes` that cannot be a mark, and whether the mark is complete.
     fn scan(&mut self, bytes: Bytes) -> ([Bytes; 2], bool) {
         let held_len = self.held.len();
         self.held.extend_from_slice(&bytes[..bytes.len().min(MARK_BYTES - 1)]);
@@ -477,7 +477,7 @@ mod tests {
         })
     }
 
-    /// Feeds `stream` in pieces; gives what was sent, what happened, and the payload.
+    /// Feeds `stream` in pieces; returns output, events, and payload.
     fn run(
         stream: &[u8],
         chunk: usize,
@@ -509,8 +509,8 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_with_a_mark_comes_through_however_it_is_cut() {
-        // Ends with the beginning of the mark, which is still payload.
+    fn a_payload_with_a_mark_arrives_in_pieces_of_any_size() {
+        // Ends with the beginning of the mark, which is a part of the payload.
         let payload = [&b"REDIS0011 some bytes "[..], &MARK[..25], b" and ", &MARK[..39]].concat();
         let stream = by_mark(&payload);
         for chunk in 1..=stream.len() {
@@ -529,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_with_a_length_comes_through_however_it_is_cut() {
+    fn a_payload_with_a_length_arrives_in_pieces_of_any_size() {
         let stream = [&greeting()[..], b"$12\r\nREDIS0011abc*1\r\n$4\r\nPING\r\n"].concat();
         for chunk in 1..=stream.len() {
             let (_, events, got) = run(&stream, chunk).unwrap();
@@ -539,7 +539,7 @@ mod tests {
     }
 
     #[test]
-    fn each_refusal_is_told_apart() {
+    fn each_refusal_has_its_own_error() {
         use HandshakeError as E;
         let refusal = |stream: &[u8]| match run(stream, 7) {
             Err(SessionError::Handshake(error)) => error,
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_refused_and_printed_harmlessly() {
+    fn garbage_is_refused_and_escaped() {
         let ok = b"+OK\r\n+PONG\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n";
         let full = format!("+FULLRESYNC {ID} 1\r\n");
         for garbage in [
@@ -594,13 +594,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), chunk in 1usize..60, header in 0usize..3) {
+        fn arbitrary_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..200), chunk in 1usize..60, header in 0usize..3) {
             let header = [&b""[..], b"$50\r\n", b"$EOF:0123456789abcdef0123456789abcdef01234567\r\n"][header];
             let _ = run(&[&greeting()[..], header, &tail].concat(), chunk);
         }
 
         #[test]
-        fn any_payload_survives_the_mark(payload in proptest::collection::vec(prop_oneof![Just(b'0'), Just(b'1'), Just(b'2'), any::<u8>()], 1..300), chunk in 1usize..90) {
+        fn any_payload_arrives_without_its_mark(payload in proptest::collection::vec(prop_oneof![Just(b'0'), Just(b'1'), Just(b'2'), any::<u8>()], 1..300), chunk in 1usize..90) {
             let (_, _, got) = run(&by_mark(&payload), chunk).unwrap();
             prop_assert_eq!(got, payload);
         }

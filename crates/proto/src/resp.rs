@@ -1,4 +1,4 @@
-//! RESP2: commands out, replies in.
+//! RESP2: encodes commands and decodes replies.
 
 use bytes::{Bytes, BytesMut};
 
@@ -12,19 +12,19 @@ pub fn encode_command<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
     bytes
 }
 
-/// Begins a command of so many arguments, its name included, behind what `bytes` holds.
+/// Begins a command at the end of `bytes`; `arguments` includes the command's name.
 pub fn begin_command(bytes: &mut Vec<u8>, arguments: usize) {
     push_count(bytes, b'*', arguments);
 }
 
-/// Adds an argument to the command that was begun.
+/// Appends an argument to the command.
 pub fn push_argument(bytes: &mut Vec<u8>, argument: &[u8]) {
     begin_argument(bytes, argument.len());
     bytes.extend_from_slice(argument);
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// Begins an argument whose `len` bytes and final CR LF the caller sends on.
+/// Begins an argument; the caller sends its `len` bytes and the final CR LF.
 pub fn begin_argument(bytes: &mut Vec<u8>, len: usize) {
     push_count(bytes, b'$', len);
 }
@@ -45,7 +45,7 @@ fn push_count(bytes: &mut Vec<u8>, kind: u8, mut count: usize) {
     bytes.extend_from_slice(b"\r\n");
 }
 
-/// A server's answer to one command.
+/// A server's reply to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// `+…`
@@ -60,16 +60,16 @@ pub enum Reply {
     Array(Option<Vec<Reply>>),
 }
 
-/// Bounds on what a server may send in one reply.
+/// Limits of one reply of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Longest line (simple string, error, number), bytes.
+    /// Maximum length of a line (simple string, error, number), bytes.
     pub line_bytes_max: usize,
-    /// Longest bulk string, bytes.
+    /// Maximum length of a bulk string, bytes.
     pub bulk_bytes_max: usize,
-    /// Values in one reply, nested ones included.
+    /// Maximum number of values in one reply, including nested values.
     pub values_max: usize,
-    /// Depth of nested arrays.
+    /// Maximum depth of nested arrays.
     pub depth_max: usize,
 }
 
@@ -79,29 +79,29 @@ impl Default for Limits {
     }
 }
 
-/// The bytes are not RESP, or go beyond the limits.
+/// The bytes are not RESP, or exceed the limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// No reply begins with this byte.
-    #[error("no reply begins with byte 0x{0:02x}")]
+    /// The first byte of a reply is invalid.
+    #[error("invalid first byte of a reply: 0x{0:02x}")]
     UnknownType(u8),
-    /// A length or integer is not a decimal number in its range.
-    #[error("`{}` is not a length or number", .0.escape_ascii())]
+    /// A length or integer is no decimal number in its range.
+    #[error("`{}` is no length or number", .0.escape_ascii())]
     BadNumber(Vec<u8>),
-    /// A bulk string does not end with CR LF where its length says.
-    #[error("a bulk string does not end where its length says")]
+    /// CR LF is missing at the end of a bulk string.
+    #[error("CR LF is missing at the end of a bulk string")]
     BadBulkEnd,
-    /// A limit was passed.
+    /// A reply exceeds a limit.
     #[error("a reply exceeds the limit of {max} {what}")]
     TooLarge {
-        /// What was counted.
+        /// The limited quantity.
         what: &'static str,
         /// The limit.
         max: usize,
     },
 }
 
-/// Cuts a stream of bytes into replies.
+/// Decodes the replies in a stream of bytes.
 #[derive(Debug, Default)]
 pub struct ReplyDecoder {
     buffer: BytesMut,
@@ -109,12 +109,12 @@ pub struct ReplyDecoder {
 }
 
 impl ReplyDecoder {
-    /// A decoder with other limits than the default.
+    /// Creates a decoder with these limits.
     pub fn with_limits(limits: Limits) -> Self {
         Self { buffer: BytesMut::new(), limits }
     }
 
-    /// Takes bytes as the network delivered them.
+    /// Adds bytes of the network, in pieces of any size.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
     }
@@ -128,7 +128,7 @@ impl ReplyDecoder {
     }
 }
 
-/// Takes the first complete reply off the buffer.
+/// Removes the first complete reply from the buffer.
 pub(crate) fn decode(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Reply>, DecodeError> {
     let mut cursor = Cursor { bytes: buffer, at: 0, values: 0, limits };
     let Some(shape) = cursor.shape(0)? else { return Ok(None) };
@@ -137,7 +137,7 @@ pub(crate) fn decode(buffer: &mut BytesMut, limits: &Limits) -> Result<Option<Re
     Ok(Some(shape.build(&frame)))
 }
 
-/// A reply as positions in the buffer: nothing is copied until it is known to be complete.
+/// A reply as positions in the buffer: bytes are copied only after the reply is complete.
 enum Shape {
     Simple(usize, usize),
     Error(usize, usize),
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn chunking_never_changes_the_replies() {
+    fn replies_do_not_depend_on_the_size_of_pieces() {
         let stream = b"+OK\r\n-ERR no\r\n:-42\r\n$5\r\nhe\r\nl\r\n$-1\r\n*3\r\n$1\r\na\r\n*1\r\n:1\r\n*-1\r\n$0\r\n\r\n";
         let whole = replies(stream, stream.len()).unwrap();
         assert_eq!(whole.len(), 7);
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_refused_before_it_comes() {
+    fn too_large_a_reply_is_refused_before_its_bytes_arrive() {
         for stream in [
             &b"$1048577\r\n"[..],
             b"$-2\r\n",
@@ -315,7 +315,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(stream in proptest::collection::vec(
+        fn arbitrary_bytes_never_panic(stream in proptest::collection::vec(
             prop_oneof![Just(b'$'), Just(b'*'), Just(b'\r'), Just(b'\n'), Just(b'1'), Just(b'-'), any::<u8>()], 0..200), chunk in 1usize..50) {
             let _ = replies(&stream, chunk);
         }

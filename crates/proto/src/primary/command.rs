@@ -1,4 +1,4 @@
-//! The words of a command that a replica sends.
+//! The arguments of a replica's command.
 
 use bytes::Bytes;
 use subtle::ConstantTimeEq;
@@ -6,10 +6,10 @@ use subtle::ConstantTimeEq;
 use super::{ARGUMENTS_MAX, PrimaryError};
 use crate::resp::Reply;
 
-/// The user that a server takes for an `AUTH` without one.
+/// The user of an `AUTH` without a user name.
 pub(super) const DEFAULT_USER: &str = "default";
 
-/// The arguments of a command that came as RESP.
+/// Returns the arguments of a RESP command.
 pub(super) fn bulk_strings(command: Reply) -> Result<Vec<Bytes>, PrimaryError> {
     let Reply::Array(items) = command else {
         return Err(PrimaryError::NotACommand("not an array".to_owned()));
@@ -20,13 +20,15 @@ pub(super) fn bulk_strings(command: Reply) -> Result<Vec<Bytes>, PrimaryError> {
         .into_iter()
         .map(|item| match item {
             Reply::Bulk(Some(argument)) => Ok(argument),
-            _ => Err(PrimaryError::NotACommand("an array of other than bulk strings".to_owned())),
+            _ => Err(PrimaryError::NotACommand(
+                "an array with elements other than bulk strings".to_owned(),
+            )),
         })
         .collect()
 }
 
-/// The arguments of an inline command. A replica joins them with spaces and quotes nothing, not
-/// even its password, so quotes are what they are.
+/// Returns the arguments of an inline command. A replica joins them with spaces and quotes nothing,
+/// not even its password, so quotes have no special meaning.
 pub(super) fn words(line: &Bytes) -> Result<Vec<Bytes>, PrimaryError> {
     let words: Vec<Bytes> = line
         .split(u8::is_ascii_whitespace)
@@ -40,8 +42,8 @@ pub(super) fn words(line: &Bytes) -> Result<Vec<Bytes>, PrimaryError> {
     Ok(words)
 }
 
-/// Whether the arguments of `AUTH` are this login. How long a right answer is may be learnt from
-/// the time that it takes, but not what it is.
+/// Whether the arguments of `AUTH` match this login. The time of the comparison may reveal the
+/// length of the secret, but not its content.
 pub(super) fn is_login(arguments: &[Bytes], user: &str, password: &[u8]) -> bool {
     let (got_user, got_password) = match arguments {
         [password] => (DEFAULT_USER.as_bytes(), password),
@@ -51,7 +53,7 @@ pub(super) fn is_login(arguments: &[Bytes], user: &str, password: &[u8]) -> bool
     (got_user.ct_eq(user.as_bytes()) & got_password.ct_eq(password)).into()
 }
 
-/// Digits and nothing else.
+/// Parses a number that consists of digits only.
 pub(super) fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits)
         .ok()

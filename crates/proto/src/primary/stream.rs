@@ -1,14 +1,15 @@
-//! What is sent behind the RDB.
+//! The replication stream behind the RDB.
 
 use std::collections::VecDeque;
 
-/// Signs of life for some hours.
+/// Enough for the keep-alives of some hours.
 pub(super) const STREAM_BYTES_MAX: usize = 256 << 10;
 
-/// What was sent behind the RDB, so that a target that reconnects need not load it again.
+/// The stream that was sent behind the RDB. With it, a target that reconnects need not load the RDB
+/// again.
 ///
-/// Hand it from each session to the next. Of a long stream only the last 256 KiB are kept; a target
-/// that lacks more gets the RDB again.
+/// Pass it from each session to the next. Of a long stream only the last 256 KiB are kept; a target
+/// that lacks more receives the RDB again.
 #[derive(Debug, Clone, Default)]
 pub struct ReplicationStream {
     forgotten: u64,
@@ -16,7 +17,7 @@ pub struct ReplicationStream {
 }
 
 impl ReplicationStream {
-    /// Bytes sent behind the RDB so far.
+    /// Bytes of the stream so far.
     pub(super) fn sent(&self) -> u64 {
         self.forgotten + self.kept.len() as u64
     }
@@ -28,7 +29,7 @@ impl ReplicationStream {
         self.forgotten += excess as u64;
     }
 
-    /// What follows the first `had` bytes; `None` if it is forgotten, or was never sent.
+    /// The bytes behind the first `had` bytes; `None` if they were dropped, or never sent.
     pub(super) fn after(&self, had: u64) -> Option<Vec<u8>> {
         let from = usize::try_from(had.checked_sub(self.forgotten)?).ok()?;
         (from <= self.kept.len()).then(|| self.kept.range(from..).copied().collect())

@@ -47,13 +47,13 @@ fn events(session: &mut PrimarySession) -> Vec<PrimaryEvent> {
     std::iter::from_fn(|| session.poll_event()).collect()
 }
 
-/// The answer to one command.
+/// The reply to one command.
 fn answer(session: &mut PrimarySession, command: &str) -> String {
     session.handle_bytes(&resp(command)).unwrap();
     sent(session)
 }
 
-/// A session whose target has the snapshot, with what was sent so far taken out.
+/// A session whose target has the snapshot, without the output so far.
 fn streaming() -> PrimarySession {
     let mut session = session();
     assert_eq!(answer(&mut session, "PSYNC ? -1"), FULL);
@@ -63,7 +63,7 @@ fn streaming() -> PrimarySession {
     session
 }
 
-/// The session of the next connection, told that the peer takes an id in `+CONTINUE`.
+/// The session of the next connection, whose peer accepts an id in `+CONTINUE`.
 fn reconnected(session: PrimarySession) -> PrimarySession {
     let mut next = PrimarySession::new(Arc::new(config()), session.into_stream());
     assert_eq!(answer(&mut next, "REPLCONF capa eof capa psync2"), "+OK\r\n");
@@ -72,7 +72,7 @@ fn reconnected(session: PrimarySession) -> PrimarySession {
 
 type Outcome = (Vec<u8>, Vec<PrimaryEvent>, Result<(), PrimaryError>);
 
-/// Feeds `bytes` in pieces; the RDB counts as sent when it is wanted.
+/// Feeds `bytes` in pieces; the RDB counts as sent when it is requested.
 fn run(mut session: PrimarySession, bytes: &[u8], chunk: usize) -> Outcome {
     let (mut sent, mut events) = (Vec::new(), Vec::new());
     let mut result = Ok(());
@@ -103,7 +103,7 @@ fn error_of(session: PrimarySession, bytes: &[u8]) -> PrimaryError {
 }
 
 #[test]
-fn a_whole_restore_is_the_same_however_the_network_cuts_it() {
+fn a_restore_does_not_depend_on_the_size_of_pieces() {
     let handshake = [
         "PING",
         "AUTH secret",
@@ -127,7 +127,7 @@ fn a_whole_restore_is_the_same_however_the_network_cuts_it() {
 }
 
 #[test]
-fn inline_commands_are_split_at_spaces_and_quotes_mean_nothing() {
+fn inline_commands_split_at_spaces_and_ignore_quotes() {
     let mut session =
         session_of(PrimaryConfig { login: Some((None, b"\"q\"".to_vec())), ..config() });
     session.handle_bytes(b"\n\r\nAUTH  \"q\" \r\nping\nPsync ? -1\r\n").unwrap();
@@ -135,7 +135,7 @@ fn inline_commands_are_split_at_spaces_and_quotes_mean_nothing() {
 }
 
 #[test]
-fn keep_alives_of_a_loading_target_are_swallowed() {
+fn keep_alives_of_a_loading_target_are_ignored() {
     let mut session = streaming();
     let stream =
         [b"\n\n\n", &resp("REPLCONF ACK 1000")[..], b"\n", &resp("REPLCONF ACK 1037")].concat();
@@ -159,7 +159,7 @@ fn acknowledgements_get_no_reply() {
 }
 
 #[test]
-fn an_acknowledgement_of_what_was_not_sent_proves_nothing() {
+fn an_acknowledgement_of_unsent_bytes_ends_the_session() {
     let mut early = session();
     assert_eq!(answer(&mut early, "REPLCONF ACK 1000"), "");
     assert_eq!(answer(&mut early, "PSYNC ? -1"), FULL);
@@ -175,7 +175,7 @@ fn an_acknowledgement_of_what_was_not_sent_proves_nothing() {
 }
 
 #[test]
-fn any_login_is_accepted_when_none_is_known() {
+fn any_login_is_accepted_without_a_known_login() {
     for login in ["AUTH secret", "AUTH user secret"] {
         assert_eq!(answer(&mut session(), login), "+OK\r\n");
     }
@@ -183,7 +183,7 @@ fn any_login_is_accepted_when_none_is_known() {
 }
 
 #[test]
-fn a_right_login_opens_the_session() {
+fn a_correct_login_opens_the_session() {
     for (user, login) in [
         (None, "AUTH secret"),
         (None, "AUTH default secret"),
@@ -219,7 +219,7 @@ fn a_wrong_login_ends_the_session() {
 }
 
 #[test]
-fn only_the_target_s_port_is_served() {
+fn only_the_port_of_the_target_is_served() {
     let mut right = with_port();
     assert_eq!(answer(&mut right, "REPLCONF listening-port 6379"), "+OK\r\n");
     assert_eq!(answer(&mut right, "PSYNC ? -1"), FULL);
@@ -234,7 +234,7 @@ fn only_the_target_s_port_is_served() {
 }
 
 #[test]
-fn a_separate_connection_for_the_rdb_is_refused_but_the_ability_is_not() {
+fn a_separate_rdb_connection_is_refused_and_its_capability_accepted() {
     let mut session = session();
     for option in ["rdb-channel 1", "main-ch-client-id 7", "set-rdb-client-id 7"] {
         let answer = answer(&mut session, &format!("REPLCONF {option}"));
@@ -244,13 +244,13 @@ fn a_separate_connection_for_the_rdb_is_refused_but_the_ability_is_not() {
         let answer = answer(&mut session, &format!("REPLCONF capa {capability}"));
         assert_eq!(answer, "+OK\r\n");
     }
-    assert_eq!(answer(&mut session, "REPLCONF what-ever 1"), "+OK\r\n");
+    assert_eq!(answer(&mut session, "REPLCONF unknown-option 1"), "+OK\r\n");
     assert_eq!(answer(&mut session, "REPLCONF capa"), "-ERR syntax error\r\n");
     assert_eq!(answer(&mut session, "PSYNC ? -1"), FULL);
 }
 
 #[test]
-fn what_is_not_served_is_refused_and_the_session_goes_on() {
+fn an_unsupported_command_is_refused_and_the_session_continues() {
     let mut session = session();
     let other = format!("PSYNC {ID} 1001 FAILOVER");
     for command in ["SYNC", "INFO", "ROLE", "HELLO 3", "PSYNC", "PSYNC ?", &other] {
@@ -261,7 +261,7 @@ fn what_is_not_served_is_refused_and_the_session_goes_on() {
 }
 
 #[test]
-fn a_peer_that_never_synchronises_is_given_up() {
+fn a_peer_that_never_synchronizes_is_disconnected() {
     let mut session = session();
     for _ in 0..COMMANDS_MAX {
         assert_eq!(answer(&mut session, "INFO"), "-ERR unknown command\r\n");
@@ -270,7 +270,7 @@ fn a_peer_that_never_synchronises_is_given_up() {
 }
 
 #[test]
-fn nothing_is_said_into_the_payload() {
+fn no_reply_is_written_into_the_payload() {
     let mut session = session();
     session.keep_alive();
     session.payload_sent();
@@ -316,26 +316,27 @@ fn a_target_that_has_the_snapshot_continues() {
 }
 
 #[test]
-fn a_target_without_the_capability_gets_no_id() {
+fn a_target_without_the_capability_receives_no_id() {
     let mut session = PrimarySession::new(Arc::new(config()), streaming().into_stream());
     let answer = answer(&mut session, &format!("PSYNC {} 1038", ID.to_uppercase()));
     assert_eq!(answer, "+CONTINUE\r\n");
 }
 
 #[test]
-fn a_target_that_outlived_our_memory_of_the_stream_continues() {
-    // We restarted after the last byte of the RDB, and the target loaded it alone.
+fn a_target_continues_after_the_stream_was_lost() {
+    // The service restarted after the last byte of the RDB, and the target loaded the RDB in the
+    // meantime.
     let mut session = session();
     assert_eq!(answer(&mut session, &format!("PSYNC {ID} 1001")), "+CONTINUE\r\n");
     assert_eq!(events(&mut session), [PrimaryEvent::Continued]);
 }
 
 #[test]
-fn offsets_outside_the_stream_get_the_snapshot() {
+fn offsets_outside_the_stream_request_the_snapshot() {
     for next in ["0", "1", "1000", "1039", "-1", "x", "18446744073709551615"] {
         let mut session = reconnected(streaming());
         assert_eq!(answer(&mut session, &format!("PSYNC {ID} {next}")), FULL, "{next}");
-        // From its beginning, stream included.
+        // The complete stream.
         assert_eq!(session.offset(), 1000);
         session.payload_sent();
         assert_eq!(session.offset(), 1037);
@@ -343,7 +344,7 @@ fn offsets_outside_the_stream_get_the_snapshot() {
 }
 
 #[test]
-fn the_stream_is_kept_within_a_bound() {
+fn the_kept_stream_is_limited() {
     let mut session = streaming();
     for _ in 1..10_000 {
         session.keep_alive();
@@ -360,7 +361,7 @@ fn the_stream_is_kept_within_a_bound() {
 }
 
 #[test]
-fn offsets_at_the_end_of_their_range_do_no_harm() {
+fn offsets_at_the_end_of_their_range_never_overflow() {
     let mut session = session_of(PrimaryConfig { offset: u64::MAX, ..config() });
     answer(&mut session, "PSYNC ? -1");
     session.payload_sent();
@@ -387,7 +388,7 @@ fn garbage_is_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_before_it_comes() {
+fn too_large_a_command_is_refused_before_its_bytes_arrive() {
     let seventeen = ["x"; ARGUMENTS_MAX + 1].join(" ");
     for (bytes, max) in [
         (b"*18\r\n".to_vec(), ARGUMENTS_MAX),
@@ -406,7 +407,7 @@ fn what_is_too_large_is_refused_before_it_comes() {
 }
 
 #[test]
-fn a_command_is_bounded_as_a_whole() {
+fn the_total_size_of_a_command_is_limited() {
     let command = |len: usize| encode_command(&[&b"INFO"[..], &vec![b'x'; len]]);
     // `*2`, `$4`, `INFO`, `$65507` and their line ends.
     let room = COMMAND_BYTES_MAX - 24;
@@ -432,8 +433,8 @@ fn a_session_does_not_print_its_password() {
     assert!(!format!("{session:?}").contains("sec"));
 }
 
-/// Commands, pieces of commands, and nonsense.
-fn speech() -> impl Strategy<Value = Vec<u8>> {
+/// Commands, pieces of commands, and arbitrary bytes.
+fn any_input() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         Just(resp("PING")),
         Just(resp("AUTH secret")),
@@ -456,15 +457,15 @@ fn speech() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), chunk in 1usize..60) {
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), chunk in 1usize..60) {
         let _ = run(session(), &bytes, chunk);
         let _ = run(streaming(), &bytes, chunk);
     }
 
     #[test]
-    fn no_speech_depends_on_how_the_network_cuts_it(bytes in speech(), chunk in 1usize..60) {
-        // `PSYNC` of the whole snapshot is not among it: when the RDB is sent is the driver's
-        // affair, and what comes in the meantime depends on it.
+    fn no_input_depends_on_the_size_of_pieces(bytes in any_input(), chunk in 1usize..60) {
+        // A `PSYNC` of the whole snapshot is excluded: the driver decides when the RDB is sent, and
+        // the output in the meantime depends on it.
         prop_assert_eq!(run(session(), &bytes, chunk), run(session(), &bytes, 1 << 20));
         prop_assert_eq!(run(streaming(), &bytes, chunk), run(streaming(), &bytes, 1 << 20));
         prop_assert_eq!(run(with_login(None), &bytes, chunk), run(with_login(None), &bytes, 1 << 20));
