@@ -1,9 +1,10 @@
-//! A store in a bucket of an object store that speaks S3, such as OBS, MinIO, Garage or Ceph.
+//! A store in a bucket of an object store with the S3 protocol, such as OBS, MinIO, Garage or Ceph.
 //!
-//! A server that compares bodies with their signed SHA-256 proves each of them; when all parts are
-//! together the size is asked for. Whether it does is tried before the first artifact, by a body that
-//! is not what was signed; of one that does not, artifacts are read back. Keys carry the attempt, so
-//! nothing rests on conditional writes, which some servers ignore.
+//! A server that compares bodies with their signed SHA-256 proves the stored bytes of each body;
+//! the size of the object is checked after its parts are completed. Before the first artifact, a
+//! body with a wrong SHA-256 shows whether the server compares; if it does not, artifacts are read
+//! back. Paths contain the attempt's number, so no write needs conditions, which some servers
+//! ignore.
 
 mod credentials;
 mod failure;
@@ -49,20 +50,21 @@ const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// How to reach a bucket.
+/// The settings of a bucket.
 #[derive(Debug, Clone)]
 pub struct BucketSettings {
-    /// Which one.
+    /// The bucket and its folder.
     pub url: BucketUrl,
-    /// Where the key and its secret are, in the form of AWS' shared credentials file; it is read
-    /// again when it changes. Without it the environment and then the platform are asked.
+    /// The file of access key and secret, in the form of AWS' shared credentials file; it is read
+    /// again after a change. Without a file, the environment and then the platform provide the
+    /// credentials.
     pub credentials_file: Option<PathBuf>,
-    /// Whether the bucket is made where it is missing.
+    /// Whether this service creates a missing bucket.
     pub create: bool,
-    /// A request that has taken so long is tried again. In 30 seconds a part of 16 MiB gets through
-    /// at 560 kB/s.
+    /// Timeout of a request, after which it is retried. In 30 seconds a part of 16 MiB passes at
+    /// 560 kB/s.
     pub request: Duration,
-    /// How long a request is tried again whose failure may pass.
+    /// Duration of the retries of a request with transient errors.
     pub patience: Duration,
 }
 
@@ -71,14 +73,14 @@ pub struct BucketSettings {
 pub struct BucketStore {
     objects: Arc<dyn ObjectStore>,
     parts: Arc<dyn MultipartStore>,
-    /// What the library has no call for; absent in memory.
+    /// Requests that the library does not support; absent for a store in memory.
     requests: Option<Arc<Requests>>,
     bucket: String,
     prefix: Path,
     patience: Duration,
-    /// Whether the server compares checksums, once that was tried.
+    /// Whether the server compares checksums; unknown before the first test.
     compares: Arc<OnceCell<bool>>,
-    /// The bucket and the prefix, for messages.
+    /// Bucket and prefix, for messages.
     shown: String,
 }
 
@@ -89,14 +91,14 @@ impl fmt::Debug for BucketStore {
 }
 
 impl BucketStore {
-    /// A client of a bucket. Nothing is asked of it yet.
+    /// Creates a client of a bucket. Nothing is sent so far.
     ///
     /// # Errors
-    /// [`StoreError`] when the settings cannot be right.
+    /// [`StoreError`] when the settings are invalid.
     pub fn new(settings: &BucketSettings) -> Result<Self, StoreError> {
         let BucketSettings { url, create, patience, .. } = settings;
         let shown = url.to_string();
-        // The second call fails, and there is a provider then.
+        // The second call fails, and the provider is present by then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let options = client_options(settings);
         let client = client_builder(environment(std::env::vars_os()), settings, options.clone())
@@ -110,7 +112,8 @@ impl BucketStore {
             parts: client,
             requests: Some(Arc::new(requests)),
             bucket: url.bucket.clone(),
-            // As it is: `Path::from` would encode spaces and umlauts into the names of the objects.
+            // Keeps the text: `Path::from` would encode spaces and umlauts into the names of the
+            // objects.
             prefix: Path::parse(&url.prefix).map_err(|e| failed("configure", &shown, e.into()))?,
             patience: *patience,
             compares: Arc::default(),
@@ -118,7 +121,7 @@ impl BucketStore {
         })
     }
 
-    /// A store in this process' memory, gone with it.
+    /// A store in the memory of this process.
     pub fn in_memory() -> Self {
         let memory = Arc::new(InMemory::new());
         Self {
@@ -133,10 +136,10 @@ impl BucketStore {
         }
     }
 
-    /// Makes the bucket where it is missing and the settings allow it.
+    /// Creates a missing bucket if the settings permit it.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none afterwards.
+    /// [`StoreError`] when the bucket is missing afterwards.
     pub async fn prepare(&self) -> Result<(), StoreError> {
         match &self.requests {
             Some(requests) => requests.prepare_bucket().await,
@@ -144,10 +147,11 @@ impl BucketStore {
         }
     }
 
-    /// Whether the server refuses a body that is not what was signed. It is tried once.
+    /// Whether the server refuses a body whose SHA-256 differs from the signed one. The test runs
+    /// once.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be tried.
+    /// [`StoreError`] when the test fails.
     pub async fn compares_checksums(&self) -> Result<bool, StoreError> {
         let Some(requests) = &self.requests else { return Ok(true) };
         let path = self.path(&ObjectName::checksum_probe());
@@ -168,7 +172,7 @@ impl BucketStore {
         compares.await.copied()
     }
 
-    /// Asks again when the bucket was missing and could be made: it may have been away so far.
+    /// Repeats a request after a missing bucket was created.
     async fn in_bucket<T, F>(&self, ask: impl Fn() -> F) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>>,
@@ -184,7 +188,7 @@ impl BucketStore {
         }
     }
 
-    /// A refusal with its reason where that is the clock.
+    /// Adds the reason to a refusal, if the clocks are the reason.
     async fn explain(&self, error: StoreError) -> StoreError {
         let Some(requests) = &self.requests else { return error };
         match requests.clock_skew().await {
@@ -202,14 +206,14 @@ impl BucketStore {
         format!("{}/{}", self.shown, name.to_string())
     }
 
-    /// The name of what lies at a path, if that is in our folder.
+    /// The object name of a path, if the path is in this store's folder.
     fn name(&self, path: &Path) -> Option<ObjectName> {
         let parts = path.prefix_match(&self.prefix)?;
         let name = parts.map(|part| part.as_ref().to_owned()).collect::<Vec<_>>().join("/");
         Some(ObjectName(name))
     }
 
-    /// The uploads of ours in a folder that were begun and not finished; others may write beside us.
+    /// Unfinished uploads of this store in a folder; other programs may use the same bucket.
     async fn uploads(
         &self,
         folder: &Folder,
@@ -236,7 +240,7 @@ impl BucketStore {
     }
 }
 
-/// The settings in variables of the environment. An empty variable counts as absent.
+/// The settings in environment variables. An empty variable counts as absent.
 fn environment(variables: impl Iterator<Item = (OsString, OsString)>) -> AmazonS3Builder {
     let mut builder = AmazonS3Builder::new();
     for (name, value) in variables {
@@ -258,8 +262,8 @@ fn client_options(settings: &BucketSettings) -> ClientOptions {
         .with_allow_http(settings.url.allows_http())
 }
 
-/// The client on top of what the environment says of it, which may say where the key is, and must
-/// not change what proves that a server has got what was sent.
+/// The client builder with the settings of the environment. The environment may provide the
+/// credentials, but must not change the checksums that prove the stored bytes.
 fn client_builder(
     environment: AmazonS3Builder,
     settings: &BucketSettings,
@@ -293,8 +297,8 @@ fn client_builder(
     }
 }
 
-/// Asks again until it works, or fails in a way that does not pass, or `patience` is over. The
-/// pauses differ by `object`, so that many that failed at once do not come again at once.
+/// Retries until the call succeeds, fails with a permanent error, or `patience` has elapsed. The
+/// pauses differ by `object`, so that requests that failed together are not repeated together.
 async fn persist<T, E: fmt::Display, F>(
     patience: Duration,
     object: &Path,
@@ -308,7 +312,7 @@ where
     loop {
         match ask().await {
             Err(error) if passes(&error) && began.elapsed() + pause < patience => {
-                tracing::debug!(%error, "asking the store again");
+                tracing::debug!(%error, "retrying a request to the store");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_LAST);
             }
@@ -317,7 +321,7 @@ where
     }
 }
 
-/// 0.75 to 1.25, by the name.
+/// A factor from 0.75 to 1.25, derived from the name.
 fn spread(object: &Path) -> f64 {
     let hash = Sha256::digest(object.as_ref());
     0.75 + f64::from(hash[0]) / 510.0
@@ -372,7 +376,7 @@ impl Store for BucketStore {
         let failed = |error| failed("read", &self.shown(name), error);
         let path = self.path(name);
         let ask = async || match self.objects.get(&path).await {
-            // Without its bucket nothing is known of an object.
+            // Without its bucket, the state of an object is unknown.
             Err(error) if classify(&error) == StoreErrorKind::NotFound => Ok(None),
             other => other.map(Some).map_err(failed),
         };
@@ -400,7 +404,8 @@ impl Store for BucketStore {
         let mut listed = self.in_bucket(ask).await?;
         listed.sort_unstable_by(|a, b| a.location.cmp(&b.location));
         let mut found: Vec<_> = listed.iter().filter_map(|meta| self.found(meta)).collect();
-        // A folder's marker, `logs/`, loses its slash in the library, and would be found again.
+        // The library strips the slash of a folder marker such as `logs/`; the same name would be
+        // listed again.
         found.retain(|object| {
             !object.name.0.is_empty() && after.is_none_or(|after| object.name > *after)
         });
@@ -409,7 +414,7 @@ impl Store for BucketStore {
 
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
-        // The library does not ask again when a removal gets no answer.
+        // The library does not retry a removal without a reply.
         let removed = persist(self.patience, &path, may_pass, || self.objects.delete(&path)).await;
         match removed {
             Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
@@ -479,7 +484,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_does_not_take_the_proof_of_what_was_stored() {
+    fn the_environment_cannot_disable_checksums() {
         let settings = BucketSettings {
             url: BucketUrl::parse("s3://vault").unwrap(),
             credentials_file: None,

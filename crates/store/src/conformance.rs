@@ -1,4 +1,4 @@
-//! What every store has to do, as checks that run against a live one and leave nothing behind.
+//! Checks of a live store's behavior, which leave no objects behind.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use crate::{
     StoreError, StoreErrorKind, StoredObject,
 };
 
-/// Longer than two parts of an upload, and no multiple of anything.
+/// Longer than two parts of an upload, and no multiple of a power of two.
 const LONG_BYTES: usize = (20 << 20) + 12_345;
-/// Two of the longest parts of an upload, and a bit of a third.
+/// Two parts of the maximum length, and one byte more.
 const LONGEST_PARTS_BYTES: usize = (32 << 20) + 1;
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A place in a store that nothing else uses.
+/// A unique path in a store, for checks only.
 #[derive(Debug, Clone)]
 pub struct Scratch {
     backup: BackupKey,
 }
 
 impl Scratch {
-    /// A place of a random name.
+    /// Generates a random path.
     pub fn mint(entropy: &dyn Entropy) -> Self {
         let backup = BackupKey {
             project: ProjectId::mint(entropy),
@@ -33,28 +33,28 @@ impl Scratch {
         Self { backup }
     }
 
-    /// The object that [`Store::check`] may write.
+    /// The object that [`Store::check`] writes.
     pub(crate) fn probe(&self) -> ObjectName {
         ObjectName::probe(self.backup.backup)
     }
 }
 
-/// How each check went, in their order.
+/// The results of the checks, in their order.
 #[derive(Debug, Default)]
 pub struct Report {
     checks: Vec<(&'static str, Result<(), String>)>,
 }
 
 impl Report {
-    /// Whether everything is as it has to be.
+    /// Whether all checks passed.
     pub fn passed(&self) -> bool {
         self.checks.iter().all(|(_, outcome)| outcome.is_ok())
     }
 
-    /// Stops a test, with all that went wrong.
+    /// Fails a test with the errors of all checks.
     ///
     /// # Panics
-    /// When a check failed.
+    /// If a check failed.
     pub fn assert_passed(&self) {
         assert!(self.passed(), "{self}");
     }
@@ -72,7 +72,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs all checks in `scratch`, of which nothing is left in the end.
+/// Runs all checks in `scratch` and removes everything at the end.
 pub async fn run(store: &dyn Store, scratch: &Scratch) -> Report {
     let suite = Suite { store, scratch };
     let mut report = Report::default();
@@ -83,22 +83,22 @@ pub async fn run(store: &dyn Store, scratch: &Scratch) -> Report {
         };
     }
     check!("objects can be written, read, listed and removed", check);
-    check!("a short artifact reads back as it was written", short_artifact);
-    check!("an empty artifact is one too", empty_artifact);
-    check!("a long artifact goes in parts and reads back as it was written", long_artifact);
-    check!("parts of the longest are taken, with a shorter last one", longest_parts);
-    check!("what is not finished is not there, and leaves nothing", unfinished_artifact);
+    check!("a short artifact reads back unchanged", short_artifact);
+    check!("an empty artifact reads back unchanged", empty_artifact);
+    check!("a long artifact is stored in parts and reads back unchanged", long_artifact);
+    check!("parts of the maximum length are accepted, with a shorter last one", longest_parts);
+    check!("an unfinished artifact is invisible and leaves no objects", unfinished_artifact);
     check!("an artifact is never overwritten", no_overwriting);
     check!("a manifest is committed once and never changed", manifests);
-    check!("lists are in order, whole, and can be gone on with", lists);
-    check!("removing takes everything and may be repeated", removing);
-    check!("what is not there is told as such", missing);
+    check!("lists are sorted and complete, and continue behind any name", lists);
+    check!("removals are complete and may be repeated", removing);
+    check!("missing objects are reported as missing", missing);
     let cleaned = store.remove_backup(&scratch.backup).await;
-    report.checks.push(("nothing is left behind", cleaned.map_err(|error| with_sources(&error))));
+    report.checks.push(("no objects remain", cleaned.map_err(|error| with_sources(&error))));
     report
 }
 
-/// Why a check failed.
+/// The reason of a failed check.
 struct Failure(String);
 
 impl From<StoreError> for Failure {
@@ -111,7 +111,7 @@ fn require(holds: bool, what: impl Into<String>) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure(what.into())) }
 }
 
-/// The names of what was written here: keys that came with it do not count.
+/// The names of this suite's own objects, without data keys.
 fn named(found: Vec<StoredObject>) -> Vec<ObjectName> {
     let names = found.into_iter().map(|object| object.name);
     names.filter(|name| !matches!(name.kind(), Some(ObjectKind::DataKey(..)))).collect()
@@ -162,7 +162,13 @@ impl Suite<'_> {
         let mut source = self.store.open(key).await?;
         while source.read().await?.is_some() {}
         let seen = source.seen();
-        require(stored == seen, format!("{stored:?} was told to be stored, and {seen:?} is read"))
+        require(
+            stored == seen,
+            format!(
+                "{stored:?} is the reported checksum, and {seen:?} the one \
+                                         of reading"
+            ),
+        )
     }
 
     async fn read(&self, key: &ArtifactKey) -> Result<Vec<u8>, Failure> {
@@ -190,7 +196,11 @@ impl Suite<'_> {
     async fn artifact(&self, attempt: u32, bytes: &Bytes) -> Result<(), Failure> {
         let key = self.attempt(attempt).artifact(0);
         self.write(&key, bytes, Some(bytes.len() as u64)).await?;
-        require(self.read(&key).await? == bytes[..], "other bytes are read than were written")
+        require(
+            self.read(&key).await? == bytes[..],
+            "the stored bytes differ from the written \
+                                                      ones",
+        )
     }
 
     async fn short_artifact(&self) -> Result<(), Failure> {
@@ -220,36 +230,44 @@ impl Suite<'_> {
             let found = self.store.open(&key).await.err().map(|error| error.kind);
             require(
                 found == Some(StoreErrorKind::NotFound),
-                "it can be read before it is finished",
+                "it is readable before it is finished",
             )?;
             sink.abort().await;
             let left = self.store.list(&Folder::of(&key.attempt), None).await?;
             let left = named(left);
-            require(left.is_empty(), format!("it has left {left:?}"))?;
+            require(left.is_empty(), format!("{left:?} remain"))?;
         }
         Ok(())
     }
 
     async fn no_overwriting(&self) -> Result<(), Failure> {
         let again = self.store.create(&self.attempt(1).artifact(0), None).await;
-        require(again.is_err(), "a second artifact may be begun under the same key")
+        require(again.is_err(), "a second artifact is accepted under the same path")
     }
 
     async fn manifests(&self) -> Result<(), Failure> {
         let (key, manifest) = (self.attempt(1), self.manifest("first"));
-        require(self.store.find_manifest(&key).await?.is_none(), "there is one before")?;
+        require(
+            self.store.find_manifest(&key).await?.is_none(),
+            "a manifest exists before the \
+            commit",
+        )?;
         for _ in 0..2 {
             self.store.commit(&key, &manifest).await?;
         }
         let found = self.store.find_manifest(&key).await?;
-        require(found.as_ref() == Some(&manifest), "another manifest is read than was written")?;
+        require(
+            found.as_ref() == Some(&manifest),
+            "the stored manifest differs from the written \
+                                                    one",
+        )?;
         let other = self.store.commit(&key, &self.manifest("other")).await;
         let kind = other.err().map(|error| error.kind);
-        require(kind == Some(StoreErrorKind::Conflict), "it can be replaced by another")?;
+        require(kind == Some(StoreErrorKind::Conflict), "another manifest replaces it")?;
         self.store.retract(&key).await?;
         require(
             self.store.find_manifest(&key).await?.is_none(),
-            "it is there when it was retracted",
+            "it exists after it was retracted",
         )?;
         Ok(self.store.commit(&key, &manifest).await?)
     }
@@ -263,20 +281,26 @@ impl Suite<'_> {
         ]
         .into();
         let found = self.names().await?;
-        require(found == expected, format!("{found:?} are listed instead of {expected:?}"))?;
+        require(found == expected, format!("{found:?} are listed, expected {expected:?}"))?;
         for (index, name) in expected.iter().enumerate() {
             let folder = Folder::of(&self.scratch.backup);
             let rest = self.store.list(&folder, Some(name)).await?;
             let names = named(rest);
-            require(names == expected[index + 1..], format!("behind {name} {names:?} are listed"))?;
+            require(
+                names == expected[index + 1..],
+                format!(
+                    "the list behind {name} contains \
+                {names:?}"
+                ),
+            )?;
         }
         let all = self.store.list(&Folder::of(&self.attempt(3)), None).await?;
         let artifact = self.attempt(3).artifact(0).object();
         let size =
             all.iter().find(|object| object.name == artifact).map(|object| object.size_bytes);
-        // Encryption adds to it.
+        // Encryption adds bytes.
         let is_right = size.is_some_and(|size| size >= LONG_BYTES as u64);
-        require(is_right, format!("the size {size:?} is listed"))
+        require(is_right, format!("the listed size is {size:?}"))
     }
 
     async fn removing(&self) -> Result<(), Failure> {
@@ -286,19 +310,19 @@ impl Suite<'_> {
         let left = self.names().await?;
         require(
             left.len() == 2,
-            format!("{left:?} are left when one of three attempts was removed"),
+            format!("{left:?} remain after one of three attempts was removed"),
         )?;
         for _ in 0..2 {
             self.store.remove_backup(&self.scratch.backup).await?;
         }
         let left = self.names().await?;
-        require(left.is_empty(), format!("{left:?} are left"))
+        require(left.is_empty(), format!("{left:?} remain"))
     }
 
     async fn missing(&self) -> Result<(), Failure> {
         let key = self.attempt(9);
         let kind = self.store.open(&key.artifact(0)).await.err().map(|error| error.kind);
-        require(kind == Some(StoreErrorKind::NotFound), format!("reading it says {kind:?}"))?;
-        require(self.store.find_manifest(&key).await?.is_none(), "a manifest is found")
+        require(kind == Some(StoreErrorKind::NotFound), format!("reading returns {kind:?}"))?;
+        require(self.store.find_manifest(&key).await?.is_none(), "a manifest exists")
     }
 }

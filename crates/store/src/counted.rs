@@ -1,4 +1,4 @@
-//! A store whose errors are counted.
+//! A store that counts its errors.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,12 +18,12 @@ struct Kind {
     kind: &'static str,
 }
 
-/// Errors of stores since the process began; clones count together.
+/// Counters of store errors since the start of the process; clones share the counters.
 #[derive(Debug, Clone)]
 pub struct StoreFigures(Family<Kind, Counter>);
 
 impl Default for StoreFigures {
-    /// Every series there can be is there from the beginning: an increase from nothing is none.
+    /// Creates all series with zero: an increase is visible only in an existing series.
     fn default() -> Self {
         let errors = Family::<Kind, Counter>::default();
         for kind in StoreErrorKind::ALL {
@@ -34,11 +34,11 @@ impl Default for StoreFigures {
 }
 
 impl StoreFigures {
-    /// Shows the figures in a registry.
+    /// Adds the metrics to a registry.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "store_errors",
-            "Operations on the store that failed, retries within them not counted, by what was wrong",
+            "Operations on the store that failed, without internal retries, by kind of error",
             self.0.clone(),
         );
     }
@@ -50,7 +50,7 @@ impl StoreFigures {
     }
 }
 
-/// Passes everything on to another store, and counts what fails.
+/// Passes all operations on to another store, and counts errors.
 #[derive(Debug)]
 pub struct CountedStore<S> {
     inner: S,
@@ -58,7 +58,7 @@ pub struct CountedStore<S> {
 }
 
 impl<S: Store> CountedStore<S> {
-    /// A store that counts in `figures`.
+    /// Creates a store that counts errors in these metrics.
     pub fn new(inner: S, figures: StoreFigures) -> Self {
         Self { inner, figures }
     }

@@ -1,4 +1,4 @@
-//! Free space of local file systems.
+//! Space on local file systems.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::{fs, io};
 /// Bytes that this process may still write on the file system of a folder.
 ///
 /// # Errors
-/// Those of `statvfs`, such as for a folder that does not exist.
+/// Errors of `statvfs`, such as for a missing folder.
 pub fn free_bytes(folder: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(folder)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// Bytes of the file system of a folder, free or not.
+/// Total size of the file system of a folder, bytes.
 ///
 /// # Errors
-/// Those of `statvfs`, such as for a folder that does not exist.
+/// Errors of `statvfs`, such as for a missing folder.
 pub fn disk_bytes(folder: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(folder)?;
     Ok(found.f_blocks.saturating_mul(found.f_frsize))
 }
 
-/// Whether two folders take space from the same file system.
+/// Whether two folders share a file system.
 ///
 /// # Errors
-/// Those of `stat`, such as for a folder that does not exist.
+/// Errors of `stat`, such as for a missing folder.
 pub fn is_same_disk(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(fs::metadata(one)?.dev() == fs::metadata(other)?.dev())
 }

@@ -1,11 +1,11 @@
-//! Artifacts encrypted on their way to a store, and decrypted on their way back.
+//! Encrypts artifacts before they are stored, and decrypts them on reading.
 //!
-//! Every attempt has a key of its own, an X25519 identity of the age format
-//! (`age-encryption.org/v1`): artifact and manifest are age files, which `age -d` opens too. That key lies
-//! beside the artifact, sealed with the master key, in a document named after the master key.
-//! Another master key means another such document and touches no artifact.
+//! Every attempt has its own data key, an X25519 identity of the age format
+//! (`age-encryption.org/v1`): artifact and manifest are age files, which `age -d` also opens. The
+//! data key is stored beside the artifact, sealed with the master key, in a document named after
+//! the master key. A new master key adds such a document and changes no artifact.
 //!
-//! What is stored without encryption stays readable: a file tells by its first bytes what it is.
+//! Unencrypted objects stay readable: the first bytes of a file show whether it is encrypted.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -30,51 +30,51 @@ use crate::{
     ObjectName, Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
-/// How an age file begins.
+/// The first bytes of an age file.
 const AGE_MAGIC: &[u8] = b"age-encryption.org/v1\n";
 const KEY_VERSION: u32 = 1;
-/// A key that is being sealed anew is looked for so often.
+/// Maximum number of reads of a data key that is being re-encrypted.
 const LOOKS_MAX: u32 = 3;
 const PIECE_BYTES: usize = 1 << 20;
-/// What age encrypts at a time, with its tag.
+/// Size of an encrypted chunk of age, including its tag.
 const CHUNK_BYTES: usize = (64 << 10) + 16;
-/// Pieces that may wait on either side of the decryption.
+/// Maximum number of queued pieces on either side of the decryption.
 const PIECES_MAX: usize = 2;
 
-/// Seals the keys of backups with a master key, and opens them again.
+/// Seals and unseals the data keys of backups with master keys.
 pub trait KeyRing: Send + Sync + fmt::Debug {
-    /// The id of the master key that seals now: 16 hexadecimal digits.
+    /// The id of the current master key: 16 hexadecimal digits.
     fn current(&self) -> &str;
 
     /// Seals a secret for its owner with the current master key.
     fn seal(&self, owner: &str, secret: &SecretString) -> Vec<u8>;
 
-    /// Opens what the master key `id` has sealed for this owner.
+    /// Unseals a secret that the master key `id` has sealed for this owner.
     ///
     /// # Errors
-    /// [`KeyError`] when that key is not here, or it does not open.
+    /// [`KeyError`] when the master key is missing, or the secret cannot be unsealed.
     fn open(&self, id: &str, owner: &str, sealed: &[u8]) -> Result<SecretString, KeyError>;
 }
 
-/// A backup's key cannot be had.
+/// The data key of a backup is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// It is sealed with a master key that is not here.
+    /// The master key that sealed the data key is missing.
     #[error(
         "the backup's key is sealed with the master key {id}, which this service does not have; \
-         add it to its file of master keys"
+         add it to the file of master keys"
     )]
     UnknownMasterKey {
-        /// The id of that key.
+        /// The id of the master key.
         id: String,
     },
-    /// It does not open with the master key that sealed it.
+    /// The data key cannot be unsealed with the master key that sealed it.
     #[error("the backup's key does not open with the master key that it names: it was altered")]
     Altered,
-    /// There is none.
+    /// The data key is missing.
     #[error("the backup is encrypted, and its key is missing from the store")]
     Missing,
-    /// It is none that this build can read.
+    /// This build cannot read the document.
     #[error("the document of the backup's key cannot be read: {0}")]
     Unreadable(String),
 }
@@ -90,17 +90,17 @@ impl KeyError {
     }
 }
 
-/// The document that a backup's key lies in.
+/// The document of a sealed data key.
 #[derive(Debug, Serialize, Deserialize)]
 struct SealedKey {
     version: u32,
-    /// The public half, for people with the tools of age.
+    /// The public half, for users of the age tools.
     recipient: String,
     master_key: String,
     sealed: String,
 }
 
-/// Encrypts what goes into another store, if it is to, and decrypts what comes out.
+/// Encrypts new objects of another store, if configured, and decrypts existing ones.
 #[derive(Debug)]
 pub struct SealedStore {
     inner: Arc<dyn Store>,
@@ -109,16 +109,16 @@ pub struct SealedStore {
 }
 
 impl SealedStore {
-    /// A store in front of another. Without `encrypts` new artifacts are stored as they come.
+    /// Creates a store in front of `inner`. Without `encrypts`, new artifacts are not encrypted.
     pub fn new(inner: Arc<dyn Store>, ring: Arc<dyn KeyRing>, encrypts: bool) -> Self {
         Self { inner, ring, encrypts }
     }
 
-    /// The key of an attempt; `None` when nothing of it is encrypted.
+    /// The data key of an attempt; `None` if the attempt has no encrypted object.
     ///
     /// # Errors
-    /// [`KeyError::Missing`] when an artifact is encrypted and there is no key: another one would
-    /// make a backup that nobody can read.
+    /// [`KeyError::Missing`] when an artifact is encrypted and the data key is missing: a new data
+    /// key would create a backup that is unreadable.
     async fn key_of(&self, attempt: &AttemptKey) -> Result<Option<Identity>, StoreError> {
         if let Some((name, _, secret)) = self.find_key(attempt).await? {
             return parse(&secret).map(Some).map_err(|error| error.on(&name));
@@ -132,14 +132,14 @@ impl SealedStore {
         Ok(None)
     }
 
-    /// The key of an attempt of which something is encrypted.
+    /// The data key of an attempt with an encrypted object.
     async fn known_key(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
         let found = self.find_key(attempt).await?;
         let (name, _, secret) = found.ok_or_else(|| KeyError::Missing.on(attempt))?;
         parse(&secret).map_err(|error| error.on(&name))
     }
 
-    /// A fresh key for an attempt that has none.
+    /// Creates the data key of an attempt that has none.
     async fn mint_key(&self, attempt: &AttemptKey) -> Result<Identity, StoreError> {
         let identity = Identity::generate();
         let secret = identity.to_string().expose_secret().to_owned().into();
@@ -164,14 +164,14 @@ impl SealedStore {
         let encoded = encoded.map_err(|e| StoreError::io("encode", &name, e.into()))?;
         let bytes = Bytes::from(encoded);
         self.inner.put(&name, bytes.clone()).await?;
-        // Without it nothing of the attempt opens.
+        // The attempt is unreadable without its data key.
         match self.inner.get(&name).await? {
             Some(stored) if stored == bytes => Ok(()),
             _ => Err(StoreError::new(StoreErrorKind::Damaged, "read back", name)),
         }
     }
 
-    /// The attempt's key, and the document that it came from.
+    /// The attempt's data key and the id of the master key in its document.
     async fn find_key(
         &self,
         attempt: &AttemptKey,
@@ -179,7 +179,8 @@ impl SealedStore {
         for _ in 0..LOOKS_MAX {
             let current = attempt.data_key(self.ring.current());
             let mut names = vec![current.clone()];
-            // Not sealed with the current master key: then with an earlier one.
+            // The document of the current master key is missing: searches for that of an earlier
+            // one.
             names
                 .extend(self.key_names(attempt).await?.into_iter().filter(|name| *name != current));
             let (mut failed, mut is_gone) = (None, false);
@@ -193,7 +194,7 @@ impl SealedStore {
                     Err(error) => failed = Some(error.on(&name)),
                 }
             }
-            // One that was sealed anew meanwhile has another name now.
+            // The document has a new name if the data key was re-encrypted in the meantime.
             if !is_gone {
                 return failed.map_or(Ok(None), Err);
             }
@@ -232,7 +233,7 @@ impl SealedStore {
     }
 }
 
-/// Whether an object is encrypted that begins so.
+/// Whether an object with these first bytes is encrypted.
 fn is_encrypted(first: Option<&[u8]>) -> bool {
     first.is_some_and(|first| first.starts_with(AGE_MAGIC))
 }
@@ -250,9 +251,9 @@ fn encryptor<W: Write>(identity: &Identity, output: W) -> io::Result<StreamWrite
 fn decryptor<R: Read>(input: R, identity: &Identity) -> io::Result<StreamReader<R>> {
     let decryptor = Decryptor::new(input).map_err(io::Error::other)?;
     decryptor.decrypt(std::iter::once(identity as _)).map_err(|error| match error {
-        // age's own words tell of keys that somebody could pass to it.
+        // age's own message suggests passing another key, which is impossible here.
         DecryptError::NoMatchingKeys => {
-            io::Error::other("it is encrypted with another key than its backup's")
+            io::Error::other("it is encrypted with another key than the one of its backup")
         }
         error => io::Error::other(error),
     })
@@ -267,7 +268,7 @@ fn undecryptable(object: &impl ToString, error: io::Error) -> StoreError {
     }
 }
 
-/// What a key belongs to: it does not open beside another backup.
+/// The owner of a data key, which prevents its use for another backup.
 fn owner(attempt: &AttemptKey) -> String {
     format!("backup/{attempt}/data-key")
 }
@@ -319,7 +320,7 @@ impl Store for SealedStore {
     }
 
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError> {
-        // A manifest names keys of the data.
+        // Encrypted, because a manifest contains names of Redis keys.
         let identity = match name.kind() {
             Some(ObjectKind::Manifest(attempt)) => self.key_of(&attempt).await?,
             _ => None,
@@ -393,7 +394,7 @@ impl Store for SealedStore {
         if document.master_key != self.ring.current() {
             self.put_key(attempt, &document.recipient, &secret).await?;
         }
-        // The others go only when this one is seen to open.
+        // The other documents are removed only after this one is proven to open.
         let bytes = self.inner.get(&current).await?;
         let bytes = bytes.ok_or_else(|| KeyError::Missing.on(&current))?;
         let (_, read) = self.open_key(attempt, &bytes).map_err(|error| error.on(&current))?;
@@ -407,13 +408,13 @@ impl Store for SealedStore {
     }
 }
 
-/// Where the encryption puts its output, until it is passed on.
+/// The output of the encryption, until it is passed on.
 #[derive(Debug, Clone, Default)]
 struct Collector(Arc<Mutex<Vec<u8>>>);
 
 impl Collector {
-    /// Takes what there is, and makes room for as much and a chunk more: pieces are alike, and one
-    /// that grew would be moved again and again, and take twice as much.
+    /// Takes the current output and reserves the same capacity and a chunk more: pieces have
+    /// similar sizes, and a growing buffer would be moved repeatedly and take twice the memory.
     fn take(&self) -> Bytes {
         let mut gathered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let room = Vec::with_capacity(gathered.len() + CHUNK_BYTES);
@@ -434,14 +435,14 @@ impl Write for Collector {
 
 struct SealedSink {
     inner: Box<dyn ArtifactSink>,
-    /// Absent only while a blocking thread has it, and after a failure.
+    /// Absent while a blocking thread uses it, and after a failure.
     writer: Option<StreamWriter<Collector>>,
     encrypted: Collector,
     object: String,
 }
 
 impl SealedSink {
-    /// Encrypts on a thread that may block; `work` gives the writer back where it is to go on.
+    /// Encrypts on a blocking thread; `work` returns the writer if it continues.
     async fn encrypt(
         &mut self,
         work: impl FnOnce(StreamWriter<Collector>) -> io::Result<Option<StreamWriter<Collector>>>
@@ -489,7 +490,7 @@ impl ArtifactSink for SealedSink {
     }
 }
 
-/// What was stored without encryption.
+/// An artifact without encryption.
 struct PlainSource {
     inner: Box<dyn ArtifactSource>,
     first: Option<Bytes>,
@@ -509,10 +510,10 @@ impl ArtifactSource for PlainSource {
     }
 }
 
-/// Decrypts on a thread of its own, between two short queues.
+/// Decrypts on a separate thread between two short queues.
 struct SealedSource {
     pieces: mpsc::Receiver<Result<Bytes, StoreError>>,
-    /// What of the stored object was read: all of it, when `pieces` has come to its end.
+    /// The checksum of the stored object, complete after the end of `pieces`.
     seen: Arc<Mutex<Stored>>,
     _tasks: JoinSet<()>,
 }
@@ -536,7 +537,7 @@ impl SealedSource {
                     Ok(Some(piece)) => encrypted.send(piece).await.is_ok(),
                     Ok(None) => false,
                     Err(error) => {
-                        // Who has gone does not want to know.
+                        // An absent receiver needs no error.
                         let _ = failed.send(Err(error)).await;
                         false
                     }
@@ -586,11 +587,11 @@ fn decrypt(
             return Ok(());
         }
     }
-    // So that all that is stored was seen.
+    // Reads the rest, so that the checksum covers the complete stored object.
     io::copy(&mut stored, &mut io::sink()).map(drop)
 }
 
-/// Stored pieces, read as a file is.
+/// Reads stored pieces like a file.
 struct Pieces {
     stored: mpsc::Receiver<Bytes>,
     piece: Bytes,

@@ -1,29 +1,29 @@
-//! What can go wrong with a store.
+//! Errors of a store.
 
 use std::io;
 
-/// What the caller can decide by.
+/// The kind of an error, by which the caller decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreErrorKind {
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// The bucket is missing, and is not to be made.
+    /// The bucket is missing, and this service may not create it.
     NoBucket,
-    /// No room is left.
+    /// The store is full.
     NoSpace,
     /// The store denies the operation.
     Denied,
-    /// An object is there already and differs.
+    /// Another object exists under this name.
     Conflict,
-    /// A stored object is not what it should be.
+    /// A stored object is damaged.
     Damaged,
-    /// It is encrypted, and its key cannot be had.
+    /// The object is encrypted, and its data key is not available.
     NoKey,
-    /// The store does not take a request as it is. Nothing is stored of it.
+    /// The store refuses a request as invalid. The request has stored nothing.
     Refused,
-    /// It is not the store that is remembered: not mounted, or another one.
+    /// The store is not the registered one: it is not mounted, or it is another store.
     Foreign,
-    /// Anything else: an I/O error.
+    /// Any other I/O error.
     Unavailable,
 }
 
@@ -42,7 +42,7 @@ impl StoreErrorKind {
         Self::Unavailable,
     ];
 
-    /// The kind's name in lower case, as metrics show it.
+    /// The kind's name in lower case, used as a label of metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -58,7 +58,7 @@ impl StoreErrorKind {
         }
     }
 
-    /// Whether the same call may succeed later without anyone doing anything.
+    /// Whether the same call may succeed later without any intervention.
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Unavailable)
     }
@@ -67,21 +67,22 @@ impl StoreErrorKind {
         match self {
             Self::NotFound => "not found in the store",
             Self::NoBucket => {
-                "there is no such bucket; create it, or let this service do so (`store_create_bucket`)"
+                "the bucket does not exist; create it, or permit this service to do so \
+                 (`store_create_bucket`)"
             }
-            Self::NoSpace => "no space left in the store; free some, or give it more",
+            Self::NoSpace => "no space left in the store; free or add space",
             Self::Denied => "the store denies access; check its credentials, owner and permissions",
-            Self::Conflict => "another object is stored under this key",
-            Self::Damaged => "what is stored differs from what was written",
-            Self::NoKey => "it is encrypted and does not open",
+            Self::Conflict => "another object is stored under this name",
+            Self::Damaged => "the stored object differs from what was written",
+            Self::NoKey => "it is encrypted and its key is not available",
             Self::Refused => {
-                "the store does not take what it was asked; `cachevault store check` tries all that \
-                 is asked of it"
+                "the store refuses the request as invalid; run `cachevault store check` to test \
+                 all kinds of requests"
             }
             Self::Foreign => {
-                "it is not the store that the backups are in; mount that, or correct `store`; to \
-                 use this one from now on stop the service and run `cachevault store accept`, or \
-                 `cachevault catalog rebuild` where it holds the backups"
+                "it is not the store of the backups; mount that store, or correct `store`; to use \
+                 this store from now on, stop the service and run `cachevault store accept`, or \
+                 `cachevault catalog rebuild` if it contains the backups"
             }
             Self::Unavailable => "the store failed",
         }
@@ -92,13 +93,13 @@ impl StoreErrorKind {
 #[derive(Debug, thiserror::Error)]
 #[error("{action} `{object}`: {}", .kind.words())]
 pub struct StoreError {
-    /// What the caller can decide by.
+    /// The kind, by which the caller decides.
     pub kind: StoreErrorKind,
-    /// What was being done.
+    /// The failed action.
     pub action: &'static str,
-    /// To which object.
+    /// The object of the action.
     pub object: String,
-    /// What the store said.
+    /// The error of the store.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -120,7 +121,8 @@ impl StoreError {
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => StoreErrorKind::NoSpace,
             io::ErrorKind::PermissionDenied => StoreErrorKind::Denied,
-            // Not a matter of credentials: it is mounted so, or the kernel has found damage.
+            // Credentials cannot help: the file system is mounted read-only, or the kernel has
+            // found damage.
             io::ErrorKind::ReadOnlyFilesystem => {
                 return Self::read_only(action, object, source);
             }
@@ -130,9 +132,12 @@ impl StoreError {
     }
 }
 
-/// A file system that takes no writes.
+/// The file system is read-only.
 #[derive(Debug, thiserror::Error)]
-#[error("its file system is read-only; look for errors of the disk and mount it writable")]
+#[error(
+    "its file system is read-only; check the disk for errors and mount the file system \
+         writable"
+)]
 struct ReadOnly(#[source] io::Error);
 
 #[cfg(test)]
@@ -142,11 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_read_only_file_system_is_no_matter_of_credentials() {
+    fn a_read_only_file_system_is_not_reported_as_denied() {
         let error = StoreError::io("write", "x", io::ErrorKind::ReadOnlyFilesystem.into());
         assert_eq!(error.kind, StoreErrorKind::Unavailable);
         let text = with_sources(&error);
-        assert!(text.contains("mount it writable") && !text.contains("credentials"), "{text}");
+        assert!(
+            text.contains("mount the file system writable") && !text.contains("credentials"),
+            "{text}"
+        );
         let denied = StoreError::io("write", "x", io::ErrorKind::PermissionDenied.into());
         assert_eq!(denied.kind, StoreErrorKind::Denied);
     }

@@ -1,4 +1,4 @@
-//! A store that fails on purpose: what the tests of everything above put in place of a good one.
+//! A store with deliberate faults, for the tests of all crates above.
 
 use std::sync::Mutex;
 
@@ -11,18 +11,18 @@ use crate::{
     Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject, Tally,
 };
 
-/// Which operation fails.
+/// The operation that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Beginning an artifact.
+    /// Creating an artifact.
     Create,
     /// Appending to an artifact.
     Write,
-    /// Making an artifact visible.
+    /// Finishing an artifact.
     Finish,
     /// Reading anything.
     Read,
-    /// Reading an artifact gives other bytes than were written.
+    /// Reading an artifact returns bytes that differ from the stored ones.
     ReadOtherBytes,
     /// Writing the manifest.
     Commit,
@@ -30,36 +30,36 @@ pub enum Fault {
     Remove,
 }
 
-/// Passes everything on to another store, except for the operation that is to fail.
+/// Passes all operations on to another store, except for the failing one.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
-    /// Without a kind it never returns.
+    /// The operation never returns if the kind is `None`.
     fault: Mutex<Option<(Fault, Option<StoreErrorKind>)>>,
 }
 
 impl<S: Store> FaultyStore<S> {
-    /// A store that behaves until told otherwise.
+    /// Creates a store without faults.
     pub fn new(inner: S) -> Self {
         Self { inner, fault: Mutex::new(None) }
     }
 
-    /// From now on `fault` fails with `kind`, every time.
+    /// Makes `fault` fail with `kind` from now on.
     pub fn fail(&self, fault: Fault, kind: StoreErrorKind) {
         self.set(Some((fault, Some(kind))));
     }
 
-    /// From now on `fault`, of those that fail before anything is written, never returns.
+    /// Makes `fault` hang from now on; it must be one that fails before anything is written.
     pub fn hang(&self, fault: Fault) {
         self.set(Some((fault, None)));
     }
 
-    /// From now on everything works.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.set(None);
     }
 
-    /// The store behind.
+    /// The wrapped store.
     pub fn inner(&self) -> &S {
         &self.inner
     }
@@ -189,7 +189,7 @@ impl ArtifactSink for FaultySink {
 
     async fn finish(self: Box<Self>) -> Result<Stored, StoreError> {
         match self.finish {
-            // A sink whose end fails has to leave nothing by itself.
+            // A sink must remove its data when its end fails.
             Some(kind) => {
                 self.inner.abort().await;
                 Err(StoreError::new(kind, "finish", &self.object))

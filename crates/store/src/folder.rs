@@ -1,7 +1,8 @@
 //! A store in a local folder.
 //!
-//! An artifact is written under a `.partial` name, flushed to the disk, renamed, and the folder
-//! flushed too: after a power cut it is there whole or not at all. Only the owner may read.
+//! An artifact is written under a `.partial` name, flushed to the disk and renamed; then its folder
+//! is flushed. After a power failure the artifact is complete or absent. Only the owner may read
+//! it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -21,8 +22,9 @@ use crate::{
 
 const READ_BYTES: usize = 1 << 20;
 const PARTIAL: &str = "partial";
-/// So much is written before it is flushed and read back, beside the writing. Left to itself the
-/// kernel gathers gigabytes, and all the rest would have to wait for them at the end.
+/// Number of bytes after which written data is flushed and read back, in parallel to further
+/// writes. Without this the kernel would collect gigabytes, and the end of the artifact would have
+/// to wait for all of them.
 const FLUSH_BYTES: u64 = 32 << 20;
 
 /// Keeps artifacts and manifests in a local folder.
@@ -33,24 +35,24 @@ pub struct FolderStore {
 }
 
 impl FolderStore {
-    /// Opens the folder, making it where it is missing.
+    /// Opens the folder and creates it if it is missing.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be made.
+    /// [`StoreError`] when the folder cannot be created.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
         make_folder(&root, Path::new(""))
-            .map_err(|e| StoreError::io("make the folder", root.display(), e))?;
+            .map_err(|e| StoreError::io("create the folder", root.display(), e))?;
         Ok(Self::at(root))
     }
 
-    /// The folder as it is, for who only reads: nothing is made.
+    /// Opens the folder for reading, without creating it.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), reserve_bytes: 0 }
     }
 
-    /// The same store, in which no artifact is written that would leave less of its disk free. What is
-    /// small, such as a manifest, is written all the same.
+    /// Limits artifacts, so that this number of bytes of the disk stays free. Small objects, such
+    /// as manifests, are not limited.
     #[must_use]
     pub fn with_reserve(self, reserve_bytes: u64) -> Self {
         Self { reserve_bytes, ..self }
@@ -65,7 +67,7 @@ impl FolderStore {
         self.root.join(key.to_string())
     }
 
-    /// Runs file operations on a thread that may block.
+    /// Runs file operations on a blocking thread.
     async fn blocking<T: Send + 'static>(
         action: &'static str,
         object: String,
@@ -163,7 +165,8 @@ impl Store for FolderStore {
 
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError> {
         let path = self.path(name);
-        // A backup's folders belong to its job alone; those above are made by others at any time.
+        // Only one job uses the folders of a backup; other jobs may create the parent folders at
+        // any time.
         let backup = name.kind().map(|kind| self.path(&kind.attempt().backup));
         Self::blocking("remove", name.to_string(), move || {
             ignore_missing(fs::remove_file(&path))?;
@@ -185,28 +188,28 @@ impl Store for FolderStore {
 }
 
 struct FileSink {
-    /// Absent only while a blocking thread has it, and after a failed write.
+    /// Absent while a blocking thread uses it, and after a failed write.
     file: Option<File>,
     path: PathBuf,
     object: String,
-    /// What it leaves of its disk.
+    /// Free bytes that writing must leave on the disk.
     reserve_bytes: u64,
     written_bytes: u64,
-    /// Of what was written; its value has to come out of the file again.
+    /// The checksum of the written bytes; reading the file back must yield the same value.
     written: crc_fast::Digest,
     proof: Proof,
 }
 
-/// Who reads back what was written.
+/// The state of reading the file back.
 enum Proof {
     Idle(Box<ReadBack>),
-    /// Flushes and reads beside the writing.
+    /// Flushes and reads in parallel to writing.
     Running(JoinHandle<io::Result<Box<ReadBack>>>),
-    /// It failed, and has told so.
+    /// Reading failed, and the error was returned.
     Failed,
 }
 
-/// Reads a file back as it grows.
+/// Reads a growing file back.
 struct ReadBack {
     file: File,
     read_bytes: u64,
@@ -232,7 +235,7 @@ impl ReadBack {
 }
 
 impl FileSink {
-    /// Begins to prove what has been written, unless that is still going on.
+    /// Starts to read the written bytes back, unless this is in progress.
     async fn prove(&mut self) -> Result<(), StoreError> {
         let due = match &self.proof {
             Proof::Idle(read_back) => self.written_bytes - read_back.read_bytes >= FLUSH_BYTES,
@@ -248,7 +251,8 @@ impl FileSink {
         Ok(())
     }
 
-    /// Waits for the proof that runs. Its error must not be lost: the kernel tells it only once.
+    /// Waits until reading back has ended. Its error must be returned, because the kernel reports
+    /// it only once.
     async fn proof(&mut self) -> Result<Box<ReadBack>, StoreError> {
         let proved = match std::mem::replace(&mut self.proof, Proof::Failed) {
             Proof::Idle(read_back) => Ok(read_back),
@@ -280,7 +284,7 @@ impl FileSink {
         stored.ok_or_else(|| StoreError::new(StoreErrorKind::Damaged, "finish", &self.object))
     }
 
-    /// Removes whatever there is of the object.
+    /// Removes the object and its partial file.
     async fn discard(&mut self) {
         let _ = self.proof().await;
         self.file = None;
@@ -289,7 +293,8 @@ impl FileSink {
             ignore_missing(fs::remove_file(partial(&path)))?;
             ignore_missing(fs::remove_file(&path))
         };
-        // Left over at worst: it has no manifest, and the attempt's undo removes it too.
+        // A remaining file does no harm: it has no manifest, and the undo of the attempt removes
+        // it.
         let _ = FolderStore::blocking("abort", self.object.clone(), work).await;
     }
 }
@@ -325,10 +330,10 @@ impl ArtifactSink for FileSink {
     }
 }
 
-/// Refuses to write so many more bytes where less than the reserve would be left of the disk.
+/// Refuses a write that would leave less than the reserve of the disk.
 fn leave_reserve(folder: &Path, reserve_bytes: u64, len: u64) -> io::Result<()> {
     if reserve_bytes > 0 && free_bytes(folder)? < reserve_bytes.saturating_add(len) {
-        let reason = "the disk has only its reserve left, which the catalog may need";
+        let reason = "the disk has only its reserve left, which is kept for the catalog";
         return Err(io::Error::new(io::ErrorKind::StorageFull, reason));
     }
     Ok(())
@@ -366,7 +371,7 @@ impl ArtifactSource for FileSource {
     }
 }
 
-/// A checksum for accidents, at several GB a second.
+/// A checksum against accidental changes, computed at several GB a second.
 fn checksum() -> crc_fast::Digest {
     crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme)
 }
@@ -395,8 +400,8 @@ fn partial(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Makes a folder and those above it, up to `root`, which has to be there. Each is made durably: a
-/// new entry is flushed into its parent.
+/// Creates a folder and its parents below `root`, which must exist. Each new entry is flushed in
+/// its parent folder.
 fn make_folder(path: &Path, root: &Path) -> io::Result<()> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
@@ -453,7 +458,7 @@ fn ignore_missing(outcome: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Walks folders in the order of the whole names of what is in them.
+/// Lists folders in the order of the full object names.
 struct Listing {
     root: PathBuf,
     after: String,
@@ -469,10 +474,10 @@ impl Listing {
         let mut names = Vec::new();
         for entry in entries {
             let entry = entry?;
-            // What is not text was not written by us.
+            // Files whose names are not UTF-8 do not belong to this service.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let is_folder = entry.file_type()?.is_dir();
-            // What others keep beside us, such as `lost+found`, may not even be readable.
+            // Foreign folders, such as `lost+found`, may be unreadable.
             if is_folder && folder.is_empty() && name.parse::<ProjectId>().is_err() {
                 continue;
             }
@@ -497,7 +502,7 @@ impl Listing {
 
     fn push(&mut self, name: String) -> io::Result<()> {
         let metadata = match fs::metadata(self.root.join(&name)) {
-            // Removed since the folder was read.
+            // Removed after its folder was read.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
         };
@@ -555,7 +560,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_artifact_reads_back_as_it_was_written() {
+    async fn an_artifact_reads_back_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let told = stored(&store, b"some bytes").await;
@@ -567,7 +572,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_in_the_place_of_a_file_is_damage_and_no_wait() {
+    async fn a_pipe_instead_of_a_file_is_reported_as_damage() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let (artifact, manifest) = (attempt().artifact(0), attempt().manifest());
@@ -583,7 +588,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_many_killed_checks_left_is_removed() {
+    async fn probes_of_many_killed_checks_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         for seed in 1..=2100 {
@@ -598,7 +603,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_owner_may_read() {
+    async fn only_the_owner_can_read_an_artifact() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path().join("new")).unwrap();
         stored(&store, b"x").await;
@@ -608,7 +613,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_visible_before_the_end_and_nothing_stays_after_an_abort() {
+    async fn an_artifact_is_invisible_before_its_end_and_removed_by_an_abort() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
@@ -620,20 +625,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_end_that_fails_leaves_nothing() {
+    async fn a_failed_finish_leaves_no_files() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
         let mut sink = store.create(&key, None).await.unwrap();
         sink.write(Bytes::from_static(b"bytes")).await.unwrap();
-        // A folder in the place of the object: the rename must fail.
+        // A folder has the name of the object: the rename must fail.
         fs::create_dir(store.path(&key)).unwrap();
         assert!(sink.finish().await.is_err());
         assert_eq!(files(folder.path()), [""; 0]);
     }
 
     #[tokio::test]
-    async fn bytes_that_change_on_the_way_to_the_disk_are_noticed() {
+    async fn bytes_altered_on_the_way_to_the_disk_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let key = attempt().artifact(0);
@@ -645,7 +650,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_a_flush_reads_back_too() {
+    async fn an_artifact_larger_than_a_flush_reads_back_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let mut sink = store.create(&attempt().artifact(0), None).await.unwrap();
@@ -661,7 +666,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_conforms() {
+    async fn the_folder_store_conforms() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let report =
@@ -671,7 +676,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_leaves_nothing_behind_and_tells_a_missing_folder() {
+    async fn a_check_leaves_no_files_and_reports_a_missing_folder() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path().join("s")).unwrap();
         store.check(&scratch(1)).await.unwrap();
@@ -682,7 +687,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn checks_do_not_disturb_each_other() {
+    async fn parallel_checks_succeed() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let mut running = tokio::task::JoinSet::new();
@@ -696,7 +701,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_check_left_is_removed_by_a_later_one() {
+    async fn a_check_removes_the_probe_of_an_earlier_one() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path()).unwrap();
         let (left, running) = (scratch(1).probe(), scratch(2).probe());

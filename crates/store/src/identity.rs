@@ -1,8 +1,8 @@
-//! Which store it is: an id in an object of its own, whatever path or URL leads there.
+//! Identity of a store: an id in a separate object, independent of the path or URL of the store.
 //!
-//! A folder that was not mounted is there all the same, and empty; another bucket answers as well as
-//! the right one. [`KnownStore`] passes on only while the id in the store is the one that is
-//! remembered.
+//! The folder of an unmounted file system exists and is empty; a wrong bucket responds like the
+//! right one. [`KnownStore`] therefore passes operations on only while the store contains the
+//! registered id.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,17 +23,17 @@ use crate::{
 
 const VERSION: u32 = 1;
 
-/// The object that the id is in.
+/// The object that contains the id.
 #[derive(Debug, Serialize, Deserialize)]
 struct IdDocument {
     version: u32,
     id: String,
 }
 
-/// The id of a store; `None` where nothing has been kept in it so far.
+/// Reads the id of a store; `None` for a store without an id.
 ///
 /// # Errors
-/// [`StoreErrorKind::Damaged`] when it cannot be read.
+/// [`StoreErrorKind::Damaged`] when the object is invalid.
 pub async fn find_store_id<S: Store + ?Sized>(store: &S) -> Result<Option<StoreId>, StoreError> {
     let name = ObjectName::store_id();
     let Some(bytes) = store.get(&name).await? else { return Ok(None) };
@@ -48,7 +48,7 @@ pub async fn find_store_id<S: Store + ?Sized>(store: &S) -> Result<Option<StoreI
 /// Writes the id into a store, and reads it back.
 ///
 /// # Errors
-/// [`StoreError`] when it is not there afterwards.
+/// [`StoreError`] when the id is missing afterwards.
 pub async fn write_store_id<S: Store + ?Sized>(store: &S, id: StoreId) -> Result<(), StoreError> {
     let name = ObjectName::store_id();
     let document = IdDocument { version: VERSION, id: id.to_string() };
@@ -63,24 +63,25 @@ pub async fn write_store_id<S: Store + ?Sized>(store: &S, id: StoreId) -> Result
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// Remembers which store is the right one.
+/// Remembers the id of the registered store.
 #[async_trait]
 pub trait StoreMemory: Send + Sync + fmt::Debug {
-    /// The id of the right store. Where none is remembered, `store` is taken if that may be done.
+    /// Returns the registered id. If there is none, `store` is registered, provided that this is
+    /// permitted.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Foreign`] where it may not.
+    /// [`StoreErrorKind::Foreign`] when `store` must not be registered.
     async fn id_of(&self, store: &dyn Store) -> Result<StoreId, StoreError>;
 }
 
-/// Passes everything on to another store as long as that is the right one.
+/// Passes all operations on to another store while its id is the registered one.
 #[derive(Debug, Clone)]
 pub struct KnownStore {
     inner: Arc<dyn Store>,
     watch: Arc<Watch>,
 }
 
-/// Looks which store it is.
+/// Checks the id of the store.
 #[derive(Debug)]
 struct Watch {
     memory: Arc<dyn StoreMemory>,
@@ -90,14 +91,14 @@ struct Watch {
 }
 
 impl KnownStore {
-    /// A store in front of another. That the other is the right one holds for some time after it
-    /// was seen: for none where it may be unmounted at any moment.
+    /// Creates a store in front of `inner`. A successful check is valid for `holds`, which must be
+    /// zero for a store that may be unmounted at any moment.
     pub fn new(inner: Arc<dyn Store>, memory: Arc<dyn StoreMemory>, holds: Duration) -> Self {
         let watch = Watch { memory, id: OnceCell::new(), holds, seen: Mutex::default() };
         Self { inner, watch: Arc::new(watch) }
     }
 
-    /// Looks whether it is the right store, unless that was seen a moment ago.
+    /// Checks the id, unless a recent check is still valid.
     async fn require(&self) -> Result<(), StoreError> {
         match self.watch.seen() {
             Some(at) if at.elapsed() < self.watch.holds => Ok(()),
@@ -105,10 +106,10 @@ impl KnownStore {
         }
     }
 
-    /// Looks whether it is the right store; the first time of all it becomes that, if it may.
+    /// Checks the id; the first check of a new service registers the store, if permitted.
     ///
     /// # Errors
-    /// [`StoreErrorKind::Foreign`] when it is not.
+    /// [`StoreErrorKind::Foreign`] when the id is a different one.
     pub async fn identify(&self) -> Result<(), StoreError> {
         let (began, inner) = (Instant::now(), &*self.inner);
         let id = self.watch.id.get_or_try_init(|| self.watch.memory.id_of(inner)).await?;
@@ -118,7 +119,7 @@ impl KnownStore {
         if is_right { Ok(()) } else { Err(foreign(*id, found)) }
     }
 
-    /// Does something in the right store: it was that before, and is afterwards.
+    /// Runs an operation between two checks of the id.
     async fn within<T>(
         &self,
         work: impl Future<Output = Result<T, StoreError>>,
@@ -126,7 +127,8 @@ impl KnownStore {
         self.require().await?;
         let done = work.await;
         match done {
-            // It says more of what is wrong, but for what may be missing only here.
+            // The operation's own error is more precise, except for missing objects, which may be
+            // missing only in this store.
             Err(error) if error.kind != StoreErrorKind::NotFound => Err(error),
             done => {
                 self.require().await?;
@@ -146,11 +148,11 @@ impl Watch {
     }
 }
 
-/// The store has not the id that it should have.
+/// The error for a store with a different id or none.
 fn foreign(wanted: StoreId, found: Option<StoreId>) -> StoreError {
     let reason = match found {
-        Some(found) => format!("its id is {found}, and the backups are in {wanted}"),
-        None => format!("it has no id, and the backups are in {wanted}"),
+        Some(found) => format!("its id is {found}, and the backups belong to {wanted}"),
+        None => format!("it has no id, and the backups belong to {wanted}"),
     };
     StoreError {
         source: Some(reason.into()),

@@ -1,4 +1,4 @@
-//! Keys: the one place where the names of stored objects are built.
+//! Paths: the single module that builds the names of stored objects.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use crate::Encoding;
 
 const MANIFEST: &str = "manifest.json";
 const DATA_KEY: &str = "data-key-";
-/// Before the probes in every list.
+/// Sorted before the probes in every list.
 const STORE_ID: &str = ".cachevault-store";
-/// Before the names of what belongs to backups, in every list.
+/// Sorted before the objects of backups in every list.
 const PROBE: &str = ".check-";
 
 /// The folder of one backup.
@@ -25,7 +25,7 @@ pub struct BackupKey {
 }
 
 impl BackupKey {
-    /// The folder of one attempt at this backup.
+    /// The path of one attempt at this backup.
     pub fn attempt(&self, attempt: u32) -> AttemptKey {
         AttemptKey { backup: self.clone(), attempt }
     }
@@ -37,7 +37,7 @@ impl fmt::Display for BackupKey {
     }
 }
 
-/// The folder of one attempt: its artifacts and, once it is committed, its manifest.
+/// The path of one attempt: the folder of its artifacts and, after the commit, its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptKey {
     /// The backup.
@@ -47,22 +47,23 @@ pub struct AttemptKey {
 }
 
 impl AttemptKey {
-    /// The artifact of one shard, compressed; [`ArtifactKey::encoded`] names others.
+    /// The path of one shard's compressed artifact; [`ArtifactKey::encoded`] selects another
+    /// encoding.
     pub fn artifact(&self, shard: u16) -> ArtifactKey {
         ArtifactKey { attempt: self.clone(), shard, encoding: Encoding::Zstd }
     }
 
-    /// The document with the key of its artifacts, sealed with this master key.
+    /// The document of the attempt's data key, sealed with this master key.
     pub(crate) fn data_key(&self, master_key: &str) -> ObjectName {
         ObjectName(format!("{self}/{DATA_KEY}{master_key}.json"))
     }
 
-    /// The folder that all its objects are in.
+    /// The folder of all objects of the attempt.
     pub fn folder(&self) -> Folder {
         Folder::of(self)
     }
 
-    /// The manifest.
+    /// The name of the manifest.
     pub fn manifest(&self) -> ObjectName {
         ObjectName(format!("{self}/{MANIFEST}"))
     }
@@ -74,29 +75,29 @@ impl fmt::Display for AttemptKey {
     }
 }
 
-/// One shard's artifact.
+/// The path of one shard's artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ArtifactKey {
-    /// The attempt that wrote it.
+    /// The attempt that writes the artifact.
     pub attempt: AttemptKey,
     /// The shard's number, from 0.
     pub shard: u16,
-    /// How the RDB is encoded in it, which its name tells.
+    /// The encoding of the RDB, which determines the extension of the name.
     pub encoding: Encoding,
 }
 
 impl ArtifactKey {
-    /// The same shard's artifact in another encoding.
+    /// The path of the same shard's artifact in another encoding.
     pub fn encoded(&self, encoding: Encoding) -> Self {
         Self { encoding, ..self.clone() }
     }
 
-    /// The object's name inside its attempt's folder.
+    /// The file name in the attempt's folder.
     pub fn file_name(&self) -> String {
         format!("shard-{:04}{}", self.shard, suffix(self.encoding))
     }
 
-    /// The object.
+    /// The name of the object.
     pub fn object(&self) -> ObjectName {
         ObjectName(self.to_string())
     }
@@ -115,25 +116,25 @@ fn suffix(encoding: Encoding) -> &'static str {
     }
 }
 
-/// The name of an object: built by a key, or found in a store.
+/// The name of an object, built from a path or listed by a store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(pub(crate) String);
 
-/// What an object is, by its name.
+/// The kind of an object, determined by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectKind {
     /// An artifact.
     Artifact(ArtifactKey),
     /// A manifest.
     Manifest(AttemptKey),
-    /// The key of an attempt's artifacts, and the id of the master key that it is sealed with.
+    /// The data key of an attempt, and the id of the master key that seals it.
     DataKey(AttemptKey, String),
-    /// Something else in the folder of an attempt, such as what unfinished writing has left.
+    /// Another object in the folder of an attempt, such as the rest of unfinished writing.
     Other(AttemptKey),
 }
 
 impl ObjectKind {
-    /// The attempt in whose folder it lies.
+    /// The attempt whose folder contains the object.
     pub fn attempt(&self) -> &AttemptKey {
         match self {
             Self::Artifact(artifact) => &artifact.attempt,
@@ -143,12 +144,12 @@ impl ObjectKind {
 }
 
 impl ObjectName {
-    /// The whole name.
+    /// The complete name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What it is; `None` for what does not lie where this product writes.
+    /// The kind of the object; `None` outside of the layout of this product.
     pub fn kind(&self) -> Option<ObjectKind> {
         let mut parts = self.0.split('/');
         let mut next = || parts.next();
@@ -172,7 +173,7 @@ impl ObjectName {
             Some(attempt.artifact(shard.parse().ok()?).encoded(encoding))
         });
         Some(match artifact {
-            // Only the very name that a key builds is one.
+            // Only the exact name of a path is an artifact.
             Some(artifact) if artifact.to_string() == self.0 => ObjectKind::Artifact(artifact),
             _ if attempt.manifest() == *self => ObjectKind::Manifest(attempt),
             _ if let Some(id) =
@@ -184,18 +185,18 @@ impl ObjectName {
         })
     }
 
-    /// The document that tells which store it is in.
+    /// The document of the store's id.
     pub(crate) fn store_id() -> Self {
         Self(STORE_ID.to_owned())
     }
 
-    /// What a check of the store writes and removes.
+    /// The object that a check of the store writes and removes.
     pub(crate) fn probe(id: BackupId) -> Self {
         Self(format!("{PROBE}{id}"))
     }
 
-    /// What is written with a wrong checksum. Of many that try it at once one result is as good as
-    /// another.
+    /// The object with a wrong checksum. Parallel tests may share its name, because their results
+    /// are equal.
     pub(crate) fn checksum_probe() -> Self {
         Self(format!("{PROBE}checksum"))
     }
@@ -219,12 +220,12 @@ impl fmt::Display for ObjectName {
     }
 }
 
-/// A folder of a store, with all that is below it.
+/// A folder of a store, including its subfolders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder(pub(crate) String);
 
 impl Folder {
-    /// All of the store.
+    /// The complete store.
     pub fn all() -> Self {
         Self(String::new())
     }
@@ -250,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_layout_is_what_it_says() {
+    fn names_follow_the_documented_layout() {
         let backup = BackupKey {
             project: "0123456789abcdef0123456789abcdef".parse().unwrap(),
             instance: "5560df16-cebf-4473-95c4-d1b573c16e79".parse().unwrap(),
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_what_they_are() {
+    fn a_name_determines_the_kind_of_its_object() {
         let folder = "0123456789abcdef0123456789abcdef/5560df16-cebf-4473-95c4-d1b573c16e79/4631832a-14c6-45b0-a0b3-3abd8f591ad1";
         let kind = |rest: &str| ObjectName(format!("{folder}/{rest}")).kind();
         let artifact = kind("attempt-0002/shard-0001.rdb.zst");

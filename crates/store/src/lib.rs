@@ -1,11 +1,11 @@
-//! Where backups lie: artifacts, and the manifests that commit them.
+//! Stores of backups: artifacts, and the manifests that commit them.
 //!
-//! [`Store`] is the seam. Its verbs are those of the product, not of an object store: create an
-//! artifact, commit a manifest, remove an attempt. [`FolderStore`] keeps them in a local folder,
-//! [`BucketStore`] in a bucket of an object store.
+//! [`Store`] is the interface. Its operations are those of the product, not of an object store:
+//! create an artifact, commit a manifest, remove an attempt. [`FolderStore`] is a local folder,
+//! [`BucketStore`] a bucket of an object store.
 //!
-//! Every key carries the number of the attempt that wrote it, so nothing is ever overwritten.
-//! Artifacts come first, the manifest last: what has no manifest is not a backup.
+//! Every path contains the number of the attempt that wrote it, so nothing is ever overwritten.
+//! Artifacts come first, the manifest last: an attempt without a manifest is not a backup.
 //!
 //! ```text
 //! <project>/<instance>/<backup>/attempt-0001/shard-0000.rdb.zst
@@ -15,10 +15,11 @@
 //! .check-<id>
 //! ```
 //!
-//! `shard-0000.rdb` is one that is not compressed; the data key is there for what is encrypted;
-//! `.cachevault-store` tells which store this is; the last is there while a store is checked.
+//! `shard-0000.rdb` is an uncompressed artifact; the data key exists for encrypted attempts;
+//! `.cachevault-store` contains the id of the store; the last object exists during a check of the
+//! store.
 //!
-//! This crate knows neither the catalog nor what is inside an artifact.
+//! This crate depends neither on the catalog nor on the content of an artifact.
 
 #![deny(missing_docs)]
 
@@ -60,18 +61,18 @@ pub use manifest::{
 
 pub use spool::SpoolStore;
 
-/// Longest document, bytes.
+/// Maximum size of a document, bytes.
 pub const DOCUMENT_BYTES_MAX: u64 = 16 << 20;
-/// Most objects that one list shows.
+/// Maximum number of objects in one list.
 pub const LIST_MAX: usize = 1000;
 
-/// A place for artifacts and manifests.
+/// A store of artifacts and manifests.
 ///
-/// The first methods are what a place has to offer; the others are made of them.
+/// Implementations provide the first methods; the others are built from them.
 #[async_trait]
 pub trait Store: Send + Sync + fmt::Debug {
-    /// Begins an artifact of about that many bytes. Nothing is visible under its key until the sink
-    /// has finished.
+    /// Creates an artifact of about `expected_bytes`. The artifact is invisible until its sink has
+    /// finished.
     async fn create(
         &self,
         key: &ArtifactKey,
@@ -81,34 +82,33 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Opens a finished artifact for reading from its beginning.
     async fn open(&self, key: &ArtifactKey) -> Result<Box<dyn ArtifactSource>, StoreError>;
 
-    /// Writes a document, durably: it is there whole or not at all.
+    /// Writes a document durably: afterwards it is complete or absent.
     async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Reads a document; `None` when there is none.
+    /// Reads a document; `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreErrorKind::Damaged`] when it is longer than [`DOCUMENT_BYTES_MAX`].
     async fn get(&self, name: &ObjectName) -> Result<Option<Bytes>, StoreError>;
 
-    /// The next objects in `folder`, at any depth, whose names come behind `after`, in the order of
-    /// their names: at most [`LIST_MAX`], none at the end.
+    /// Lists the next objects of `folder`, at any depth, with names behind `after`, sorted by name:
+    /// at most [`LIST_MAX`] objects, none at the end.
     async fn list(
         &self,
         folder: &Folder,
         after: Option<&ObjectName>,
     ) -> Result<Vec<StoredObject>, StoreError>;
 
-    /// Removes an object, durably. None there is no error.
+    /// Removes an object durably. A missing object is no error.
     async fn remove(&self, name: &ObjectName) -> Result<(), StoreError>;
 
-    /// The attempts in whose folders unfinished writing that was begun before that moment has left
-    /// what no list shows.
+    /// Finds the attempts with remains of unfinished writing that began before `begun_before`;
+    /// lists do not show such remains.
     async fn unfinished(&self, _begun_before: Timestamp) -> Result<Vec<AttemptKey>, StoreError> {
         Ok(Vec::new())
     }
 
-    /// Removes what unfinished writing has left in `folder` and no list shows, as far as it was begun
-    /// before that moment.
+    /// Removes the remains of unfinished writing in `folder` that began before `begun_before`.
     async fn remove_unfinished(
         &self,
         _folder: &Folder,
@@ -117,29 +117,28 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Seals the key of an attempt with the current master key, where there is one and it is sealed
-    /// with an earlier one. Whether it was.
+    /// Seals the data key of an attempt with the current master key, if an earlier master key has
+    /// sealed it. Returns whether it did.
     async fn rewrap(&self, _attempt: &AttemptKey) -> Result<bool, StoreError> {
         Ok(false)
     }
 
-    /// The bucket that the objects lie in, and the folder within it; `None` where there is no bucket.
+    /// The bucket of the objects, and the folder in it; `None` for other stores.
     fn bucket(&self) -> Option<BucketPlace> {
         None
     }
 
-    /// Where an object lies, for a person to look.
+    /// The location of an object, for messages.
     fn locate(&self, key: &ArtifactKey) -> String;
 
-    /// Proves that objects can be written, read, listed and removed now. Checks with different
-    /// `scratch` do not disturb each other; what one of them left that broke off, a later one
-    /// removes.
+    /// Proves that objects can be written, read, listed and removed. Checks with different
+    /// `scratch` may run in parallel; a later check removes the remains of an interrupted one.
     async fn check(&self, scratch: &Scratch) -> Result<(), StoreError> {
         probe(self, &scratch.probe()).await
     }
 
-    /// Writes the manifest, durably, and reads it back: from then on the attempt is a backup. Writing
-    /// the same manifest again changes nothing.
+    /// Writes the manifest durably and reads it back; with the manifest the attempt becomes a
+    /// backup. Writing the same manifest again has no effect.
     async fn commit(&self, key: &AttemptKey, manifest: &Manifest) -> Result<(), StoreError> {
         let name = key.manifest();
         if let Some(existing) = self.find_manifest(key).await? {
@@ -162,7 +161,7 @@ pub trait Store: Send + Sync + fmt::Debug {
         Err(StoreError::new(StoreErrorKind::Damaged, "read back", name))
     }
 
-    /// Reads the manifest of an attempt; `None` when there is none.
+    /// Reads the manifest of an attempt; `None` if it does not exist.
     async fn find_manifest(&self, key: &AttemptKey) -> Result<Option<Manifest>, StoreError> {
         let name = key.manifest();
         let Some(bytes) = self.get(&name).await? else { return Ok(None) };
@@ -174,23 +173,23 @@ pub trait Store: Send + Sync + fmt::Debug {
         })
     }
 
-    /// Removes the manifest of an attempt: it is a backup no more. None there is no error.
+    /// Removes the manifest of an attempt, which ends the backup. A missing manifest is no error.
     async fn retract(&self, key: &AttemptKey) -> Result<(), StoreError> {
         self.remove(&key.manifest()).await
     }
 
-    /// Removes whatever an attempt left, its manifest first. Nothing there is no error.
+    /// Removes all objects of an attempt, its manifest first. Missing objects are no error.
     async fn remove_attempt(&self, key: &AttemptKey) -> Result<(), StoreError> {
         remove_folder(self, &Folder::of(key)).await
     }
 
-    /// Removes whatever all attempts of a backup left, manifests first. Nothing there is no error.
+    /// Removes all objects of a backup's attempts, manifests first. Missing objects are no error.
     async fn remove_backup(&self, key: &BackupKey) -> Result<(), StoreError> {
         remove_folder(self, &Folder::of(key)).await
     }
 }
 
-/// A probe that is so much older than another is not in use any more.
+/// A probe is stale if it is older than another one by this time.
 const PROBE_LIFE: SignedDuration = SignedDuration::from_hours(1);
 
 async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), StoreError> {
@@ -203,7 +202,8 @@ async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), St
     if read != Some(written) {
         return Err(StoreError::new(StoreErrorKind::Damaged, "read back", name));
     }
-    // By the clock of the store, which may not be ours. A new name may be missing in its list.
+    // Compares times of the store's clock, which may differ from the service's. A new name may be
+    // missing in its list.
     let Some(now) = listed.iter().find(|object| object.name == *name) else { return Ok(()) };
     let is_left =
         |object: &&StoredObject| now.modified_at.duration_since(object.modified_at) > PROBE_LIFE;
@@ -213,15 +213,15 @@ async fn probe<S: Store + ?Sized>(store: &S, name: &ObjectName) -> Result<(), St
     Ok(())
 }
 
-/// All probes: their names come before those of what belongs to backups. A service that was killed
-/// often has left more than one list shows.
+/// Lists all probes, whose names precede those of backups. A service that was killed often may
+/// leave more than one list contains.
 async fn list_probes<S: Store + ?Sized>(store: &S) -> Result<Vec<StoredObject>, StoreError> {
     let mut probes = Vec::new();
     let mut after = None;
     loop {
         let listed = store.list(&Folder::all(), after.as_ref()).await?;
         after = listed.last().map(|object| object.name.clone());
-        // Whatever lies behind all probes belongs to backups.
+        // All objects behind the probes belong to backups.
         let is_over = after.as_ref().is_none_or(|last| last.is_behind_probes());
         probes.extend(listed.into_iter().filter(|object| object.name.is_probe()));
         if is_over {
@@ -230,7 +230,7 @@ async fn list_probes<S: Store + ?Sized>(store: &S) -> Result<Vec<StoredObject>, 
     }
 }
 
-/// An attempt that is half removed must not look like a backup, so manifests go first.
+/// Removes manifests first, because a partly removed attempt must not look like a backup.
 async fn remove_folder<S: Store + ?Sized>(store: &S, folder: &Folder) -> Result<(), StoreError> {
     for manifests in [true, false] {
         let mut after = None;
@@ -257,18 +257,18 @@ pub struct BucketPlace {
     pub folder: String,
 }
 
-/// An object as a list shows it.
+/// A listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredObject {
     /// Its name.
     pub name: ObjectName,
     /// Its size, bytes.
     pub size_bytes: u64,
-    /// When it was written.
+    /// The time of its last modification.
     pub modified_at: Timestamp,
 }
 
-/// A finished artifact, as it was read back from the store.
+/// Size and checksum of a finished artifact, as read back from the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// Its size, bytes.
@@ -277,7 +277,7 @@ pub struct Stored {
     pub sha256: String,
 }
 
-/// Sums up what a source gives.
+/// Computes size and checksum of a sequence of pieces.
 #[derive(Clone, Default)]
 struct Tally {
     size_bytes: u64,
@@ -296,28 +296,29 @@ impl Tally {
     }
 }
 
-/// Takes the bytes of one artifact. Dropping it unfinished leaves nothing under the key.
+/// Receives the bytes of one artifact. Dropping an unfinished sink leaves no visible object.
 #[async_trait]
 pub trait ArtifactSink: Send {
     /// Appends bytes.
     async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError>;
 
-    /// Makes the artifact durable and visible, having proved that what is stored is what was
-    /// written. On an error nothing is left under the key; [`StoreErrorKind::Damaged`] says that
-    /// something else is stored.
+    /// Makes the artifact durable and visible, after proving that the stored bytes equal the
+    /// written ones. An error leaves no visible object; [`StoreErrorKind::Damaged`] means that the
+    /// stored bytes differ.
     async fn finish(self: Box<Self>) -> Result<Stored, StoreError>;
 
-    /// Gives up: whatever was written is removed when this returns.
+    /// Cancels the artifact and removes everything that was written.
     async fn abort(self: Box<Self>);
 }
 
-/// Gives the bytes of one artifact.
+/// Reads the bytes of one artifact.
 #[async_trait]
 pub trait ArtifactSource: Send {
     /// The next bytes, at most 1 MiB; `None` at the end.
     async fn read(&mut self) -> Result<Option<Bytes>, StoreError>;
 
-    /// What the store has given so far: all that is stored, once [`ArtifactSource::read`] has come
-    /// to its end. It is what the manifest tells size and SHA-256 of, whatever `read` makes of it.
+    /// Size and checksum of the stored bytes read so far, and of the complete object after the end.
+    /// These are the size and SHA-256 of the manifest, which may differ from those of the bytes
+    /// that `read` returns.
     fn seen(&self) -> Stored;
 }

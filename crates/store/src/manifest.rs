@@ -1,59 +1,58 @@
-//! The manifest: what commits a backup set, readable without us.
+//! The manifest, which commits a backup set and is readable without this service.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The version of the manifest that this build writes.
+/// The manifest version that this build writes.
 pub const MANIFEST_VERSION: u32 = 1;
 
-/// A backup set, complete: every artifact that it names is in the store.
+/// A complete backup set: the store contains every listed artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this document; readers refuse what is newer than they know.
+    /// Version of this document; readers refuse newer versions.
     pub version: u32,
     /// The backup.
     pub backup_id: String,
     /// Its project.
     pub project_id: String,
-    /// The instance that it copies.
+    /// The instance of the backup.
     pub instance_id: String,
-    /// That instance's name at the time.
+    /// The instance's name at the time of the backup.
     pub instance_name: String,
-    /// Host and port of that instance, where its source may have been a replica of it.
+    /// Host and port of the instance; the source may have been one of its replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_address: Option<String>,
-    /// `native` or `portable`: what the source was asked for. `None` in manifests of before it was
-    /// noted.
+    /// The requested RDB format, `native` or `portable`. `None` in older manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<String>,
-    /// `manual`, `auto`, or `safety` of one that a restore made of its target.
+    /// `manual`, `auto`, or `safety` for the safety backup of a restore.
     pub trigger: String,
-    /// A person's words about it.
+    /// A note of the user.
     pub note: Option<String>,
-    /// The hours, UTC, of the window of an automatic backup, such as `22:00-23:00`.
+    /// The window of a scheduled backup in UTC, such as `22:00-23:00`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window: Option<String>,
-    /// Until when it is kept at least, as it was promised at first.
+    /// The minimum retention time as originally promised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_until: Option<Timestamp>,
-    /// When it was asked for.
+    /// The time of the request.
     pub created_at: Timestamp,
-    /// When its capture began.
+    /// The time at which its capture began.
     pub started_at: Timestamp,
-    /// When its capture ended.
+    /// The time at which its capture ended.
     pub completed_at: Timestamp,
-    /// Its artifacts, one per shard, in order.
+    /// Its artifacts, one per shard, in order of the shards.
     pub artifacts: Vec<ArtifactEntry>,
 }
 
 /// One artifact of a set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ArtifactEntry {
-    /// The object's name beside the manifest.
+    /// The file name beside the manifest.
     pub file_name: String,
-    /// How the RDB is encoded in it.
+    /// The encoding of the RDB.
     pub encoding: Encoding,
     /// Size of the stored object, bytes.
     pub stored_bytes: u64,
@@ -61,21 +60,21 @@ pub struct ArtifactEntry {
     pub stored_sha256: String,
     /// The RDB inside.
     pub rdb: RdbEntry,
-    /// Where it came from.
+    /// The source of the RDB.
     pub source: SourceEntry,
 }
 
-/// How an RDB is encoded in a stored object.
+/// The encoding of an RDB in a stored object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// Frames of zstd, one after the other.
+    /// A sequence of zstd frames.
     Zstd,
-    /// The RDB as it came.
+    /// The unmodified RDB.
     None,
 }
 
-/// An RDB as it came from the server.
+/// The RDB of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RdbEntry {
     /// Its first nine bytes, such as `REDIS0011`.
@@ -84,13 +83,13 @@ pub struct RdbEntry {
     pub size_bytes: u64,
     /// Its own CRC-64, hexadecimal; `None` when the server does not compute one.
     pub crc64: Option<String>,
-    /// What it holds; `None` in manifests of before the content was read.
+    /// The content; `None` in older manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<ContentEntry>,
 }
 
 impl RdbEntry {
-    /// How many keys it holds; `None` where they were not counted.
+    /// Number of keys; `None` if they were not counted.
     pub fn key_count(&self) -> Option<u64> {
         match &self.content {
             Some(ContentEntry::Verified { digest, .. }) => Some(digest.key_count),
@@ -99,24 +98,24 @@ impl RdbEntry {
     }
 }
 
-/// What an RDB holds, as far as it could be told.
+/// The content of an RDB, as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 pub enum ContentEntry {
-    /// Every byte was followed.
+    /// All bytes were decoded.
     Verified {
         /// The fingerprint of the data.
         digest: DigestEntry,
-        /// Sums and lists, for people: its form may grow from one build to the next.
+        /// Sums and lists for display; its fields may change between builds.
         report: serde_json::Value,
     },
-    /// Frame and checksum are right; the content is of a format that is not known.
+    /// Frame and checksum are right; the content has an unknown format.
     Opaque {
-        /// What that means, in words.
+        /// A warning in words.
         warning: String,
-        /// Where reading ended, bytes from the beginning of the RDB.
+        /// The position at which reading ended, in bytes from the beginning of the RDB.
         offset: u64,
-        /// Why it ended there.
+        /// The reason why reading ended.
         reason: String,
     },
 }
@@ -130,14 +129,14 @@ pub struct DigestEntry {
     pub keys: String,
     /// Number of keys.
     pub key_count: u64,
-    /// Keys with data of modules that the fingerprint does not cover.
+    /// Keys with module data that the fingerprint does not cover.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uncompared: u64,
     /// Fingerprint of all function libraries.
     pub functions: String,
-    /// Fingerprint of each database that has keys, in the order of their numbers.
+    /// Fingerprint of each database with keys, in the order of their numbers.
     pub databases: Vec<DatabaseDigest>,
-    /// Fingerprint of each kind of value, by its name; kinds without keys are left out.
+    /// Fingerprint of each kind of value, by its name; kinds without keys are missing.
     pub kinds: BTreeMap<String, String>,
 }
 
@@ -165,27 +164,28 @@ pub struct SourceEntry {
     pub address: String,
     /// `primary` or `replica`.
     pub role: String,
-    /// Its replication id: the history that the offset counts in.
+    /// Its replication id, which identifies the history of the offset.
     pub replication_id: String,
     /// The replication offset of the snapshot.
     pub replication_offset: u64,
 }
 
-/// The bytes are no manifest that this build can read.
+/// The bytes are no valid manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Not JSON, or not this document.
+    /// The bytes are not JSON, or another document.
     #[error("not a manifest")]
     Malformed(#[from] serde_json::Error),
-    /// Of a version that no build has written.
+    /// The version does not exist.
     #[error("the manifest has version {found}, which there never was; versions begin at 1")]
     NoVersion {
         /// Its version.
         found: u32,
     },
-    /// Written by a newer build.
+    /// A newer build wrote the manifest.
     #[error(
-        "the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer one"
+        "the manifest has version {found}, this build reads up to {MANIFEST_VERSION}; use a newer \
+         build"
     )]
     TooNew {
         /// Its version.
@@ -194,25 +194,25 @@ pub enum ManifestError {
 }
 
 impl Manifest {
-    /// The document's bytes.
+    /// Encodes the document.
     ///
     /// # Errors
-    /// Never in practice: the type holds nothing that JSON cannot express.
+    /// None in practice: JSON can express every value of the type.
     pub fn encode(&self) -> Result<Vec<u8>, ManifestError> {
         let mut bytes = serde_json::to_vec_pretty(self)?;
         bytes.push(b'\n');
         Ok(bytes)
     }
 
-    /// Size of all the RDBs, bytes.
+    /// Total size of all RDBs, bytes.
     pub fn rdb_bytes(&self) -> u64 {
         self.artifacts.iter().fold(0, |sum, entry| sum.saturating_add(entry.rdb.size_bytes))
     }
 
-    /// Reads a document.
+    /// Decodes a document.
     ///
     /// # Errors
-    /// [`ManifestError`] when it is none, or of a version that this build does not read.
+    /// [`ManifestError`] when the document is invalid, or its version is not supported.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -237,7 +237,7 @@ mod tests {
     const V1: &[u8] = include_bytes!("../fixtures/manifest-v1.json");
 
     #[test]
-    fn version_1_reads_and_writes_back_to_the_byte() {
+    fn version_1_is_read_and_written_without_a_change() {
         let manifest = Manifest::decode(V1).unwrap();
         assert_eq!(manifest.artifacts[0].rdb.header, "VALKEY080");
         assert_eq!(
@@ -246,11 +246,11 @@ mod tests {
         );
     }
 
-    /// With all that came later and may be missing; just as little to be changed.
+    /// The same with all optional fields of later builds; never change this file.
     const V1_FULL: &[u8] = include_bytes!("../fixtures/manifest-v1-full.json");
 
     #[test]
-    fn what_version_1_may_say_besides_reads_and_writes_back_to_the_byte() {
+    fn optional_fields_of_version_1_are_read_and_written_without_a_change() {
         let manifest = Manifest::decode(V1_FULL).unwrap();
         assert_eq!(manifest.instance_address.as_deref(), Some("10.0.0.5:6379"));
         assert_eq!(manifest.dialect.as_deref(), Some("portable"));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_the_content_is_read_back_as_it_was_written() {
+    fn the_content_is_read_back_unchanged() {
         let mut manifest = Manifest::decode(V1).unwrap();
         let digest = DigestEntry {
             version: 1,
@@ -285,8 +285,8 @@ mod tests {
     }
 
     #[test]
-    fn a_version_that_is_not_read_is_refused_by_name() {
-        for (version, named) in [(2, "use a newer one"), (0, "there never was")] {
+    fn an_unsupported_version_is_refused_with_its_number() {
+        for (version, named) in [(2, "use a newer build"), (0, "there never was")] {
             let document = format!(r#"{{"version": {version}, "shape": "unknown"}}"#);
             let error = Manifest::decode(document.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(&format!("version {version}")), "{error}");

@@ -1,10 +1,10 @@
-//! What a store cannot take at once waits on the local disk.
+//! A local buffer for data that a store cannot accept at once.
 //!
-//! A server that sends its data holds a forked child for as long as we read: a store that stalls
-//! must not slow the reading. What comes is passed on through a little memory; when that is full, the
-//! rest goes into a file without a name, which the system removes with the process, and from there
-//! to the store in the same order. The file is a ring: what was passed on makes room for what comes.
-//! Only when all of it is waiting does the writer wait too.
+//! A server that sends its data keeps a forked child until the transfer ends: a stalled store must
+//! not delay the transfer. Data passes through a small buffer in memory. When the memory is full,
+//! further data goes into an unnamed file, which the system removes with the process, and from
+//! there to the store in the same order. The file is a ring: data that was passed on makes room for
+//! new data. The writer waits only when memory and file are full.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -25,10 +25,10 @@ use crate::{
     Scratch, Store, StoreError, StoreErrorKind, Stored, StoredObject,
 };
 
-/// Bytes of an artifact that wait in memory.
+/// Maximum number of an artifact's bytes in memory.
 const MEMORY_BYTES: usize = 4 << 20;
 
-/// Lets artifacts wait on the local disk while another store takes its time.
+/// Buffers artifacts on the local disk while another store is slow.
 #[derive(Debug)]
 pub struct SpoolStore {
     inner: Arc<dyn Store>,
@@ -38,14 +38,13 @@ pub struct SpoolStore {
 }
 
 impl SpoolStore {
-    /// A store in front of another, with files in `folder`, which is there: one of at most
-    /// `limit_bytes` for each artifact that is being written.
+    /// Creates a store in front of `inner`. Each artifact in progress has a file of at most
+    /// `limit_bytes` in `folder`, which must exist.
     pub fn new(inner: Arc<dyn Store>, folder: PathBuf, limit_bytes: u64) -> Self {
         Self { inner, folder, limit_bytes, reserve_bytes: 0 }
     }
 
-    /// The same store, whose files leave so much of their disk free: beyond that a writer waits for
-    /// the store.
+    /// Keeps this number of bytes of the disk free; beyond this limit a writer waits for the store.
     #[must_use]
     pub fn with_reserve(self, reserve_bytes: u64) -> Self {
         Self { reserve_bytes, ..self }
@@ -118,13 +117,13 @@ impl Store for SpoolStore {
     }
 }
 
-/// What the writer and the pump share.
+/// The state that writer and pump share.
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Something waits, or nothing more will come.
+    /// A piece waits, or the writer has ended.
     for_pump: Notify,
-    /// Something was passed on, or never will be.
+    /// A piece was passed on, or the pump has ended.
     for_writer: Notify,
     aborted: Notify,
 }
@@ -133,16 +132,16 @@ struct Shared {
 struct State {
     waiting: VecDeque<Waiting>,
     memory_bytes: usize,
-    /// Made when memory is full for the first time.
+    /// Created when memory is full for the first time.
     file: Option<Arc<Ring>>,
-    /// How many bytes were put into the file, and how many of them were not passed on.
+    /// Number of bytes written to the file, and the number of those that were not passed on.
     file_end: u64,
     file_bytes: u64,
     is_closed: bool,
     is_over: bool,
 }
 
-/// A piece that was not passed on.
+/// A waiting piece.
 enum Waiting {
     InMemory(Bytes),
     InFile { at: u64, len: usize },
@@ -158,7 +157,7 @@ impl State {
         self.waiting.push_back(Waiting::InMemory(bytes));
     }
 
-    /// A place in the file; the beginning when nothing in it is waiting, so that it stays short.
+    /// Reserves a place in the file; an empty file restarts at its beginning, which keeps it short.
     fn place(&mut self, len: usize) -> u64 {
         if self.file_bytes == 0 {
             self.file_end = 0;
@@ -194,10 +193,10 @@ impl Shared {
         }
     }
 
-    /// Passes on what waits until there is no more.
+    /// Passes waiting pieces on until the writer has ended.
     async fn pass_on(&self, inner: &mut dyn ArtifactSink, object: &str) -> Result<(), StoreError> {
         loop {
-            // Both at once: what comes between two looks would be taken for the end.
+            // Reads both under one lock: a piece that arrives between two reads would be lost.
             let (next, file, is_closed) = {
                 let mut state = self.state();
                 (state.waiting.pop_front(), state.file.clone(), state.is_closed)
@@ -220,7 +219,7 @@ impl Shared {
     }
 }
 
-/// Tells the writer that nothing is passed on any more, however that came.
+/// Wakes the writer when the pump ends for any reason.
 struct Over<'s>(&'s Shared);
 
 impl Drop for Over<'_> {
@@ -230,16 +229,16 @@ impl Drop for Over<'_> {
     }
 }
 
-/// A file that goes on at its beginning where it would become too long. A piece that is longer than
-/// all of it has no place in it.
+/// A file of limited length that continues at its beginning. A piece must not be longer than the
+/// file.
 struct Ring {
     file: File,
     len: u64,
 }
 
 impl Ring {
-    /// Where a piece lies that was put in after `at` others: its offset, and how much of it comes
-    /// before the rest goes on at the beginning.
+    /// The position of a piece behind `at` bytes of other pieces: its offset, and the length of its
+    /// first part before the end of the file.
     fn place(&self, at: u64, len: usize) -> (u64, usize) {
         let offset = at % self.len;
         let room = usize::try_from(self.len - offset).unwrap_or(usize::MAX);
@@ -273,7 +272,7 @@ async fn read(
     };
     let read = tokio::task::spawn_blocking(work).await;
     let read = read.unwrap_or_else(|gone| Err(io::Error::other(gone)));
-    read.map_err(|error| broken("read back what waited of", object, error))
+    read.map_err(|error| broken("read back waiting bytes of", object, error))
 }
 
 fn broken(action: &'static str, object: &str, error: io::Error) -> StoreError {
@@ -282,7 +281,7 @@ fn broken(action: &'static str, object: &str, error: io::Error) -> StoreError {
 
 #[derive(Debug, Clone, Copy)]
 struct SpoolLimits {
-    /// Bytes of one artifact that may wait in the file.
+    /// Maximum number of one artifact's bytes in the file.
     bytes: u64,
     /// Bytes of the disk that stay free.
     reserve_bytes: u64,
@@ -295,7 +294,7 @@ struct SpoolSink {
     limits: SpoolLimits,
     object: String,
     written_bytes: u64,
-    /// The local disk has failed once: what comes waits for the store.
+    /// The local disk has failed once: the writer waits for the store from then on.
     is_unusable: bool,
 }
 
@@ -312,7 +311,7 @@ impl SpoolSink {
         Self { shared, pump, folder, limits, object, written_bytes: 0, is_unusable: false }
     }
 
-    /// How the pump ended.
+    /// The result of the pump.
     async fn outcome(&mut self) -> Result<Stored, StoreError> {
         let gone = |error| broken("write", &self.object, error);
         match self.pump.join_next().await {
@@ -321,8 +320,8 @@ impl SpoolSink {
         }
     }
 
-    /// Whether the disk has its reserve after so many more bytes. Where that is unknown, writing shows
-    /// what is wrong.
+    /// Whether the disk keeps its reserve after `len` more bytes. If the free space is unknown, the
+    /// write itself reports the error.
     async fn leaves_reserve(&self, len: usize) -> bool {
         if self.limits.reserve_bytes == 0 {
             return true;
@@ -333,7 +332,7 @@ impl SpoolSink {
         !matches!(free, Ok(Ok(free)) if free < needed)
     }
 
-    /// Tries to write into the file; gives the bytes back where there is no room.
+    /// Writes into the file; returns the bytes if there is no room.
     async fn spool(&mut self, bytes: Bytes) -> Option<Bytes> {
         if !self.leaves_reserve(bytes.len()).await {
             return Some(bytes);
@@ -365,7 +364,7 @@ impl SpoolSink {
                 None
             }
             Err(error) => {
-                tracing::warn!(%error, "the local disk takes nothing that waits for the store");
+                tracing::warn!(%error, "the local disk cannot buffer data for the store");
                 state.file_bytes -= bytes.len() as u64;
                 self.is_unusable = true;
                 Some(bytes)
@@ -384,7 +383,7 @@ impl ArtifactSink for SpoolSink {
                 let mut state = self.shared.state();
                 if state.is_over {
                     None
-                // Nothing may overtake what waits in the file.
+                // Data must not overtake the data in the file.
                 } else if state.file_bytes == 0 && state.fits_memory(bytes.len()) {
                     state.push_memory(bytes.clone());
                     Some(true)
@@ -432,14 +431,14 @@ mod tests {
     use crate::Tally;
 
     const PIECE_BYTES: usize = 1 << 20;
-    /// No multiple of a piece, so that pieces go on at the beginning of the file.
+    /// No multiple of a piece, so that pieces continue at the beginning of the file.
     const LIMIT: u64 = (8 << 20) + 12_345;
     const LIMITS: SpoolLimits = SpoolLimits { bytes: LIMIT, reserve_bytes: 0 };
-    /// So many pieces have room in the file.
+    /// Number of pieces that fit into the file.
     const BACKLOG: usize = 8;
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Takes a piece whenever it is told to.
+    /// Receives a piece per permit.
     struct Gated {
         gate: Arc<Semaphore>,
         taken: Tally,
@@ -465,7 +464,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_writes_goes_on_at_the_pace_of_a_store_that_is_always_behind() {
+    async fn a_writer_continues_at_the_pace_of_a_slow_store() {
         const PIECES: usize = BACKLOG + 40;
         let folder = tempfile::tempdir().unwrap();
         let gate = Arc::new(Semaphore::new(0));
@@ -474,7 +473,7 @@ mod tests {
             Box::new(SpoolSink::new(inner, folder.path().to_owned(), LIMITS, "it".to_owned()));
         let mut expected = Sha256::new();
         for number in 0..PIECES {
-            // One is taken for each that comes: the file stays as full as it can be.
+            // Each arriving piece replaces one that was passed on: the file stays full.
             gate.add_permits(usize::from(number >= BACKLOG));
             expected.update(piece(number));
             let written = tokio::time::timeout(PATIENCE, sink.write(piece(number))).await;

@@ -279,7 +279,7 @@ fn a_stored_backup_that_was_altered_never_ends_well() {
         let mut altered = sound.clone();
         altered[at] ^= 1;
         fs::write(&artifact, altered).unwrap();
-        assert_damaged(&data_dir, &source, "what is stored differs from what was written");
+        assert_damaged(&data_dir, &source, "the stored object differs from what was written");
     }
     fs::write(&artifact, [&sound[..], b"x"].concat()).unwrap();
     assert_damaged(&data_dir, &source, "by the manifest");

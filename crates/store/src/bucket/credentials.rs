@@ -1,4 +1,4 @@
-//! Keys from a file that may change while we run.
+//! Credentials from a file that may change during operation.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,15 +8,15 @@ use async_trait::async_trait;
 use object_store::CredentialProvider;
 use object_store::aws::AwsCredential;
 
-/// The section that is read.
+/// The section in use.
 const PROFILE: &str = "[default]";
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// Who writes the file may not be done: what is read has to stay for so long, and is looked at so
-/// often.
+/// The file may be read while it is written: its size and time must stay unchanged for this time,
+/// and it is read at most this many times.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 const LOOKS_MAX: u32 = 20;
 
-/// Reads AWS' shared credentials file, again whenever it has changed.
+/// Reads AWS' shared credentials file, and reads it again after every change.
 #[derive(Debug)]
 pub(super) struct CredentialsFile {
     path: PathBuf,
@@ -51,20 +51,20 @@ impl CredentialProvider for CredentialsFile {
     }
 }
 
-/// The file's size and when it was written.
+/// The file's size and modification time.
 fn stamp(path: &Path) -> object_store::Result<(u64, SystemTime)> {
     let metadata = std::fs::metadata(path);
     let stamp = metadata.and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
     stamp.map_err(|error| unreadable(path, error.into()))
 }
 
-/// Reads the file when nobody writes it any more, and tells when it was written.
+/// Reads the file when its writer has finished; also returns its modification time.
 async fn load(path: &Path) -> object_store::Result<(SystemTime, AwsCredential)> {
     let mut found = None;
     for _ in 0..LOOKS_MAX {
         let before = stamp(path)?;
         if before.0 > FILE_BYTES_MAX {
-            return Err(unreadable(path, "it is too long for a file of credentials".into()));
+            return Err(unreadable(path, "it is too long for a credentials file".into()));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, error.into()))?;
         found = parse(&text).map(|credential| (before.1, credential));
@@ -92,7 +92,7 @@ fn parse(text: &str) -> Option<AwsCredential> {
     Some(AwsCredential {
         key_id: value("aws_access_key_id")?,
         secret_key: value("aws_secret_access_key")?,
-        // An empty token counts as none: sent as an empty header, no server takes it.
+        // An empty token counts as absent: servers refuse an empty header.
         token: value("aws_session_token").filter(|token| !token.is_empty()),
     })
 }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_profile_is_read_and_nothing_else() {
+    fn only_the_default_profile_is_read() {
         let text = "[other]\naws_access_key_id = no\n[default]\n# the key\naws_access_key_id = AK\n\
                     aws_secret_access_key=S=K\n\n[more]\naws_session_token = no\n";
         let found = parse(text).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_session_token_counts_as_none() {
+    fn an_empty_session_token_counts_as_absent() {
         let key = "[default]\naws_access_key_id=AK\naws_secret_access_key=SK\n";
         for (line, token) in [
             ("aws_session_token=\n", None),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_changes_is_read_again() {
+    async fn a_changed_file_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("credentials");
         let file = CredentialsFile::new(path.clone());
@@ -148,14 +148,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_just_being_written_is_waited_for() {
+    async fn reading_waits_until_the_file_is_complete() {
         const WHOLE: &str = "[default]\naws_access_key_id=AK\naws_secret_access_key=secret\n";
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("credentials");
         for written in [0, 20, WHOLE.len() - 3] {
             std::fs::write(&path, &WHOLE[..written]).unwrap();
             let file = CredentialsFile::new(path.clone());
-            // The first is asked first, and then waits.
+            // The first call is polled first, and then waits.
             let (read, ()) = tokio::join!(file.get_credential(), async {
                 std::fs::write(&path, WHOLE).unwrap();
             });

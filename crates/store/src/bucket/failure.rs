@@ -1,10 +1,10 @@
-//! What an object store's errors mean.
+//! Classifies the errors of an object store.
 
 use cachevault_domain::with_sources;
 
 use crate::{StoreError, StoreErrorKind};
 
-/// Codes of S3's error documents. The library keeps most of them only in its texts.
+/// Error codes of S3. The library keeps most of them only in its texts.
 const CODES: [(&str, StoreErrorKind); 17] = [
     ("NoSuchBucket", StoreErrorKind::NoBucket),
     ("InvalidAccessKeyId", StoreErrorKind::Denied),
@@ -27,7 +27,7 @@ const CODES: [(&str, StoreErrorKind); 17] = [
 
 const SKEWED: &str = "RequestTimeTooSkewed";
 
-/// A server refuses a request because of its date.
+/// The error of a server that refuses a request because of its date.
 #[derive(Debug, thiserror::Error)]
 #[error("the clocks of the server and of this machine differ too much; correct the wrong clock")]
 struct Clocks(#[source] object_store::Error);
@@ -51,7 +51,7 @@ pub(super) fn classify(error: &object_store::Error) -> StoreErrorKind {
         object_store::Error::PermissionDenied { .. }
         | object_store::Error::Unauthenticated { .. } => StoreErrorKind::Denied,
         object_store::Error::AlreadyExists { .. } => StoreErrorKind::Conflict,
-        // A list's errors are not told apart by the library.
+        // The library does not distinguish the errors of a list.
         _ if text.contains("403 Forbidden") || text.contains("401 Unauthorized") => {
             StoreErrorKind::Denied
         }

@@ -1,4 +1,4 @@
-//! The calls that the library does not have: the bucket itself, and uploads that were not finished.
+//! Requests that the library does not support: buckets and unfinished uploads.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -20,19 +20,20 @@ use crate::bucket::BucketUrl;
 use crate::bucket::failure::failed;
 use crate::{StoreError, StoreErrorKind};
 
-/// Most bytes of an answer that are read.
+/// Maximum size of a response in bytes.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// From this difference of the clocks on a refusal is put down to it. Signatures live 15 minutes, at
-/// some servers 5.
+/// Clock difference from which on a refusal is attributed to it. Signatures are valid for 15
+/// minutes, on some servers for 5.
 const SKEW_MAX: SignedDuration = SignedDuration::from_mins(5);
-/// So often a body has to fail whose checksum is wrong, while it is taken with the right one.
+/// Number of failures of a body with a wrong checksum that prove a comparison, while the server
+/// accepts the right checksum.
 const FAILURES_MIN: usize = 3;
-/// What is encoded in a path: all but what S3 leaves as it is.
+/// Characters of a path to encode: all except those that S3 leaves unchanged.
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// Lists of uploads that are asked for, of a thousand each.
+/// Maximum number of lists of uploads, with a thousand uploads each.
 const PAGES_MAX: usize = 100;
 
-/// Signs and sends requests of our own.
+/// Signs and sends requests.
 pub(super) struct Requests {
     client: HttpClient,
     credentials: AwsCredentialProvider,
@@ -42,15 +43,15 @@ pub(super) struct Requests {
     shown: String,
 }
 
-/// An answer of a server.
+/// A response of a server.
 struct Answer {
     status: StatusCode,
     body: Bytes,
-    /// The difference of the two clocks, where it is too large for signatures.
+    /// The clock difference, if it is too large for signatures.
     skew: Option<ClockSkew>,
 }
 
-/// The clock of a server differs from ours by more than a signature may.
+/// The clocks of server and service differ by more than a signature permits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the clocks differ by {} s: the server's `Date` is {server}, and this machine signed at {own}; \
@@ -63,7 +64,7 @@ pub(super) struct ClockSkew {
 }
 
 impl ClockSkew {
-    /// The skew between the date of a signed request and the `Date` of its answer.
+    /// The clock difference between the date of a signed request and the `Date` of its response.
     fn between(signed: &HeaderMap, answer: &HeaderMap) -> Option<Self> {
         let text = |headers: &HeaderMap, name: &str| {
             headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
@@ -77,7 +78,8 @@ impl ClockSkew {
 }
 
 impl Answer {
-    /// Whether the server does not know such a call. Not all say so by the status.
+    /// Whether the server does not support this request. Some servers do not report this by the
+    /// status.
     fn lacks_the_call(&self) -> bool {
         let said = String::from_utf8_lossy(&self.body);
         matches!(self.status, StatusCode::NOT_IMPLEMENTED | StatusCode::METHOD_NOT_ALLOWED)
@@ -106,7 +108,7 @@ struct ListedUpload {
 }
 
 impl ListedUpload {
-    /// What does not tell when it was begun may still go on.
+    /// An upload without a start time may be in progress.
     fn was_begun_before(&self, moment: Option<Timestamp>) -> bool {
         moment.is_none_or(|moment| self.initiated.is_some_and(|at| at < moment))
     }
@@ -129,30 +131,30 @@ impl Requests {
         })
     }
 
-    /// Whether a bucket is made where it is missing.
+    /// Whether this service creates a missing bucket.
     pub(super) fn creates(&self) -> bool {
         self.creates
     }
 
-    /// Looks whether the bucket is there, and makes it if it is to be made.
+    /// Checks whether the bucket exists, and creates it if permitted.
     pub(super) async fn prepare_bucket(&self) -> Result<(), StoreError> {
-        let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await?;
+        let answer = self.send("find", Method::HEAD, &self.bucket_url, Vec::new()).await?;
         match answer.status {
             status if status.is_success() => Ok(()),
             StatusCode::NOT_FOUND if self.creates => self.create_bucket().await,
-            _ => Err(self.refused("look at", &answer)),
+            _ => Err(self.refused("find", &answer)),
         }
     }
 
-    /// The difference of the clocks, where it is too large for signatures.
+    /// The clock difference, if it is too large for signatures.
     pub(super) async fn clock_skew(&self) -> Option<ClockSkew> {
-        let answer = self.send("look at", Method::HEAD, &self.bucket_url, Vec::new()).await;
+        let answer = self.send("find", Method::HEAD, &self.bucket_url, Vec::new()).await;
         answer.ok().and_then(|answer| answer.skew)
     }
 
     async fn create_bucket(&self) -> Result<(), StoreError> {
         let place = match self.region.as_str() {
-            // The only region that must not be named.
+            // The only region that a request must not name.
             "us-east-1" => String::new(),
             region => format!(
                 "<CreateBucketConfiguration><LocationConstraint>{region}</LocationConstraint>\
@@ -167,12 +169,12 @@ impl Requests {
         Err(self.refused("create", &answer))
     }
 
-    /// Whether the server stores a body that is not the one whose SHA-256 was signed. How a refusal is
-    /// worded differs: it counts where the same body is stored under its own SHA-256. A failure may be
-    /// chance, so it counts only when it comes again and again.
+    /// Whether the server stores a body whose SHA-256 differs from the signed one. Error messages
+    /// of servers differ, so a refusal counts if the server stores the same body under its own
+    /// SHA-256. A single failure may be an accident, so it counts after several repetitions.
     pub(super) async fn takes_altered_body(&self, path: &Path) -> Result<bool, StoreError> {
-        const ACTION: &str = "try the checksums of";
-        const BODY: &[u8] = b"what is sent";
+        const ACTION: &str = "test the checksums of";
+        const BODY: &[u8] = b"the sent body";
         let parts = path.parts().map(|part| utf8_percent_encode(part.as_ref(), PATH).to_string());
         let url = format!("{}/{}", self.bucket_url, parts.collect::<Vec<_>>().join("/"));
         let put = async |signed: &[u8]| {
@@ -181,7 +183,7 @@ impl Requests {
             self.send_signed(ACTION, sent, &url, Some(&sha256)).await
         };
         for _ in 0..FAILURES_MIN {
-            let altered = put(b"what was signed").await?;
+            let altered = put(b"the signed body").await?;
             if altered.status.is_success() {
                 return Ok(true);
             }
@@ -196,8 +198,7 @@ impl Requests {
         Ok(false)
     }
 
-    /// The uploads within a folder that were begun and not finished; none where the server has no
-    /// such list.
+    /// The unfinished uploads in a folder; none if the server does not support such a list.
     pub(super) async fn unfinished(
         &self,
         folder: &Path,
@@ -220,7 +221,7 @@ impl Requests {
                 StoreError::io(ACTION, &self.shown, std::io::Error::other(error))
             })?;
             let begun = listed.upload.into_iter().filter(|u| u.was_begun_before(begun_before));
-            // The key as it is. One that no path can be was not written by us.
+            // The unmodified key. A key that is no valid path does not belong to this service.
             let within =
                 begun.filter_map(|upload| Some((Path::parse(upload.key).ok()?, upload.upload_id)));
             found.extend(within.filter(|(path, _)| path.prefix_matches(folder)));
@@ -231,7 +232,7 @@ impl Requests {
         }
         tracing::warn!(
             store = self.shown,
-            "there are more unfinished uploads than are removed at a time; the rest is next"
+            "too many unfinished uploads for one run; the next run removes the rest"
         );
         Ok(found)
     }
@@ -246,7 +247,7 @@ impl Requests {
         self.send_signed(action, (method, body), url, None).await
     }
 
-    /// Sends a request, signed with this SHA-256 instead of that of its body.
+    /// Sends a request that is signed with this SHA-256 instead of the body's own.
     async fn send_signed(
         &self,
         action: &'static str,
@@ -267,7 +268,7 @@ impl Requests {
         let (status, skew) = (answer.status(), ClockSkew::between(&signed, answer.headers()));
         let body = answer.into_body().bytes().await.map_err(|e| told(e.into()))?;
         if body.len() > ANSWER_BYTES_MAX {
-            return Err(told("the answer is too long".into()));
+            return Err(told("the response is too long".into()));
         }
         Ok(Answer { status, body, skew })
     }
@@ -284,7 +285,7 @@ impl Requests {
             return StoreError { kind, action, object, source };
         }
         let said = String::from_utf8_lossy(&answer.body[..answer.body.len().min(500)]).into_owned();
-        let source = Some(format!("the server answers {} {said}", answer.status).into());
+        let source = Some(format!("the server responds {} {said}", answer.status).into());
         StoreError { kind, action, object: self.shown.clone(), source }
     }
 }
@@ -295,7 +296,7 @@ fn uploads_query(folder: &Path, markers: Option<&(String, String)>) -> String {
     if let Some((key, upload)) = markers {
         query.append_pair("key-marker", key).append_pair("upload-id-marker", upload);
     }
-    // Not all servers read a plus sign as a space.
+    // Some servers do not decode a plus sign as a space.
     query.finish().replace('+', "%20")
 }
 
@@ -306,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_without_a_list_of_uploads_is_told_from_one_that_refuses_it() {
+    fn a_missing_list_of_uploads_is_distinguished_from_a_refused_one() {
         for (status, body, lacks) in [
             (501, "", true),
             (405, "", true),

@@ -1,4 +1,4 @@
-//! Writes an artifact into a bucket, in parts.
+//! Writes an artifact into a bucket in parts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +18,16 @@ use crate::{ArtifactSink, ArtifactSource, StoreError, StoreErrorKind, Stored};
 
 const PARTS_MAX: usize = 10_000;
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Bytes that are gathered for a part or on their way, together.
+/// Maximum number of bytes that are buffered or being sent.
 const HELD_BYTES_MAX: usize = 16 << 20;
 
-/// Lengths that parts may have. Servers take from 5 MiB on, and 10,000 parts. While one of the longest
-/// is on its way no other is gathered.
+/// Possible lengths of parts. Servers accept parts from 5 MiB on, and 10,000 of them. A part of the
+/// maximum length is sent before the next one is buffered.
 const PART_BYTES: [usize; 3] = [5 << 20, 8 << 20, HELD_BYTES_MAX];
 
-/// Bytes of each part of an upload but the last: some servers, Cloudflare R2 among them, refuse parts
-/// of several lengths, and that only at the end. There is room for twice what is expected.
+/// Length of all parts of an upload except the last: some servers, Cloudflare R2 among them, refuse
+/// parts of different lengths, and report this only at the end. The upload has room for twice the
+/// expected size.
 fn part_bytes(expected_bytes: Option<u64>) -> usize {
     let has_room = |part: &usize| {
         let room = *part as u64 * PARTS_MAX as u64;
@@ -42,10 +43,10 @@ pub(super) struct BucketSink {
     shown: String,
     patience: Duration,
     part_bytes: usize,
-    /// Whether the server does not prove what it stores.
+    /// Whether the artifact must be read back, because the server does not compare checksums.
     reads_back: bool,
     upload: Option<MultipartId>,
-    /// What the next part is made of.
+    /// The bytes of the next part.
     gathered: Vec<Bytes>,
     gathered_bytes: usize,
     sending: JoinSet<object_store::Result<Sent>>,
@@ -55,7 +56,7 @@ pub(super) struct BucketSink {
     sha256: Sha256,
 }
 
-/// A part that has arrived.
+/// A part that the server has received.
 struct Sent {
     index: usize,
     len: usize,
@@ -91,7 +92,7 @@ impl BucketSink {
         }
     }
 
-    /// Begins to send what has been gathered.
+    /// Starts to send the buffered part.
     async fn send_part(&mut self) -> Result<(), StoreError> {
         let index = self.sent.len();
         if index == PARTS_MAX {
@@ -122,7 +123,7 @@ impl BucketSink {
         Ok(())
     }
 
-    /// Waits for a part that is on its way.
+    /// Waits until a part is sent.
     async fn await_part(&mut self) -> Result<(), StoreError> {
         let Some(sent) = self.sending.join_next().await else { return Ok(()) };
         let lost = |error| StoreError::io("write", &self.shown, std::io::Error::other(error));
@@ -132,7 +133,8 @@ impl BucketSink {
         Ok(())
     }
 
-    /// An error of an upload. One that somebody else has ended is not found: another may do.
+    /// Converts an error of an upload. An upload that another program has aborted is not found; a
+    /// new attempt may succeed.
     fn broken(&self, action: &'static str, error: object_store::Error) -> StoreError {
         let error = failed(action, &self.shown, error);
         match error.kind {
@@ -184,9 +186,10 @@ impl BucketSink {
         Ok(source.seen())
     }
 
-    /// Whether the object is there after all, though its end, which `began` then, failed. A server
-    /// may need minutes to put parts together, or its answer is lost; asked again it says that
-    /// there is no such upload, or that it is not ours. What it refuses does not appear later.
+    /// Waits until the object appears although completing the upload, which started at `began`,
+    /// failed. A server may need minutes to join the parts, or its reply is lost; the repeated
+    /// request then reports that the upload is missing or foreign. After a refusal the object does
+    /// not appear.
     async fn appears(&self, kind: StoreErrorKind, began: Instant) -> bool {
         loop {
             if self.stored_bytes().await.ok() == Some(self.size_bytes) {
@@ -201,13 +204,14 @@ impl BucketSink {
 
     async fn stored_bytes(&self) -> Result<u64, StoreError> {
         let meta = self.objects.head(&self.path).await;
-        meta.map(|meta| meta.size).map_err(|e| self.broken("look at", e))
+        meta.map(|meta| meta.size).map_err(|e| self.broken("find", e))
     }
 
-    /// Removes whatever there is of the object.
+    /// Removes the object and its upload.
     async fn discard(&mut self) {
         self.sending.shutdown().await;
-        // Left over at worst: it has no manifest, and the attempt's undo removes it too.
+        // A remaining object does no harm: it has no manifest, and the undo of the attempt removes
+        // it.
         if let Some(upload) = self.upload.take() {
             let _ = self.parts.abort_multipart(&self.path, &upload).await;
         }
@@ -261,7 +265,7 @@ mod tests {
 
     const PIECE_BYTES: usize = 1 << 20;
 
-    /// Takes parts, notes their lengths, and never says that it has them.
+    /// Accepts parts and records their lengths, but never replies.
     #[derive(Debug, Default)]
     struct Silent(Mutex<Vec<usize>>);
 
@@ -296,7 +300,7 @@ mod tests {
         }
     }
 
-    /// A sink that so many parts have arrived of already.
+    /// A sink that has already sent this number of parts.
     fn sink(parts: &Arc<Silent>, expected_bytes: Option<u64>, arrived: usize) -> BucketSink {
         let (objects, path) = (Arc::new(InMemory::new()), Path::from("it"));
         let (parts, patience) = (Arc::clone(parts) as _, Duration::ZERO);
@@ -306,7 +310,7 @@ mod tests {
         sink
     }
 
-    /// Writes until nothing more is taken; how many bytes that were.
+    /// Writes until the sink blocks; returns the number of bytes.
     fn fill(sink: &mut BucketSink) -> usize {
         let mut held = 0;
         while let Some(written) = sink.write(vec![7; PIECE_BYTES].into()).now_or_never() {
@@ -320,7 +324,7 @@ mod tests {
         [Some(0), Some(24 << 30), Some(38 << 30), Some(u64::MAX), None];
 
     #[tokio::test]
-    async fn no_more_is_held_however_long_the_artifact_is() {
+    async fn held_bytes_do_not_depend_on_the_length_of_the_artifact() {
         for expected in EXPECTED {
             let held = fill(&mut sink(&Arc::default(), expected, 0));
             assert_eq!(held, HELD_BYTES_MAX, "{expected:?}");
@@ -328,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_parts_of_an_upload_have_one_length() {
+    async fn all_parts_of_an_upload_have_the_same_length() {
         for (expected, mib) in EXPECTED.into_iter().zip([5, 5, 8, 16, 16]) {
             for arrived in [0, 1999, 2000, 5999, 6000, 9990] {
                 let parts = Arc::default();
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_twice_what_is_expected() {
+    fn an_upload_has_room_for_twice_the_expected_size() {
         for gib in [1, 24, 25, 38, 39, 78] {
             let room = part_bytes(Some(gib << 30)) as u64 * PARTS_MAX as u64;
             assert!(room >= gib << 31, "{gib} GiB");

@@ -1,4 +1,4 @@
-//! Reads an artifact from a bucket, by ranges.
+//! Reads an artifact from a bucket in ranges.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,9 +13,9 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use crate::bucket::failure::failed;
 use crate::{ArtifactSource, StoreError, Stored, Tally};
 
-/// Bytes that one request asks for: one long answer could not be gone on with.
+/// Bytes per request: a single long response could not be resumed.
 const RANGE_BYTES: u64 = 8 << 20;
-/// Requests at once: one is answered while the other's bytes are used.
+/// Parallel requests: one is in progress while the bytes of the other are used.
 const RANGES_AT_ONCE: usize = 2;
 const PIECE_BYTES: usize = 1 << 20;
 

@@ -1,4 +1,4 @@
-//! Which bucket, as a URL.
+//! URLs of stores.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,20 +11,20 @@ use url::Url;
 const DEFAULT_REGION: &str = "us-east-1";
 
 /// A bucket and a folder in it: `s3://bucket/folder?endpoint=https://host:port&region=name`, or
-/// `obs://…`, which names the bucket in the host. It holds no secret.
+/// `obs://…`, which contains the bucket in the host name. The URL contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketUrl {
     pub(super) bucket: String,
     pub(super) prefix: String,
     pub(super) region: String,
-    /// Scheme, host and port; AWS' own for the region where there is none.
+    /// Scheme, host and port; by default AWS' endpoint of the region.
     pub(super) endpoint: Option<String>,
-    /// Whether the bucket is a part of the host's name rather than of the path.
+    /// Whether the host name contains the bucket; otherwise the path contains it.
     pub(super) virtual_host: bool,
     scheme: &'static str,
 }
 
-/// Where a store is.
+/// The location of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUrl {
     /// A local folder: `file:///folder`.
@@ -57,7 +57,7 @@ impl fmt::Display for StoreUrl {
     }
 }
 
-/// A URL that names no store.
+/// An invalid URL of a store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{url}` names no store: {reason}; write file:///folder or \
@@ -69,15 +69,19 @@ pub struct InvalidStoreUrl {
 }
 
 impl BucketUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// [`InvalidStoreUrl`] with what is wrong with it.
+    /// [`InvalidStoreUrl`] with the reason.
     pub fn parse(text: &str) -> Result<Self, InvalidStoreUrl> {
         let Ok(url) = Url::parse(text) else { return invalid(text, "it is no URL") };
         if !url.username().is_empty() || url.password().is_some() {
-            // Not repeated: it has a secret in it.
-            return invalid("the URL", "it holds a name or a password, which belong into a file");
+            // The URL is not repeated, because it contains a secret.
+            return invalid(
+                "the URL",
+                "it contains a user name or a password, which belong in a \
+                                       file",
+            );
         }
         let (scheme, hosted) = match url.scheme() {
             "s3" => ("s3", false),
@@ -112,7 +116,7 @@ impl BucketUrl {
         if Path::parse(&prefix).is_err() {
             return invalid(
                 text,
-                "its folder holds an empty part, a dot part or a control character",
+                "its folder contains an empty part, a dot part or a control character",
             );
         }
         Ok(Self {
@@ -125,13 +129,13 @@ impl BucketUrl {
         })
     }
 
-    /// Whether requests go in clear, which only a URL that says so allows.
+    /// Whether requests may be unencrypted; only an explicit http URL permits this.
     pub(super) fn allows_http(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
 
-    /// The endpoint as the client wants it: with the bucket in it where that is the style. It is
-    /// always named, so that no variable of the environment leads anywhere else.
+    /// The endpoint for the client, with the bucket in it for that style. It is always set, so that
+    /// no environment variable can replace it.
     pub(super) fn client_endpoint(&self) -> String {
         let aws = || format!("https://s3.{}.amazonaws.com", self.region);
         let endpoint = self.endpoint.clone().unwrap_or_else(aws);
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_bucket_folder_and_endpoint() {
+    fn a_url_contains_bucket_folder_and_endpoint() {
         let url = "s3://vault/redis/eu?endpoint=http://127.0.0.1:9000/&region=eu-west-1";
         let found = BucketUrl::parse(url).unwrap();
         assert_eq!((found.bucket.as_str(), found.prefix.as_str()), ("vault", "redis/eu"));
@@ -184,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_named_as_it_is_whether_its_name_is_encoded_or_not() {
+    fn encoded_and_plain_folder_names_are_equal() {
         for text in ["s3://vault/my backups/ü", "s3://vault/my%20backups/%C3%BC"] {
             assert_eq!(BucketUrl::parse(text).unwrap().prefix, "my backups/ü", "{text}");
         }
     }
 
     #[test]
-    fn what_names_no_bucket_is_refused_and_secrets_are_not_repeated() {
+    fn an_invalid_url_is_refused_without_repeating_its_secrets() {
         for (url, reason) in [
             ("vault", "no URL"),
             ("ftp://vault", "scheme"),
