@@ -497,8 +497,11 @@ mod tests {
             let mut sink = Box::new(SpoolSink::new(inner, path, limits, "it".to_owned()));
             let shared = Arc::clone(&sink.shared);
             for number in 0..PIECES {
-                gate.add_permits(usize::from(!is_spooled));
-                let written = tokio::time::timeout(PATIENCE, sink.write(piece(number))).await;
+                // Memory is full when the piece comes; only then is one of those before it taken.
+                let is_full = number >= MEMORY_BYTES / PIECE_BYTES;
+                let takes = async { gate.add_permits(usize::from(is_full && !is_spooled)) };
+                let writes = tokio::time::timeout(PATIENCE, sink.write(piece(number)));
+                let (written, ()) = tokio::join!(writes, takes);
                 written.unwrap_or_else(|_| panic!("piece {number} waits")).unwrap();
             }
             assert_eq!(shared.state().file.is_some(), is_spooled);
