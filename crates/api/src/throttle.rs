@@ -316,7 +316,7 @@ mod tests {
         let throttle = Throttle::default();
         let locked = key("locked");
         for n in 0..ENTRIES_MAX + 10 {
-            let _ = throttle.settle(Some(&key(&n.to_string())), None, at(0), false);
+            let _ = throttle.settle(Some(&key(&n.to_string())), None, at(2), false);
             let _ = throttle.settle(Some(&locked), None, at(1), false);
         }
         assert_eq!(throttle.state(|state| state.targets.0.len()), ENTRIES_MAX);
