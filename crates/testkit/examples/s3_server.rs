@@ -1,5 +1,5 @@
-//! The S3 server as a program: prints the URL of a store in it and the file with the key to it, a
-//! line each, and serves until its standard input ends.
+//! The S3 server as a program: prints the URL of a store and the path of a credentials file, one
+//! per line, and serves until the end of its standard input.
 
 use std::io::{Read, Write};
 

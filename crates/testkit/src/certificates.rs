@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 
-/// A certificate authority of a test's own, and what it issued for 127.0.0.1 and for a client.
+/// A certificate authority of a test, with certificates for 127.0.0.1 and for a client.
 pub struct Certificates {
     pub ca_pem: String,
     pub client_certificate_pem: String,
@@ -13,7 +13,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// Issues everything, and writes what a server needs into `folder`.
+    /// Issues all certificates, and writes the server's files into `folder`.
     pub fn issue(folder: &Path) -> Self {
         let mut ca = CertificateParams::new([]).expect("parameters");
         ca.distinguished_name.push(DnType::CommonName, "test authority");
@@ -33,14 +33,15 @@ impl Certificates {
         for (name, pem) in
             [("ca.pem", &ca_pem), ("server.pem", &server_pem), ("server.key", &server_key_pem)]
         {
-            std::fs::write(folder.join(name), pem).expect("writing a PEM file");
+            std::fs::write(folder.join(name), pem).expect("a PEM file is written");
         }
         let private = Permissions::from_mode(0o600);
         std::fs::set_permissions(folder.join("server.key"), private).expect("a private key");
         Self { ca_pem, client_certificate_pem, client_key_pem, folder: folder.to_owned() }
     }
 
-    /// Options of a server that speaks only TLS on `port`, and asks for a client certificate or not.
+    /// Options of a server that listens on `port` with TLS only, optionally with client
+    /// certificates.
     pub fn server_options(&self, port: u16, ask_client: bool) -> Vec<String> {
         let file = |name: &str| self.folder.join(name).display().to_string();
         [

@@ -3,7 +3,7 @@ use std::sync::Mutex;
 use cachevault_domain::{Clock, Entropy};
 use jiff::{SignedDuration, Timestamp};
 
-/// A clock that stands still until it is moved.
+/// A clock that advances only by calls.
 #[derive(Debug)]
 pub struct MovedClock(Mutex<Timestamp>);
 
@@ -24,7 +24,7 @@ impl Clock for MovedClock {
     }
 }
 
-/// The same unpredictable-looking bytes in every run.
+/// Deterministic bytes that look random.
 #[derive(Debug)]
 pub struct SeededEntropy(Mutex<u64>);
 

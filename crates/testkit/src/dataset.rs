@@ -1,4 +1,4 @@
-//! A data set of everything that a server has: every type and encoding, several databases, expiries,
+//! A data set with every feature of a server: types and encodings, several databases, expiries,
 //! functions; and since Redis 8 vector sets and streams with idempotent producers.
 
 use std::collections::HashMap;
@@ -9,10 +9,10 @@ use crate::server::{Server, repository_file};
 
 /// Elements of the largest vector set.
 const VECTORS: usize = 300;
-/// Of these so many are removed again.
+/// Number of elements that are removed again.
 const REMOVED: usize = 30;
 
-/// An RDB of everything that the engine has, written by itself or by a server of its version.
+/// An RDB with every feature of the engine, written by the engine or by a server of its version.
 pub fn dataset_for(engine: &Engine) -> Vec<u8> {
     static MADE: LazyLock<Mutex<HashMap<String, Vec<u8>>>> = LazyLock::new(Mutex::default);
     let folder = match engine.name.as_str() {
@@ -25,7 +25,7 @@ pub fn dataset_for(engine: &Engine) -> Vec<u8> {
             let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             return made.entry(name.to_owned()).or_insert_with(|| make_newest(engine)).clone();
         }
-        other => panic!("no sample named for {other}"),
+        other => panic!("no sample for {other}"),
     };
     sample(folder)
 }
@@ -35,7 +35,7 @@ fn sample(folder: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What Redis 7.4 has, and what came with 8.
+/// The features of Redis 7.4 and those of Redis 8.
 fn make_newest(engine: &Engine) -> Vec<u8> {
     let server = Server::start_with_rdb(engine, &sample("redis-7.4.1"), &[]);
     add_vector_sets(&server);
@@ -77,7 +77,7 @@ pub fn add_vector_sets(server: &Server) {
     run(server, &commands);
 }
 
-/// `VADD` of an element with eight numbers of its own.
+/// `VADD` of an element with eight numbers.
 fn add(name: &str, options: &[&str], n: usize) -> Vec<String> {
     let mut command = vec!["VADD".to_owned(), name.to_owned()];
     command.extend(options.iter().map(|&option| option.to_owned()));

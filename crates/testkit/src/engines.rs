@@ -2,15 +2,15 @@ use std::path::PathBuf;
 
 use crate::server::repository_file;
 
-/// A server binary that is installed here.
+/// An installed server binary.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// Such as `redis-7.0`.
+    /// For example `redis-7.0`.
     pub name: String,
     pub binary: PathBuf,
 }
 
-/// Every engine that `scripts/install-engines` has put in place.
+/// All engines that `scripts/install-engines` has installed.
 pub fn installed_engines() -> Vec<Engine> {
     let folder = repository_file(".engines");
     let mut engines: Vec<_> = std::fs::read_dir(&folder)
@@ -28,19 +28,19 @@ pub fn installed_engines() -> Vec<Engine> {
     engines
 }
 
-/// The engine of this name, such as `redis-8.2`; `None` where it could not be installed here.
+/// The engine of this name, such as `redis-8.2`; `None` if it is not installed.
 pub fn installed_engine(name: &str) -> Option<Engine> {
     installed_engines().into_iter().find(|engine| engine.name == name)
 }
 
-/// A Redis that calls itself 9.9 and writes a version of the RDB format that nobody knows; `None` where
-/// it could not be built here.
+/// A Redis with version number 9.9 and an unknown version of the RDB format; `None` if it is not
+/// installed.
 pub fn future_engine() -> Option<Engine> {
     let binary = repository_file(".engines/future-9.9");
     binary.is_file().then(|| Engine { name: "future-9.9".to_owned(), binary })
 }
 
-/// Redis 7.0, which Debian ships: the one that most tests use.
+/// Redis 7.0, the version of Debian, which most tests use.
 pub fn newest_redis() -> Engine {
     let engines = installed_engines();
     engines.into_iter().find(|engine| engine.name == "redis-7.0").expect("redis-7.0 is installed")

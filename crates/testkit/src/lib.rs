@@ -1,9 +1,9 @@
-//! Development only: real servers, a scripted one, a clock that is moved by hand.
+//! For development only: real servers, a scripted server, a manual clock.
 //!
-//! Nothing here ships. Servers listen on the loopback address alone, keep their files in a
-//! temporary folder, and end with the value that stands for them.
+//! No shipped code uses this crate. Servers listen on the loopback address only, keep their files
+//! in a temporary folder, and end when their value is dropped.
 
-#![expect(clippy::expect_used, reason = "a test rig that breaks should stop its test")]
+#![expect(clippy::expect_used, reason = "a failed setup ends its test")]
 
 mod certificates;
 mod clock;

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::scripted::{Act, ScriptedServer};
 use crate::server::repository_file;
 
-/// What a real server answered to a replica's handshake: `fixtures/handshakes`.
+/// The replies of a real server to a replica's handshake: `fixtures/handshakes`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Recording {
     pub engine: String,
@@ -35,7 +35,7 @@ pub struct Payload {
     pub closed: bool,
 }
 
-/// Every recording that there is.
+/// All recordings.
 pub fn recordings() -> Vec<Recording> {
     let folder = repository_file("fixtures/handshakes");
     let mut files: Vec<_> = std::fs::read_dir(folder)
@@ -58,7 +58,7 @@ impl Payload {
 }
 
 impl Scenario {
-    /// A server that answers as the recorded one did.
+    /// A server that repeats the recorded replies.
     pub fn replay(&self) -> ScriptedServer {
         let scenario = self.clone();
         ScriptedServer::start(move |command| scenario.answer(command))

@@ -32,10 +32,10 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-/// The only bucket, which is there from the beginning.
+/// The only bucket, which exists from the beginning.
 pub const BUCKET: &str = "vault";
 
-/// A key and its secret.
+/// An access key and its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Key {
     pub key: String,
@@ -48,7 +48,7 @@ impl Default for S3Key {
     }
 }
 
-/// `s3s-fs` over a folder, with signatures checked; ended when dropped.
+/// `s3s-fs` over a folder, with verified signatures; stopped when dropped.
 #[derive(Debug)]
 pub struct S3Server {
     pub port: u16,
@@ -59,7 +59,7 @@ pub struct S3Server {
     serving: JoinSet<()>,
 }
 
-/// A call that can go wrong.
+/// A request that can fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Call {
     Put,
@@ -73,32 +73,32 @@ pub enum S3Call {
     AbortUpload,
 }
 
-/// How a call goes wrong.
+/// The way in which a request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum S3Fault {
-    /// Nothing is done, and the server says so.
+    /// The server does nothing and reports an internal error.
     Refuse,
-    /// Nothing is done: the key may not do this.
+    /// The server does nothing: the access key lacks the right.
     Deny,
-    /// It is done, and the server says that it failed: who tries again does it twice.
+    /// The server executes the request and reports an error: a retry executes it twice.
     LoseReply,
-    /// The body that is read ends in the middle.
+    /// The body of the response is truncated.
     CutBody,
-    /// The request is wrong, the server says.
+    /// The server rejects the request as invalid.
     Reject,
-    /// Other bytes are stored than came.
+    /// The server stores bytes that differ from the sent ones.
     Alter,
-    /// It is done after a while, or as soon as calls go well again.
+    /// The server executes the request after this time, or when the faults are removed.
     Stall(Duration),
 }
 
-/// What goes wrong, and what is unfinished.
+/// The faults, and the unfinished uploads.
 #[derive(Debug, Default)]
 struct State {
     faults: Mutex<Vec<(S3Call, S3Fault, u32)>>,
-    /// Uploads that were begun, by their id, with the key and when that was.
+    /// Unfinished uploads by id, with key and start time.
     uploads: Mutex<BTreeMap<String, (String, SystemTime)>>,
-    /// How often each part of an upload was sent.
+    /// The number of times that each part of an upload was sent.
     parts: Mutex<BTreeMap<(String, i32), u32>>,
     healed: Notify,
 }
@@ -119,7 +119,7 @@ impl State {
         Err(s3_error!(NoSuchUpload, "no such upload"))
     }
 
-    /// Does a call with whatever is to go wrong with it.
+    /// Executes a request with its injected fault.
     async fn faulty<T>(
         &self,
         call: S3Call,
@@ -151,7 +151,7 @@ impl State {
 
     async fn stall(&self, time: Duration) {
         let healed = self.healed.notified();
-        // Healed before we began to listen.
+        // The faults were removed before the call began to wait.
         if self.faults.lock().expect("the faults").is_empty() {
             return;
         }
@@ -162,11 +162,11 @@ impl State {
     }
 }
 
-/// `s3s-fs` with faults on demand, a list of uploads, which it lacks, and shorter keys: it makes
-/// names of files of them that are too long for a file system.
+/// `s3s-fs` with injected faults, a list of uploads, which it lacks, and shortened keys: its file
+/// names would be too long for a file system.
 struct Wrapped {
     files: s3s_fs::FileSystem,
-    /// Its folder.
+    /// The folder of the buckets.
     root: PathBuf,
     state: Arc<State>,
 }
@@ -193,7 +193,7 @@ fn refused() -> S3Error {
 }
 
 fn denied() -> S3Error {
-    s3_error!(AccessDenied, "the key may not do this")
+    s3_error!(AccessDenied, "the access key lacks this right")
 }
 
 type Answer<T> = S3Result<S3Response<T>>;
@@ -338,7 +338,7 @@ impl S3 for Wrapped {
 }
 
 impl Wrapped {
-    /// `s3s-fs` makes a bucket that is missing.
+    /// `s3s-fs` creates a missing bucket.
     fn look_for(&self, bucket: &str) -> S3Result<()> {
         if self.root.join(bucket).is_dir() {
             return Ok(());
@@ -386,7 +386,7 @@ impl Wrapped {
             part = altered(part);
         }
         let uploads = self.state.uploads.lock().expect("the uploads");
-        // It may have been ended meanwhile, and nothing of it may come after that.
+        // The upload may have been aborted in the meantime; no part may follow.
         if !uploads.contains_key(&upload_id) {
             return Err(s3_error!(NoSuchUpload, "no such upload"));
         }
@@ -414,7 +414,7 @@ impl Wrapped {
         let e_tag = format!("{upload_id}-{}", parts.len());
         let published = quick::publish(&self.root, &upload_id, (&bucket, &key), &e_tag);
         published.map_err(S3Error::internal_error)?;
-        // What is left of the upload goes: the other parts, and its id.
+        // Removes the rest of the upload: the other parts, and its id.
         let abort =
             req.map_input(|CompleteMultipartUploadInput { bucket, key, upload_id, .. }| {
                 AbortMultipartUploadInput {
@@ -434,12 +434,12 @@ impl Wrapped {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a server has a clock of its own")]
+#[expect(clippy::disallowed_methods, reason = "a server has its own clock")]
 fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The same body but for one bit.
+/// Returns the body with one flipped bit.
 fn altered(body: Vec<Bytes>) -> Vec<Bytes> {
     let mut bytes = body.concat();
     if let Some(last) = bytes.last_mut() {
@@ -448,7 +448,7 @@ fn altered(body: Vec<Bytes>) -> Vec<Bytes> {
     vec![bytes.into()]
 }
 
-/// What a server sees that looks at neither signatures nor checksums.
+/// Removes the headers of signatures and checksums.
 fn unproven(mut request: Request<Incoming>) -> Request<Incoming> {
     let names: Vec<_> = request.headers().keys().cloned().collect();
     for name in names {
@@ -460,14 +460,14 @@ fn unproven(mut request: Request<Incoming>) -> Request<Incoming> {
     request
 }
 
-/// A body that breaks off after its first piece.
+/// Truncates a body after its first piece.
 fn cut(body: StreamingBlob) -> StreamingBlob {
     let first = body.take(1).map_err(std::io::Error::other);
     let end = futures_util::stream::iter([Err(std::io::ErrorKind::ConnectionReset.into())]);
     StreamingBlob::wrap(first.chain(end))
 }
 
-/// The one key that is valid now.
+/// The access key that is currently valid.
 struct CurrentKey(Arc<Mutex<S3Key>>);
 
 #[async_trait::async_trait]
@@ -482,7 +482,7 @@ impl S3Auth for CurrentKey {
 }
 
 fn unknown_key() -> S3Error {
-    s3_error!(InvalidAccessKeyId, "the key is not known")
+    s3_error!(InvalidAccessKeyId, "the access key is unknown")
 }
 
 impl S3Server {
@@ -490,7 +490,7 @@ impl S3Server {
         Self::start_as(false).await
     }
 
-    /// A server that looks at neither signatures nor checksums.
+    /// Starts a server that ignores signatures and checksums.
     pub async fn start_careless() -> Self {
         Self::start_as(true).await
     }
@@ -510,12 +510,12 @@ impl S3Server {
         server
     }
 
-    /// Ends the server; who asks it is refused, and what it holds stays.
+    /// Stops the server; connections are refused, and its objects remain.
     pub async fn stop(&mut self) {
         self.serving.shutdown().await;
     }
 
-    /// Starts the server after [`S3Server::stop`], on its port and with what it held.
+    /// Starts the server after [`S3Server::stop`], on its port and with its objects.
     pub async fn start_again(&mut self) {
         let files = s3s_fs::FileSystem::new(self.folder.path()).expect("a file system");
         let (root, state) = (self.folder.path().to_owned(), Arc::clone(&self.state));
@@ -555,12 +555,12 @@ impl S3Server {
         format!("s3://{bucket}/backups?endpoint={}&region=eu-test-1", self.endpoint())
     }
 
-    /// Takes another key from now on, and no longer the one before.
+    /// Replaces the valid access key.
     pub fn rotate(&self, key: S3Key) {
         *self.key.lock().expect("no test panicked while holding the key") = key;
     }
 
-    /// Writes the valid key as AWS' tools have it.
+    /// Writes the valid access key in the form of AWS' tools.
     pub fn write_credentials(&self, path: &Path) {
         let S3Key { key, secret } = self.key.lock().expect("the key").clone();
         let text =
@@ -568,24 +568,24 @@ impl S3Server {
         std::fs::write(path, text).expect("a file of credentials");
     }
 
-    /// Lets the next so many calls go wrong.
+    /// Makes the next calls fail, this number of times.
     pub fn inject(&self, call: S3Call, fault: S3Fault, times: u32) {
         self.state.faults.lock().expect("the faults").push((call, fault, times));
     }
 
-    /// Lets calls go well again.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.state.faults.lock().expect("the faults").clear();
         self.state.healed.notify_waiters();
     }
 
-    /// How many parts of uploads were sent more than once.
+    /// The number of upload parts that were sent more than once.
     pub fn parts_sent_again(&self) -> usize {
         let parts = self.state.parts.lock().expect("the parts");
         parts.values().filter(|times| **times > 1).count()
     }
 
-    /// Makes all objects and unfinished uploads look as if they had been there for long.
+    /// Makes all objects and unfinished uploads old.
     pub fn age(&self) {
         for (_, begun) in self.state.uploads.lock().expect("the uploads").values_mut() {
             *begun = SystemTime::UNIX_EPOCH;
@@ -596,12 +596,12 @@ impl S3Server {
         }
     }
 
-    /// Ends all uploads that are not finished, as somebody else who may could.
+    /// Aborts all unfinished uploads, like another program with access.
     pub fn end_uploads(&self) {
         self.state.uploads.lock().expect("the uploads").clear();
     }
 
-    /// How many faults are still to come.
+    /// The number of remaining faults.
     pub fn faults_left(&self) -> u64 {
         self.state
             .faults
@@ -642,17 +642,18 @@ impl S3Server {
         files
     }
 
-    /// Where the bucket's objects lie as files.
+    /// The folder of the bucket's objects.
     pub fn bucket_folder(&self) -> PathBuf {
         self.folder.path().join(BUCKET)
     }
 
-    /// All that the server keeps: the bucket, what it notes of objects, parts of unfinished uploads.
+    /// The folder of all files of the server: the bucket, metadata of objects, parts of unfinished
+    /// uploads.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What there is of unfinished uploads, as files.
+    /// The files of unfinished uploads.
     pub fn part_files(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.folder()).into_iter().flatten().flatten();
         let is_part = |path: &PathBuf| {

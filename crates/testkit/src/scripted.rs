@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use cachevault_domain::{Address, Target};
 
-/// What a scripted server does next on a connection.
+/// The next action of a scripted server on a connection.
 #[derive(Debug, Clone)]
 pub enum Act {
     /// Sends bytes.
     Send(Vec<u8>),
     /// Closes the connection.
     Close,
-    /// Sends nothing more, but keeps the connection until the client leaves.
+    /// Sends nothing more, but keeps the connection until the client closes it.
     Silence,
 }
 
@@ -24,14 +24,15 @@ impl Act {
 
 type Script = dyn Fn(&[String]) -> Vec<Act> + Send + Sync;
 
-/// A server that answers each command as a script says: for what no real server can be made to
-/// do, and for versions that are not installed.
+/// A server with scripted replies, for states that no real server can produce on demand, and for
+/// versions that are not installed.
 pub struct ScriptedServer {
     port: u16,
 }
 
 impl ScriptedServer {
-    /// Listens; `script` gets each command, its name in upper case, and says what to do.
+    /// Starts to listen; `script` receives each command with its name in upper case and returns the
+    /// actions.
     pub fn start(script: impl Fn(&[String]) -> Vec<Act> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();

@@ -19,7 +19,7 @@ pub fn repository_file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
-/// Waits until `condition` gives something; fails the test after two minutes.
+/// Waits until `condition` returns a value; fails the test after two minutes.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
@@ -43,7 +43,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server with defaults that suit tests, and `options` such as `--appendonly yes`.
+    /// Starts a server with defaults for tests, and with `options` such as `--appendonly yes`.
     pub fn start(engine: &Engine, options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_in(engine, folder, options)
@@ -52,12 +52,12 @@ impl Server {
     /// Starts a server that loads `rdb` first.
     pub fn start_with_rdb(engine: &Engine, rdb: &[u8], options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join("dump.rdb"), rdb).expect("writing dump.rdb");
+        std::fs::write(folder.path().join("dump.rdb"), rdb).expect("dump.rdb is written");
         Self::start_in(engine, folder, options)
     }
 
     fn start_in(engine: &Engine, folder: TempDir, options: &[&str]) -> Self {
-        // Another process may take the port between asking for one and using it.
+        // Another process may take the port before the server binds it.
         for _ in 0..5 {
             let port = free_port();
             let mut child = Self::spawn(engine, folder.path(), port, options);
@@ -97,7 +97,7 @@ impl Server {
         command.spawn().unwrap_or_else(|e| panic!("{}: {e}", engine.binary.display()))
     }
 
-    /// Commands of this value log in with these arguments of `AUTH` from now on.
+    /// Later commands of this value log in with these arguments of `AUTH`.
     pub fn log_in(&mut self, arguments: &[&str]) {
         self.login = arguments.iter().map(|&a| a.to_owned()).collect();
     }
@@ -116,12 +116,12 @@ impl Server {
     }
 
     pub fn log(&self) -> String {
-        // It may name keys, which are any bytes.
+        // The log may contain names of keys, which are arbitrary bytes.
         let log = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
     }
 
-    /// Sends commands over one connection, in a pipeline; gives their replies.
+    /// Sends commands over one connection in a pipeline; returns their replies.
     #[track_caller]
     pub fn pipeline<A: AsRef<[u8]>>(&self, commands: &[Vec<A>]) -> Vec<Reply> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the server listens");
@@ -152,7 +152,7 @@ impl Server {
                 Some(reply) => replies.push(reply),
                 None => {
                     let len = match stream.read(&mut buffer) {
-                        // The end of another server's process, which Tokio waits for by a signal.
+                        // The end of a child process of Tokio, whose signal interrupts the call.
                         Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                         len => len,
                     };
@@ -162,7 +162,7 @@ impl Server {
                 }
             }
         }
-        writing.join().expect("the writer").expect("writing commands");
+        writing.join().expect("the writer").expect("the commands are written");
         replies.split_off(skip)
     }
 
@@ -172,7 +172,7 @@ impl Server {
         self.pipeline(&[command.to_vec()]).remove(0)
     }
 
-    /// Sends one command that must not fail, and gives its answer as text.
+    /// Sends one command that must succeed, and returns its reply as text.
     #[track_caller]
     pub fn ask(&self, command: &[&str]) -> String {
         let reply = self.call(command);
@@ -180,20 +180,20 @@ impl Server {
         text(&reply)
     }
 
-    /// Makes the server take 20 ms for each key that it loads, until [`Self::load_at_once`]: what a
-    /// test does in the middle of a load then does not depend on how fast the machine is. The
-    /// server answers meanwhile, at about every kilobyte.
+    /// Slows loading down to 20 ms per key until [`Self::load_at_once`]. The actions of a test
+    /// during a load then do not depend on the speed of the machine. The server replies to other
+    /// commands about once per kilobyte.
     pub fn load_slowly(&self) {
         self.ask(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]);
         self.ask(&["CONFIG", "SET", "key-load-delay", "20000"]);
     }
 
-    /// Lets a load that [`Self::load_slowly`] made slow go on at full speed.
+    /// Ends the effect of [`Self::load_slowly`].
     pub fn load_at_once(&self) {
         self.ask(&["CONFIG", "SET", "key-load-delay", "0"]);
     }
 
-    /// The server's own fingerprint of its whole data set.
+    /// The server's own digest of its complete data set.
     pub fn digest(&self) -> String {
         self.ask(&["DEBUG", "DIGEST"])
     }
@@ -205,7 +205,7 @@ impl Server {
         line.unwrap_or_default().trim().to_owned()
     }
 
-    /// Fills database 0 with `count` strings of `bytes` hardly compressible bytes.
+    /// Fills database 0 with `count` nearly incompressible strings of `bytes` bytes.
     pub fn fill(&self, count: usize, bytes: usize) {
         let mut state = 1u64;
         for start in (0..count).step_by(1000) {
@@ -224,14 +224,14 @@ impl Server {
         }
     }
 
-    /// Starts the server again after [`Server::kill`], with the files that it left.
+    /// Starts the server again after [`Server::kill`], with its remaining files.
     pub fn start_again(&mut self) {
         let options: Vec<_> = self.options.iter().map(String::as_str).collect();
         self.child = Self::spawn(&self.engine, self.folder.path(), self.port, &options);
-        eventually("the server answers again", || answers(self.port).then_some(()));
+        eventually("the server responds again", || answers(self.port).then_some(()));
     }
 
-    /// Ends the server at once, as a crash would.
+    /// Kills the server without a shutdown, like a crash.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -255,13 +255,13 @@ pub fn text(reply: &Reply) -> String {
     }
 }
 
-/// A port of the loopback address that was free a moment ago.
+/// A free port of the loopback address.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
-/// Whether a server has finished loading, or at least wants a password.
+/// Whether a server has finished loading, or requires a password.
 fn answers(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = stream.set_read_timeout(Some(Duration::from_secs(1)));

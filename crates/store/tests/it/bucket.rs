@@ -19,7 +19,7 @@ const REQUEST: Duration = Duration::from_secs(4);
 const PATIENCE: Duration = Duration::from_secs(60);
 const IMPATIENT: Duration = Duration::from_secs(1);
 
-/// A server, and a file with its key.
+/// A server, and a file with its access key.
 struct Rig {
     server: S3Server,
     folder: TempDir,
@@ -89,7 +89,7 @@ async fn a_bucket_conforms() {
     conformance::run(&store, &scratch).await.assert_passed();
 }
 
-/// Encryption before the local disk before the bucket, as the service has it.
+/// The order of the service: encryption in front of the spool in front of the bucket.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_conforms_behind_encryption_and_a_spool() {
     let rig = Rig::new().await;
@@ -103,7 +103,7 @@ async fn a_bucket_conforms_behind_encryption_and_a_spool() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_goes_on_beyond_what_one_answer_holds() {
+async fn a_list_continues_beyond_one_response() {
     const OBJECTS: u32 = 2345;
     let rig = Rig::new().await;
     let (store, backup) = (rig.store(), attempt().backup);
@@ -122,14 +122,14 @@ async fn a_list_goes_on_beyond_what_one_answer_holds() {
         }
         listed.extend(found.into_iter().map(|object| object.name));
     }
-    assert!(listed == expected, "{} are listed", listed.len());
+    assert!(listed == expected, "{} objects are listed", listed.len());
     store.remove_backup(&backup).await.unwrap();
     assert_eq!(rig.server.keys(), [""; 0]);
 }
 
-/// The right to write is not enough: what could not be removed would stay for ever.
+/// The right to write is not enough: objects that cannot be removed would stay indefinitely.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_right_that_is_missing_is_told() {
+async fn every_missing_right_is_reported() {
     let rig = Rig::new().await;
     let store = rig.store();
     for call in [S3Call::Put, S3Call::Get, S3Call::List, S3Call::Delete] {
@@ -142,14 +142,14 @@ async fn every_right_that_is_missing_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_may_change_in_the_middle_of_an_upload() {
+async fn the_access_key_may_change_during_an_upload() {
     let rig = Rig::new().await;
     let store = rig.store();
     let mut sink = store.create(&attempt().artifact(0), Some(0)).await.unwrap();
     let half = long().slice(..long().len() / 2);
     sink.write(half.clone()).await.unwrap();
-    eventually("a part is there", || (!rig.server.part_files().is_empty()).then_some(()));
-    // This server lets an upload be gone on with only under the name that began it.
+    eventually("a part is stored", || (!rig.server.part_files().is_empty()).then_some(()));
+    // This server continues an upload only for the access key that began it.
     rig.server.rotate(S3Key { secret: "fresh".into(), ..S3Key::default() });
     rig.server.write_credentials(&rig.credentials());
     sink.write(long().slice(half.len()..)).await.unwrap();
@@ -158,7 +158,7 @@ async fn a_key_may_change_in_the_middle_of_an_upload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_is_made_only_where_that_is_allowed() {
+async fn a_bucket_is_created_only_if_permitted() {
     let rig = Rig::new().await;
     let store = BucketStore::new(&rig.settings("fresh", false)).unwrap();
     let error = store.prepare().await.unwrap_err();
@@ -171,7 +171,7 @@ async fn a_bucket_is_made_only_where_that_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bucket_that_is_found_missing_later_is_made_then() {
+async fn a_bucket_that_disappears_is_created_again() {
     for call in ["check", "get", "list", "put"] {
         let rig = Rig::new().await;
         let ask = async |create| {
@@ -191,7 +191,7 @@ async fn a_bucket_that_is_found_missing_later_is_made_then() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
+async fn a_wrong_access_key_is_reported_at_once_and_replaced_from_the_file() {
     let rig = Rig::new().await;
     let store = rig.store();
     store.check(&scratch()).await.unwrap();
@@ -209,7 +209,7 @@ async fn a_wrong_key_is_told_at_once_and_a_new_one_is_taken_from_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_gone_is_told_after_a_while() {
+async fn an_unreachable_server_is_reported_after_the_retries() {
     let rig = Rig::new().await;
     let store = rig.impatient_store();
     let Rig { server, folder: _folder } = rig;
@@ -219,16 +219,16 @@ async fn a_server_that_is_gone_is_told_after_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_damaged_in_the_bucket_reads_as_it_is() {
+async fn a_damaged_object_is_read_unchanged() {
     let rig = Rig::new().await;
     let (store, key) = (rig.store(), attempt().artifact(0));
     let mut sink = store.create(&key, Some(0)).await.unwrap();
-    sink.write(Bytes::from_static(b"as it was written")).await.unwrap();
+    sink.write(Bytes::from_static(b"original content")).await.unwrap();
     sink.finish().await.unwrap();
     let file = rig.server.file(&format!("backups/{key}"));
-    std::fs::write(&file, b"as it has become.").unwrap();
+    std::fs::write(&file, b"modified content").unwrap();
     let mut source = store.open(&key).await.unwrap();
-    assert_eq!(source.read().await.unwrap().unwrap(), "as it has become.");
+    assert_eq!(source.read().await.unwrap().unwrap(), "modified content");
     assert_eq!(source.read().await.unwrap(), None);
 }
 
@@ -260,7 +260,7 @@ async fn read(store: &BucketStore) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_pass_is_tried_again_and_what_is_done_twice_is_done_once() {
+async fn transient_errors_are_retried_and_repeated_requests_have_one_effect() {
     let faults = [S3Fault::Refuse, S3Fault::LoseReply, S3Fault::Stall(REQUEST + REQUEST / 2)];
     let calls = [
         (S3Call::CreateUpload, long()),
@@ -292,13 +292,13 @@ async fn pass_once(call: S3Call, fault: S3Fault, bytes: Bytes) {
     store.remove_attempt(&attempt()).await.unwrap();
     assert_eq!(rig.server.keys(), [""; 0], "{call:?} {fault:?}");
     assert_eq!(rig.server.faults_left(), 0, "{call:?} {fault:?}");
-    // It was waited for, as long as a request may take.
+    // The call waited until the timeout of a request.
     let stalled = matches!(fault, S3Fault::Stall(_));
     assert!(!stalled || began.elapsed() >= REQUEST, "{call:?} {fault:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_pass_fails_and_leaves_nothing() {
+async fn a_permanent_error_fails_and_leaves_no_objects() {
     let mut running = JoinSet::new();
     for call in [S3Call::CreateUpload, S3Call::UploadPart, S3Call::CompleteUpload] {
         running.spawn(async move {
@@ -313,7 +313,7 @@ async fn what_does_not_pass_fails_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_at_the_end_is_told_without_waiting() {
+async fn a_refused_completion_is_reported_at_once() {
     let rig = Rig::new().await;
     rig.server.inject(S3Call::CompleteUpload, S3Fault::Deny, u32::MAX);
     let store = rig.store();
@@ -323,8 +323,8 @@ async fn what_is_refused_at_the_end_is_told_without_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
-    // Found when the next part is sent, or only at the end.
+async fn an_upload_aborted_by_another_program_is_a_transient_error() {
+    // The error appears with the next part, or only at the end.
     for rest in [long(), Bytes::new()] {
         let rig = Rig::new().await;
         let mut sink = rig.impatient_store().create(&attempt().artifact(0), Some(0)).await.unwrap();
@@ -345,7 +345,7 @@ async fn an_upload_that_somebody_else_ends_is_worth_another_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_breaks_off_is_gone_on_with() {
+async fn reading_continues_after_a_truncated_response() {
     let rig = Rig::new().await;
     let store = rig.store();
     write(&store, &long()).await.unwrap();
@@ -355,7 +355,7 @@ async fn a_body_that_breaks_off_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfinished_upload() {
+async fn a_folder_name_with_space_and_umlaut_stays_unencoded() {
     let rig = Rig::new().await;
     let url = rig.server.store_url(BUCKET).replace("/backups?", "/a%20%C3%BC?");
     let settings =
@@ -366,7 +366,7 @@ async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfin
     for _ in 0..20 {
         sink.write(Bytes::from(vec![7; 1 << 20])).await.unwrap();
     }
-    eventually("an upload was begun", || (!rig.server.uploads().is_empty()).then_some(()));
+    eventually("an upload exists", || (!rig.server.uploads().is_empty()).then_some(()));
     // The service is killed.
     std::mem::forget(sink);
     let begun = format!("a ü/{}", attempt.artifact(0));
@@ -378,7 +378,7 @@ async fn a_folder_with_a_space_and_an_umlaut_has_its_own_name_and_keeps_no_unfin
     assert_eq!(rig.server.keys(), [""; 0]);
 }
 
-/// A server that refuses every request and has another time, as it says in its `Date`.
+/// A server that refuses every request and has a different clock, as its `Date` shows.
 fn refusing_server_of(date: &'static str) -> u16 {
     use std::io::{Read, Write};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -394,7 +394,7 @@ fn refusing_server_of(date: &'static str) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_wrong_is_named_where_a_bucket_refuses() {
+async fn a_refusal_because_of_a_wrong_clock_reports_the_clocks() {
     let rig = Rig::new().await;
     let port = refusing_server_of("Fri, 10 May 2019 08:31:16 GMT");
     let url = format!("s3://{BUCKET}?endpoint=http://127.0.0.1:{port}");
@@ -410,11 +410,11 @@ async fn a_clock_that_is_wrong_is_named_where_a_bucket_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_compares_no_checksums_is_known_and_conforms() {
+async fn a_server_without_checksums_is_detected_and_conforms() {
     let rig = Rig::with(S3Server::start_careless().await);
     let store = rig.store();
     assert!(!store.compares_checksums().await.unwrap());
-    assert_eq!(rig.server.keys(), [""; 0], "the probe is gone");
+    assert_eq!(rig.server.keys(), [""; 0], "the probe is removed");
     conformance::run(&store, &scratch()).await.assert_passed();
     let rig = Rig::new().await;
     assert!(rig.store().compares_checksums().await.unwrap());
@@ -422,21 +422,21 @@ async fn a_server_that_compares_no_checksums_is_known_and_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_server_without_checksums_stores_wrongly_is_no_success() {
+async fn a_wrongly_stored_artifact_never_succeeds() {
     let rig = Rig::with(S3Server::start_careless().await);
     let store = rig.store();
     assert!(!store.compares_checksums().await.unwrap());
     for (call, bytes) in [(S3Call::Put, long().slice(..10)), (S3Call::UploadPart, long())] {
         rig.server.inject(call, S3Fault::Alter, 1);
         assert_eq!(write(&store, &bytes).await, Err(StoreErrorKind::Damaged), "{call:?}");
-        assert_eq!(rig.server.keys(), [""; 0], "{call:?}: nothing of it stays");
+        assert_eq!(rig.server.keys(), [""; 0], "{call:?}: all of its objects are removed");
         write(&store, &bytes).await.unwrap();
         store.remove_attempt(&attempt()).await.unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_and_a_key_that_are_stored_wrongly_are_no_success() {
+async fn a_wrongly_stored_manifest_or_data_key_never_succeeds() {
     let rig = Rig::with(S3Server::start_careless().await);
     let (store, manifest) = (rig.store(), crate::identity::manifest());
     rig.server.inject(S3Call::Put, S3Fault::Alter, 1);
@@ -453,11 +453,11 @@ async fn a_manifest_and_a_key_that_are_stored_wrongly_are_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_completion_that_is_refused_is_no_damage() {
+async fn a_refused_completion_is_not_reported_as_damage() {
     let rig = Rig::new().await;
     let store = rig.store();
     rig.server.inject(S3Call::CompleteUpload, S3Fault::Reject, 1);
     assert_eq!(write(&store, &long()).await, Err(StoreErrorKind::Refused));
-    assert_eq!(rig.server.keys(), [""; 0], "nothing of it stays");
+    assert_eq!(rig.server.keys(), [""; 0], "all of its objects are removed");
     write(&store, &long()).await.unwrap();
 }

@@ -11,7 +11,7 @@ use cachevault_store::{
 use cachevault_testkit::SeededEntropy;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Keeps secrets by exclusive or with its id: enough to tell one key from another.
+/// Seals secrets by exclusive or with its id, which distinguishes the keys.
 #[derive(Debug)]
 pub(crate) struct Ring(pub(crate) &'static [&'static str]);
 
@@ -56,7 +56,7 @@ fn attempt(number: u32) -> AttemptKey {
     backup.attempt(number)
 }
 
-const TEXT: &[u8] = b"what nobody else may read";
+const TEXT: &[u8] = b"the confidential content";
 
 async fn write(store: &dyn Store, attempt: &AttemptKey, shard: u16, bytes: &[u8]) {
     let mut sink = store.create(&attempt.artifact(shard), None).await.unwrap();
@@ -100,12 +100,12 @@ fn everything(root: &Path) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_lies_there_in_clear_and_the_tools_of_age_read_it() {
+async fn stored_objects_are_encrypted_and_readable_by_age() {
     let folder = tempfile::tempdir().unwrap();
     let inner: Arc<dyn Store> = Arc::new(FolderStore::open(folder.path()).unwrap());
     let store = sealed(&inner, &["a"]);
     write(&store, &attempt(1), 0, TEXT).await;
-    // A second artifact of the same attempt has the same key.
+    // A second artifact of the same attempt has the same data key.
     write(&store, &attempt(1), 1, b"more").await;
     assert_eq!(read(&store, &attempt(1), 0).await.unwrap(), TEXT);
     assert_eq!(read(&store, &attempt(1), 1).await.unwrap(), b"more");
@@ -118,7 +118,7 @@ async fn nothing_lies_there_in_clear_and_the_tools_of_age_read_it() {
 }
 
 #[tokio::test]
-async fn what_was_stored_without_encryption_stays_readable() {
+async fn unencrypted_objects_stay_readable() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     write(&*inner, &attempt(1), 0, TEXT).await;
     assert_eq!(read(&sealed(&inner, &["a"]), &attempt(1), 0).await.unwrap(), TEXT);
@@ -128,7 +128,7 @@ async fn what_was_stored_without_encryption_stays_readable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_master_key_touches_no_artifact() {
+async fn a_new_master_key_changes_no_artifact() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     write(&sealed(&inner, &["old"]), &attempt(1), 0, TEXT).await;
     let before = read(&*inner, &attempt(1), 0).await.unwrap();
@@ -143,7 +143,7 @@ async fn a_new_master_key_touches_no_artifact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_lost_wrong_or_altered_is_told_apart() {
+async fn lost_wrong_and_altered_data_keys_have_different_errors() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     let store = sealed(&inner, &["a"]);
     write(&store, &attempt(1), 0, TEXT).await;
@@ -166,7 +166,7 @@ async fn a_key_that_is_lost_wrong_or_altered_is_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_byte_and_a_cut_are_noticed() {
+async fn a_changed_byte_and_a_truncation_are_detected() {
     let folder = tempfile::tempdir().unwrap();
     let inner: Arc<dyn Store> = Arc::new(FolderStore::open(folder.path()).unwrap());
     let store = sealed(&inner, &["a"]);
@@ -188,7 +188,7 @@ async fn a_changed_byte_and_a_cut_are_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rewrap_that_broke_off_is_ended_by_the_next() {
+async fn an_interrupted_reencryption_is_completed_by_the_next_one() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     write(&sealed(&inner, &["old"]), &attempt(1), 0, TEXT).await;
     let objects = inner.list(&Folder::all(), None).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_rewrap_that_broke_off_is_ended_by_the_next() {
     let document = inner.get(old).await.unwrap().unwrap();
     let both = sealed(&inner, &["new", "old"]);
     assert!(both.rewrap(&attempt(1)).await.unwrap());
-    // As it was between writing the new one and removing the old one.
+    // The state between writing the new document and removing the old one.
     inner.put(old, document).await.unwrap();
     assert!(both.rewrap(&attempt(1)).await.unwrap());
     assert_eq!(inner.get(old).await.unwrap(), None);
@@ -204,7 +204,7 @@ async fn a_rewrap_that_broke_off_is_ended_by_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_manifest_of_an_encrypted_artifact_is_encrypted_whatever_the_setting() {
+async fn the_manifest_of_an_encrypted_artifact_is_always_encrypted() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     write(&sealed(&inner, &["a"]), &attempt(1), 0, TEXT).await;
     let plain = SealedStore::new(Arc::clone(&inner), Arc::new(Ring(&["a"])), false);
@@ -218,7 +218,7 @@ async fn the_manifest_of_an_encrypted_artifact_is_encrypted_whatever_the_setting
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_that_is_gone_before_the_end_is_told_and_never_replaced() {
+async fn a_data_key_that_disappears_is_reported_and_never_replaced() {
     let inner: Arc<dyn Store> = Arc::new(BucketStore::in_memory());
     let store = sealed(&inner, &["a"]);
     write(&store, &attempt(1), 0, TEXT).await;

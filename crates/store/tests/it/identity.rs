@@ -1,4 +1,4 @@
-//! A folder or a bucket that is not the one that is remembered is never used.
+//! A folder or a bucket without the registered id is never used.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use cachevault_testkit::SeededEntropy;
 use crate::bucket::scratch;
 use crate::envelope::Ring;
 
-/// Takes the first store that is used.
+/// Registers the first store in use.
 #[derive(Debug, Default)]
 struct Memory(Mutex<Option<StoreId>>);
 
@@ -59,7 +59,7 @@ fn is_empty(folder: &Path) -> bool {
     fs::read_dir(folder).unwrap().next().is_none()
 }
 
-/// Every verb of a store, each with the kind of the error that it ends in.
+/// Every operation of a store, with the kind of its error.
 async fn verbs(store: &dyn Store) -> Vec<(&'static str, Option<StoreErrorKind>)> {
     let key = attempt();
     let (artifact, name) = (key.artifact(0), key.manifest());
@@ -82,23 +82,23 @@ async fn verbs(store: &dyn Store) -> Vec<(&'static str, Option<StoreErrorKind>)>
 }
 
 #[tokio::test]
-async fn a_store_that_is_known_conforms() {
+async fn a_registered_store_conforms() {
     let folder = tempfile::tempdir().unwrap();
     let store = known(folder.path(), &Arc::default());
     conformance::run(&store, &scratch()).await.assert_passed();
     let sealed = SealedStore::new(Arc::new(store), Arc::new(Ring(&["first"])), true);
     conformance::run(&sealed, &scratch()).await.assert_passed();
-    // The folders of projects stay.
+    // The folders of projects remain.
     let entries = fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
     let files = entries.filter(|entry| entry.path().is_file());
     let left: Vec<_> = files.map(|entry| entry.file_name()).collect();
     assert_eq!(left, [".cachevault-store"]);
 }
 
-/// An empty mount point, a folder that is gone, another store: under a service that runs, and for one
-/// that starts.
+/// An empty mount point, a missing folder, another store: for a running service, and for a starting
+/// one.
 #[tokio::test]
-async fn nothing_is_done_in_a_store_that_is_not_the_known_one() {
+async fn a_foreign_store_is_never_used() {
     let above = tempfile::tempdir().unwrap();
     let (root, away, other) =
         (above.path().join("vault"), above.path().join("away"), above.path().join("other"));
@@ -121,7 +121,7 @@ async fn nothing_is_done_in_a_store_that_is_not_the_known_one() {
         }
     };
     assert_refused().await;
-    assert!(!root.exists(), "a folder that is away is not made");
+    assert!(!root.exists(), "a missing folder is not created");
     fs::create_dir(&root).unwrap();
     assert_refused().await;
     assert!(is_empty(&root), "an empty mount point stays empty");
@@ -135,11 +135,15 @@ async fn nothing_is_done_in_a_store_that_is_not_the_known_one() {
 
     fs::rename(&root, &other).unwrap();
     fs::rename(&away, &root).unwrap();
-    assert!(running.find_manifest(&attempt()).await.unwrap().is_some(), "it is there again");
+    assert!(
+        running.find_manifest(&attempt()).await.unwrap().is_some(),
+        "the store is mounted \
+        again"
+    );
 }
 
 #[tokio::test]
-async fn an_id_that_cannot_be_read_is_damage_and_never_replaced() {
+async fn an_unreadable_id_is_reported_as_damage_and_never_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(".cachevault-store");
     fs::write(&path, "{}").unwrap();

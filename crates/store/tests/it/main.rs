@@ -1,6 +1,6 @@
-//! Stores over the network, against a real server of the S3 protocol.
+//! Tests of stores over the network, with a real server of the S3 protocol.
 
-#![expect(clippy::unwrap_used, reason = "a rig that breaks stops its test")]
+#![expect(clippy::unwrap_used, reason = "a failed setup ends its test")]
 
 mod bucket;
 mod envelope;

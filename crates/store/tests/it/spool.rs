@@ -12,7 +12,7 @@ use cachevault_store::{
 use cachevault_testkit::{BUCKET, S3Call, S3Fault, S3Server, SeededEntropy};
 
 const GENEROUS: u64 = 1 << 30;
-/// Longer than anything takes here that does not wait for it.
+/// Longer than any operation that does not wait for it.
 const STALL: Duration = Duration::from_secs(8);
 const PIECES: usize = 64;
 const PIECE_BYTES: usize = 1 << 20;
@@ -31,7 +31,7 @@ fn piece(number: usize) -> Bytes {
     vec![number as u8; PIECE_BYTES].into()
 }
 
-/// A bucket behind a spool, whose parts take their time.
+/// A bucket with slow parts behind a spool.
 async fn stalling(folder: &Path, limit: u64, stalls: u32) -> (S3Server, SpoolStore) {
     let server = S3Server::start().await;
     let credentials = folder.join("credentials");
@@ -48,7 +48,7 @@ async fn stalling(folder: &Path, limit: u64, stalls: u32) -> (S3Server, SpoolSto
     (server, SpoolStore::new(bucket, folder.to_owned(), limit))
 }
 
-/// Writes all pieces; how long that took.
+/// Writes all pieces; returns the elapsed time.
 async fn write(sink: &mut dyn cachevault_store::ArtifactSink) -> Duration {
     let began = Instant::now();
     for number in 0..PIECES {
@@ -69,7 +69,7 @@ async fn a_store_with_a_spool_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_stalls_does_not_slow_who_writes() {
+async fn a_stalled_store_does_not_delay_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, store) = stalling(folder.path(), GENEROUS, 3).await;
     let mut sink = store.create(&key(), None).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_store_that_stalls_does_not_slow_who_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_wait_is_bounded() {
+async fn the_spool_is_limited() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, store) = stalling(folder.path(), 4 << 20, 3).await;
     let mut sink = store.create(&key(), None).await.unwrap();
@@ -95,7 +95,7 @@ async fn what_may_wait_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_local_disk_that_fails_only_makes_it_slower() {
+async fn a_failed_local_disk_only_slows_the_writer() {
     let folder = tempfile::tempdir().unwrap();
     let inner = Arc::new(BucketStore::in_memory());
     let store = SpoolStore::new(inner, folder.path().join("missing"), GENEROUS);
@@ -105,7 +105,7 @@ async fn a_local_disk_that_fails_only_makes_it_slower() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_that_fails_is_told_to_who_writes_and_keeps_nothing() {
+async fn an_error_of_the_store_reaches_the_writer_and_leaves_no_objects() {
     let folder = tempfile::tempdir().unwrap();
     let (server, store) = stalling(folder.path(), GENEROUS, 0).await;
     server.inject(S3Call::UploadPart, S3Fault::Refuse, u32::MAX);
@@ -126,7 +126,7 @@ async fn a_store_that_fails_is_told_to_who_writes_and_keeps_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn giving_up_does_not_wait_for_the_store() {
+async fn an_abort_does_not_wait_for_the_store() {
     let folder = tempfile::tempdir().unwrap();
     let (server, store) = stalling(folder.path(), GENEROUS, 1).await;
     let mut sink = store.create(&key(), None).await.unwrap();
@@ -138,7 +138,7 @@ async fn giving_up_does_not_wait_for_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_is_not_missed_however_close_it_comes() {
+async fn the_end_is_detected_directly_after_the_last_piece() {
     let folder = tempfile::tempdir().unwrap();
     let inner = Arc::new(BucketStore::in_memory());
     let store = SpoolStore::new(inner, folder.path().to_owned(), GENEROUS);

@@ -1,6 +1,6 @@
-//! What `s3s-fs` does in pieces of 4 to 64 KiB, done in large ones: reading an object, taking the
-//! parts of an upload and putting them together. It would otherwise take longer than what is
-//! measured with it. Parts get no MD5 either: `s3s` has checked their signed SHA-256.
+//! Fast replacements of operations that `s3s-fs` executes in pieces of 4 to 64 KiB: reading an
+//! object, storing the parts of an upload and joining them. These operations would otherwise
+//! dominate measurements. Parts get no MD5 either: `s3s` has checked their signed SHA-256.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use tokio_util::io::ReaderStream;
 
 const READ_BYTES: usize = 256 << 10;
 
-/// Some bytes of a file.
+/// Reads a range of a file.
 pub(super) async fn body(path: &Path, range: Range<u64>) -> io::Result<StreamingBlob> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(range.start))?;
@@ -25,22 +25,22 @@ pub(super) async fn body(path: &Path, range: Range<u64>) -> io::Result<Streaming
     Ok(StreamingBlob::wrap(ReaderStream::with_capacity(file, READ_BYTES)))
 }
 
-/// What stands for a part of an upload: a file of its length, without content.
+/// The placeholder of an upload's part: a file of the part's length without content.
 pub(super) fn part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
     root.join(format!(".upload_id-{upload}.part-{number}"))
 }
 
-/// A part that came before one with a lower number.
+/// The file of a part that arrived before a part with a lower number.
 fn early_part_file(root: &Path, upload: &str, number: usize) -> PathBuf {
     root.join(format!(".upload_id-{upload}.part-{number}.early"))
 }
 
-/// The parts that are there, joined.
+/// The file of the joined parts.
 fn object_file(root: &Path, upload: &str) -> PathBuf {
     root.join(format!(".upload_id-{upload}.object"))
 }
 
-/// All of a body.
+/// Reads a complete body.
 pub(super) async fn whole(mut body: StreamingBlob) -> io::Result<Vec<Bytes>> {
     let mut pieces = Vec::new();
     while let Some(piece) = body.try_next().await.map_err(io::Error::other)? {
@@ -49,9 +49,9 @@ pub(super) async fn whole(mut body: StreamingBlob) -> io::Result<Vec<Bytes>> {
     Ok(pieces)
 }
 
-/// Keeps a part: behind those with lower numbers if all of them are there, so that little is left
-/// to join in the end. Only one may be kept at a time, and it may come again only with the same
-/// length, and none may be left out in the end; S3 would allow all of that.
+/// Stores a part: behind the parts with lower numbers if all of them are complete, so that the
+/// completion has little to join. Only one part may be stored at a time. A part may be repeated
+/// only with the same length, and none may be missing at the end; S3 permits all of this.
 pub(super) fn keep(root: &Path, upload: &str, number: usize, part: &[Bytes]) -> io::Result<()> {
     let lengths = lengths(root, upload);
     let mut next = lengths.len() + 1;
@@ -61,7 +61,7 @@ pub(super) fn keep(root: &Path, upload: &str, number: usize, part: &[Bytes]) -> 
     }
     let len = part.iter().map(|piece| piece.len() as u64).sum();
     if lengths.get(number - 1).is_some_and(|&before| before != len) {
-        return Err(io::Error::other("a part came again with another length"));
+        return Err(io::Error::other("a part is repeated with another length"));
     }
     let mut object =
         File::options().create(true).truncate(false).write(true).open(object_file(root, upload))?;
@@ -81,14 +81,14 @@ pub(super) fn keep(root: &Path, upload: &str, number: usize, part: &[Bytes]) -> 
     }
 }
 
-/// Lengths of the parts that are joined.
+/// Lengths of the joined parts.
 fn lengths(root: &Path, upload: &str) -> Vec<u64> {
     let part = |n| std::fs::metadata(part_file(root, upload, n)).ok();
     (1..).map_while(part).map(|part| part.len()).collect()
 }
 
-/// Whether all parts of an upload are there, large enough for S3, 5 MiB but the last one, and of one
-/// length, as Cloudflare R2 demands.
+/// Whether all parts of an upload are complete, large enough for S3 (5 MiB except for the last
+/// one), and of the same length, as required by Cloudflare R2.
 pub(super) fn are_complete(root: &Path, upload: &str, parts: usize) -> bool {
     let lengths = lengths(root, upload);
     let first = lengths.first().copied().unwrap_or_default();
@@ -98,8 +98,8 @@ pub(super) fn are_complete(root: &Path, upload: &str, parts: usize) -> bool {
         && lengths.last().is_none_or(|&last| last <= first)
 }
 
-/// Makes the joined parts of an upload the object `key`, and notes its ETag where `s3s-fs` looks
-/// for it.
+/// Moves the joined parts of an upload to the object `key`, and records its ETag in the form of
+/// `s3s-fs`.
 pub(super) fn publish(
     root: &Path,
     upload: &str,
