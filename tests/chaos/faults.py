@@ -70,7 +70,8 @@ class Faults:
         elif what == "busy":
             try:
                 one.server("BGSAVE")
-            except RedisError:
+            except (RedisError, OSError):
+                # The same fault may have killed it before.
                 pass
         elif isinstance(one, Peer):
             one.server.freeze()
