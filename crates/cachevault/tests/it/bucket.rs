@@ -369,7 +369,7 @@ fn a_missing_bucket_is_made_only_where_that_is_allowed() {
     let settings = ["--store", &url, "--store-credentials-file", credentials.to_str().unwrap()];
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir.to_str().unwrap()];
     let told = refused(&[&serve[..], &settings].concat());
-    assert!(told.contains("there is no such bucket"), "{told}");
+    assert!(told.contains("the bucket does not exist"), "{told}");
     let options = [&settings[..], &["--store-create-bucket", "true"]].concat();
     let service = Service::start(&data_dir, &options);
     service.adopt(&server);
@@ -392,7 +392,7 @@ fn a_bucket_is_tried_by_a_command_that_leaves_nothing() {
     assert!(bucket.server.part_files().is_empty());
     let missing = bucket.server.store_url("fresh");
     let told = refused(&["store", "check", &missing, check[3], check[4]]);
-    assert!(told.contains("there is no such bucket"), "{told}");
+    assert!(told.contains("the bucket does not exist"), "{told}");
 }
 
 /// The right to write is not enough: the service has to list and to remove too.

@@ -148,7 +148,7 @@ const DAMAGES: [Damage; 16] = [
     (
         "the manifest of another backup",
         |f, other| f.copy("manifest", other),
-        "it is encrypted with another key than its backup's",
+        "it is encrypted with another key than the one of its backup",
         true,
     ),
     (
